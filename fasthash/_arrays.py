@@ -1,0 +1,44 @@
+"""Arrays in, tensors inside, the kind that was given out."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, TypeVar, Union
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = Union[np.ndarray[Any, Any], Tensor]
+ArrayT = TypeVar("ArrayT", np.ndarray[Any, Any], Tensor)
+
+
+def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> Tensor:
+    """Gives a tensor over the same memory as a numpy array (read-only ones and memmaps too), or the tensor itself.
+
+    Anything else that numpy can read (a list of numbers, say) is copied. The result of a read-only array must not be
+    written to. Raises TypeError, naming `function` and `name`, for what is not numeric.
+    """
+    if isinstance(array, Tensor):
+        return array
+    values = np.asarray(array)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{function}: {name} must be a numeric array or tensor, got {_describe(array, values)}")
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in values.strides):
+        values = values.copy()
+    if values.flags.writeable:
+        return torch.from_numpy(values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(values)
+
+
+def like(result: Tensor, given: Any) -> Any:
+    """Gives `result` as a tensor where `given` is one, else as a numpy array."""
+    return result if isinstance(given, Tensor) else result.detach().cpu().numpy()
+
+
+def _describe(array: Any, values: np.ndarray[Any, Any]) -> str:
+    return f"{type(array).__name__} of {values.dtype}"

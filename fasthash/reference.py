@@ -1,0 +1,97 @@
+"""Plain-torch oracles of every op: what the kernels must compute, in as few lines as say it.
+
+Tests compare with them and docs quote them. They take O(N M D) memory and are never a fallback.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pairwise_distances(x: Tensor, y: Tensor, p: int) -> Tensor:
+    """Distances [..., N, M] between rows, from differences. Gradient zero at coincident points."""
+    difference = x.unsqueeze(-2) - y.unsqueeze(-3)
+    if p == 1:
+        return difference.abs().sum(-1)
+    squared = difference.square().sum(-1)
+    zero = squared == 0
+    return torch.where(zero, 0.0, squared.masked_fill(zero, 1.0).sqrt())
+
+
+def nearest(x: Tensor, y: Tensor | None = None, *, p: int = 2, k: int = 1) -> tuple[Tensor, Tensor]:
+    """Distances [..., N, k] ascending and indices int64 [..., N, k]; ties to the lowest index, NaN last."""
+    distances = pairwise_distances(x, x if y is None else y, p)
+    if y is None:
+        n = x.shape[-2]
+        others = torch.arange(n - 1, device=x.device).expand(n, n - 1)
+        others = others + (others >= torch.arange(n, device=x.device)[:, None]).long()
+        distances = distances.gather(-1, others.expand(*distances.shape[:-1], n - 1))
+        values, order = distances.sort(-1, stable=True)
+        return values[..., :k], others.expand_as(order).gather(-1, order[..., :k])
+    values, order = distances.sort(-1, stable=True)
+    return values[..., :k], order[..., :k]
+
+
+def kl_loss(z: Tensor, target: Tensor, *, p: int = 1, k: int = 1, eps: float = 1e-2) -> Tensor:
+    """mean_b log(nu_k(b) + eps) - log(rho_k(b) + eps), shape z.shape[:-2]."""
+    nu = nearest(z, target, p=p, k=k)[0][..., -1]
+    rho = nearest(z, p=p, k=k)[0][..., -1]
+    return ((nu + eps).log() - (rho + eps).log()).mean(-1)
+
+
+def similarity_loss(z: Tensor, distance: Tensor, weight: Tensor, tau_z: float | Tensor, tau_y: float | Tensor) -> Tensor:
+    """Weighted mean over pairs b != b' of | |z_b - z_b'|_1 / tau_z - d_bb' / tau_y |; tau_y = 0 drops d."""
+    off = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+    d = distance / tau_y if tau_y != 0 else torch.zeros_like(distance)
+    stress = (pairwise_distances(z, z, 1) / tau_z - d).abs()
+    return (weight * stress)[off].sum() / weight[off].sum()
+
+
+def listwise_loss(z: Tensor, distance: Tensor, *, temperature_y: float = 0.2, temperature_z: float = 0.1) -> Tensor:
+    """Mean over i of the cross-entropy between softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i."""
+    rows, bits = z.shape
+    off = ~torch.eye(rows, dtype=torch.bool, device=z.device)
+    wanted = (-distance[off].view(rows, rows - 1) / temperature_y).softmax(-1)
+    found = (-pairwise_distances(z, z, 1)[off].view(rows, rows - 1) / (bits * temperature_z)).log_softmax(-1)
+    return -(wanted * found).sum(-1).mean()
+
+
+def hamming_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Number of differing bits, int32 [N, M], of packed codes uint8 [N, W] and [M, W]."""
+    ones = torch.tensor([bin(byte).count("1") for byte in range(256)], dtype=torch.int32, device=a.device)
+    return ones[(a.unsqueeze(1) ^ b.unsqueeze(0)).long()].sum(-1, dtype=torch.int32)
+
+
+def hamming_topk(queries: Tensor, database: Tensor, k: int, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k nearest (distances int32, positions int64), ordered by (distance, position); missing ones (8 W + 1, -1)."""
+    bits = 8 * database.shape[-1]
+    distances = hamming_distances(queries, database)
+    if mask is not None:
+        distances = distances.masked_fill(~mask, bits + 1)
+    values, order = distances.sort(-1, stable=True)
+    values, order = values[:, :k], order[:, :k]
+    return values, order.masked_fill(values > bits, -1)
+
+
+def hamming_range(
+    queries: Tensor, database: Tensor, radius: int, *, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """offsets int64 [Q + 1], distances int32 [T], positions int64 [T] of the codes within `radius`, in order."""
+    values, order = hamming_topk(queries, database, len(database), mask=mask)
+    inside = (values <= radius) & (order >= 0)
+    offsets = torch.cat([inside.new_zeros(1, dtype=torch.int64), inside.sum(-1).cumsum(0)])
+    return offsets, values[inside], order[inside]
+
+
+def hamming_histogram(
+    queries: Tensor, database: Tensor, labels: Tensor | None = None, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """counts int64 [Q, 8 W + 1] of codes at each distance, and the sums of class_weights[q, label] over them."""
+    distances = hamming_distances(queries, database).long()
+    counts = distances.new_zeros(len(queries), 8 * database.shape[-1] + 1)
+    counts.scatter_add_(1, distances, torch.ones_like(distances))
+    if labels is None or class_weights is None:
+        return counts, None
+    sums = torch.zeros(counts.shape, dtype=torch.float64, device=counts.device)
+    return counts, sums.scatter_add_(1, distances, class_weights.double()[:, labels])
