@@ -1,0 +1,477 @@
+"""Class hierarchies: distances between labels from the height of their lowest common subsumer.
+
+A hierarchy is a directed acyclic graph of is-a edges (parent, child). height = longest path down to a leaf, depth =
+longest path from a root (roots have depth 1). Several roots get one virtual root above them: it counts in the heights, has
+depth 0 and no name. Definitions: Barz & Denzler, "Hierarchy-based image embeddings for semantic image retrieval" (WACV
+2019), section 3, extended to graphs in which a class has several parents.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Name = str | int
+Edge = tuple[Name, Name]
+
+
+class Hierarchy:
+    """Names (str or int; 3 is not "3") joined by is-a edges; trees and graphs with several parents alike.
+
+    Build one with `from_edges`, `from_nested`, `from_wordnet` or `from_file`. Duplicate edges are one edge; `nodes` adds names
+    without any edge. Raises ValueError for no names at all and for a cycle (which it names), TypeError for other kinds of
+    names. A hierarchy never changes: `restrict` gives a new one.
+
+    >>> h = Hierarchy.from_edges([("animal", "dog"), ("animal", "cat"), ("thing", "animal"), ("thing", "car")])
+    >>> h.distance("dog", "cat"), h.distance("dog", "car"), h.lcs("dog", "cat")
+    (0.5, 1.0, 'animal')
+    """
+
+    def __init__(self, edges: Iterable[tuple[Any, Any]], nodes: Iterable[Any] = ()) -> None:
+        self._index: dict[Name, int] = {}
+        found: dict[tuple[int, int], None] = {}
+        for edge in edges:
+            if isinstance(edge, str) or len(edge) != 2:
+                raise ValueError(f"Hierarchy: an edge is a pair (parent, child), got {edge!r}")
+            parent, child = (self._index.setdefault(_name(part), len(self._index)) for part in edge)
+            found[parent, child] = None
+        for node in nodes:
+            self._index.setdefault(_name(node), len(self._index))
+        if not self._index:
+            raise ValueError("Hierarchy: at least one edge or name is needed, got none")
+        self._names: list[Name] = list(self._index)
+        self._parents: list[list[int]] = [[] for _ in self._names]
+        self._children: list[list[int]] = [[] for _ in self._names]
+        for parent, child in found:
+            self._parents[child].append(parent)
+            self._children[parent].append(child)
+        order = self._topological_order()
+        self._depth = [1] * len(order)
+        for node in order:
+            for child in self._children[node]:
+                self._depth[child] = max(self._depth[child], self._depth[node] + 1)
+        self._height = [0] * len(order)
+        for node in reversed(order):
+            for parent in self._parents[node]:
+                self._height[parent] = max(self._height[parent], self._height[node] + 1)
+        roots = [node for node in order if not self._parents[node]]
+        self._root_height = max(self._height[root] for root in roots) + (len(roots) > 1)
+        # Position in the order in which common subsumers are preferred: deepest, then lowest height, then name.
+        self._rank = [0] * len(order)
+        for rank, node in enumerate(sorted(order, key=self._preference)):
+            self._rank[node] = rank
+
+    # ---- building
+
+    @classmethod
+    def from_edges(cls, edges: Iterable[tuple[Any, Any]]) -> Hierarchy:
+        """A hierarchy of (parent, child) pairs.
+
+        >>> Hierarchy.from_edges([(0, 1), (0, 2)]).distance(1, 2)
+        1.0
+        """
+        return cls(edges)
+
+    @classmethod
+    def from_nested(cls, nested: Any) -> Hierarchy:
+        """A hierarchy of nested labels: a dict, or rows with one label for each level.
+
+        dict: each key is a name and its value what lies below it: another dict, a list of names, one name, or None. The same
+        name in two places is one class with two parents, as with edges.
+
+        rows: one row for each item or class, a label for each level, the most general first, all rows equally long;
+        repeated rows are fine, so `zip(domains, intents)` over a data set will do. The last level gives the class labels,
+        which keep their names. Each level has names of its own: where a name above the last level occurs in another level
+        too (numbers that count from 0 in each), all names of its level are written "level0:3" instead.
+
+        >>> Hierarchy.from_nested({"animal": {"dog": None, "bird": ["owl", "lark"]}}).distance("owl", "lark")
+        0.5
+        >>> Hierarchy.from_nested([(0, 0), (0, 1), (1, 2)]).edges
+        [('level0:0', 0), ('level0:0', 1), ('level0:1', 2)]
+        """
+        if isinstance(nested, Mapping):
+            edges: list[Edge] = []
+            nodes: list[Name] = []
+            _walk(nested, None, edges, nodes)
+            return cls(edges, nodes)
+        return cls(*_rows(nested))
+
+    @classmethod
+    def from_wordnet(
+        cls, path: str | PathLike[str], synsets: Iterable[str] | None = None, *, instances: bool = True
+    ) -> Hierarchy:
+        """The noun hierarchy of WordNet; names are "n" and eight digits (the synset's offset), as in ImageNet.
+
+        `path`: WordNet's own `data.noun`, or a table with the tab-separated columns wnid, hypernyms, instance_hypernyms (the
+        last two: wnids separated by spaces) under a header line; either may be gzipped. `synsets`: keep these and what lies
+        above them, as `restrict` does. instances=False leaves out instance-of edges (Einstein is a physicist) and the
+        synsets that nothing else connects. Raises ValueError for a file of another format or an unknown synset.
+        """
+        edges: list[Edge] = []
+        nodes: list[Name] = []
+        for wnid, hypernyms, classes in _read_wordnet(Path(path)):
+            edges += [(parent, wnid) for parent in hypernyms]
+            if instances:
+                edges += [(parent, wnid) for parent in classes]
+                nodes.append(wnid)
+        whole = cls(edges, nodes)
+        return whole if synsets is None else whole.restrict(synsets)
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], *, child_first: bool = False) -> Hierarchy:
+        """A hierarchy from a text file of edges, "parent child" on each line, or a .json file of `to_dict`.
+
+        Names are separated by a tab where the line has one, else by white space; a first line "parent child" or "child parent"
+        is a header that tells the order. Where all names are whole numbers they become ints. `child_first`: the lines are
+        "child parent". Raises ValueError, with the line, for anything else.
+        """
+        path = Path(path)
+        if path.suffix == ".json":
+            try:
+                data = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"Hierarchy.from_file: {path} is not JSON: {error}") from None
+            return cls.from_dict(data)
+        pairs: list[tuple[str, str]] = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip():
+                continue
+            parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
+            if len(parts) != 2 or not all(parts):
+                raise ValueError(f"Hierarchy.from_file: {path} line {number} must be two names, got {line[:60]!r}")
+            if not pairs and [part.lower() for part in parts] in (["parent", "child"], ["child", "parent"]):
+                child_first = parts[0].lower() == "child"
+                continue
+            pairs.append((parts[1], parts[0]) if child_first else (parts[0], parts[1]))
+        if not pairs:
+            raise ValueError(f"Hierarchy.from_file: {path} has no edges")
+        if all(re.fullmatch(r"-?\d+", part) for pair in pairs for part in pair):
+            return cls((int(parent), int(child)) for parent, child in pairs)
+        return cls(pairs)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Hierarchy:
+        """The hierarchy that `to_dict` wrote. Raises ValueError for anything else."""
+        if not isinstance(data, Mapping) or set(data) != {"edges", "alone"}:
+            raise ValueError('Hierarchy.from_dict: the keys must be "edges" and "alone", as to_dict writes them')
+        return cls((tuple(edge) for edge in data["edges"]), data["alone"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A form that JSON can hold: {"edges": [[parent, child], ...], "alone": [names without an edge]}.
+
+        >>> Hierarchy.from_edges([("a", "b")]).to_dict()
+        {'edges': [['a', 'b']], 'alone': []}
+        """
+        alone = [name for i, name in enumerate(self._names) if not self._parents[i] and not self._children[i]]
+        return {"edges": [list(edge) for edge in self.edges], "alone": alone}
+
+    def restrict(self, labels: Iterable[Any]) -> Hierarchy:
+        """The part of the hierarchy that lies above `labels` (and they themselves); heights and depths are its own.
+
+        >>> h = Hierarchy.from_nested({"thing": {"car": None, "animal": {"cat": ["lion"], "dog": None}}})
+        >>> h.distance("cat", "dog"), h.restrict(["cat", "dog", "car"]).distance("cat", "dog")
+        (0.6666666666666666, 0.5)
+        """
+        keep: set[int] = set()
+        for label in self._indices(labels, "restrict"):
+            keep |= self._above(label)
+        if not keep:
+            raise ValueError("Hierarchy.restrict: at least one label is needed, got none")
+        names = self._names
+        edges = ((names[parent], names[i]) for i in sorted(keep) for parent in self._parents[i])
+        return Hierarchy(edges, (names[i] for i in sorted(keep)))
+
+    # ---- what it holds
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Name]:
+        return iter(self._names)
+
+    def __contains__(self, label: object) -> bool:
+        try:
+            return _name(label) in self._index
+        except TypeError:
+            return False
+
+    def __repr__(self) -> str:
+        return f"Hierarchy({len(self)} names, {len(self.edges)} edges, {len(self.leaves)} leaves, height {self.root_height})"
+
+    @property
+    def edges(self) -> list[Edge]:
+        """All (parent, child) pairs, each once, grouped by child in the order in which names were first seen."""
+        return [(self._names[p], self._names[i]) for i, parents in enumerate(self._parents) for p in parents]
+
+    @property
+    def leaves(self) -> list[Name]:
+        """Names without children, in the order in which they were first seen."""
+        return [name for i, name in enumerate(self._names) if not self._children[i]]
+
+    @property
+    def roots(self) -> list[Name]:
+        """Names without parents, in the order in which they were first seen (the virtual root has no name)."""
+        return [name for i, name in enumerate(self._names) if not self._parents[i]]
+
+    @property
+    def root_height(self) -> int:
+        """Height of the root, of the virtual one where there are several roots."""
+        return self._root_height
+
+    def height(self, label: Any) -> int:
+        """Length of the longest path from `label` down to a leaf; 0 for a leaf."""
+        return self._height[self._find(label, "height")]
+
+    def depth(self, label: Any) -> int:
+        """Number of names on the longest path from a root to `label`; 1 for a root."""
+        return self._depth[self._find(label, "depth")]
+
+    def ancestors(self, label: Any) -> list[Name]:
+        """Names that subsume `label`, itself first, then the deepest first."""
+        above = self._above(self._find(label, "ancestors"))
+        return [self._names[i] for i in sorted(above, key=self._rank.__getitem__)]
+
+    # ---- distances
+
+    def lcs(self, a: Any, b: Any) -> Name | None:
+        """Lowest common subsumer: the one of greatest depth; equal depths: lowest height, then name (ints before strs).
+
+        A class subsumes itself. None where a and b have nothing but the virtual root in common.
+        """
+        common = self._above(self._find(a, "lcs")) & self._above(self._find(b, "lcs"))
+        return self._names[min(common, key=self._rank.__getitem__)] if common else None
+
+    def distance(self, a: Any, b: Any) -> float:
+        """height(lcs(a, b)) / height(root), in [0, 1]: 0 for a = b, 1 where only the (virtual) root is common."""
+        first, second = self._find(a, "distance"), self._find(b, "distance")
+        if first == second:
+            return 0.0
+        lcs = self.lcs(a, b)
+        return 1.0 if lcs is None else self.height(lcs) / self.root_height
+
+    def wu_palmer(self, a: Any, b: Any) -> float:
+        """Wu-Palmer similarity 2 ds / (d_a + d_b), ds = depth(lcs), d = ds + shortest path up to lcs; 0 without an lcs.
+
+        >>> Hierarchy.from_nested({"thing": {"car": None, "animal": ["cat", "dog"]}}).wu_palmer("cat", "dog")
+        0.6666666666666666
+        """
+        lcs = self.lcs(a, b)
+        if lcs is None:
+            return 0.0
+        depth = self.depth(lcs)
+        steps = [self._steps_up(self._find(label, "wu_palmer"), self._index[lcs]) for label in (a, b)]
+        return 2 * depth / (2 * depth + sum(steps))
+
+    def distance_matrix(self, labels: Iterable[Any]) -> NDArray[np.float64]:
+        """`distance` of all pairs of labels (a sequence or array of names, repeats allowed): float64 [N, N].
+
+        Takes O(N^2) memory and time: a second or so for 1,000 classes among 100,000 names.
+
+        >>> Hierarchy.from_edges([(0, 1), (0, 2)]).distance_matrix([1, 2])
+        array([[0., 1.],
+               [1., 0.]])
+        """
+        nodes, inverse = np.unique(
+            np.array(self._indices(labels, "distance_matrix"), dtype=np.int64), return_inverse=True
+        )
+        below: dict[int, list[int]] = {}
+        for position, node in enumerate(nodes.tolist()):
+            for subsumer in self._above(node):
+                below.setdefault(subsumer, []).append(position)
+        # Every subsumer writes its height into the block of labels below it, the preferred ones last. Of the subsumers of
+        # one and the same set of labels only the preferred one counts.
+        blocks: dict[tuple[int, ...], int] = {}
+        for node in sorted(below, key=self._rank.__getitem__):
+            if len(below[node]) > 1:
+                blocks.setdefault(tuple(below[node]), node)
+        heights = np.full((len(nodes), len(nodes)), self._root_height, dtype=np.int32)
+        for members, node in reversed(blocks.items()):
+            heights[np.ix_(members, members)] = self._height[node]
+        distances = heights / max(self._root_height, 1)
+        np.fill_diagonal(distances, 0.0)
+        if len(inverse) == len(nodes) and (inverse[1:] > inverse[:-1]).all():
+            return distances
+        inverse = inverse.reshape(-1)
+        return distances[inverse[:, None], inverse]
+
+    def similarity_matrix(self, labels: Iterable[Any]) -> NDArray[np.float64]:
+        """1 - `distance_matrix`: the similarities that hierarchical precision sums, float64 [N, N]."""
+        similarities: NDArray[np.float64] = 1.0 - self.distance_matrix(labels)
+        return similarities
+
+    # ---- inside
+
+    def _find(self, label: Any, function: str) -> int:
+        name = _name(label)
+        if name not in self._index:
+            other: Name = str(name) if isinstance(name, int) else int(name) if re.fullmatch(r"-?\d+", name) else name
+            hint = f" ({other!r} is: names are str or int, and 3 is not '3')" if other in self._index else ""
+            raise ValueError(f"Hierarchy.{function}: label {name!r} is not in the hierarchy{hint}")
+        return self._index[name]
+
+    def _indices(self, labels: Iterable[Any], function: str) -> list[int]:
+        if isinstance(labels, (str, bytes)):
+            raise TypeError(f"Hierarchy.{function}: labels must be a sequence or array of names, got {labels!r}")
+        return [self._find(label, function) for label in (labels.tolist() if hasattr(labels, "tolist") else labels)]
+
+    def _above(self, node: int) -> set[int]:
+        """The node and everything that subsumes it."""
+        seen = {node}
+        stack = [node]
+        while stack:
+            for parent in self._parents[stack.pop()]:
+                if parent not in seen:
+                    seen.add(parent)
+                    stack.append(parent)
+        return seen
+
+    def _steps_up(self, node: int, goal: int) -> int:
+        """Edges on the shortest path from a node up to one that subsumes it."""
+        steps = {node: 0}
+        queue = deque([node])
+        while goal not in steps:
+            current = queue.popleft()
+            for parent in self._parents[current]:
+                if parent not in steps:
+                    steps[parent] = steps[current] + 1
+                    queue.append(parent)
+        return steps[goal]
+
+    def _preference(self, node: int) -> tuple[Any, ...]:
+        name = self._names[node]
+        return -self._depth[node], self._height[node], isinstance(name, str), name
+
+    def _topological_order(self) -> list[int]:
+        """Node indices, parents before children. Raises ValueError with one cycle where there is one."""
+        waiting = [len(parents) for parents in self._parents]
+        order = [node for node, count in enumerate(waiting) if count == 0]
+        for node in order:  # grows while it is walked
+            for child in self._children[node]:
+                waiting[child] -= 1
+                if waiting[child] == 0:
+                    order.append(child)
+        if len(order) < len(waiting):
+            # Every node left over has a parent left over: walking up must come back to a node already passed.
+            node = next(node for node, count in enumerate(waiting) if count)
+            path: dict[int, None] = {}
+            while node not in path:
+                path[node] = None
+                node = next(parent for parent in self._parents[node] if waiting[parent])
+            walked = list(path)
+            cycle = [node, *reversed(walked[walked.index(node) :])]
+            shown = [repr(self._names[node]) for node in cycle]
+            if len(shown) > 12:
+                shown = [*shown[:6], f"({len(shown) - 12} more)", *shown[-6:]]
+            raise ValueError(f"Hierarchy: the edges have a cycle: {' -> '.join(shown)}")
+        return order
+
+
+def _name(label: Any) -> Name:
+    """A label as Python str or int. Raises TypeError for other kinds (3.0 and True would pass for 3 and 1)."""
+    if getattr(label, "ndim", None) == 0 and hasattr(label, "item"):
+        label = label.item()
+    if isinstance(label, str):
+        return str(label)
+    if isinstance(label, int) and not isinstance(label, bool):
+        return int(label)
+    raise TypeError(f"Hierarchy: names must be str or int, got {label!r} ({type(label).__name__})")
+
+
+def _walk(below: Any, parent: Name | None, edges: list[Edge], nodes: list[Name]) -> None:
+    """Appends the names and edges of one nested value of `from_nested`."""
+    if below is None:
+        return
+    if isinstance(below, Mapping):
+        for key, value in below.items():
+            _walk(key, parent, edges, nodes)
+            _walk(value, _name(key), edges, nodes)
+    elif isinstance(below, (list, tuple, set, frozenset)):
+        for item in below:
+            _walk(item, parent, edges, nodes)
+    else:
+        nodes.append(_name(below))
+        if parent is not None:
+            edges.append((parent, nodes[-1]))
+
+
+def _rows(nested: Any) -> tuple[list[Edge], list[Name]]:
+    """Edges and names of rows with one label for each level."""
+    rows = dict.fromkeys(_row(row) for row in (nested.tolist() if hasattr(nested, "tolist") else nested))
+    if not rows:
+        raise ValueError("Hierarchy.from_nested: at least one row is needed, got none")
+    lengths = {len(row): row for row in rows}
+    if len(lengths) > 1 or 0 in lengths:
+        raise ValueError(
+            f"Hierarchy.from_nested: all rows must have the same number of levels, got {' and '.join(map(repr, lengths.values()))}"
+        )
+    levels = [set(level) for level in zip(*rows)]
+    names: list[dict[Name, Name]] = []
+    for number, level in enumerate(levels):
+        clash = any(level & other for n, other in enumerate(levels) if n != number) and number < len(levels) - 1
+        names.append({name: f"level{number}:{name}" if clash else name for name in level})
+    paths = [tuple(names[number][name] for number, name in enumerate(row)) for row in rows]
+    return [edge for path in paths for edge in pairwise(path)], [path[-1] for path in paths]
+
+
+def _row(row: Any) -> tuple[Name, ...]:
+    if isinstance(row, (str, bytes, Mapping)) or not hasattr(row, "__iter__"):
+        raise TypeError(f"Hierarchy.from_nested: a row must hold one label for each level, got {row!r}")
+    return tuple(_name(label) for label in row)
+
+
+def _read_wordnet(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(wnid, hypernyms, instance hypernyms) of each noun synset of a `data.noun` file or a table of wnids."""
+    data = path.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    lines = data.decode("utf-8", errors="replace").split("\n")
+    header = lines[0].rstrip("\r").split("\t")
+    if "wnid" in header:
+        columns = [header.index(name) for name in ("wnid", "hypernyms", "instance_hypernyms") if name in header]
+        if len(columns) < 3:
+            raise ValueError(f"Hierarchy.from_wordnet: {path} lacks the columns wnid, hypernyms, instance_hypernyms")
+        for number, line in enumerate(lines[1:], 2):
+            cells = line.rstrip("\r").split("\t")
+            if len(cells) > max(columns):
+                wnid, hypernyms, classes = (cells[column] for column in columns)
+                yield wnid, hypernyms.split(), classes.split()
+            elif line.strip():
+                raise ValueError(
+                    f"Hierarchy.from_wordnet: {path} line {number} has {len(cells)} columns, not {len(header)}"
+                )
+        return
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("  "):  # the licence at the top is indented by two spaces
+            continue
+        try:
+            yield _parse_synset(line)
+        except (ValueError, IndexError):
+            raise ValueError(
+                f"Hierarchy.from_wordnet: {path} line {number} is no synset of data.noun: {line[:60]!r}"
+            ) from None
+
+
+def _parse_synset(line: str) -> tuple[str, list[str], list[str]]:
+    """One line of data.noun (wndb(5WN)): offset, file number, type, word count (hex), words, pointer count, pointers."""
+    fields = line.split("|", 1)[0].split()
+    if not re.fullmatch(r"\d{8}", fields[0]) or fields[2] != "n":
+        raise ValueError(line)
+    start = 4 + 2 * int(fields[3], 16)  # each word is followed by its lexical id
+    pointers = fields[start + 1 : start + 1 + 4 * int(fields[start])]
+    if len(pointers) != 4 * int(fields[start]):
+        raise ValueError(line)
+    above: dict[str, list[str]] = {"@": [], "@i": []}
+    for symbol, offset, part_of_speech in zip(pointers[::4], pointers[1::4], pointers[2::4]):
+        if symbol in above and part_of_speech == "n":
+            above[symbol].append(f"n{offset}")
+    return f"n{fields[0]}", above["@"], above["@i"]

@@ -1,0 +1,106 @@
+"""Semantic distances between the targets of a batch: what `similarity_loss` and `listwise_loss` take.
+
+Every function gives a float32 [B, B] tensor with a zero diagonal, on the device of its argument and without a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fasthash._arrays import Array, to_tensor
+from fasthash.hierarchy import Hierarchy
+
+
+def class_distances(classes: Iterable[Any], hierarchy: Hierarchy | None = None) -> Tensor:
+    """Distances float32 [C, C] between distinct classes: height of the lowest common subsumer, or 0/1 without a hierarchy.
+
+    Row i belongs to the i-th of `classes`, so labels that index `classes` index the matrix (see `label_distances`).
+    Raises ValueError for a class that is not in the hierarchy or given twice.
+
+    >>> class_distances(["dog", "cat"])
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
+    names = list(classes.tolist() if hasattr(classes, "tolist") else classes)
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"class_distances: classes must differ, got {len(names)} of which {len(set(names))} are different"
+        )
+    if hierarchy is None:
+        return 1.0 - torch.eye(len(names))
+    return torch.from_numpy(hierarchy.distance_matrix(names)).float()
+
+
+def label_distances(y: Array, matrix: Array | None = None) -> Tensor:
+    """Distances between class labels, integers [B]: matrix[y_i, y_j] of a [C, C] matrix, or 0 (same) and 1 without one.
+
+    Raises TypeError for labels that are not integers, ValueError for labels outside 0..C-1 or another shape.
+
+    >>> label_distances(torch.tensor([0, 1, 0]), torch.tensor([[0.0, 0.5], [0.5, 0.0]]))
+    tensor([[0.0000, 0.5000, 0.0000],
+            [0.5000, 0.0000, 0.5000],
+            [0.0000, 0.5000, 0.0000]])
+    """
+    labels = to_tensor(y, "label_distances", "y")
+    if labels.ndim != 1:
+        raise ValueError(f"label_distances: y must have shape [B], got {list(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"label_distances: y must hold integer labels, got {labels.dtype}")
+    if matrix is None:
+        return (labels[:, None] != labels).float()
+    table = to_tensor(matrix, "label_distances", "matrix").detach()
+    if table.ndim != 2 or table.shape[0] != table.shape[1]:
+        raise ValueError(f"label_distances: matrix must have shape [C, C], got {list(table.shape)}")
+    index = labels.to(table.device, torch.int64)
+    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(table):
+        raise ValueError(
+            f"label_distances: labels must be between 0 and {len(table) - 1}, got {int(index.min())} to {int(index.max())}"
+        )
+    return table[index[:, None], index].to(labels.device, torch.float32)
+
+
+def multilabel_distances(Y: Array) -> Tensor:
+    """Cosine distances between multi-hot rows, integer or boolean [B, L]: 1 - |a and b| / sqrt(|a| |b|), in [0, 1].
+
+    The cosine of label vectors is the graded similarity that most multi-label hashing trains on (the "quantified similarity" of
+    IDHN: Zhang et al., "Improved deep hashing with soft pairwise similarity for multi-label image retrieval", 2019). A row
+    without any label has distance 1 to all others. Values other than 0 count as 1. Raises ValueError for another shape.
+
+    >>> multilabel_distances(torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1]]))
+    tensor([[0.0000, 0.2929, 1.0000],
+            [0.2929, 0.0000, 1.0000],
+            [1.0000, 1.0000, 0.0000]])
+    """
+    rows = to_tensor(Y, "multilabel_distances", "Y")
+    if rows.ndim != 2:
+        raise ValueError(f"multilabel_distances: Y must have shape [B, L], got {list(rows.shape)}")
+    return _cosine_distances((rows != 0).float())
+
+
+def embedding_distances(E: Array) -> Tensor:
+    """Cosine distances 1 - cos between floating-point rows [B, D], in [0, 2].
+
+    A row of zeros has distance 1 to all others. Raises TypeError for integers, ValueError for another shape.
+
+    >>> embedding_distances(torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]))
+    tensor([[0., 1., 2.],
+            [1., 0., 1.],
+            [2., 1., 0.]])
+    """
+    rows = to_tensor(E, "embedding_distances", "E").detach()
+    if rows.ndim != 2:
+        raise ValueError(f"embedding_distances: E must have shape [B, D], got {list(rows.shape)}")
+    if not rows.is_floating_point():
+        raise TypeError(f"embedding_distances: E must be floating point, got {rows.dtype}")
+    return _cosine_distances(rows.float())
+
+
+def _cosine_distances(rows: Tensor) -> Tensor:
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    with torch.autocast(rows.device.type, enabled=False):
+        distances = (1.0 - unit @ unit.T).clamp_(0.0, 2.0)
+    return distances.fill_diagonal_(0.0)

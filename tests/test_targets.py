@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fasthash.hierarchy import Hierarchy
+from fasthash.targets import class_distances, embedding_distances, label_distances, multilabel_distances
+
+
+def test_class_distances_come_from_the_hierarchy():
+    h = Hierarchy.from_nested({"animal": ["dog", "cat"], "car": None})
+    matrix = class_distances(["dog", "cat", "car"], h)
+    assert matrix.dtype == torch.float32
+    assert matrix.tolist() == [[0, 0.5, 1], [0.5, 0, 1], [1, 1, 0]]
+    assert class_distances(np.array([5, 7])).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(ValueError, match="label 'cow' is not in the hierarchy"):
+        class_distances(["cow"], h)
+    with pytest.raises(ValueError, match="class_distances: classes must differ, got 3 of which 2 are different"):
+        class_distances(["a", "b", "a"])
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+def test_label_distances_look_up_the_matrix(make, dtype):
+    matrix = np.array([[0.0, 0.25, 1.0], [0.25, 0.0, 0.5], [1.0, 0.5, 0.0]])
+    y = make([2, 0, 2, 1], dtype=getattr(torch if make is torch.tensor else np, dtype))
+    found = label_distances(y, make(matrix))
+    assert found.dtype == torch.float32 and not found.requires_grad
+    assert found.tolist() == [[0, 1, 0, 0.5], [1, 0, 1, 0.25], [0, 1, 0, 0.5], [0.5, 0.25, 0.5, 0]]
+    assert label_distances(y).tolist() == [[0, 1, 0, 1], [1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]]
+
+
+def test_label_distances_of_nothing():
+    assert label_distances(torch.zeros(0, dtype=torch.int64)).shape == (0, 0)
+    assert label_distances(torch.zeros(0, dtype=torch.int64), torch.eye(2)).shape == (0, 0)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_multilabel_distances_equal_the_formula(seed):
+    Y = np.random.default_rng(seed).random((7, 5)) < 0.4
+    found = multilabel_distances(Y)
+    assert found.dtype == torch.float32 and found.shape == (7, 7)
+    for i, a in enumerate(Y):
+        for j, b in enumerate(Y):
+            if i == j:
+                expected = 0.0
+            elif a.any() and b.any():
+                expected = 1 - (a & b).sum() / math.sqrt(a.sum() * b.sum())
+            else:
+                expected = 1.0
+            assert found[i, j].item() == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(found, multilabel_distances(torch.from_numpy(Y).int()))
+
+
+def test_embedding_distances_equal_cosine():
+    E = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    E[3] = 0
+    found = embedding_distances(E.requires_grad_())
+    expected = 1 - torch.nn.functional.cosine_similarity(E[:, None], E, dim=-1)
+    expected = expected.detach().fill_diagonal_(0)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert not found.requires_grad and (found[3, :3] == 1).all() and found.min() >= 0 and found.max() <= 2
+    torch.testing.assert_close(embedding_distances(E.detach().numpy()), found)
+    half = embedding_distances(E.detach().bfloat16())
+    assert half.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(embedding_distances(E), found)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: label_distances(torch.zeros(2, 2).long()), ValueError, r"label_distances: y must have shape \[B\], got \[2, 2\]"),
+        (lambda: label_distances(torch.zeros(2)), TypeError, "label_distances: y must hold integer labels, got torch.float32"),
+        (lambda: label_distances(torch.tensor([True])), TypeError, "y must hold integer labels, got torch.bool"),
+        (lambda: label_distances(["a"]), TypeError, "label_distances: y must be a numeric array"),
+        (lambda: label_distances([0, 3], torch.eye(3)), ValueError, "labels must be between 0 and 2, got 0 to 3"),
+        (lambda: label_distances([-1, 2], torch.eye(3)), ValueError, "labels must be between 0 and 2, got -1 to 2"),
+        (lambda: label_distances([0], torch.ones(3, 2)), ValueError, r"matrix must have shape \[C, C\], got \[3, 2\]"),
+        (lambda: multilabel_distances([0, 1]), ValueError, r"multilabel_distances: Y must have shape \[B, L\], got \[2\]"),
+        (lambda: embedding_distances(torch.zeros(2)), ValueError, r"embedding_distances: E must have shape \[B, D\], got \[2\]"),
+        (lambda: embedding_distances([[1, 2]]), TypeError, "embedding_distances: E must be floating point, got torch.int64"),
+    ],
+)  # fmt: skip
+def test_errors(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
