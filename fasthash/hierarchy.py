@@ -1,9 +1,9 @@
 """Class hierarchies: distances between labels from the height of their lowest common subsumer.
 
 A hierarchy is a directed acyclic graph of is-a edges (parent, child). height = longest path down to a leaf, depth =
-longest path from a root (roots have depth 1). Several roots get one virtual root above them: it counts in the heights, has
-depth 0 and no name. Definitions: Barz & Denzler, "Hierarchy-based image embeddings for semantic image retrieval" (WACV
-2019), section 3, extended to graphs in which a class has several parents.
+longest path from a root (roots have depth 1). Several roots get one virtual root above them: it counts in the
+heights, has depth 0 and no name. Definitions: Barz & Denzler, "Hierarchy-based image embeddings for semantic image
+retrieval" (WACV 2019), section 3, extended to graphs in which a class has several parents.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Edge = tuple[Name, Name]
 class Hierarchy:
     """Names (str or int; 3 is not "3") joined by is-a edges; trees and graphs with several parents alike.
 
-    Build one with `from_edges`, `from_nested`, `from_wordnet` or `from_file`. Duplicate edges are one edge; `nodes` adds names
-    without any edge. Raises ValueError for no names at all and for a cycle (which it names), TypeError for other kinds of
-    names. A hierarchy never changes: `restrict` gives a new one.
+    Build one with `from_edges`, `from_nested`, `from_wordnet` or `from_file`. Duplicate edges are one edge; `nodes`
+    adds names without any edge. Raises ValueError for no names at all and for a cycle (which it names), TypeError for
+    other kinds of names. A hierarchy never changes: `restrict` gives a new one.
 
     >>> h = Hierarchy.from_edges([("animal", "dog"), ("animal", "cat"), ("thing", "animal"), ("thing", "car")])
     >>> h.distance("dog", "cat"), h.distance("dog", "car"), h.lcs("dog", "cat")
@@ -86,13 +86,13 @@ class Hierarchy:
     def from_nested(cls, nested: Any) -> Hierarchy:
         """A hierarchy of nested labels: a dict, or rows with one label for each level.
 
-        dict: each key is a name and its value what lies below it: another dict, a list of names, one name, or None. The same
-        name in two places is one class with two parents, as with edges.
+        dict: each key is a name and its value what lies below it: another dict, a list of names, one name, or None.
+        The same name in two places is one class with two parents, as with edges.
 
         rows: one row for each item or class, a label for each level, the most general first, all rows equally long;
-        repeated rows are fine, so `zip(domains, intents)` over a data set will do. The last level gives the class labels,
-        which keep their names. Each level has names of its own: where a name above the last level occurs in another level
-        too (numbers that count from 0 in each), all names of its level are written "level0:3" instead.
+        repeated rows are fine, so `zip(domains, intents)` over a data set will do. The last level gives the class
+        labels, which keep their names. Each level has names of its own: where a name above the last level occurs in
+        another level too (numbers that count from 0 in each), all names of its level are written "level0:3" instead.
 
         >>> Hierarchy.from_nested({"animal": {"dog": None, "bird": ["owl", "lark"]}}).distance("owl", "lark")
         0.5
@@ -112,10 +112,11 @@ class Hierarchy:
     ) -> Hierarchy:
         """The noun hierarchy of WordNet; names are "n" and eight digits (the synset's offset), as in ImageNet.
 
-        `path`: WordNet's own `data.noun`, or a table with the tab-separated columns wnid, hypernyms, instance_hypernyms (the
-        last two: wnids separated by spaces) under a header line; either may be gzipped. `synsets`: keep these and what lies
-        above them, as `restrict` does. instances=False leaves out instance-of edges (Einstein is a physicist) and the
-        synsets that nothing else connects. Raises ValueError for a file of another format or an unknown synset.
+        `path`: WordNet's own `data.noun`, or a table with the tab-separated columns wnid, hypernyms,
+        instance_hypernyms (the last two: wnids separated by spaces) under a header line; either may be gzipped.
+        `synsets`: keep these and what lies above them, as `restrict` does. instances=False leaves out instance-of
+        edges (Einstein is a physicist) and the synsets that nothing else connects. Raises ValueError for a file of
+        another format or an unknown synset.
         """
         edges: list[Edge] = []
         nodes: list[Name] = []
@@ -131,9 +132,9 @@ class Hierarchy:
     def from_file(cls, path: str | PathLike[str], *, child_first: bool = False) -> Hierarchy:
         """A hierarchy from a text file of edges, "parent child" on each line, or a .json file of `to_dict`.
 
-        Names are separated by a tab where the line has one, else by white space; a first line "parent child" or "child parent"
-        is a header that tells the order. Where all names are whole numbers they become ints. `child_first`: the lines are
-        "child parent". Raises ValueError, with the line, for anything else.
+        Names are separated by a tab where the line has one, else by white space; a first line "parent child" or
+        "child parent" is a header that tells the order. Where all names are whole numbers they become ints.
+        `child_first`: the lines are "child parent". Raises ValueError, with the line, for anything else.
         """
         path = Path(path)
         if path.suffix == ".json":
@@ -206,7 +207,8 @@ class Hierarchy:
             return False
 
     def __repr__(self) -> str:
-        return f"Hierarchy({len(self)} names, {len(self.edges)} edges, {len(self.leaves)} leaves, height {self.root_height})"
+        sizes = f"{len(self)} names, {len(self.edges)} edges, {len(self.leaves)} leaves"
+        return f"Hierarchy({sizes}, height {self.root_height})"
 
     @property
     def edges(self) -> list[Edge]:
@@ -288,8 +290,8 @@ class Hierarchy:
         for position, node in enumerate(nodes.tolist()):
             for subsumer in self._above(node):
                 below.setdefault(subsumer, []).append(position)
-        # Every subsumer writes its height into the block of labels below it, the preferred ones last. Of the subsumers of
-        # one and the same set of labels only the preferred one counts.
+        # Every subsumer writes its height into the block of labels below it, the preferred ones last. Of the
+        # subsumers of one and the same set of labels only the preferred one counts.
         blocks: dict[tuple[int, ...], int] = {}
         for node in sorted(below, key=self._rank.__getitem__):
             if len(below[node]) > 1:
@@ -411,10 +413,9 @@ def _rows(nested: Any) -> tuple[list[Edge], list[Name]]:
         raise ValueError("Hierarchy.from_nested: at least one row is needed, got none")
     lengths = {len(row): row for row in rows}
     if len(lengths) > 1 or 0 in lengths:
-        raise ValueError(
-            f"Hierarchy.from_nested: all rows must have the same number of levels, got {' and '.join(map(repr, lengths.values()))}"
-        )
-    levels = [set(level) for level in zip(*rows)]
+        shown = " and ".join(map(repr, lengths.values()))
+        raise ValueError(f"Hierarchy.from_nested: all rows must have the same number of levels, got {shown}")
+    levels = [set(level) for level in zip(*rows, strict=True)]
     names: list[dict[Name, Name]] = []
     for number, level in enumerate(levels):
         clash = any(level & other for n, other in enumerate(levels) if n != number) and number < len(levels) - 1
@@ -462,7 +463,7 @@ def _read_wordnet(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _parse_synset(line: str) -> tuple[str, list[str], list[str]]:
-    """One line of data.noun (wndb(5WN)): offset, file number, type, word count (hex), words, pointer count, pointers."""
+    """One line of data.noun, wndb(5WN): offset, file number, type, word count (hex), words, pointer count, pointers."""
     fields = line.split("|", 1)[0].split()
     if not re.fullmatch(r"\d{8}", fields[0]) or fields[2] != "n":
         raise ValueError(line)
@@ -471,7 +472,7 @@ def _parse_synset(line: str) -> tuple[str, list[str], list[str]]:
     if len(pointers) != 4 * int(fields[start]):
         raise ValueError(line)
     above: dict[str, list[str]] = {"@": [], "@i": []}
-    for symbol, offset, part_of_speech in zip(pointers[::4], pointers[1::4], pointers[2::4]):
+    for symbol, offset, part_of_speech in zip(pointers[::4], pointers[1::4], pointers[2::4], strict=True):
         if symbol in above and part_of_speech == "n":
             above[symbol].append(f"n{offset}")
     return f"n{fields[0]}", above["@"], above["@i"]

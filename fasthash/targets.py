@@ -16,7 +16,7 @@ from fasthash.hierarchy import Hierarchy
 
 
 def class_distances(classes: Iterable[Any], hierarchy: Hierarchy | None = None) -> Tensor:
-    """Distances float32 [C, C] between distinct classes: height of the lowest common subsumer, or 0/1 without a hierarchy.
+    """Distances float32 [C, C] between distinct classes: those of the hierarchy, or 0 and 1 without one.
 
     Row i belongs to the i-th of `classes`, so labels that index `classes` index the matrix (see `label_distances`).
     Raises ValueError for a class that is not in the hierarchy or given twice.
@@ -56,19 +56,20 @@ def label_distances(y: Array, matrix: Array | None = None) -> Tensor:
     if table.ndim != 2 or table.shape[0] != table.shape[1]:
         raise ValueError(f"label_distances: matrix must have shape [C, C], got {list(table.shape)}")
     index = labels.to(table.device, torch.int64)
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(table):
-        raise ValueError(
-            f"label_distances: labels must be between 0 and {len(table) - 1}, got {int(index.min())} to {int(index.max())}"
-        )
+    if len(index):
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= len(table):
+            raise ValueError(f"label_distances: labels must be between 0 and {len(table) - 1}, got {low} to {high}")
     return table[index[:, None], index].to(labels.device, torch.float32)
 
 
 def multilabel_distances(Y: Array) -> Tensor:
     """Cosine distances between multi-hot rows, integer or boolean [B, L]: 1 - |a and b| / sqrt(|a| |b|), in [0, 1].
 
-    The cosine of label vectors is the graded similarity that most multi-label hashing trains on (the "quantified similarity" of
-    IDHN: Zhang et al., "Improved deep hashing with soft pairwise similarity for multi-label image retrieval", 2019). A row
-    without any label has distance 1 to all others. Values other than 0 count as 1. Raises ValueError for another shape.
+    The cosine of label vectors is the graded similarity that most multi-label hashing trains on (the "quantified
+    similarity" of IDHN: Zhang et al., "Improved deep hashing with soft pairwise similarity for multi-label image
+    retrieval", 2019). A row without any label has distance 1 to all others. Values other than 0 count as 1. Raises
+    ValueError for another shape.
 
     >>> multilabel_distances(torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1]]))
     tensor([[0.0000, 0.2929, 1.0000],

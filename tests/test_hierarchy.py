@@ -62,7 +62,7 @@ def test_distances_equal_the_definition(edges):
         assert h.lcs(a, b) == lcs
         assert h.distance(a, b) == distance == matrix[i, j]
     assert (matrix == matrix.T).all()
-    assert 0 <= matrix.min() and matrix.max() <= 1
+    assert matrix.min() >= 0 and matrix.max() <= 1
 
 
 @given(graphs(), st.data())
@@ -164,8 +164,12 @@ def test_rows_of_labels():
     ]
     h = Hierarchy.from_nested(rows)
     assert set(h.edges) == {
-        ("pets", "animal"), ("animal", "dog"), ("animal", "cat"), ("goods", "vehicle"), ("vehicle", "car"),
-    }  # fmt: skip
+        ("pets", "animal"),
+        ("animal", "dog"),
+        ("animal", "cat"),
+        ("goods", "vehicle"),
+        ("vehicle", "car"),
+    }
     assert h.distance("dog", "cat") == 1 / 3 and h.distance("dog", "car") == 1.0
     numbers = Hierarchy.from_nested(np.array([[0, 0], [0, 1], [1, 2], [1, 3]]))
     assert numbers.distance(0, 1) == 0.5 and numbers.distance(1, 2) == 1.0
@@ -208,11 +212,11 @@ def test_duplicate_edges_are_one():
 @pytest.mark.parametrize(
     ("edges", "cycle"),
     [
-        ([("a", "b"), ("b", "c"), ("c", "a")], {"'a' -> 'b' -> 'c' -> 'a'", "'b' -> 'c' -> 'a' -> 'b'", "'c' -> 'a' -> 'b' -> 'c'"}),
+        ([("a", "b"), ("b", "a")], {"'a' -> 'b' -> 'a'", "'b' -> 'a' -> 'b'"}),
         ([("r", 1), (1, 1)], {"1 -> 1"}),
         ([("r", "x"), ("x", "y"), ("y", "x"), ("y", "z")], {"'x' -> 'y' -> 'x'", "'y' -> 'x' -> 'y'"}),
     ],
-)  # fmt: skip
+)
 def test_a_cycle_is_named(edges, cycle):
     with pytest.raises(ValueError, match="Hierarchy: the edges have a cycle: ") as error:
         Hierarchy.from_edges(edges)
@@ -237,20 +241,40 @@ def test_a_long_cycle_is_shortened():
         (lambda h: h.restrict([]), ValueError, "Hierarchy.restrict: at least one label is needed, got none"),
         (lambda h: h.wu_palmer("lion", 1.5), TypeError, r"names must be str or int, got 1.5 \(float\)"),
         (lambda h: h.distance(True, "lion"), TypeError, r"names must be str or int, got True \(bool\)"),
-        (lambda h: Hierarchy.from_edges([(1, 2)]).depth("2"), ValueError, r"label '2' is not in the hierarchy \(2 is: names are"),
-        (lambda h: Hierarchy.from_edges([("1", "2")]).depth(2), ValueError, r"label 2 is not in the hierarchy \('2' is: names are"),
+        (
+            lambda h: Hierarchy.from_edges([(1, 2)]).depth("2"),
+            ValueError,
+            r"label '2' is not in the hierarchy \(2 is: names are",
+        ),
+        (
+            lambda h: Hierarchy.from_edges([("1", "2")]).depth(2),
+            ValueError,
+            r"label 2 is not in the hierarchy \('2' is: names are",
+        ),
         (lambda h: Hierarchy.from_edges([]), ValueError, "at least one edge or name is needed, got none"),
-        (lambda h: Hierarchy.from_edges([("a", "b", "c")]), ValueError, r"an edge is a pair \(parent, child\), got \('a', 'b', 'c'\)"),
+        (
+            lambda h: Hierarchy.from_edges([("a", "b", "c")]),
+            ValueError,
+            r"an edge is a pair \(parent, child\), got \('a', 'b', 'c'\)",
+        ),
         (lambda h: Hierarchy.from_edges(["ab"]), ValueError, r"an edge is a pair \(parent, child\), got 'ab'"),
         (lambda h: Hierarchy.from_edges([(None, "b")]), TypeError, r"names must be str or int, got None \(NoneType\)"),
-        (lambda h: Hierarchy.from_nested([("a", "b"), ("c",)]), ValueError, r"same number of levels, got \('a', 'b'\) and \('c',\)"),
+        (
+            lambda h: Hierarchy.from_nested([("a", "b"), ("c",)]),
+            ValueError,
+            r"same number of levels, got \('a', 'b'\) and \('c',\)",
+        ),
         (lambda h: Hierarchy.from_nested([]), ValueError, "from_nested: at least one row is needed, got none"),
-        (lambda h: Hierarchy.from_nested(["ab", "cd"]), TypeError, "a row must hold one label for each level, got 'ab'"),
+        (
+            lambda h: Hierarchy.from_nested(["ab", "cd"]),
+            TypeError,
+            "a row must hold one label for each level, got 'ab'",
+        ),
         (lambda h: Hierarchy.from_nested({"a": 1.5}), TypeError, "names must be str or int, got 1.5"),
         (lambda h: Hierarchy.from_nested({}), ValueError, "at least one edge or name"),
         (lambda h: Hierarchy.from_dict({"edges": []}), ValueError, 'from_dict: the keys must be "edges" and "alone"'),
     ],
-)  # fmt: skip
+)
 def test_errors(call, kind, message):
     with pytest.raises(kind, match=message):
         call(Hierarchy.from_nested(ANIMALS))
@@ -273,7 +297,7 @@ def test_edge_files(tmp_path):
     path.write_text(json.dumps(Hierarchy.from_nested(ANIMALS).to_dict()))
     assert Hierarchy.from_file(path).edges == Hierarchy.from_nested(ANIMALS).edges
     path.write_text("{")
-    with pytest.raises(ValueError, match="from_file: .*h.json is not JSON"):
+    with pytest.raises(ValueError, match=r"from_file: .*h\.json is not JSON"):
         Hierarchy.from_file(path)
 
 
@@ -282,7 +306,7 @@ NOUNS = """\
   2 words @ 00000001 n
 00000001 03 n 01 entity 0 002 ~ 00000002 n 0000 ~ 00000003 n 0000 | what is; "a | b"
 00000002 03 n 02 living_thing 0 organism 1 003 @ 00000001 n 0000 + 00000009 v 0101 ~ 00000004 n 0000 | alive
-00000003 06 n 0b a 0 b 0 c 0 d 0 e 0 f 0 g 0 h 0 i 0 j 0 k 0 001 @ 00000001 n 0000 | eleven words, counted in hexadecimal
+00000003 06 n 0b a 0 b 0 c 0 d 0 e 0 f 0 g 0 h 0 i 0 j 0 k 0 001 @ 00000001 n 0000 | eleven words, hexadecimal
 00000004 18 n 01 Einstein 0 002 @i 00000002 n 0000 ;c 00000003 n 0000 | one instance
 """
 
@@ -295,13 +319,13 @@ def test_wordnet_formats(tmp_path):
     assert set(whole.edges) == {(n[1], n[2]), (n[1], n[3]), (n[2], n[4])}
     assert set(Hierarchy.from_wordnet(path, instances=False)) == {n[1], n[2], n[3]}
     assert set(Hierarchy.from_wordnet(path, [n[4]])) == {n[1], n[2], n[4]}
-    table = "wnid\tlemmas\thypernyms\tinstance_hypernyms\tgloss\n" + "".join(
-        f"{n[i]}\tx\t{above}\t{instance}\ty\n" for i, above, instance in [(1, "", ""), (2, n[1], ""), (3, n[1], ""), (4, "", n[2])]
-    )  # fmt: skip
+    rows = [(n[1], "", ""), (n[2], n[1], ""), (n[3], n[1], ""), (n[4], "", n[2])]
+    table = "wnid\tlemmas\thypernyms\tinstance_hypernyms\tgloss\n"
+    table += "".join(f"{wnid}\tx\t{above}\t{instance}\ty\n" for wnid, above, instance in rows)
     path = tmp_path / "nouns.tsv.gz"
     path.write_bytes(gzip.compress(table.encode()))
     assert set(Hierarchy.from_wordnet(path).edges) == set(whole.edges)
-    with pytest.raises(ValueError, match="Hierarchy.restrict: label 'n9' is not in"):
+    with pytest.raises(ValueError, match=r"Hierarchy\.restrict: label 'n9' is not in"):
         Hierarchy.from_wordnet(path, ["n9"])
 
 

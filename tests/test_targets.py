@@ -73,18 +73,38 @@ def test_embedding_distances_equal_cosine():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: label_distances(torch.zeros(2, 2).long()), ValueError, r"label_distances: y must have shape \[B\], got \[2, 2\]"),
-        (lambda: label_distances(torch.zeros(2)), TypeError, "label_distances: y must hold integer labels, got torch.float32"),
+        (
+            lambda: label_distances(torch.zeros(2, 2).long()),
+            ValueError,
+            r"label_distances: y must have shape \[B\], got \[2, 2\]",
+        ),
+        (
+            lambda: label_distances(torch.zeros(2)),
+            TypeError,
+            "label_distances: y must hold integer labels, got torch.float32",
+        ),
         (lambda: label_distances(torch.tensor([True])), TypeError, "y must hold integer labels, got torch.bool"),
         (lambda: label_distances(["a"]), TypeError, "label_distances: y must be a numeric array"),
         (lambda: label_distances([0, 3], torch.eye(3)), ValueError, "labels must be between 0 and 2, got 0 to 3"),
         (lambda: label_distances([-1, 2], torch.eye(3)), ValueError, "labels must be between 0 and 2, got -1 to 2"),
         (lambda: label_distances([0], torch.ones(3, 2)), ValueError, r"matrix must have shape \[C, C\], got \[3, 2\]"),
-        (lambda: multilabel_distances([0, 1]), ValueError, r"multilabel_distances: Y must have shape \[B, L\], got \[2\]"),
-        (lambda: embedding_distances(torch.zeros(2)), ValueError, r"embedding_distances: E must have shape \[B, D\], got \[2\]"),
-        (lambda: embedding_distances([[1, 2]]), TypeError, "embedding_distances: E must be floating point, got torch.int64"),
+        (
+            lambda: multilabel_distances([0, 1]),
+            ValueError,
+            r"multilabel_distances: Y must have shape \[B, L\], got \[2\]",
+        ),
+        (
+            lambda: embedding_distances(torch.zeros(2)),
+            ValueError,
+            r"embedding_distances: E must have shape \[B, D\], got \[2\]",
+        ),
+        (
+            lambda: embedding_distances([[1, 2]]),
+            TypeError,
+            "embedding_distances: E must be floating point, got torch.int64",
+        ),
     ],
-)  # fmt: skip
+)
 def test_errors(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
