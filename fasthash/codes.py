@@ -1,0 +1,128 @@
+"""Packed binary codes: the only place that knows the order of the bits.
+
+The order is that of `numpy.packbits` (bit 0 is the highest bit of byte 0; the last byte is padded with zeros), so codes
+can be exchanged with faiss binary indexes and with sentence-transformers' `ubinary` embeddings.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasthash._arrays import like, to_tensor
+
+# torch compares only the older integer types on every device.
+_WIDE = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.float64}
+
+
+def code_bytes(bits: int) -> int:
+    """Bytes of one packed code of `bits` bits.
+
+    >>> code_bytes(64), code_bytes(65)
+    (8, 9)
+    """
+    return (bits + 7) // 8
+
+
+def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
+    """Rounds outputs to bits and packs them: bit d of a code is `z[..., d] > threshold`.
+
+    z: [..., D], D >= 1, any floating, integer or boolean type, numpy or torch on any device. threshold: a number, or
+    one for each bit, [D]; it is compared in z's own floating type. Gives uint8 [..., ceil(D / 8)], numpy for numpy and
+    torch for torch, on z's device, in the bit order of `numpy.packbits`. Raises ValueError for NaN (it is neither bit)
+    and TypeError for what is not numeric.
+
+    >>> pack_bits(np.array([[0.9, 0.1, 0.8, 0.2]]))
+    array([[160]], dtype=uint8)
+    """
+    values = to_tensor(z, "pack_bits", "z").detach()
+    if values.is_complex():
+        raise TypeError(f"pack_bits: z must be real, got {values.dtype}")
+    if values.ndim < 1 or values.shape[-1] < 1:
+        raise ValueError(f"pack_bits: z must be [..., D] with D >= 1, got shape {tuple(values.shape)}")
+    values = values.to(_WIDE.get(values.dtype, values.dtype))
+    dtype = values.dtype if values.is_floating_point() else torch.float64
+    limit = to_tensor(threshold, "pack_bits", "threshold").detach().to(device=values.device, dtype=dtype)
+    if limit.ndim > 1 or (limit.ndim == 1 and len(limit) != values.shape[-1]):
+        raise ValueError(
+            f"pack_bits: threshold must be a number or one for each of the {values.shape[-1]} bits, "
+            f"got shape {tuple(limit.shape)}"
+        )
+    if torch.isnan(limit).any():
+        raise ValueError("pack_bits: threshold must not be NaN")
+    if values.is_floating_point():
+        bad = torch.isnan(values)
+        if bad.any():
+            raise ValueError(f"pack_bits: z must not hold NaN, got {int(bad.sum())} of {values.numel()} values")
+    return like(_pack(values > limit.reshape(-1)), z)
+
+
+def unpack_bits(codes: Any, bits: int) -> Any:
+    """Gives the bits of packed codes, one byte each: the inverse of `pack_bits`.
+
+    codes: uint8 [..., W] with W = ceil(bits / 8), numpy or torch. Gives uint8 [..., bits] of 0 and 1, of the kind and
+    on the device of `codes`. Raises TypeError for another type and ValueError for another width.
+
+    >>> unpack_bits(np.array([[160]], dtype=np.uint8), 4)
+    array([[1, 0, 1, 0]], dtype=uint8)
+    """
+    packed = to_tensor(codes, "unpack_bits", "codes")
+    bits = operator.index(bits)
+    if packed.dtype != torch.uint8:
+        raise TypeError(f"unpack_bits: codes must be packed uint8, got {packed.dtype}")
+    if bits < 1 or packed.ndim < 1 or packed.shape[-1] != code_bytes(bits):
+        raise ValueError(
+            f"unpack_bits: codes of {bits} bits must be [..., {code_bytes(bits)}] with bits >= 1, "
+            f"got shape {tuple(packed.shape)}"
+        )
+    return like(_unpack(packed, bits), codes)
+
+
+def check_codes(codes: Tensor, bits: int, function: str, name: str = "codes") -> None:
+    """Refuses what is not a [N, ceil(bits / 8)] uint8 tensor of packed codes with zero padding bits.
+
+    Raises TypeError (type) or ValueError (shape, padding), naming `function` and `name`.
+    """
+    if codes.dtype != torch.uint8:
+        raise TypeError(f"{function}: {name} must be packed uint8 codes (see pack_bits), got {codes.dtype}")
+    width = code_bytes(bits)
+    if codes.ndim != 2 or codes.shape[1] != width:
+        raise ValueError(f"{function}: {name} of {bits} bits must be [N, {width}], got shape {tuple(codes.shape)}")
+    if bits % 8:
+        bad = (codes[:, -1] & (0xFF >> (bits % 8))) != 0
+        if bad.any():
+            raise ValueError(
+                f"{function}: {name} must have zeros in the {8 * width - bits} padding bits after bit {bits}, "
+                f"got others in {int(bad.sum())} of {len(codes)} rows"
+            )
+
+
+def _pack(bits: Tensor) -> Tensor:
+    """bool [..., D] -> uint8 [..., ceil(D / 8)]."""
+    if bits.device.type == "cpu":
+        return torch.from_numpy(np.packbits(bits.numpy(), axis=-1))
+    return _pack_torch(bits)
+
+
+def _unpack(codes: Tensor, bits: int) -> Tensor:
+    """uint8 [..., W] -> uint8 [..., bits]."""
+    if codes.device.type == "cpu":
+        return torch.from_numpy(np.unpackbits(codes.numpy(), axis=-1, count=bits))
+    return _unpack_torch(codes, bits)
+
+
+def _pack_torch(bits: Tensor) -> Tensor:
+    size = bits.shape[-1]
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -size % 8))
+    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=bits.device)
+    groups = padded.reshape(*padded.shape[:-1], padded.shape[-1] // 8, 8)
+    return (groups * weights).sum(-1, dtype=torch.uint8)
+
+
+def _unpack_torch(codes: Tensor, bits: int) -> Tensor:
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=codes.device)
+    return ((codes.unsqueeze(-1) >> shifts) & 1).flatten(-2)[..., :bits].contiguous()

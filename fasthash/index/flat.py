@@ -1,0 +1,344 @@
+"""HammingIndex: exact search over codes with ids, in memory or in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasthash._arrays import like, to_tensor
+from fasthash.codes import check_codes, code_bytes, pack_bits
+from fasthash.index.manifest import MAX_BITS
+from fasthash.index.scan import eligible_parts, nearest, rescored, within
+from fasthash.index.search import RangeResult, SearchResult
+from fasthash.index.segments import Contents, Segment, id_tensor, make_segment, settle
+from fasthash.index.storage import Writer, load, verify
+
+_ID_END = 2**63  # ids are 0 .. 2**63 - 1
+_Result = TypeVar("_Result", SearchResult, RangeResult)
+
+
+class HammingIndex:
+    """Binary codes with ids, searched exactly by Hamming distance.
+
+    `HammingIndex(bits, device="cpu")` makes an empty one in memory, `HammingIndex.open(path)` maps one that `save`
+    wrote. Codes are packed uint8 [N, ceil(bits / 8)] (`pack_bits`); ids are any unique int64 >= 0. Results are ordered
+    by (distance, id): ties go to the lowest id, whatever the order of insertion. Arguments may be numpy arrays or torch
+    tensors; results come back as the kind that was given, on the device of the queries. Searches may run in any number
+    of threads while one changes the index: each sees the state that was complete when it began.
+
+    >>> index = HammingIndex(bits=8)
+    >>> index.add(np.array([[0b11110000], [0b00001111]], dtype=np.uint8), ids=[7, 3])
+    array([7, 3])
+    >>> index.search(np.array([[0b11110001]], dtype=np.uint8), k=2)
+    SearchResult(distances=array([[1, 7]], dtype=int32), ids=array([[7, 3]]))
+    """
+
+    def __init__(self, bits: int, device: str | torch.device = "cpu"):
+        """An empty index in memory for codes of `bits` bits, 1 to 65,536, on a torch device."""
+        self._bits = operator.index(bits)
+        if not 1 <= self._bits <= MAX_BITS:
+            raise ValueError(f"HammingIndex: bits must be between 1 and {MAX_BITS}, got {bits}")
+        self._device = torch.empty(0, device=device).device  # fails here, not later, where there is no such device
+        self._contents = Contents.of((), 0)
+        self._path: Path | None = None
+        self._writer: Writer | None = None
+        self._mmap = False
+        self._frozen = ""  # why the index cannot be changed; empty: it can
+        self._changing = threading.Lock()
+
+    # What it holds
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return self._bits
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codes are."""
+        return self._device
+
+    @property
+    def path(self) -> Path | None:
+        """The folder that an opened index reads; None for one in memory."""
+        return self._path
+
+    @property
+    def ids(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The ids of the live codes, int64 [len(index)], ascending. Made on every call: 8 bytes a code."""
+        ids: np.ndarray[Any, np.dtype[np.int64]] = self._contents.ids().cpu().numpy()
+        return ids
+
+    def __len__(self) -> int:
+        return self._contents.size
+
+    def __contains__(self, id: object) -> bool:
+        try:
+            number = operator.index(id)  # type: ignore[arg-type]
+        except TypeError:
+            return False
+        if not 0 <= number < _ID_END:
+            return False
+        wanted = torch.tensor([number], device=self._device)
+        return any(int(segment.find(wanted)) >= 0 for segment in self._contents.segments)
+
+    def __repr__(self) -> str:
+        place = f"device='{self._device}'" if self._path is None else f"path='{self._path}'"
+        return f"HammingIndex(bits={self._bits}, codes={len(self)}, {place})"
+
+    def get(self, ids: Any) -> Any:
+        """The codes of these ids, uint8 [M, ceil(bits / 8)], in their order (an id may be repeated).
+
+        ids: M integers; a tensor gives a tensor on its device, anything else a numpy array. Raises KeyError, naming the
+        first, where ids are unknown.
+        """
+        wanted = id_tensor(ids, "HammingIndex.get")
+        codes, found = self._contents.codes_of(wanted.to(self._device), code_bytes(self._bits))
+        if not found.all():
+            unknown = (~found).nonzero()[:, 0]
+            raise KeyError(
+                f"HammingIndex.get: no code has id {int(wanted[int(unknown[0])])} "
+                f"({len(unknown)} of {len(wanted)} ids are unknown)"
+            )
+        return like(codes.to(wanted.device), ids)
+
+    # Changing it
+
+    def add(self, codes: Any, ids: Any = None) -> Any:
+        """Adds codes, uint8 [N, ceil(bits / 8)], and gives their ids, int64 [N], as the kind that the codes are.
+
+        ids: N distinct integers >= 0 that the index does not hold, in any order (those of removed codes may be used
+        again); None continues from the highest ever used + 1. On an opened index one call is one durable transaction:
+        when it returns, the codes are on the disk. Raises ValueError or TypeError, before anything changes, for codes
+        of another width or type, non-zero padding bits, and ids that are repeated, taken or out of range.
+        """
+        packed = to_tensor(codes, "HammingIndex.add", "codes")
+        check_codes(packed, self._bits, "HammingIndex.add")
+        with self._change("add") as contents:
+            if ids is None:
+                numbers: Tensor | int = contents.next_id
+                next_id = contents.next_id + len(packed)
+                if next_id > _ID_END:
+                    raise ValueError(f"HammingIndex.add: {len(packed)} ids from {contents.next_id} on pass 2**63 - 1")
+            else:
+                numbers = id_tensor(ids, "HammingIndex.add").to(self._device, copy=True)
+                next_id = max(contents.next_id, _check_new_ids(contents, numbers, len(packed)))
+            if len(packed):
+                kept = packed.to(self._device, copy=self._writer is None)  # a file is copy enough
+                self._commit((*contents.segments, make_segment(kept.contiguous(), numbers)), next_id)
+        if ids is None:
+            given = torch.arange(len(packed), device=packed.device) + contents.next_id
+        else:
+            given = id_tensor(ids, "HammingIndex.add").to(packed.device)
+        return like(given, codes)
+
+    def remove(self, ids: Any) -> int:
+        """Removes the codes of these ids and gives how many there were; unknown and repeated ids count for nothing.
+
+        On an opened index one call is one durable transaction.
+        """
+        wanted = torch.unique(id_tensor(ids, "HammingIndex.remove").to(self._device))
+        with self._change("remove") as contents:
+            segments, removed = [], 0
+            for segment in contents.segments:
+                rows = segment.find(wanted)
+                rows = rows[rows >= 0]
+                segments.append(segment.without(rows) if len(rows) else segment)
+                removed += len(rows)
+            if removed:
+                self._commit(segments, contents.next_id)
+        return removed
+
+    @contextlib.contextmanager
+    def _change(self, what: str) -> Iterator[Contents]:
+        with self._changing:
+            if self._frozen:
+                raise ValueError(f"HammingIndex.{what}: {self._frozen}")
+            yield self._contents
+
+    def _commit(self, segments: Sequence[Segment], next_id: int) -> None:
+        """Makes these segments the state of the index: on disk first, where it lives there."""
+        settled = settle(segments)
+        if self._writer is None:
+            self._contents = Contents.of(settled, next_id)
+            return
+        stored = self._writer.commit(self._bits, next_id, settled, self._mmap)
+        self._contents = Contents.of(stored, next_id)
+        self._writer.finish()
+
+    # Searching it
+
+    def search(self, queries: Any, k: int, filter: Any = None, rescore: int = 0) -> SearchResult:
+        """The k nearest codes of each query: distances and ids, [Q, k], ordered by (distance, id).
+
+        queries: packed uint8 [Q, ceil(bits / 8)], or real-valued [Q, bits] in [0, 1], which are rounded for the search.
+        k: any number >= 1; where fewer codes are eligible, the missing places have id -1 and distance bits + 1.
+        filter: which codes are eligible, for all queries: a boolean mask aligned with `index.ids`, or an array of
+        allowed ids (unknown ones are ignored). rescore: f >= 1 takes the f * k nearest of real-valued queries and
+        orders them by the asymmetric distance sum_d |q_d - b_d|, ties by id.
+        Distances are int32, float32 with rescore; ids are int64. Raises ValueError or TypeError.
+        """
+        function = "HammingIndex.search"
+        packed, real = self._queries(queries, function)
+        k, rescore = operator.index(k), operator.index(rescore)
+        if k < 1:
+            raise ValueError(f"{function}: k must be at least 1, got {k}")
+        if rescore < 0:
+            raise ValueError(f"{function}: rescore must be at least 0, got {rescore}")
+        if rescore and real is None:
+            raise ValueError(f"{function}: rescore needs real-valued queries [Q, {self._bits}], got packed codes")
+        contents = self._contents
+        parts = eligible_parts(contents, filter, self._device, function)
+        distances, ids = nearest(packed, parts, k * max(rescore, 1), contents.ordered)
+        if rescore and real is not None:
+            distances, ids = rescored(contents, real, ids, k)
+        missing = (0, k - ids.shape[1])
+        distances = torch.nn.functional.pad(distances, missing, value=self._bits + 1)
+        return _to_kind(SearchResult(distances, torch.nn.functional.pad(ids, missing, value=-1)), queries)
+
+    def range_search(self, queries: Any, radius: int, filter: Any = None) -> RangeResult:
+        """All codes within `radius` (inclusive, >= 0) of each query, ordered by (distance, id).
+
+        Gives RangeResult(offsets int64 [Q + 1], distances int32 [T], ids int64 [T]): those of query q are at
+        offsets[q] .. offsets[q + 1]. queries and filter are as for `search`. Raises ValueError or TypeError.
+        """
+        function = "HammingIndex.range_search"
+        packed, _ = self._queries(queries, function)
+        radius = operator.index(radius)
+        if radius < 0:
+            raise ValueError(f"{function}: radius must be at least 0, got {radius}")
+        contents = self._contents
+        parts = eligible_parts(contents, filter, self._device, function)
+        return _to_kind(within(packed, parts, min(radius, self._bits), contents.ordered), queries)
+
+    def _queries(self, queries: Any, function: str) -> tuple[Tensor, Tensor | None]:
+        """Packed queries on the device of the index, and the real-valued ones where they are."""
+        given = to_tensor(queries, function, "queries").detach().to(self._device)
+        if not given.is_floating_point():
+            check_codes(given, self._bits, function, "queries")
+            return given, None
+        if given.ndim != 2 or given.shape[1] != self._bits:
+            raise ValueError(
+                f"{function}: real-valued queries must be [Q, {self._bits}], got shape {tuple(given.shape)}"
+            )
+        outside = ~((given >= 0) & (given <= 1))  # NaN too
+        if outside.any():
+            raise ValueError(f"{function}: real-valued queries must be in [0, 1], got {float(given[outside][0])}")
+        return pack_bits(given), given
+
+    # Where it lives
+
+    def to(self, device: str | torch.device) -> HammingIndex:
+        """A new index in memory, on another torch device, with the same codes, ids and next id."""
+        copy = HammingIndex(self._bits, device)
+        contents = self._contents
+        segments = []
+        for segment in contents.segments:
+            if segment.count:
+                codes = torch.cat([block.to(copy._device) for block in segment.code_blocks(segment.rows)])
+                ids = segment.first_id if segment.ids is None and segment.live is None else segment.live_ids()
+                segments.append(make_segment(codes, ids if isinstance(ids, int) else ids.to(copy._device, copy=True)))
+        copy._contents = Contents.of(segments, contents.next_id)
+        return copy
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Writes the index to a folder (made where it is missing), where `HammingIndex.open` finds it.
+
+        overwrite=True replaces an index in one step: at any instant the folder holds the old one or the new one, whole.
+        Raises IndexFolderError where the folder holds an index (overwrite=False), is not empty, is read-only or has
+        another writer; OSError where the disk is full.
+        """
+        folder = Path(path)
+        with self._changing:
+            if self._writer is not None and overwrite and folder.exists() and folder.samefile(self._writer.path):
+                return  # every change is there already
+            contents = self._contents
+            writer = Writer(folder, create=True, overwrite=overwrite)
+            try:
+                fresh = [replace(segment, entry=None) for segment in contents.segments if segment.count]
+                writer.commit(self._bits, contents.next_id, fresh, mmap=True)
+                writer.finish()
+            finally:
+                writer.close()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], mmap: bool = True, writable: bool = False) -> HammingIndex:
+        """Opens the index in a folder, as it is now; later changes by a writer are not seen.
+
+        mmap=True maps the codes (nothing is copied; they may be larger than memory) and checks all but their content;
+        mmap=False loads them and checks their checksums too. writable=True makes this the folder's one writer, until
+        `close`: add and remove then change the folder. Raises IndexFolderError where the folder is not an index, is
+        damaged, of an unknown version, or (writable) read-only or open in another writer.
+        """
+        folder = Path(path)
+        writer = Writer(folder) if writable else None
+        try:
+            snapshot = load(folder, mmap)
+        except BaseException:
+            if writer is not None:
+                writer.close()
+            raise
+        index = cls(snapshot.manifest.bits)
+        index._contents = Contents.of(snapshot.segments, snapshot.manifest.next_id)
+        index._path, index._writer, index._mmap = folder, writer, mmap
+        index._frozen = "" if writable else "the index was opened read-only; open it with writable=True"
+        return index
+
+    def verify(self) -> None:
+        """Reads every byte of the folder of an opened index; raises IndexFolderError for the first fault found.
+
+        Checks what the folder holds now: checksums, order and uniqueness of ids, padding bits.
+        """
+        if self._path is None:
+            raise ValueError("HammingIndex.verify: the index is in memory; open one from a folder")
+        verify(self._path)
+
+    def close(self) -> None:
+        """Gives up the folder's lock; the index can still be searched, but no longer be changed."""
+        with self._changing:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+                self._frozen = "the index was closed"
+
+    def __enter__(self) -> HammingIndex:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _check_new_ids(contents: Contents, ids: Tensor, codes: int) -> int:
+    """Refuses ids that cannot be added; gives the highest + 1."""
+    if len(ids) != codes:
+        raise ValueError(f"HammingIndex.add: {codes} codes need as many ids, got {len(ids)}")
+    if not len(ids):
+        return 0
+    ascending = ids.sort().values
+    if int(ascending[0]) < 0:
+        raise ValueError(f"HammingIndex.add: ids must be between 0 and 2**63 - 1, got {int(ascending[0])}")
+    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+    if len(repeated):
+        raise ValueError(f"HammingIndex.add: ids must be distinct, got {int(repeated[0])} more than once")
+    for segment in contents.segments:
+        taken = ascending[segment.find(ascending) >= 0]
+        if len(taken):
+            raise ValueError(f"HammingIndex.add: id {int(taken[0])} is in the index already; remove it first")
+    return int(ascending[-1]) + 1
+
+
+def _to_kind(result: _Result, given: Any) -> _Result:
+    """A result tuple as the kind that the queries are, on their device."""
+    if isinstance(given, Tensor):
+        return type(result)(*(field.to(given.device) for field in result))
+    return type(result)(*(like(field, given) for field in result))

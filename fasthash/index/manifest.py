@@ -1,0 +1,155 @@
+"""The manifest of an index folder: which segments make up the index, and nothing else (docs/index-format.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from fasthash.codes import code_bytes
+from fasthash.index.untrusted import IndexFolderError, parse_json, plain_name, shorten, whole_number
+
+FORMAT = "fasthash-index"
+VERSION = 1
+MAX_BITS = 65_536
+MANIFEST_LIMIT = 1 << 26  # bytes; an entry takes about 300
+_CHECKSUM = re.compile(r"[0-9a-f]{32}")
+_KEYS = {"format", "version", "bits", "code_bytes", "generation", "next_id", "segments"}
+_SEGMENT_KEYS = {
+    "file", "rows", "ids", "first_id", "xxh3_128", "tombstones", "tombstones_xxh3_128", "deleted",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """One segment as the manifest names it. Checksums are XXH3-128 of whole files, in hexadecimal."""
+
+    file: str
+    rows: int
+    implicit: bool  # ids are first_id + row; else the file holds them
+    first_id: int
+    checksum: str
+    tombstones: str | None = None
+    tombstones_checksum: str | None = None
+    deleted: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A complete state of an index."""
+
+    bits: int
+    generation: int
+    next_id: int
+    segments: tuple[SegmentEntry, ...]
+
+    def to_bytes(self) -> bytes:
+        """The manifest as it is written to the folder."""
+        document: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "bits": self.bits,
+            "code_bytes": code_bytes(self.bits),
+            "generation": self.generation,
+            "next_id": self.next_id,
+            "segments": [
+                {
+                    "file": entry.file,
+                    "rows": entry.rows,
+                    "ids": "implicit" if entry.implicit else "explicit",
+                    "first_id": entry.first_id,
+                    "xxh3_128": entry.checksum,
+                    "tombstones": entry.tombstones,
+                    "tombstones_xxh3_128": entry.tombstones_checksum,
+                    "deleted": entry.deleted,
+                }
+                for entry in self.segments
+            ],
+        }
+        document["xxh3_128"] = _document_checksum(document)
+        return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """Reads a manifest; raises IndexFolderError, starting with `where`, for any field that is not as the format says.
+
+    Keys that this version does not know are ignored where the manifest's own checksum vouches for them, and refused
+    where it has none (a manifest written by hand).
+    """
+    document = parse_json(text, where)
+    if document.get("format") != FORMAT:
+        raise IndexFolderError(f"{where}: not a fasthash index: format is {shorten(document.get('format'))}")
+    if type(document.get("version")) is not int or document["version"] != VERSION:
+        raise IndexFolderError(
+            f"{where}: unknown version {shorten(document.get('version'))} of the format; this fasthash reads {VERSION}"
+        )
+    expected = document.pop("xxh3_128", None)
+    if expected is None:
+        _refuse_unknown(document, _KEYS, where)
+    elif expected != _document_checksum(document):
+        raise IndexFolderError(f"{where}: damaged: its content does not match its checksum {shorten(expected)}")
+
+    bits = whole_number(document.get("bits"), 1, MAX_BITS, f"{where}: bits")
+    whole_number(document.get("code_bytes"), code_bytes(bits), code_bytes(bits), f"{where}: code_bytes of {bits} bits")
+    generation = whole_number(document.get("generation"), 0, 2**63 - 1, f"{where}: generation")
+    next_id = whole_number(document.get("next_id"), 0, 2**63, f"{where}: next_id")
+    entries = document.get("segments")
+    if not isinstance(entries, list):
+        raise IndexFolderError(f"{where}: segments must be a list, got {shorten(entries)}")
+    segments = tuple(
+        _parse_entry(entry, next_id, f"{where}: segment {number}", strict=expected is None)
+        for number, entry in enumerate(entries)
+    )
+    names = [name for entry in segments for name in (entry.file, entry.tombstones) if name is not None]
+    if len(set(names)) != len(names):
+        raise IndexFolderError(f"{where}: the same file is named twice")
+    return Manifest(bits, generation, next_id, segments)
+
+
+def _parse_entry(entry: Any, next_id: int, where: str, strict: bool) -> SegmentEntry:
+    if not isinstance(entry, dict):
+        raise IndexFolderError(f"{where}: must be an object, got {shorten(entry)}")
+    if strict:
+        _refuse_unknown(entry, _SEGMENT_KEYS, where)
+    rows = whole_number(entry.get("rows"), 1, 2**63 - 1, f"{where}: rows")
+    first_id = whole_number(entry.get("first_id"), 0, 2**63 - 1, f"{where}: first_id")
+    if first_id + rows > next_id:
+        raise IndexFolderError(f"{where}: {rows} ids from {first_id} on do not end below next_id, {next_id}")
+    if entry.get("ids") not in ("implicit", "explicit"):
+        raise IndexFolderError(f"{where}: ids must be 'implicit' or 'explicit', got {shorten(entry.get('ids'))}")
+    deleted = whole_number(entry.get("deleted"), 0, rows, f"{where}: deleted")
+    tombstones, tombstones_checksum = entry.get("tombstones"), entry.get("tombstones_xxh3_128")
+    if (tombstones is None) != (deleted == 0):
+        raise IndexFolderError(f"{where}: {deleted} rows are deleted, but tombstones is {shorten(tombstones)}")
+    return SegmentEntry(
+        file=plain_name(entry.get("file"), f"{where}: file"),
+        rows=rows,
+        implicit=entry["ids"] == "implicit",
+        first_id=first_id,
+        checksum=_checksum(entry.get("xxh3_128"), f"{where}: xxh3_128"),
+        tombstones=None if tombstones is None else plain_name(tombstones, f"{where}: tombstones"),
+        tombstones_checksum=None
+        if tombstones_checksum is None
+        else _checksum(tombstones_checksum, f"{where}: tombstones_xxh3_128"),
+        deleted=deleted,
+    )
+
+
+def _document_checksum(document: dict[str, Any]) -> str:
+    """XXH3-128 of the document in canonical form: keys sorted, no spaces, ASCII, and without its own checksum."""
+    return xxhash.xxh3_128(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _checksum(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not _CHECKSUM.fullmatch(value):
+        raise IndexFolderError(f"{where}: must be 32 hexadecimal digits, got {shorten(value)}")
+    return value
+
+
+def _refuse_unknown(document: dict[str, Any], known: set[str], where: str) -> None:
+    unknown = document.keys() - known
+    if unknown:
+        raise IndexFolderError(f"{where}: unknown key {shorten(min(unknown))} and no checksum to vouch for it")

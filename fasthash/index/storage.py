@@ -1,0 +1,256 @@
+"""Index folders: reading a consistent state, and changes that leave the last complete one whenever they are cut off.
+
+A change writes new files under names never used before, flushes them and the folder to the disk, and then renames a new
+manifest over the old one: the rename is the change. Files are never modified, so readers keep what they mapped.
+docs/index-format.md describes the format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fasthash.codes import check_codes
+from fasthash.index.durable import lock_file, make_folder, new_file, sync_folder
+from fasthash.index.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
+from fasthash.index.segment_file import (
+    BLOCK_BYTES,
+    block_rows,
+    check_sum,
+    read_segment,
+    write_segment,
+    write_tombstones,
+)
+from fasthash.index.segments import Segment
+from fasthash.index.tensorfile import TensorFile
+from fasthash.index.untrusted import IndexFolderError, read_small, shorten
+
+_MANIFEST = "manifest.json"
+_LOCK = "lock"
+# Files that only a writer makes, and that it may delete when no manifest names them.
+_WORK_FILE = re.compile(r"(segment|tombstones)-\d{8,}-[0-9a-f]{16}\.safetensors|manifest-[0-9a-f]{16}\.tmp")
+_ATTEMPTS = 20  # manifests that a reader tries while a writer replaces them under its feet
+
+
+class Snapshot(NamedTuple):
+    """A complete state of an index folder."""
+
+    manifest: Manifest
+    segments: tuple[Segment, ...]
+
+
+def load(path: Path, mmap: bool) -> Snapshot:
+    """Reads the current state of an index folder; raises IndexFolderError for anything that is not as the format says.
+
+    mmap=True maps the segments and checks everything but their content (verify does); mmap=False loads them and checks
+    their checksums too.
+    """
+    manifest, parts = _read(path, mmap)
+    return Snapshot(manifest, tuple(segment for segment, _ in parts))
+
+
+def verify(path: Path) -> Manifest:
+    """Reads every byte of the current state: checksums, order and uniqueness of ids, padding of codes.
+
+    Gives the manifest that was found good; raises IndexFolderError, naming the file, for the first fault.
+    """
+    manifest, parts = _read(path, mmap=True)
+    segments = [segment for segment, _ in parts]
+    for entry, (segment, file) in zip(manifest.segments, parts, strict=True):
+        check_sum(path / entry.file, file, entry.checksum)
+        last = -1
+        for ids in _ids_on_disk(segment):
+            if int(ids[0]) <= last or bool((ids[1:] <= ids[:-1]).any()):
+                raise IndexFolderError(f"{path / entry.file}: damaged: its ids are not ascending")
+            last = int(ids[-1])
+        for block in segment.code_blocks(block_rows(manifest.bits)):
+            try:
+                check_codes(block, manifest.bits, str(path / entry.file))
+            except ValueError as error:
+                raise IndexFolderError(str(error)) from error
+    for number, (entry, segment) in enumerate(zip(manifest.segments, segments, strict=True)):
+        for other in segments[:number]:
+            if segment.first_id <= other.last_id and other.first_id <= segment.last_id:
+                for ids in segment.id_blocks(block_rows(manifest.bits)):
+                    if bool((other.find(ids) >= 0).any()):
+                        raise IndexFolderError(f"{path / entry.file}: damaged: an id is in another segment too")
+    return manifest
+
+
+class Writer:
+    """The one writer of an index folder, from its construction until `close`.
+
+    A change is `commit` (from then on new readers see the new state), then `finish` (from then on it is on the disk).
+    """
+
+    def __init__(self, path: Path, create: bool = False, overwrite: bool = False):
+        """Locks the folder. create=True: a folder that will hold a new index; else one that holds an index.
+
+        Raises IndexFolderError where the folder is locked, read-only, or not what was asked for.
+        """
+        if create:
+            make_folder(path)
+            _check_target(path, overwrite)  # before the lock puts a file into a folder that is not ours
+        else:
+            _manifest_bytes(path)  # raises where there is no index to lock
+        self.path = path
+        self._process = os.getpid()
+        descriptor = lock_file(path / _LOCK)
+        self.close = weakref.finalize(self, os.close, descriptor)  # a forgotten writer gives its lock back
+        try:
+            if create:
+                _check_target(path, overwrite)  # another writer may have been faster
+            self._text, self._generation = _current(path, missing_ok=create)
+            self._remove_leftovers()
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, bits: int, next_id: int, segments: Sequence[Segment], mmap: bool) -> tuple[Segment, ...]:
+        """Makes `segments` the state of the folder; gives them as they are on disk.
+
+        Segments without an entry are written (live rows only), those with more deleted rows than their entry get new
+        tombstones. On any failure the folder keeps its state, and OSError (a full disk) or IndexFolderError says why.
+        """
+        if os.getpid() != self._process:
+            raise IndexFolderError(f"{self.path}: opened for writing by process {self._process}, this is a fork of it")
+        if _text_of(self.path) != self._text:
+            raise IndexFolderError(f"{self.path}: changed by something that does not hold its lock; open it again")
+        generation = self._generation + 1
+        written: list[Path] = []
+        try:
+            stored = tuple(self._store(segment, bits, next_id, generation, mmap, written) for segment in segments)
+            entries = tuple(segment.entry for segment in stored if segment.entry is not None)
+            text = Manifest(bits, generation, next_id, entries).to_bytes()
+            if len(text) > MANIFEST_LIMIT:
+                raise IndexFolderError(f"{self.path}: {len(segments)} segments are too many for one manifest")
+            aside = self.path / f"manifest-{secrets.token_hex(8)}.tmp"
+            written.append(aside)
+            with new_file(aside) as file:
+                file.write(text)
+            sync_folder(self.path)  # the names of the new files, before the manifest that needs them
+            os.replace(aside, self.path / _MANIFEST)
+        except BaseException as error:
+            if _text_of(self.path) == self._text:  # the old state holds: nothing needs the new files
+                for name in written:
+                    with contextlib.suppress(OSError):
+                        name.unlink()
+            if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise IndexFolderError(f"{self.path}: cannot be written ({error.strerror})") from error
+            raise
+        self._text, self._generation = text, generation
+        return stored
+
+    def finish(self) -> None:
+        """Waits until the last commit is on the disk, then deletes the files that it made superfluous."""
+        sync_folder(self.path)
+        self._remove_leftovers()
+
+    def _store(
+        self, segment: Segment, bits: int, next_id: int, generation: int, mmap: bool, written: list[Path]
+    ) -> Segment:
+        """The segment with its files on disk. Files are noted in `written` before they exist."""
+        if segment.entry is not None and segment.entry.deleted == segment.deleted:
+            return segment
+        whole = segment.entry is None or segment.live is None
+        file = self.path / f"{'segment' if whole else 'tombstones'}-{generation:08d}-{secrets.token_hex(8)}.safetensors"
+        written.append(file)
+        if segment.entry is None or segment.live is None:
+            entry = write_segment(file, segment, bits)
+            return read_segment(self.path, entry, bits, next_id, mmap)[0]
+        entry = replace(
+            segment.entry,
+            tombstones=file.name,
+            tombstones_checksum=write_tombstones(file, segment.live),
+            deleted=segment.deleted,
+        )
+        return replace(segment, entry=entry)
+
+    def _remove_leftovers(self) -> None:
+        """Deletes what an interrupted writer left, and what the current manifest no longer names."""
+        if self._text is None:
+            keep = set()
+        else:
+            try:
+                manifest = parse_manifest(self._text, _MANIFEST)
+            except IndexFolderError:  # a damaged index, about to be replaced
+                return
+            keep = {name for entry in manifest.segments for name in (entry.file, entry.tombstones)}
+        for name in os.listdir(self.path):
+            if _WORK_FILE.fullmatch(name) and name not in keep:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path / name)
+
+
+def _read(path: Path, mmap: bool) -> tuple[Manifest, list[tuple[Segment, TensorFile]]]:
+    """The manifest and every segment with its file."""
+    for _ in range(_ATTEMPTS):
+        text = _manifest_bytes(path)
+        manifest = parse_manifest(text, str(path / _MANIFEST))
+        try:
+            return manifest, [
+                read_segment(path, entry, manifest.bits, manifest.next_id, mmap) for entry in manifest.segments
+            ]
+        except FileNotFoundError as error:
+            if _manifest_bytes(path) == text:  # else a writer replaced both: read the new state
+                raise IndexFolderError(f"{error.filename}: missing, but the manifest names it") from error
+    raise IndexFolderError(f"{path}: a writer replaces it faster than it can be read")
+
+
+def _ids_on_disk(segment: Segment) -> Iterator[Tensor]:
+    if segment.ids is not None:
+        yield from torch.split(segment.ids, BLOCK_BYTES // 8)
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    if not path.is_dir():
+        what = "not a folder; an index is a folder with a manifest.json" if path.exists() else "no such folder"
+        raise IndexFolderError(f"{path}: {what}")
+    text = _text_of(path)
+    if text is None:
+        raise IndexFolderError(f"{path}: not an index: it has no {_MANIFEST}")
+    return text
+
+
+def _text_of(path: Path) -> bytes | None:
+    try:
+        return read_small(path / _MANIFEST, MANIFEST_LIMIT)
+    except FileNotFoundError:
+        return None
+
+
+def _current(path: Path, missing_ok: bool) -> tuple[bytes | None, int]:
+    """The manifest's text and generation: what the next commit replaces."""
+    text = _text_of(path) if missing_ok else _manifest_bytes(path)
+    if text is None:
+        return None, 0
+    try:
+        return text, parse_manifest(text, str(path / _MANIFEST)).generation
+    except IndexFolderError:
+        if missing_ok:  # overwrite=True: a damaged index may be replaced
+            return text, 0
+        raise
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    """Refuses a folder that holds an index (unless it may be overwritten) or anything else than what writers leave."""
+    names = os.listdir(path)
+    foreign = sorted(name for name in names if name not in (_MANIFEST, _LOCK) and not _WORK_FILE.fullmatch(name))
+    if _MANIFEST in names:
+        if not overwrite:
+            raise IndexFolderError(f"{path}: already holds an index; pass overwrite=True to replace it")
+        if foreign:  # only a manifest that can be read proves that this is an index
+            parse_manifest(_manifest_bytes(path), str(path / _MANIFEST))
+    elif foreign:
+        raise IndexFolderError(f"{path}: neither empty nor an index, it holds {shorten(foreign[0])}")

@@ -1,0 +1,137 @@
+"""The few lines of safetensors that an index needs: streamed writing, mapped reading, a checksum of the whole file.
+
+A file is an 8-byte little-endian length, a JSON header of that length padded with spaces, and the tensors back to back.
+Ours put the first tensor at byte 4,096 and write the header last, so that an unfinished file starts with zeros and is
+not taken for a complete one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap as memory_map
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+
+from fasthash.index.durable import new_file
+from fasthash.index.untrusted import IndexFolderError, open_regular, parse_json, shorten, whole_number
+
+_DATA_START = 4096  # one page: mapped tensors start on a page, and so on any alignment
+_HEADER_LIMIT = 1 << 20  # a header names a tensor or two; a length field above this is damage
+_DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I64": np.dtype("<i8")}
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Column(NamedTuple):
+    """A tensor to write: its blocks, in order, make up `shape`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    blocks: Iterable[np.ndarray[Any, Any]]
+
+
+class TensorFile(NamedTuple):
+    """A file that was read: all its bytes, its tensors (views of them, by name) and the header's metadata."""
+
+    data: Bytes
+    tensors: dict[str, np.ndarray[Any, Any]]
+    metadata: dict[str, str]
+
+
+def checksum(data: Bytes) -> str:
+    """XXH3-128 of a whole file in hexadecimal, as `xxhsum -H2` prints it."""
+    return xxhash.xxh3_128(data.data).hexdigest()
+
+
+def write_tensors(path: Path, columns: Sequence[Column], metadata: dict[str, str]) -> str:
+    """Writes a new file, block by block, flushed to the disk; gives its checksum.
+
+    Memory is bounded by the largest block. As for any new file: FileExistsError where the name is taken, no file is
+    left on failure, and its name is durable only after the folder was synced.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for column in columns:
+        start, end = end, end + math.prod(column.shape) * _DTYPES[column.dtype].itemsize
+        header[column.name] = {"dtype": column.dtype, "shape": column.shape, "data_offsets": (start, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    prefix = (_DATA_START - 8).to_bytes(8, "little") + text.ljust(_DATA_START - 8)
+    digest = xxhash.xxh3_128(prefix)
+
+    with new_file(path) as file:
+        file.write(bytes(_DATA_START))
+        for column in columns:
+            for block in column.blocks:
+                data = np.ascontiguousarray(block, _DTYPES[column.dtype]).reshape(-1).view(np.uint8)
+                digest.update(data.data)
+                file.write(data.data)
+        if len(prefix) != _DATA_START or file.tell() != _DATA_START + end:
+            raise RuntimeError(f"{path}: wrote {file.tell()} bytes where the header says {_DATA_START + end}")
+        file.seek(0)
+        file.write(prefix)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path, mmap: bool) -> TensorFile:
+    """Maps (zero copy, read-only) or loads a safetensors file of uint8 and int64 tensors.
+
+    Raises FileNotFoundError where there is none; IndexFolderError where it is not one: every length, shape and offset
+    of the header is checked against the size of the file before any is used.
+    """
+    descriptor, size = open_regular(path)
+    with os.fdopen(descriptor, "rb") as file:
+        if size < 8:
+            raise IndexFolderError(f"{path}: truncated: {size} bytes are too few for a safetensors file")
+        if mmap:
+            mapped = memory_map.mmap(file.fileno(), size, access=memory_map.ACCESS_READ)
+            data: Bytes = np.frombuffer(mapped, np.uint8)
+        else:
+            data = np.fromfile(file, np.uint8, size)
+            if len(data) != size:
+                raise IndexFolderError(f"{path}: truncated: {len(data)} of {size} bytes could be read")
+    length = int.from_bytes(data[:8].tobytes(), "little")
+    if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
+        raise IndexFolderError(f"{path}: truncated or damaged: a header of {length} bytes in a file of {size}")
+    header = parse_json(data[8 : 8 + length].tobytes(), f"{path}: header")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise IndexFolderError(f"{path}: header: __metadata__ must map names to strings, got {shorten(metadata)}")
+    return TensorFile(data, _tensors(path, data[8 + length :], 8 + length, header), metadata)
+
+
+def _tensors(path: Path, body: Bytes, body_start: int, header: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Views of the tensors that the header describes; they must cover the body exactly, in order of their offsets."""
+    spans: list[tuple[int, int, str, np.dtype[Any], list[int]]] = []
+    for name, entry in header.items():
+        where = f"{path}: tensor {shorten(name)}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in _DTYPES:
+            raise IndexFolderError(f"{where}: must have dtype U8 or I64, got {shorten(entry)}")
+        shape, offsets = entry.get("shape"), entry.get("data_offsets")
+        if not isinstance(shape, list) or len(shape) > 2 or not isinstance(offsets, list) or len(offsets) != 2:
+            raise IndexFolderError(f"{where}: must have a shape and two data_offsets, got {shorten(entry)}")
+        dtype = _DTYPES[entry["dtype"]]
+        shape = [whole_number(length, 0, 2**63 - 1, f"{where}: shape") for length in shape]
+        start = whole_number(offsets[0], 0, len(body), f"{where}: data_offsets")
+        end = whole_number(offsets[1], start, len(body), f"{where}: data_offsets")
+        if end - start != math.prod(shape) * dtype.itemsize or (body_start + start) % dtype.itemsize:
+            raise IndexFolderError(
+                f"{where}: {shorten(tuple(shape))} of {entry['dtype']} does not fit bytes {start} to {end}"
+            )
+        spans.append((start, end, name, dtype, shape))
+    at = 0
+    tensors = {}
+    for start, end, name, dtype, shape in sorted(spans, key=lambda span: span[:2]):
+        if start != at:
+            raise IndexFolderError(f"{path}: tensor {shorten(name)}: starts at {start}, expected {at}")
+        at = end
+        tensors[name] = body[start:end].view(dtype).reshape(shape)
+    if at != len(body):
+        raise IndexFolderError(f"{path}: truncated or damaged: tensors of {at} bytes in {len(body)} bytes of data")
+    return tensors
