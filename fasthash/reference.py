@@ -27,9 +27,9 @@ def nearest(x: Tensor, y: Tensor | None = None, *, p: int = 2, k: int = 1) -> tu
         others = torch.arange(n - 1, device=x.device).expand(n, n - 1)
         others = others + (others >= torch.arange(n, device=x.device)[:, None]).long()
         distances = distances.gather(-1, others.expand(*distances.shape[:-1], n - 1))
-        values, order = distances.sort(-1, stable=True)
+        values, order = distances.sort(dim=-1, stable=True)
         return values[..., :k], others.expand_as(order).gather(-1, order[..., :k])
-    values, order = distances.sort(-1, stable=True)
+    values, order = distances.sort(dim=-1, stable=True)
     return values[..., :k], order[..., :k]
 
 
@@ -69,7 +69,7 @@ def hamming_topk(queries: Tensor, database: Tensor, k: int, *, mask: Tensor | No
     distances = hamming_distances(queries, database)
     if mask is not None:
         distances = distances.masked_fill(~mask, bits + 1)
-    values, order = distances.sort(-1, stable=True)
+    values, order = distances.sort(dim=-1, stable=True)
     values, order = values[:, :k], order[:, :k]
     return values, order.masked_fill(values > bits, -1)
 

@@ -70,7 +70,7 @@ extern "C" int32_t fh_isa_chosen(void) {
     return isa;
 }
 
-extern "C" int32_t fh_isa_force(const char* name) {
+extern "C" fh_status fh_isa_force(const char* name) {
     const int32_t isa = name[0] == '\0' ? best_available() : find(name);
     if (isa < 0) return FH_INVALID;
     chosen.store(isa, std::memory_order_relaxed);

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "core/api.h"
+
 extern "C" {
 
 // Order is preference: higher is better.
@@ -18,5 +20,5 @@ enum fh_isa : int32_t {
 const char* fh_isa_name(int32_t isa);  // "scalar", "neon", "avx2", "avx512"
 int32_t fh_isa_available(int32_t isa); // 1: built in and the processor (and the system) can run it
 int32_t fh_isa_chosen(void);           // an fh_isa, or -1: FASTHASH_ISA names none that is available (fh_last_error())
-int32_t fh_isa_force(const char* name); // an fh_status; for tests: replaces the choice, "" returns to the best
+fh_status fh_isa_force(const char* name); // for tests: replaces the choice, "" returns to the best
 }

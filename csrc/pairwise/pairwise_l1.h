@@ -2,7 +2,7 @@
 //
 // z [B, D]; distances [B, B], symmetric to the bit, zero diagonal (NaN rows stay NaN off the diagonal). Memory is O(B^2),
 // never O(B^2 D). The backward takes the gradient g [B, B] of each entry and gives
-//   grad_z[b] = sum_c (g[b, c] + g[c, b]) sign(z_b - z_c),      sign(0) = 0, sign(NaN) = NaN,
+//   grad_z[b] = sum_c (g[b, c] + g[c, b]) sign(z_b - z_c),      sign(0) = sign(NaN) = 0,
 // summed in ascending order of c within fixed tiles: deterministic for one device and instruction set.
 // CUDA functions take device pointers and a stream (cudaStream_t); they need no workspace and do not synchronise.
 #pragma once

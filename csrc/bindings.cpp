@@ -1,0 +1,167 @@
+// The Python module fasthash._core: one line for each function of the flat interface. Pointers arrive as integers
+// (tensor.data_ptr()); fasthash/_ops.py has checked everything else. Every kernel runs without the GIL and answers Ctrl-C.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "bindings.h"
+#include "core/cpu_features.h"
+#include "hamming/hamming.h"
+#include "neighbors/nearest.h"
+#include "pairwise/pairwise_l1.h"
+#include "sampling/beta.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using fasthash::Address;
+using fasthash::at;
+using Hamming = fh_hamming_problem;
+using Nearest = fh_nearest_problem;
+
+// Python's pending signals; sets the exception that check() passes on.
+int32_t signals_pending() {
+    py::gil_scoped_acquire gil;
+    return PyErr_CheckSignals();
+}
+
+// Runs work(cancel) without the GIL.
+template <class Work>
+void run(Work work) {
+    fh_cancel cancel{0, signals_pending};
+    fh_status status;
+    {
+        py::gil_scoped_release release;
+        status = work(&cancel);
+    }
+    fasthash::check(status);
+}
+
+// Problems are small structs that Python fills once a call.
+fh_hamming_problem hamming(Address queries, Address database, Address mask, int64_t Q, int64_t N, int64_t W, int64_t stride) {
+    return {at<const uint8_t>(queries), at<const uint8_t>(database), at<const uint64_t>(mask), Q, N, W, stride};
+}
+
+fh_nearest_problem nearest(Address x, Address y, int64_t L, int64_t N, int64_t M, int64_t D, int64_t K, int64_t y_stride,
+                           int32_t p) {
+    return {at<const void>(x), at<const void>(y), L, N, M, D, K, y_stride, p};
+}
+
+std::vector<std::string> isa_names() {
+    std::vector<std::string> names;
+    for (int32_t isa = 0; isa < FH_ISA_COUNT; ++isa)
+        if (fh_isa_available(isa)) names.emplace_back(fh_isa_name(isa));
+    return names;
+}
+
+std::string isa_chosen() {
+    const int32_t isa = fh_isa_chosen();
+    if (isa < 0) throw py::value_error(fh_last_error());
+    return fh_isa_name(isa);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+    m.doc() = "The compiled kernels of fasthash, over raw addresses: fasthash/_ops.py alone calls them.";
+    m.attr("__version__") = FASTHASH_VERSION;
+    m.attr("compiler") = FASTHASH_COMPILER;
+    m.attr("cuda_architectures") = FASTHASH_CUDA_ARCHS;  // "" where CUDA was not built
+
+    m.def("isa_names", &isa_names, "Instruction sets that this machine can run, the preferred one last.");
+    m.def("isa_chosen", &isa_chosen, "The instruction set in use; ValueError where FASTHASH_ISA names none of them.");
+    m.def("isa_force", [](const std::string& name) { fasthash::check(fh_isa_force(name.c_str())); }, py::arg("name"));
+
+    py::class_<fh_hamming_problem>(m, "HammingProblem")
+        .def(py::init(&hamming), py::arg("queries"), py::arg("database"), py::arg("mask"), py::arg("Q"), py::arg("N"), py::arg("W"),
+             py::arg("stride"));
+    py::class_<fh_nearest_problem>(m, "NearestProblem")
+        .def(py::init(&nearest), py::arg("x"), py::arg("y"), py::arg("L"), py::arg("N"), py::arg("M"), py::arg("D"), py::arg("K"),
+             py::arg("y_stride"), py::arg("p"));
+
+    // Hamming search. Addresses: distances, ids, counts, ... as hamming.h names them.
+    m.def("hamming_topk_cpu", [](const Hamming& p, int64_t K, Address distances, Address ids, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_hamming_topk_cpu(&p, K, at<int32_t>(distances), at<int64_t>(ids), threads, c); });
+    });
+    m.def("hamming_range_count_cpu", [](const Hamming& p, int32_t radius, Address counts, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_hamming_range_count_cpu(&p, radius, at<int64_t>(counts), threads, c); });
+    });
+    m.def("hamming_range_fill_cpu",
+          [](const Hamming& p, int32_t radius, Address offsets, Address distances, Address ids, int32_t threads) {
+              run([&](fh_cancel* c) {
+                  return fh_hamming_range_fill_cpu(&p, radius, at<int64_t>(offsets), at<int32_t>(distances), at<int64_t>(ids),
+                                                   threads, c);
+              });
+          });
+    m.def("hamming_distances_cpu", [](const Hamming& p, Address distances, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_hamming_distances_cpu(&p, at<int32_t>(distances), threads, c); });
+    });
+    m.def("hamming_histogram_cpu",
+          [](const Hamming& p, Address labels, Address weights, int64_t C, Address counts, Address sums, int32_t threads) {
+              run([&](fh_cancel* c) {
+                  return fh_hamming_histogram_cpu(&p, at<int64_t>(labels), at<double>(weights), C, at<int64_t>(counts),
+                                                  at<double>(sums), threads, c);
+              });
+          });
+
+    // Nearest neighbours and the KL loss. `f64` tells the element type; addresses as nearest.h names them.
+    m.def("nearest_cpu", [](bool f64, const Nearest& p, Address distances, Address indices, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return f64 ? fh_nearest_cpu_f64(&p, at<double>(distances), at<int64_t>(indices), threads, c)
+                       : fh_nearest_cpu_f32(&p, at<float>(distances), at<int64_t>(indices), threads, c);
+        });
+    });
+    m.def("nearest_backward_cpu", [](bool f64, const Nearest& p, Address weights, Address distances, Address indices, int64_t C,
+                                     Address grad_x, Address grad_y, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return f64 ? fh_nearest_backward_cpu_f64(&p, at<double>(weights), at<double>(distances), at<int64_t>(indices), C,
+                                                     at<double>(grad_x), at<double>(grad_y), threads, c)
+                       : fh_nearest_backward_cpu_f32(&p, at<float>(weights), at<float>(distances), at<int64_t>(indices), C,
+                                                     at<float>(grad_x), at<float>(grad_y), threads, c);
+        });
+    });
+    m.def("kl_loss_cpu", [](bool f64, const Nearest& p, double eps, Address loss, Address nu, Address nu_index, Address rho,
+                            Address rho_index, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return f64 ? fh_kl_loss_cpu_f64(&p, eps, at<double>(loss), at<double>(nu), at<int64_t>(nu_index), at<double>(rho),
+                                            at<int64_t>(rho_index), threads, c)
+                       : fh_kl_loss_cpu_f32(&p, eps, at<float>(loss), at<float>(nu), at<int64_t>(nu_index), at<float>(rho),
+                                            at<int64_t>(rho_index), threads, c);
+        });
+    });
+    m.def("kl_loss_backward_cpu", [](bool f64, const Nearest& p, double eps, Address grad_loss, Address nu, Address nu_index,
+                                     Address rho, Address rho_index, Address grad_z, Address grad_target, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return f64 ? fh_kl_loss_backward_cpu_f64(&p, eps, at<double>(grad_loss), at<double>(nu), at<int64_t>(nu_index),
+                                                     at<double>(rho), at<int64_t>(rho_index), at<double>(grad_z),
+                                                     at<double>(grad_target), threads, c)
+                       : fh_kl_loss_backward_cpu_f32(&p, eps, at<float>(grad_loss), at<float>(nu), at<int64_t>(nu_index),
+                                                     at<float>(rho), at<int64_t>(rho_index), at<float>(grad_z),
+                                                     at<float>(grad_target), threads, c);
+        });
+    });
+
+    // Pairwise distances and samples.
+    m.def("pairwise_l1_cpu", [](bool f64, Address z, int64_t B, int64_t D, Address distances, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return f64 ? fh_pairwise_l1_cpu_f64(at<double>(z), B, D, at<double>(distances), threads, c)
+                       : fh_pairwise_l1_cpu_f32(at<float>(z), B, D, at<float>(distances), threads, c);
+        });
+    });
+    m.def("pairwise_l1_backward_cpu", [](bool f64, Address z, Address grad, int64_t B, int64_t D, Address grad_z, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return f64 ? fh_pairwise_l1_backward_cpu_f64(at<double>(z), at<double>(grad), B, D, at<double>(grad_z), threads, c)
+                       : fh_pairwise_l1_backward_cpu_f32(at<float>(z), at<float>(grad), B, D, at<float>(grad_z), threads, c);
+        });
+    });
+    m.def("beta_sample_cpu", [](Address seed, int64_t count, Address out, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_beta_sample_cpu(at<int64_t>(seed), count, at<float>(out), threads, c); });
+    });
+
+#if FASTHASH_WITH_CUDA
+    fasthash::bind_cuda(m);
+#endif
+}
