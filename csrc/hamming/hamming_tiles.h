@@ -1,0 +1,120 @@
+// What every CPU Hamming function shares: the kernels of the chosen instruction set, queries cut into words, the split
+// of (queries x database) into tasks, and the walk over one task's codes, panel by panel.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include "core/cpu_features.h"
+#include "core/thread_pool.h"
+#include "hamming/hamming.h"
+#include "hamming/isa/scan_table.h"
+
+namespace fasthash {
+
+// A problem with the choices made once for each call.
+struct HammingPlan {
+    const fh_hamming_problem* problem;
+    const ScanTable* table;
+    PanelWidth width;
+    int64_t words;                   // a code, in panel words
+    int64_t word_bytes;              // 4 or 8
+    int32_t bits;                    // 8 W
+    bool is_panel;                   // the database itself is a panel
+    const uint8_t* queries;          // [Q, words * word_bytes], zero padded
+    std::vector<uint8_t> padded;     // backs `queries` where W is no multiple of the word
+
+    const void* query(int64_t q) const { return queries + q * words * word_bytes; }
+};
+
+// Fills `plan`; FH_INVALID for sizes that Python should have refused. May throw std::bad_alloc.
+fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan);
+
+// The tasks of a pass over queries [first_query, first_query + Q): chunk-major, so that each worker meets the chunks in
+// ascending order and the codes of a chunk stay in the cache for its query blocks.
+struct HammingGrid {
+    int64_t first_query, Q;
+    int64_t chunk_codes, chunks;          // a chunk is a multiple of 64 codes, the last may be shorter
+    int64_t block_queries, query_blocks;
+    int32_t threads;                      // fewer than asked for when there is little to do
+
+    int64_t tasks() const { return chunks * query_blocks; }
+};
+
+struct HammingTask {
+    int64_t chunk, begin, end;              // codes
+    int64_t query_begin, query_end;
+};
+
+// At most `most_queries` queries in a task.
+HammingGrid make_grid(const HammingPlan& plan, int64_t first_query, int64_t Q, int32_t threads, int64_t most_queries = 64);
+HammingTask task_of(const HammingPlan& plan, const HammingGrid& grid, int64_t task);
+
+// A run of codes as a panel. Code c of the panel is code `first + (positions ? positions[c] : c)` of the database.
+struct HammingTile {
+    const void* panel;
+    const uint64_t* mask;       // null: all codes of the panel are eligible
+    const uint32_t* positions;  // [n] or null
+    int64_t first, n;
+
+    int64_t position(int64_t c) const { return first + (positions != nullptr ? int64_t{positions[c]} : c); }
+};
+
+// One worker's buffers.
+struct HammingScratch {
+    explicit HammingScratch(const HammingPlan& plan, int64_t hit_capacity);
+
+    int64_t panel_codes;  // a tile's limit: it stays in the level-1 cache while the queries pass over it
+    std::unique_ptr<uint8_t[]> panel_memory;
+    uint8_t* panel;                           // 64-byte aligned, whole 64-code blocks
+    std::unique_ptr<uint32_t[]> positions;    // [panel_codes]; null where there is no mask
+    std::unique_ptr<uint64_t[]> hits;         // [hit_capacity + kHitsSlack]
+    int64_t hit_capacity;
+};
+
+// The eligible codes of [begin, end), tile by tile, ascending. `queries`: how many will pass over each tile; it decides
+// whether picking the eligible codes out of the database pays.
+class HammingTiles {
+  public:
+    HammingTiles(const HammingPlan& plan, HammingScratch& scratch, int64_t begin, int64_t end, int64_t queries)
+        : plan_(plan), scratch_(scratch), chunk_(begin), cursor_(begin), end_(end), queries_(queries) {}
+    bool next(HammingTile& tile);
+
+  private:
+    bool next_unmasked(HammingTile& tile, int64_t n);
+    bool next_picked(HammingTile& tile);
+
+    const HammingPlan& plan_;
+    HammingScratch& scratch_;
+    int64_t chunk_, cursor_, end_, queries_;
+};
+
+// Calls visit(distance, position) for each code of the tile nearer than limit(), in ascending order; limit() is read
+// again whenever `scratch.hits` has been emptied.
+template <class Limit, class Visit>
+void visit_hits(const HammingPlan& plan, const HammingScratch& scratch, const HammingTile& tile, int64_t query,
+                const Limit& limit, const Visit& visit) {
+    ScanRequest request{plan.query(query), tile.panel, tile.mask, plan.words, tile.n, 0, scratch.hits.get(),
+                        scratch.hit_capacity, 0};
+    const auto scan = plan.table->scan[plan.width];
+    for (int64_t code = 0; code < tile.n;) {
+        request.limit = static_cast<uint32_t>(limit());
+        code = scan(&request, code);
+        for (int64_t i = 0; i < request.hit_count; ++i)
+            visit(static_cast<int32_t>(request.hits[i] >> 32), tile.position(static_cast<uint32_t>(request.hits[i])));
+    }
+}
+
+// Runs body(), which may throw for want of memory, and turns that into a status.
+template <class Body>
+fh_status without_exceptions(const Body& body) {
+    try {
+        return body();
+    } catch (const std::exception&) {
+        return fail(FH_NO_MEMORY, "Hamming search: out of host memory");
+    }
+}
+
+}  // namespace fasthash

@@ -1,0 +1,203 @@
+// The K nearest codes on the CPU.
+//
+// Distances are small integers, so the K-th nearest so far is found by counting: each worker keeps, for each query, how
+// many of its candidates lie at each distance, and the limit below which a code must lie to enter. Workers meet the
+// chunks of the database in ascending order, so a later code at the limit never displaces an earlier one, and "nearer
+// than the limit" is all that the scan has to test. Limits are shared between workers: a code further than another
+// worker's K-th nearest cannot be among the K nearest of all. A large K takes two passes instead (hamming_two_pass.h).
+#include <algorithm>
+#include <atomic>
+
+#include "hamming/hamming_two_pass.h"
+
+namespace fasthash {
+namespace {
+
+constexpr int64_t kHits = 256;                    // hits between two updates of the limit
+constexpr int64_t kMostCandidates = 8192;         // a larger K takes two passes
+constexpr int64_t kCandidateBytes = 40 << 20;     // of all workers in one pass
+
+// A candidate as one integer, ordered as (distance, position).
+struct Keys {
+    int position_bits;
+    explicit Keys(int64_t N) : position_bits(64 - __builtin_clzll(static_cast<uint64_t>(N) | 1)) {}
+    uint64_t make(int32_t distance, int64_t position) const {
+        return static_cast<uint64_t>(distance) << position_bits | static_cast<uint64_t>(position);
+    }
+    int32_t distance(uint64_t key) const { return static_cast<int32_t>(key >> position_bits); }
+    int64_t position(uint64_t key) const { return static_cast<int64_t>(key & ((uint64_t{1} << position_bits) - 1)); }
+};
+
+// The candidates of one query that one worker has met. Invariant: fewer than K of them lie below the limit, and, once
+// the limit has moved, at least K codes of the database are known to lie at it or below.
+struct Candidates {
+    int32_t limit;
+    int64_t below;      // candidates nearer than the limit
+    int64_t size;
+    uint64_t* keys;     // [capacity], ascending by position
+    uint32_t* counts;   // [bits + 1]
+
+    void lower_limit(int32_t to) {
+        while (limit > to) below -= counts[--limit];
+    }
+    void add(int32_t distance, uint64_t key, int64_t K) {
+        if (distance >= limit) return;
+        keys[size++] = key;
+        ++counts[distance];
+        if (++below >= K)
+            do below -= counts[--limit];
+            while (below >= K);
+    }
+    // Drops what the limit rules out: at the limit the first K - below stay.
+    void compact(const Keys& format, int64_t K) {
+        int64_t kept = 0, room = K - below;
+        for (int64_t i = 0; i < size; ++i) {
+            const int32_t distance = format.distance(keys[i]);
+            if (distance > limit || (distance == limit && room-- <= 0)) continue;
+            keys[kept++] = keys[i];
+        }
+        size = kept;
+    }
+};
+
+class TopK {
+  public:
+    TopK(const HammingPlan& plan, int64_t K, int64_t first_query, int64_t Q, int32_t threads)
+        : plan_(plan),
+          K_(K),
+          format_(plan.problem->N),
+          grid_(make_grid(plan, first_query, Q, threads)),
+          capacity_(capacity(plan, K)),
+          keys_(new uint64_t[grid_.threads * Q * capacity_]),
+          counts_(static_cast<size_t>(grid_.threads * Q * (plan.bits + 1))),
+          candidates_(static_cast<size_t>(grid_.threads * Q)),
+          shared_limits_(new std::atomic<int32_t>[Q]) {
+        for (int64_t i = 0; i < grid_.threads * Q; ++i)
+            candidates_[i] = {plan.bits + 1, 0, 0, &keys_[i * capacity_], &counts_[i * (plan.bits + 1)]};
+        for (int64_t q = 0; q < Q; ++q) shared_limits_[q].store(plan.bits + 1, std::memory_order_relaxed);
+        for (int32_t worker = 0; worker < grid_.threads; ++worker) scratch_.emplace_back(plan, kHits);
+        merged_.resize(static_cast<size_t>(grid_.threads), std::vector<uint64_t>(grid_.threads * capacity_));
+    }
+
+    // Candidates kept before those out of reach are dropped; beyond K, so that this is rare.
+    static int64_t capacity(const HammingPlan& plan, int64_t K) {
+        const int64_t most = std::min(K, plan.problem->N);
+        return most + std::max<int64_t>(most / 2, 64);
+    }
+    static int64_t query_bytes(const HammingPlan& plan, int64_t K) {
+        return capacity(plan, K) * 8 + int64_t{plan.bits + 1} * 4 + static_cast<int64_t>(sizeof(Candidates));
+    }
+
+    fh_status scan(fh_cancel* cancel) {
+        return parallel_for(grid_.tasks(), grid_.threads, cancel, [&](int64_t task_number, int worker) {
+            const HammingTask task = task_of(plan_, grid_, task_number);
+            HammingTiles tiles(plan_, scratch_[worker], task.begin, task.end, task.query_end - task.query_begin);
+            for (HammingTile tile; tiles.next(tile);)
+                for (int64_t query = task.query_begin; query < task.query_end; ++query) scan_tile(tile, query, worker);
+        });
+    }
+
+    fh_status write(int32_t* distances, int64_t* ids, fh_cancel* cancel) {
+        constexpr int64_t kQueries = 16;
+        const int32_t threads = grid_.Q * K_ < 20000 ? 1 : grid_.threads;
+        return parallel_for((grid_.Q + kQueries - 1) / kQueries, threads, cancel, [&](int64_t task, int worker) {
+            for (int64_t q = task * kQueries; q < std::min((task + 1) * kQueries, grid_.Q); ++q)
+                write_query(q, merged_[worker], distances + (grid_.first_query + q) * K_, ids + (grid_.first_query + q) * K_);
+        });
+    }
+
+  private:
+    Candidates& candidates(int64_t worker, int64_t q) { return candidates_[worker * grid_.Q + q]; }
+
+    void scan_tile(const HammingTile& tile, int64_t query, int worker) {
+        const int64_t q = query - grid_.first_query;
+        Candidates& mine = candidates(worker, q);
+        std::atomic<int32_t>& shared = shared_limits_[q];
+        mine.lower_limit(shared.load(std::memory_order_relaxed) + 1);
+        const int32_t before = mine.limit;
+        visit_hits(plan_, scratch_[worker], tile, query, [&] { return mine.limit; },
+                   [&](int32_t distance, int64_t position) {
+                       if (mine.size == capacity_) mine.compact(format_, K_);
+                       mine.add(distance, format_.make(distance, position), K_);
+                   });
+        if (mine.limit == before) return;
+        int32_t seen = shared.load(std::memory_order_relaxed);
+        while (mine.limit < seen && !shared.compare_exchange_weak(seen, mine.limit, std::memory_order_relaxed)) {
+        }
+    }
+
+    // The first K of all workers' candidates.
+    void write_query(int64_t q, std::vector<uint64_t>& merged, int32_t* distances, int64_t* ids) {
+        int32_t limit = plan_.bits + 1;
+        for (int32_t worker = 0; worker < grid_.threads; ++worker) limit = std::min(limit, candidates(worker, q).limit);
+        int64_t size = 0;
+        for (int32_t worker = 0; worker < grid_.threads; ++worker) {
+            const Candidates& theirs = candidates(worker, q);
+            for (int64_t i = 0; i < theirs.size; ++i) {
+                merged[size] = theirs.keys[i];
+                size += format_.distance(theirs.keys[i]) <= limit;
+            }
+        }
+        const int64_t found = std::min(size, K_);
+        std::partial_sort(merged.begin(), merged.begin() + found, merged.begin() + size);
+        for (int64_t i = 0; i < found; ++i) {
+            distances[i] = format_.distance(merged[i]);
+            ids[i] = format_.position(merged[i]);
+        }
+        std::fill(distances + found, distances + K_, plan_.bits + 1);
+        std::fill(ids + found, ids + K_, -1);
+    }
+
+    const HammingPlan& plan_;
+    const int64_t K_;
+    const Keys format_;
+    const HammingGrid grid_;
+    const int64_t capacity_;
+    std::unique_ptr<uint64_t[]> keys_;                       // [threads, Q, capacity]
+    std::vector<uint32_t> counts_;                           // [threads, Q, bits + 1]
+    std::vector<Candidates> candidates_;                     // [threads, Q]
+    std::unique_ptr<std::atomic<int32_t>[]> shared_limits_;  // [Q]: no code further than this is wanted
+    std::vector<HammingScratch> scratch_;                    // [threads]
+    std::vector<std::vector<uint64_t>> merged_;              // [threads]
+};
+
+// The distance of the K-th nearest code from the counts of all, then everything up to it.
+fh_status topk_two_pass(const HammingPlan& plan, int64_t K, int32_t* distances, int64_t* ids, int32_t threads,
+                        fh_cancel* cancel) {
+    const int64_t Q = plan.problem->Q, step = TwoPass::queries_at_once(plan, plan.bits + 1);
+    for (int64_t first = 0; first < Q; first += step) {
+        TwoPass pass(plan, first, std::min(step, Q - first), plan.bits + 1, threads);
+        if (const fh_status status = pass.count(cancel)) return status;
+        for (int64_t q = first; q < std::min(first + step, Q); ++q) {
+            const int64_t found = std::min(pass.found(q - first), K);
+            std::fill(distances + q * K + found, distances + (q + 1) * K, plan.bits + 1);
+            std::fill(ids + q * K + found, ids + (q + 1) * K, -1);
+        }
+        const auto begin = [&](int64_t q) { return (first + q) * K; };
+        const auto room = [&](int64_t) { return K; };
+        if (const fh_status status = pass.fill(begin, room, distances, ids, cancel)) return status;
+    }
+    return FH_OK;
+}
+
+}  // namespace
+}  // namespace fasthash
+
+using namespace fasthash;
+
+extern "C" fh_status fh_hamming_topk_cpu(const fh_hamming_problem* problem, int64_t K, int32_t* distances, int64_t* ids,
+                                         int32_t threads, fh_cancel* cancel) {
+    return without_exceptions([&]() -> fh_status {
+        HammingPlan plan;
+        if (const fh_status status = make_plan(problem, plan)) return status;
+        if (K < 1) return fail(FH_INVALID, "fh_hamming_topk_cpu: K must be >= 1");
+        if (std::min(K, problem->N) > kMostCandidates) return topk_two_pass(plan, K, distances, ids, threads, cancel);
+        const int64_t step = std::max<int64_t>(1, kCandidateBytes / std::max(threads, 1) / TopK::query_bytes(plan, K));
+        for (int64_t first = 0; first < problem->Q; first += step) {
+            TopK pass(plan, K, first, std::min(step, problem->Q - first), threads);
+            if (const fh_status status = pass.scan(cancel)) return status;
+            if (const fh_status status = pass.write(distances, ids, cancel)) return status;
+        }
+        return FH_OK;
+    });
+}

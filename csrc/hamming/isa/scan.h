@@ -1,0 +1,223 @@
+// The scan of one panel, written once over the lanes that each instruction-set file defines.
+//
+// An ISA file defines Lanes32 and Lanes64 and instantiates kTable<Lanes32, Lanes64>. A Lanes type L has
+//   Word, Vec       the lane's word; a register of kLanes of them (also used for counts, one count a lane)
+//   kCheck          codes tested by one branch: a multiple of 8 and a divisor of kScanBlock
+//   kFlush          words that count() may add up before finish()
+//   load, broadcast, zero, bit_xor, add (lane-wise counts)
+//   count(acc, x)   acc plus the bit counts of x, in a form that only finish() understands
+//   finish(acc)     the count of each lane
+//   min(a, b), limit(d), any_below(counts, limit)
+//   emit(counts, limit, valid, first, hits)   stores the hits among the lanes set in `valid`, returns how many;
+//                                             may store up to kHitsSlack places
+//   store(counts, out)                        kLanes counts as int32
+//
+// Everything is in an anonymous namespace: each ISA file gets its own copy, and the linker can merge none of them.
+#pragma once
+
+#include <cstdint>
+
+#include "hamming/isa/scan_table.h"
+
+namespace fasthash {
+namespace {
+
+constexpr int64_t kGroup = 8;  // codes that lie side by side in a panel of uint64 words
+
+// A T from any address: queries and database rows need not be aligned.
+template <class T>
+inline T load_bytes(const void* p) {
+    T value;
+    __builtin_memcpy(&value, p, sizeof(T));
+    return value;
+}
+
+// Distances of the kCheck codes that start at `block`. queries: the broadcast words (kWords > 0) or unused.
+template <class L, int kWords>
+inline __attribute__((always_inline)) void block_distances(const typename L::Word* block, const typename L::Word* query,
+                                                           const typename L::Vec* queries, int64_t words,
+                                                           typename L::Vec* distances) {
+    using Vec = typename L::Vec;
+    constexpr int kVecs = L::kCheck / L::kLanes;
+    const auto at = [&](int v, int64_t word) {
+        const int64_t code = int64_t{v} * L::kLanes;
+        return block + code / kGroup * kGroup * words + word * kGroup + code % kGroup;
+    };
+    if constexpr (kWords > 0) {
+        Vec acc[kVecs];
+#pragma GCC unroll 16
+        for (int v = 0; v < kVecs; ++v) acc[v] = L::zero();
+#pragma GCC unroll 16
+        for (int word = 0; word < kWords; ++word) {
+#pragma GCC unroll 16
+            for (int v = 0; v < kVecs; ++v) acc[v] = L::count(acc[v], L::bit_xor(L::load(at(v, word)), queries[word]));
+        }
+#pragma GCC unroll 16
+        for (int v = 0; v < kVecs; ++v) distances[v] = L::finish(acc[v]);
+    } else {
+#pragma GCC unroll 16
+        for (int v = 0; v < kVecs; ++v) distances[v] = L::zero();
+        for (int64_t word = 0; word < words;) {
+            const int64_t flush = words - word < L::kFlush ? words : word + L::kFlush;
+            Vec acc[kVecs];
+#pragma GCC unroll 16
+            for (int v = 0; v < kVecs; ++v) acc[v] = L::zero();
+            for (; word < flush; ++word) {
+                const Vec q = L::broadcast(load_bytes<typename L::Word>(query + word));
+#pragma GCC unroll 16
+                for (int v = 0; v < kVecs; ++v) acc[v] = L::count(acc[v], L::bit_xor(L::load(at(v, word)), q));
+            }
+#pragma GCC unroll 16
+            for (int v = 0; v < kVecs; ++v) distances[v] = L::add(distances[v], L::finish(acc[v]));
+        }
+    }
+}
+
+template <class L, int kWords>
+inline __attribute__((always_inline)) void broadcast_query(const typename L::Word* query, typename L::Vec* queries) {
+#pragma GCC unroll 16
+    for (int word = 0; word < kWords; ++word) queries[word] = L::broadcast(load_bytes<typename L::Word>(query + word));
+}
+
+// Most blocks hold no hit: the minimum over the block's vectors is tested by one branch.
+template <class L, int kWords, bool kMasked>
+int64_t scan_panel(ScanRequest* request, int64_t i) {
+    using Vec = typename L::Vec;
+    using Word = typename L::Word;
+    constexpr int kVecs = L::kCheck / L::kLanes;
+    constexpr uint64_t kBlockBits = L::kCheck == 64 ? ~uint64_t{0} : (uint64_t{1} << (L::kCheck % 64)) - 1;
+    const int64_t n = request->n, words = kWords > 0 ? kWords : request->words;
+    const Word* query = static_cast<const Word*>(request->query);
+    const Word* panel = static_cast<const Word*>(request->panel);
+    Vec queries[kWords > 0 ? kWords : 1];
+    broadcast_query<L, kWords>(query, queries);
+    const Vec limit = L::limit(request->limit);
+    uint64_t* hits = request->hits;
+    uint64_t* const full = hits + (request->capacity - kScanBlock);
+
+    while (i < n) {
+        uint64_t valid = ~uint64_t{0};
+        if constexpr (kMasked) {
+            valid = request->mask[i / 64] >> (i % 64);
+            if ((valid & kBlockBits) == 0) {
+                i += L::kCheck;
+                continue;
+            }
+        }
+        Vec distances[kVecs];
+        block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
+        Vec nearest = distances[0];
+#pragma GCC unroll 16
+        for (int v = 1; v < kVecs; ++v) nearest = L::min(nearest, distances[v]);
+        if (__builtin_expect(L::any_below(nearest, limit), 0)) {
+            if (n - i < L::kCheck) valid &= (uint64_t{1} << (n - i)) - 1;
+#pragma GCC unroll 16
+            for (int v = 0; v < kVecs; ++v)
+                hits += L::emit(distances[v], limit, valid >> (v * L::kLanes), static_cast<uint32_t>(i + v * L::kLanes), hits);
+            if (hits > full && (i + L::kCheck) % kScanBlock == 0) {
+                i += L::kCheck;
+                break;
+            }
+        }
+        i += L::kCheck;
+    }
+    request->hit_count = hits - request->hits;
+    return i < n ? i : n;
+}
+
+template <class L, int kWords>
+int64_t scan_any(ScanRequest* request, int64_t begin) {
+    return request->mask != nullptr ? scan_panel<L, kWords, true>(request, begin)
+                                    : scan_panel<L, kWords, false>(request, begin);
+}
+
+template <class L, int kWords>
+void panel_distances(const void* query_words, const void* panel_words, int64_t words, int64_t begin, int64_t end,
+                     int32_t* out) {
+    using Vec = typename L::Vec;
+    using Word = typename L::Word;
+    constexpr int kVecs = L::kCheck / L::kLanes;
+    if (kWords > 0) words = kWords;
+    const Word* query = static_cast<const Word*>(query_words);
+    const Word* panel = static_cast<const Word*>(panel_words);
+    Vec queries[kWords > 0 ? kWords : 1];
+    broadcast_query<L, kWords>(query, queries);
+    for (int64_t i = begin; i < end; i += L::kCheck) {
+        Vec distances[kVecs];
+        block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
+        if (end - i >= L::kCheck) {
+#pragma GCC unroll 16
+            for (int v = 0; v < kVecs; ++v) L::store(distances[v], out + (i - begin) + v * L::kLanes);
+        } else {
+            int32_t last[L::kCheck];
+            for (int v = 0; v < kVecs; ++v) L::store(distances[v], last + v * L::kLanes);
+            for (int64_t c = i; c < end; ++c) out[c - begin] = last[c - i];
+        }
+    }
+}
+
+// The first `bytes` (1..8) of p in memory order, zero padded, without reading past them.
+inline uint64_t load_partial(const uint8_t* p, int64_t bytes) {
+    uint8_t padded[8] = {};
+    for (int64_t b = 0; b < bytes; ++b) padded[b] = p[b];
+    return load_bytes<uint64_t>(padded);
+}
+
+// Rows to panel, a row at a time. kWords > 0: whole words of that number.
+template <class Word, int kWords>
+inline void pack_rows(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W, Word* panel) {
+    constexpr int64_t kBytes = sizeof(Word);
+    constexpr int64_t kSide = kBytes == 8 ? kGroup : 1;
+    const int64_t words = kWords > 0 ? kWords : (W + kBytes - 1) / kBytes;
+    const int64_t whole = kWords > 0 ? kWords : W / kBytes;
+    const int64_t room = (n + kScanBlock - 1) / kScanBlock * kScanBlock;
+    for (int64_t i = 0; i < room; ++i) {
+        Word* lane = panel + i / kSide * kSide * words + i % kSide;
+        if (i >= n) {
+            for (int64_t word = 0; word < words; ++word) lane[word * kSide] = 0;
+            continue;
+        }
+        const uint8_t* row = database + (positions != nullptr ? int64_t{positions[i]} : i) * stride;
+        for (int64_t word = 0; word < whole; ++word) lane[word * kSide] = load_bytes<Word>(row + word * kBytes);
+        if (kWords == 0 && whole < words)
+            lane[whole * kSide] = static_cast<Word>(load_partial(row + whole * kBytes, W - whole * kBytes));
+    }
+}
+
+inline void pack_any(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W, void* panel) {
+    uint32_t* panel32 = static_cast<uint32_t*>(panel);
+    uint64_t* panel64 = static_cast<uint64_t*>(panel);
+    switch (W) {
+        case 4:
+            return pack_rows<uint32_t, 1>(database, stride, positions, n, W, panel32);
+        case 8:
+            return pack_rows<uint64_t, 1>(database, stride, positions, n, W, panel64);
+        case 16:
+            return pack_rows<uint64_t, 2>(database, stride, positions, n, W, panel64);
+        case 32:
+            return pack_rows<uint64_t, 4>(database, stride, positions, n, W, panel64);
+        default:
+            if (W < 4) return pack_rows<uint32_t, 0>(database, stride, positions, n, W, panel32);
+            return pack_rows<uint64_t, 0>(database, stride, positions, n, W, panel64);
+    }
+}
+
+template <class L>
+int64_t count_mask_bits(const uint64_t* words, int64_t n) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < n; ++i) total += L::count_bits(words[i]);
+    return total;
+}
+
+template <class L32, class L64>
+constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
+    return {pack,
+            {scan_any<L32, 1>, scan_any<L64, 1>, scan_any<L64, 2>, scan_any<L64, 4>, scan_any<L64, 8>, scan_any<L64, 16>,
+             scan_any<L64, 0>},
+            {panel_distances<L32, 1>, panel_distances<L64, 1>, panel_distances<L64, 2>, panel_distances<L64, 4>,
+             panel_distances<L64, 8>, panel_distances<L64, 16>, panel_distances<L64, 0>},
+            count_mask_bits<L64>};
+}
+
+}  // namespace
+}  // namespace fasthash

@@ -1,0 +1,91 @@
+// The Hamming scan for AVX2. Bits are counted by table look-up of half bytes (vpshufb); byte counts are added over the
+// words of a code and summed across the lane once (vpsadbw).
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "hamming/isa/scan.h"
+
+namespace fasthash {
+namespace {
+
+struct Avx2Lanes {
+    using Vec = __m256i;
+    static constexpr int64_t kFlush = 31;  // words: a byte's count grows by at most 8 for each, and holds 255
+
+    static Vec load_any(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+    static Vec zero() { return _mm256_setzero_si256(); }
+    static Vec bit_xor(Vec a, Vec b) { return _mm256_xor_si256(a, b); }
+    static Vec count(Vec acc, Vec x) {
+        const Vec table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2,
+                                           3, 2, 3, 3, 4);
+        const Vec low = _mm256_set1_epi8(0x0f);
+        const Vec a = _mm256_shuffle_epi8(table, _mm256_and_si256(x, low));
+        const Vec b = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(x, 4), low));
+        return _mm256_add_epi8(acc, _mm256_add_epi8(a, b));
+    }
+    // Counts fit 31 bits and the upper halves of 64-bit lanes are 0 on both sides: 32-bit minimum and compare do for both.
+    static Vec min(Vec a, Vec b) { return _mm256_min_epu32(a, b); }
+    static bool any_below(Vec d, Vec limit) {
+        const Vec below = _mm256_cmpgt_epi32(limit, d);
+        return _mm256_testz_si256(below, below) == 0;
+    }
+    static int64_t count_bits(uint64_t x) { return _mm_popcnt_u64(x); }
+};
+
+struct Avx2Lanes64 : Avx2Lanes {
+    using Word = uint64_t;
+    static constexpr int kLanes = 4, kCheck = 16;
+    static Vec load(const Word* p) { return load_any(p); }
+    static Vec broadcast(Word word) { return _mm256_set1_epi64x(static_cast<long long>(word)); }
+    static Vec add(Vec a, Vec b) { return _mm256_add_epi64(a, b); }
+    static Vec finish(Vec acc) { return _mm256_sad_epu8(acc, zero()); }
+    static Vec limit(uint32_t d) { return _mm256_set1_epi64x(d); }
+    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
+        alignas(32) uint64_t lanes[kLanes];
+        _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), d);
+        uint32_t found = _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(limit, d)));
+        int count = 0;
+        for (found &= valid; found != 0; found &= found - 1) {
+            const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(found));
+            hits[count++] = lanes[lane] << 32 | (first + lane);
+        }
+        return count;
+    }
+    static void store(Vec d, int32_t* out) {
+        const Vec even = _mm256_permutevar8x32_epi32(d, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(even));
+    }
+};
+
+struct Avx2Lanes32 : Avx2Lanes {
+    using Word = uint32_t;
+    static constexpr int kLanes = 8, kCheck = 32;
+    static Vec load(const Word* p) { return load_any(p); }
+    static Vec broadcast(Word word) { return _mm256_set1_epi32(static_cast<int>(word)); }
+    static Vec add(Vec a, Vec b) { return _mm256_add_epi32(a, b); }
+    static Vec finish(Vec acc) {
+        return _mm256_madd_epi16(_mm256_maddubs_epi16(acc, _mm256_set1_epi8(1)), _mm256_set1_epi16(1));
+    }
+    static Vec limit(uint32_t d) { return _mm256_set1_epi32(static_cast<int>(d)); }
+    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
+        alignas(32) uint32_t lanes[kLanes];
+        _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), d);
+        uint32_t found = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, d)));
+        int count = 0;
+        for (found &= valid; found != 0; found &= found - 1) {
+            const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(found));
+            hits[count++] = uint64_t{lanes[lane]} << 32 | (first + lane);
+        }
+        return count;
+    }
+    static void store(Vec d, int32_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), d); }
+};
+
+}  // namespace
+
+const ScanTable kScanAvx2 = make_table<Avx2Lanes32, Avx2Lanes64>(pack_any);
+
+}  // namespace fasthash
+
+#endif

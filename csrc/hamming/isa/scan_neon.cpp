@@ -1,0 +1,73 @@
+// The Hamming scan for NEON: vcnt counts the bits of bytes, byte counts are added over the words of a code and widened
+// to the lane once.
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+
+#include "hamming/isa/scan.h"
+
+namespace fasthash {
+namespace {
+
+struct NeonLanes {
+    using Vec = uint8x16_t;
+    static constexpr int64_t kFlush = 31;  // words: a byte's count grows by at most 8 for each, and holds 255
+
+    static Vec zero() { return vdupq_n_u8(0); }
+    static Vec bit_xor(Vec a, Vec b) { return veorq_u8(a, b); }
+    static Vec count(Vec acc, Vec x) { return vaddq_u8(acc, vcntq_u8(x)); }
+    static uint32x4_t words(Vec a) { return vreinterpretq_u32_u8(a); }
+    // The upper halves of 64-bit lanes are 0 on both sides: 32-bit operations do for both.
+    static Vec min(Vec a, Vec b) { return vreinterpretq_u8_u32(vminq_u32(words(a), words(b))); }
+    static bool any_below(Vec d, Vec limit) { return vmaxvq_u32(vcltq_u32(words(d), words(limit))) != 0; }
+    static int64_t count_bits(uint64_t x) { return __builtin_popcountll(x); }
+    template <class Word, int kLanes>
+    static int emit_lanes(const Word* lanes, uint32_t limit, uint64_t valid, uint32_t first, uint64_t* hits) {
+        int count = 0;
+        for (int lane = 0; lane < kLanes; ++lane) {
+            hits[count] = uint64_t{lanes[lane]} << 32 | (first + lane);
+            count += lanes[lane] < limit && (valid >> lane & 1) != 0;
+        }
+        return count;
+    }
+};
+
+struct NeonLanes64 : NeonLanes {
+    using Word = uint64_t;
+    static constexpr int kLanes = 2, kCheck = 16;
+    static Vec load(const Word* p) { return vld1q_u8(reinterpret_cast<const uint8_t*>(p)); }
+    static Vec broadcast(Word word) { return vreinterpretq_u8_u64(vdupq_n_u64(word)); }
+    static Vec add(Vec a, Vec b) { return vreinterpretq_u8_u64(vaddq_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b))); }
+    static Vec finish(Vec acc) { return vreinterpretq_u8_u64(vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(acc)))); }
+    static Vec limit(uint32_t d) { return broadcast(d); }
+    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
+        Word lanes[kLanes];
+        vst1q_u64(lanes, vreinterpretq_u64_u8(d));
+        return emit_lanes<Word, kLanes>(lanes, vgetq_lane_u32(words(limit), 0), valid, first, hits);
+    }
+    static void store(Vec d, int32_t* out) { vst1_u32(reinterpret_cast<uint32_t*>(out), vmovn_u64(vreinterpretq_u64_u8(d))); }
+};
+
+struct NeonLanes32 : NeonLanes {
+    using Word = uint32_t;
+    static constexpr int kLanes = 4, kCheck = 32;
+    static Vec load(const Word* p) { return vld1q_u8(reinterpret_cast<const uint8_t*>(p)); }
+    static Vec broadcast(Word word) { return vreinterpretq_u8_u32(vdupq_n_u32(word)); }
+    static Vec add(Vec a, Vec b) { return vreinterpretq_u8_u32(vaddq_u32(words(a), words(b))); }
+    static Vec finish(Vec acc) { return vreinterpretq_u8_u32(vpaddlq_u16(vpaddlq_u8(acc))); }
+    static Vec limit(uint32_t d) { return broadcast(d); }
+    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
+        Word lanes[kLanes];
+        vst1q_u32(lanes, words(d));
+        return emit_lanes<Word, kLanes>(lanes, vgetq_lane_u32(words(limit), 0), valid, first, hits);
+    }
+    static void store(Vec d, int32_t* out) { vst1q_u32(reinterpret_cast<uint32_t*>(out), words(d)); }
+};
+
+}  // namespace
+
+const ScanTable kScanNeon = make_table<NeonLanes32, NeonLanes64>(pack_any);
+
+}  // namespace fasthash
+
+#endif

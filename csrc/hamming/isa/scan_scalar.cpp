@@ -1,0 +1,43 @@
+// The Hamming scan in plain C++: the reference for every other instruction set, and what old processors run.
+#include "hamming/isa/scan.h"
+
+namespace fasthash {
+namespace {
+
+// Bits set, by adding neighbouring fields in place: the base instruction set of x86-64 has no popcount.
+inline uint64_t bits_set(uint64_t x) {
+    x -= x >> 1 & 0x5555555555555555u;
+    x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return x * 0x0101010101010101u >> 56;
+}
+
+template <class WordType>
+struct ScalarLanes {
+    using Word = WordType;
+    using Vec = WordType;
+    static constexpr int kLanes = 1, kCheck = 8;
+    static constexpr int64_t kFlush = INT64_MAX;
+    static Vec load(const Word* p) { return load_bytes<Word>(p); }
+    static Vec broadcast(Word word) { return word; }
+    static Vec zero() { return 0; }
+    static Vec bit_xor(Vec a, Vec b) { return a ^ b; }
+    static Vec add(Vec a, Vec b) { return a + b; }
+    static Vec count(Vec acc, Vec x) { return acc + static_cast<Vec>(bits_set(x)); }
+    static Vec finish(Vec acc) { return acc; }
+    static Vec min(Vec a, Vec b) { return a < b ? a : b; }
+    static Vec limit(uint32_t d) { return d; }
+    static bool any_below(Vec d, Vec limit) { return d < limit; }
+    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
+        *hits = uint64_t{d} << 32 | first;
+        return d < limit && (valid & 1) != 0;
+    }
+    static void store(Vec d, int32_t* out) { *out = static_cast<int32_t>(d); }
+    static int64_t count_bits(uint64_t x) { return static_cast<int64_t>(bits_set(x)); }
+};
+
+}  // namespace
+
+const ScanTable kScanScalar = make_table<ScalarLanes<uint32_t>, ScalarLanes<uint64_t>>(pack_any);
+
+}  // namespace fasthash

@@ -1,0 +1,54 @@
+// What each instruction set gives to the Hamming search: a table of kernels over panels.
+//
+// A panel is a run of codes laid out for vertical work: each vector lane is one code, so that distances need no
+// horizontal sums. Codes of up to 4 bytes are uint32 lanes, [n]. Wider ones are cut into W' = ceil(W / 8) uint64 words,
+// zero padded, and lie in groups of 8 codes: [ceil(n / 8)][W'][8]. With 4- or 8-byte codes a contiguous database is a
+// panel already. The last panel block is readable to a multiple of 64 codes; what lies there beyond n is ignored.
+//
+// This header is shared by files compiled for different processors: declarations only, no inline functions.
+#pragma once
+
+#include <cstdint>
+
+namespace fasthash {
+
+enum PanelWidth : int32_t { kPanel32, kPanel64, kPanel128, kPanel256, kPanel512, kPanel1024, kPanelAny, kPanelWidths };
+
+// One query against one panel: which codes are nearer than `limit`?
+struct ScanRequest {
+    const void* query;     // [W'] words as in the panel
+    const void* panel;     // see above
+    const uint64_t* mask;  // [ceil(n / 64)] or null: bit c % 64 of word c / 64 set = code c is eligible
+    int64_t words;         // W'
+    int64_t n;             // codes in the panel, < 2^32
+    uint32_t limit;        // 0..2^31 - 1
+    uint64_t* hits;        // out: distance << 32 | code, ascending by code; room for capacity + kHitsSlack
+    int64_t capacity;      // >= kScanBlock; the scan stops early when fewer than kScanBlock places are left
+    int64_t hit_count;     // out
+};
+
+constexpr int64_t kScanBlock = 64;  // codes: panels are readable to a multiple of it, scans stop at multiples of it
+constexpr int64_t kHitsSlack = 8;   // whole vectors are stored behind the last hit
+
+struct ScanTable {
+    // Lays rows out as a panel: row i is database + (positions ? positions[i] : i) * stride, W bytes.
+    // panel holds ceil(n / 64) * 64 codes; those from n on become 0.
+    void (*pack)(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W, void* panel);
+    // Scans codes [begin, n) and returns where it stopped: n, or less when the hits filled up. begin is a multiple of
+    // kScanBlock. Indexed by PanelWidth.
+    int64_t (*scan[kPanelWidths])(ScanRequest* request, int64_t begin);
+    // Distances of codes [begin, end) of the panel; begin is a multiple of kScanBlock; out [end - begin].
+    void (*distances[kPanelWidths])(const void* query, const void* panel, int64_t words, int64_t begin, int64_t end,
+                                    int32_t* out);
+    int64_t (*count_bits)(const uint64_t* words, int64_t n);
+};
+
+extern const ScanTable kScanScalar;
+#if defined(__x86_64__)
+extern const ScanTable kScanAvx2;
+extern const ScanTable kScanAvx512;
+#elif defined(__aarch64__)
+extern const ScanTable kScanNeon;
+#endif
+
+}  // namespace fasthash
