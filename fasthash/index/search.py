@@ -1,0 +1,209 @@
+"""Exact Hamming search over packed codes, without an index: top-k, range, all distances, counts by distance."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fasthash import _ops
+from fasthash._arrays import like, to_tensor
+
+
+class SearchResult(NamedTuple):
+    """distances [Q, k] (int32; float32 after rescoring) and ids int64 [Q, k], ordered by (distance, id)."""
+
+    distances: Any
+    ids: Any
+
+
+class RangeResult(NamedTuple):
+    """Query q's results are distances[offsets[q] : offsets[q + 1]] (int32) and the same part of ids (int64)."""
+
+    offsets: Any
+    distances: Any
+    ids: Any
+
+
+def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None) -> SearchResult:
+    """Finds the k codes with the fewest differing bits, exactly, for each query.
+
+    Args:
+        queries: packed codes uint8 [Q, W], tensor or numpy array.
+        database: packed codes uint8 [N, W] on the same device; rows may lie apart (a column slice is not copied).
+        k: 1 to N.
+        filter: which codes are eligible for all queries: a boolean mask [N], or an integer array of positions.
+
+    Returns:
+        Distances int32 [Q, k] and ids int64 [Q, k] (positions in the database), ordered by (distance, id) on every
+        device, instruction set and thread count. Where fewer than k codes are eligible the missing places have id -1 and
+        distance 8 W + 1.
+
+    Raises:
+        ValueError, TypeError: an argument outside what is said above.
+
+    >>> import numpy as np
+    >>> database = np.array([[0b00000000], [0b00000011], [0b00000001]], dtype=np.uint8)
+    >>> hamming_topk(database[:1], database, 2).ids.tolist()
+    [[0, 2]]
+    """
+    codes, base = _code_pair("hamming_topk", queries, database)
+    k = _integer("hamming_topk", "k", k)
+    if not 1 <= k <= len(base):
+        raise ValueError(f"hamming_topk: k must be between 1 and {len(base)}, got {k}")
+    mask = _mask("hamming_topk", filter, base)
+    distances, ids = torch.ops.fasthash.hamming_topk(codes, base, mask, k)
+    return SearchResult(like(distances, queries), like(ids, queries))
+
+
+def hamming_range(queries: Any, database: Any, radius: int, *, filter: Any = None) -> RangeResult:
+    """Finds all codes within `radius` (inclusive) of each query.
+
+    Args:
+        queries, database, filter: as in `hamming_topk`; the database may be empty.
+        radius: >= 0, in bits.
+
+    Returns:
+        offsets int64 [Q + 1], distances int32 [T], ids int64 [T]; each query's part is ordered by (distance, id).
+
+    Raises:
+        ValueError, TypeError: an argument outside what is said above.
+
+    >>> import numpy as np
+    >>> database = np.array([[0], [7], [1]], dtype=np.uint8)
+    >>> found = hamming_range(database[:1], database, 1)
+    >>> found.offsets.tolist(), found.ids.tolist()
+    ([0, 2], [0, 2])
+    """
+    codes, base = _code_pair("hamming_range", queries, database)
+    radius = _integer("hamming_range", "radius", radius)
+    if radius < 0:
+        raise ValueError(f"hamming_range: radius must be >= 0, got {radius}")
+    mask = _mask("hamming_range", filter, base)
+    found = torch.ops.fasthash.hamming_range(codes, base, mask, min(radius, 8 * base.shape[1]))
+    return RangeResult(*(like(part, queries) for part in found))
+
+
+def hamming_distances(a: Any, b: Any) -> Any:
+    """Gives the number of differing bits between all pairs, int32 [N, M], of packed codes uint8 [N, W] and [M, W].
+
+    Raises ValueError or TypeError for arguments outside that.
+
+    >>> import numpy as np
+    >>> hamming_distances(np.array([[0], [255]], np.uint8), np.array([[1], [3]], np.uint8)).tolist()
+    [[1, 2], [7, 6]]
+    """
+    codes, base = _code_pair("hamming_distances", a, b, names=("a", "b"))
+    return like(torch.ops.fasthash.hamming_distances(codes, base), a)
+
+
+def hamming_histogram(
+    queries: Any, database: Any, *, database_labels: Any = None, class_weights: Any = None
+) -> tuple[Any, Any]:
+    """Counts the codes at each distance from each query, and sums a weight over them: all that tie-aware metrics need.
+
+    Args:
+        queries: packed codes uint8 [Q, W]. database: packed codes uint8 [N, W], may be empty.
+        database_labels: integers [N] in 0..C-1, together with
+        class_weights: numbers [Q, C]: what a code of each class counts for each query.
+
+    Returns:
+        counts int64 [Q, bits + 1], bits = 8 W: codes at distance d; and sums float64 [Q, bits + 1], the sum of
+        class_weights[q, label_n] over them, added in order of position (None without labels).
+
+    Raises:
+        ValueError, TypeError: an argument outside what is said above.
+
+    >>> import numpy as np
+    >>> database = np.array([[0], [3], [5]], dtype=np.uint8)
+    >>> counts, sums = hamming_histogram(database[:1], database, database_labels=[0, 1, 1], class_weights=[[1.0, 0.5]])
+    >>> counts[0, :3].tolist(), sums[0, :3].tolist()
+    ([1, 0, 2], [1.0, 0.0, 1.0])
+    """
+    codes, base = _code_pair("hamming_histogram", queries, database)
+    if (database_labels is None) != (class_weights is None):
+        raise ValueError("hamming_histogram: database_labels and class_weights go together, got one of them")
+    labels, weights = None, None
+    if database_labels is not None:
+        labels = _on(base, to_tensor(database_labels, "hamming_histogram", "database_labels"))
+        weights = _on(base, to_tensor(class_weights, "hamming_histogram", "class_weights")).double()
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise TypeError(f"hamming_histogram: database_labels must be integers, got {labels.dtype}")
+        labels = labels.long()
+        if labels.shape != (len(base),):
+            raise ValueError(
+                f"hamming_histogram: database_labels must have shape [{len(base)}], got {list(labels.shape)}"
+            )
+        if weights.dim() != 2 or len(weights) != len(codes):
+            raise ValueError(
+                f"hamming_histogram: class_weights must have shape [{len(codes)}, C], got {list(weights.shape)}"
+            )
+        if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < weights.shape[1]):
+            raise ValueError(
+                f"hamming_histogram: database_labels must be in 0..{weights.shape[1] - 1}, "
+                f"got {int(labels.min())}..{int(labels.max())}"
+            )
+    counts, sums = torch.ops.fasthash.hamming_histogram(codes, base, labels, weights)
+    return like(counts, queries), None if labels is None else like(sums, queries)
+
+
+def _code_pair(
+    function: str, queries: Any, database: Any, names: tuple[str, str] = ("queries", "database")
+) -> tuple[Tensor, Tensor]:
+    pair = (to_tensor(queries, function, names[0]), to_tensor(database, function, names[1]))
+    for name, codes in zip(names, pair, strict=True):
+        if codes.dtype != torch.uint8:
+            raise TypeError(f"{function}: {name} must be packed codes of dtype uint8, got {codes.dtype}")
+        if codes.dim() != 2 or codes.shape[1] < 1:
+            raise ValueError(f"{function}: {name} must have shape [rows, bytes], got {list(codes.shape)}")
+    a, b = pair
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"{function}: {names[0]} and {names[1]} must have codes of one width, got {a.shape[1]} and {b.shape[1]} bytes"
+        )
+    if a.device != b.device:
+        raise ValueError(f"{function}: {names[0]} and {names[1]} must be on one device, got {a.device} and {b.device}")
+    return pair
+
+
+def _integer(function: str, name: str, value: Any) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{function}: {name} must be an integer, got {type(value).__name__}") from None
+
+
+def _mask(function: str, filter: Any, database: Tensor) -> Tensor | None:
+    """The eligible codes as the bitmap that the kernels read."""
+    if filter is None:
+        return None
+    given = _on(database, to_tensor(filter, function, "filter"))
+    count = len(database)
+    if given.dtype == torch.bool:
+        if given.shape != (count,):
+            raise ValueError(f"{function}: a boolean filter must have shape [{count}], got {list(given.shape)}")
+        return _ops.mask_words(given)
+    if given.numel() == 0:
+        given = given.long()
+    if given.is_floating_point() or given.dim() != 1:
+        raise TypeError(
+            f"{function}: filter must be a boolean mask or a 1-D array of integer positions, "
+            f"got {given.dtype} of shape {list(given.shape)}"
+        )
+    positions = given.long()
+    if len(positions) and not (0 <= int(positions.min()) and int(positions.max()) < count):
+        raise ValueError(
+            f"{function}: filter positions must be in 0..{count - 1}, "
+            f"got {int(positions.min())}..{int(positions.max())}"
+        )
+    allowed = torch.zeros(count, dtype=torch.bool, device=database.device)
+    allowed[positions] = True
+    return _ops.mask_words(allowed)
+
+
+def _on(database: Tensor, tensor: Tensor) -> Tensor:
+    return tensor.to(database.device)

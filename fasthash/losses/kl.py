@@ -1,0 +1,145 @@
+"""The KL loss: outputs close to a nearly binary distribution lose nothing when they are rounded."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from fasthash import _ops  # noqa: F401  (registers the ops)
+from fasthash.distributed import gather_rows, rank
+from fasthash.neighbors import check_k, check_norm, check_points, flatten
+
+_RANK_STEP = 0x9E3779B97F4A7C15 - (1 << 64)  # an odd step between the seeds of ranks, which may all have one torch seed
+
+
+def kl_loss(
+    z: Tensor,
+    target: Tensor | Distribution | None = None,
+    *,
+    p: int = 1,
+    k: int = 1,
+    eps: float = 1e-2,
+    group: Any = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Nearest-neighbour loss that draws the distribution of z towards that of the target.
+
+    mean over b of log(nu_k(b) + eps) - log(rho_k(b) + eps); nu_k(b) is the distance from z_b to its k-th nearest target,
+    rho_k(b) that to its k-th nearest other row of z (Arponen & Bishop, "Learning to hash with semantic similarity
+    metrics and empirical KL divergence", 2020; the estimate without its constants is that of Wang, Kulkarni & Verdu 2009). In high D
+    it is a training signal, not the value of a KL divergence; `kl_divergence` gives the statistical estimate.
+
+    Args:
+        z: outputs [..., B, D], floating point, B >= 2. Leading dimensions are independent problems.
+        target: a tensor [..., M, D] whose leading dimensions broadcast to those of z, and which gets a gradient if it
+            asks for one; a Distribution whose batch + event shape broadcasts to [D], sampled to M = B on every call;
+            or None: independent Beta(0.1, 0.1) for each bit, M = B, nearly all mass near 0 and 1.
+        p: 1 Manhattan, 2 Euclidean.
+        k: which neighbour, 1 to min(B - 1, M, 64).
+        eps: >= 0, in units of distance; bounds a row's gradient, which grows as 1 / rho on clustered codes.
+        group: a torch.distributed process group. Every rank returns the mean over all ranks' rows, and gets world_size
+            times its rows of the gradient, which DDP's average makes exact. Tensor targets are each rank's part;
+            sampled ones are drawn by each rank and gathered. B may differ between ranks.
+        generator: for target=None in eager mode: where the samples' seed is drawn from.
+
+    Returns:
+        float32 (float64 for float64 inputs), shape z.shape[:-2]. Deterministic for one device. Coincident points have gradient
+        zero. A row with a NaN or an infinity makes the loss and the row's own gradient NaN; other rows get nothing from
+        it unless it is their neighbour. Memory O((B + M) D). Twice differentiable.
+
+    Raises:
+        ValueError, TypeError: an argument outside what is said above.
+
+    Equivalent to, with memory O(B M):
+
+        nu = torch.cdist(z, target, p=1).topk(k, largest=False).values[..., -1]
+        rho = torch.cdist(z, z, p=1).topk(k + 1, largest=False).values[..., -1]
+        ((nu + eps).log() - (rho + eps).log()).mean(-1)
+
+    >>> import torch
+    >>> z = torch.rand(128, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    >>> loss = kl_loss(z, generator=torch.Generator().manual_seed(1))
+    >>> loss.backward()
+    >>> loss.item() > 0, tuple(z.grad.shape)
+    (True, (128, 32))
+    """
+    if not isinstance(z, Tensor):
+        raise TypeError(f"kl_loss: z must be a tensor, got {type(z).__name__}")
+    if generator is not None and (target is not None or torch.compiler.is_compiling()):
+        raise ValueError("kl_loss: generator is for target=None in eager mode only, got one otherwise")
+    points = check_points("kl_loss", "z", z)
+    if points.shape[-2] < 2 and group is None:
+        raise ValueError(f"kl_loss: z must have at least 2 rows, got {points.shape[-2]}")
+    check_norm("kl_loss", p)
+    if not (eps >= 0 and math.isfinite(eps)):
+        raise ValueError(f"kl_loss: eps must be >= 0 and finite, got {eps}")
+    targets = _target_points(points, target, group, generator)
+    if group is not None:
+        points, targets = gather_rows(points, group), gather_rows(targets, group)
+    check_k("kl_loss", k, min(points.shape[-2] - 1, targets.shape[-2]))
+    batch, flat, flat_targets = flatten("kl_loss", points, targets)
+    loss: Tensor = torch.ops.fasthash.kl_loss(flat, flat_targets, p, k, float(eps))[0]
+    return loss.view(batch)
+
+
+class KLLoss(nn.Module):
+    """`kl_loss` with its settings, as a module: forward(z, target=None) -> Tensor of shape z.shape[:-2].
+
+    >>> import torch
+    >>> KLLoss(k=3)(torch.rand(64, 16)).shape
+    torch.Size([])
+    """
+
+    def __init__(self, *, p: int = 1, k: int = 1, eps: float = 1e-2, group: Any = None) -> None:
+        super().__init__()
+        self.p, self.k, self.eps, self.group = p, k, eps, group
+
+    def forward(self, z: Tensor, target: Tensor | Distribution | None = None) -> Tensor:
+        return kl_loss(z, target, p=self.p, k=self.k, eps=self.eps, group=self.group)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, k={self.k}, eps={self.eps}"
+
+
+def _target_points(
+    z: Tensor, target: Tensor | Distribution | None, group: Any, generator: torch.Generator | None
+) -> Tensor:
+    if target is None:
+        return _beta_samples(z, group, generator)
+    if isinstance(target, Tensor):
+        return check_points("kl_loss", "target", target)
+    if isinstance(target, Distribution):
+        return _distribution_samples(z, target)
+    raise TypeError(f"kl_loss: target must be a tensor, a Distribution or None, got {type(target).__name__}")
+
+
+def _beta_samples(z: Tensor, group: Any, generator: torch.Generator | None) -> Tensor:
+    limits = torch.iinfo(torch.int64)
+    seed = torch.randint(limits.min, limits.max, (1,), dtype=torch.int64, device=z.device, generator=generator)
+    if group is not None:
+        seed = seed + rank(group) * _RANK_STEP
+    samples: Tensor = torch.ops.fasthash.beta_sample(seed, z.numel())
+    return samples.view(z.shape).to(z.dtype)
+
+
+def _distribution_samples(z: Tensor, target: Distribution) -> Tensor:
+    dims = z.shape[-1]
+    shape = (*target.batch_shape, *target.event_shape)
+    try:
+        # Independent draws for each bit, not one draw repeated: expand the distribution, then sample.
+        event = len(target.event_shape)
+        expanded = target.expand(torch.Size((dims,)[: 1 - event] if event <= 1 else ()))
+        samples = expanded.sample(z.shape[:-1])
+        if samples.shape != z.shape:
+            raise ValueError
+    except (ValueError, RuntimeError):
+        raise ValueError(
+            f"kl_loss: target's batch + event shape must broadcast to [{dims}], got {tuple(shape)}"
+        ) from None
+    if samples.device != z.device:
+        raise ValueError(f"kl_loss: target must be on the device of z, {z.device}, got {samples.device}")
+    return samples.to(z.dtype)

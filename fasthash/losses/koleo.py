@@ -1,0 +1,70 @@
+"""The KoLeo regulariser: spreads points by their nearest-neighbour distances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fasthash.distributed import gather_rows
+from fasthash.neighbors import check_k, check_norm, check_points, nearest
+
+
+def koleo_loss(
+    z: Tensor, *, p: int = 2, k: int = 1, eps: float = 1e-8, normalize: bool = True, group: Any = None
+) -> Tensor:
+    """-mean_b log(rho_k(b) + eps), rho_k(b) the distance of z_b to its k-th nearest other row.
+
+    Source: Sablayrolles et al., "Spreading vectors for similarity search", 2019, after the Kozachenko-Leonenko entropy.
+
+    Args:
+        z: points [..., B, D], floating point, B >= 2.
+        p: 1 Manhattan, 2 Euclidean. k: 1 to min(B - 1, 64). eps: >= 0.
+        normalize: divide rows by their Euclidean length first, as the users of this loss do.
+        group: a torch.distributed process group: the mean over all ranks' rows, as in `kl_loss`.
+
+    Returns:
+        float32 (float64 for float64 inputs), shape z.shape[:-2]. Coincident points have gradient zero.
+
+    Raises:
+        ValueError, TypeError: an argument outside what is said above.
+
+    >>> import torch
+    >>> koleo_loss(torch.eye(4)).item()  # -log sqrt(2)
+    -0.34657...
+    """
+    if not isinstance(z, Tensor):
+        raise TypeError(f"koleo_loss: z must be a tensor, got {type(z).__name__}")
+    points = check_points("koleo_loss", "z", z)
+    check_norm("koleo_loss", p)
+    if not eps >= 0:
+        raise ValueError(f"koleo_loss: eps must be >= 0, got {eps}")
+    if normalize:
+        points = torch.nn.functional.normalize(points, dim=-1, eps=1e-12)
+    if group is not None:
+        points = gather_rows(points, group)
+    check_k("koleo_loss", k, points.shape[-2] - 1)
+    rho: Tensor = nearest(points, p=p, k=k).distances[..., -1]
+    return -(rho + eps).log().mean(-1)
+
+
+class KoLeoLoss(torch.nn.Module):
+    """`koleo_loss` with its settings, as a module: forward(z) -> Tensor of shape z.shape[:-2].
+
+    >>> import torch
+    >>> KoLeoLoss()(torch.rand(64, 16)).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self, *, p: int = 2, k: int = 1, eps: float = 1e-8, normalize: bool = True, group: Any = None
+    ) -> None:
+        super().__init__()
+        self.p, self.k, self.eps, self.normalize, self.group = p, k, eps, normalize, group
+
+    def forward(self, z: Tensor) -> Tensor:
+        return koleo_loss(z, p=self.p, k=self.k, eps=self.eps, normalize=self.normalize, group=self.group)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, k={self.k}, eps={self.eps}, normalize={self.normalize}"

@@ -1,0 +1,67 @@
+"""The listwise loss: each row's neighbours in the order, and with the sharpness, of its semantic neighbours."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fasthash import _ops  # noqa: F401  (registers the ops)
+from fasthash.losses.similarity import check_pairs
+
+
+def listwise_loss(
+    z: Tensor, distance: Tensor, *, temperature_y: float = 0.2, temperature_z: float = 0.1
+) -> Tensor:
+    """Cross-entropy between softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i, mean over i.
+
+    Source: this package, after listwise distillation (ListNet: Cao et al. 2007; stochastic neighbour embedding: Hinton & Roweis 2002).
+
+    Args:
+        z: outputs [B, D], floating point, B >= 2, in [0, 1] for the temperature's scale to mean what it says.
+        distance: semantic distances [B, B]; the diagonal is ignored.
+        temperature_y, temperature_z: > 0, in units of d and of the mean |difference| of a bit.
+
+    Returns:
+        Scalar, float32 (float64 for float64 z). Deterministic; no [B, B, D] intermediate.
+
+    Raises:
+        ValueError, TypeError: an argument outside what is said above.
+
+    >>> import torch
+    >>> z = torch.tensor([[0.0, 0.0], [0.0, 0.1], [1.0, 1.0]])
+    >>> distance = torch.tensor([[0.0, 0.1, 1.0], [0.1, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    >>> bool(listwise_loss(z, distance) < listwise_loss(z.flip(0), distance))
+    True
+    """
+    points, semantic = check_pairs("listwise_loss", z, distance)
+    for name, value in (("temperature_y", temperature_y), ("temperature_z", temperature_z)):
+        if not value > 0:
+            raise ValueError(f"listwise_loss: {name} must be > 0, got {value}")
+    rows, bits = points.shape
+    diagonal = torch.eye(rows, dtype=torch.bool, device=points.device)
+    wanted = (semantic / -temperature_y).masked_fill(diagonal, -math.inf).softmax(-1)
+    distances = torch.ops.fasthash.pairwise_l1(points) / (-bits * temperature_z)
+    found = distances.masked_fill(diagonal, -math.inf).log_softmax(-1).masked_fill(diagonal, 0.0)
+    return -(wanted * found).sum(-1).mean()
+
+
+class ListwiseLoss(torch.nn.Module):
+    """`listwise_loss` with its temperatures, as a module: forward(z [B, D], distance [B, B]) -> scalar.
+
+    >>> import torch
+    >>> z = torch.rand(8, 16)
+    >>> ListwiseLoss()(z, torch.cdist(z, z)).shape
+    torch.Size([])
+    """
+
+    def __init__(self, *, temperature_y: float = 0.2, temperature_z: float = 0.1) -> None:
+        super().__init__()
+        self.temperature_y, self.temperature_z = temperature_y, temperature_z
+
+    def forward(self, z: Tensor, distance: Tensor) -> Tensor:
+        return listwise_loss(z, distance, temperature_y=self.temperature_y, temperature_z=self.temperature_z)
+
+    def extra_repr(self) -> str:
+        return f"temperature_y={self.temperature_y}, temperature_z={self.temperature_z}"

@@ -1,0 +1,39 @@
+"""What tests share: the data beside the project, instruction sets, devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fasthash import _ops
+
+SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data beside the project; tests that need it skip where it is not."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the data folder ../shared/data is not beside the project")
+    return SHARED_DATA
+
+
+@pytest.fixture(params=_ops.isa_names())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once for each instruction set of this machine."""
+    _ops.set_isa(request.param)
+    yield request.param
+    _ops.set_isa("")
+
+
+def _devices() -> list[str]:
+    return ["cpu", "cuda"] if torch.cuda.is_available() and _ops.cuda_architectures() else ["cpu"]
+
+
+@pytest.fixture(params=_devices())
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Runs the test once for each device that this build and machine have."""
+    return torch.device(request.param)
