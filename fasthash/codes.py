@@ -36,6 +36,7 @@ def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
     torch for torch, on z's device, in the bit order of `numpy.packbits`. Raises ValueError for NaN (it is neither bit)
     and TypeError for what is not numeric.
 
+    >>> import numpy as np
     >>> pack_bits(np.array([[0.9, 0.1, 0.8, 0.2]]))
     array([[160]], dtype=uint8)
     """
@@ -67,6 +68,7 @@ def unpack_bits(codes: Any, bits: int) -> Any:
     codes: uint8 [..., W] with W = ceil(bits / 8), numpy or torch. Gives uint8 [..., bits] of 0 and 1, of the kind and
     on the device of `codes`. Raises TypeError for another type and ValueError for another width.
 
+    >>> import numpy as np
     >>> unpack_bits(np.array([[160]], dtype=np.uint8), 4)
     array([[1, 0, 1, 0]], dtype=uint8)
     """

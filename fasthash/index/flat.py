@@ -36,6 +36,7 @@ class HammingIndex:
     tensors; results come back as the kind that was given, on the device of the queries. Searches may run in any number
     of threads while one changes the index: each sees the state that was complete when it began.
 
+    >>> import numpy as np
     >>> index = HammingIndex(bits=8)
     >>> index.add(np.array([[0b11110000], [0b00001111]], dtype=np.uint8), ids=[7, 3])
     array([7, 3])

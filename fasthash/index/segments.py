@@ -51,7 +51,7 @@ class Segment:
             rows = ids - self.first_id
             found = (rows >= 0) & (rows < self.rows)
         else:
-            rows = torch.searchsorted(self.ids, ids).clamp_(max=self.rows - 1)
+            rows = torch.searchsorted(self.ids, ids.contiguous()).clamp_(max=self.rows - 1)
             found = self.ids[rows] == ids
         if self.live is not None:
             found &= self.live[torch.where(found, rows, 0)]

@@ -1,0 +1,384 @@
+"""HammingIndex against an oracle: a dictionary of codes, searched by brute force."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from fasthash.codes import code_bytes, pack_bits, unpack_bits
+from fasthash.index import HammingIndex
+from fasthash.index import segments as segments_module
+
+
+def random_codes(rng, rows, bits):
+    """Codes near a few centres, so that distances tie and codes repeat."""
+    centres = rng.random((3, bits)) < 0.5
+    flips = rng.random((rows, bits)) < 2 / bits
+    return np.packbits(centres[rng.integers(3, size=rows)] ^ flips, axis=1)
+
+
+class Oracle:
+    """What an index must do, in the plainest way."""
+
+    def __init__(self, bits):
+        self.bits, self.codes, self.next_id = bits, {}, 0
+
+    def add(self, codes, ids):
+        if ids is None:
+            ids = range(self.next_id, self.next_id + len(codes))
+        for code, id in zip(codes, ids, strict=True):
+            assert id not in self.codes
+            self.codes[int(id)] = code.copy()
+            self.next_id = max(self.next_id, int(id) + 1)
+
+    def remove(self, ids):
+        return sum(self.codes.pop(int(id), None) is not None for id in set(ids))
+
+    def ids(self):
+        return np.array(sorted(self.codes), np.int64)
+
+    def ranking(self, query, allowed=None):
+        """[(distance, id)] of every eligible code, in order; query: [bits] of 0 and 1, or real-valued."""
+        ids = [id for id in self.codes if allowed is None or id in allowed]
+        if not ids:
+            return []
+        bits = np.unpackbits(np.array([self.codes[id] for id in ids]), axis=1, count=self.bits)
+        distances = np.abs(query.astype(np.float64) - bits).sum(1).astype(np.float32)
+        return sorted(zip(distances.tolist(), ids, strict=True))
+
+    def search(self, queries, k, allowed=None, rescore=0):
+        distances = np.full((len(queries), k), self.bits + 1, np.float32)
+        ids = np.full((len(queries), k), -1, np.int64)
+        for row, query in enumerate(queries):
+            ranking = self.ranking((query > 0.5).astype(float), allowed)
+            if rescore:
+                candidates = {id for _, id in ranking[: k * rescore]}
+                ranking = self.ranking(query, candidates)
+            for place, (distance, id) in enumerate(ranking[:k]):
+                distances[row, place], ids[row, place] = distance, id
+        return distances, ids
+
+
+def check_same(index, oracle, rng):
+    """Everything that can be asked of the index, once, with random questions."""
+    ids = oracle.ids()
+    np.testing.assert_array_equal(index.ids, ids)
+    assert index.ids.dtype == np.int64
+    assert len(index) == len(ids)
+    for id in [0, 1, 10**6, -1, *ids[:3].tolist()]:
+        assert (id in index) == (id in oracle.codes)
+    if len(ids):
+        some = rng.choice(ids, 5)
+        np.testing.assert_array_equal(index.get(some), [oracle.codes[id] for id in some])
+
+    z = np.round(rng.random((3, oracle.bits)), 1).astype(np.float32)
+    k = int(rng.choice([1, 2, 5, len(ids) + 3]))
+    allowed, filter = None, None
+    kind = rng.integers(4)
+    if kind == 1:
+        filter = rng.random(len(ids)) < rng.choice([0.02, 0.5])
+        allowed = set(ids[filter].tolist())
+    elif kind == 2:
+        filter = rng.integers(0, 1000, size=rng.choice([2, 400]))
+        allowed = set(filter.tolist())
+    elif kind == 3:
+        filter, allowed = torch.tensor(ids[:5]), set(ids[:5].tolist())
+
+    expected_distances, expected_ids = oracle.search(z, k, allowed)
+    for queries in (pack_bits(z), z):
+        found = index.search(queries, k, filter=filter)
+        np.testing.assert_array_equal(found.ids, expected_ids)
+        np.testing.assert_array_equal(found.distances, expected_distances)
+        assert (found.distances.dtype, found.ids.dtype) == (np.int32, np.int64)
+    factor = int(rng.integers(1, 4))
+    expected_distances, expected_ids = oracle.search(z, k, allowed, rescore=factor)
+    found = index.search(z, k, filter=filter, rescore=factor)
+    np.testing.assert_array_equal(found.ids, expected_ids)
+    np.testing.assert_array_equal(found.distances, expected_distances)
+    assert found.distances.dtype == np.float32
+
+    radius = int(rng.integers(0, oracle.bits + 2))
+    found = index.range_search(z, radius, filter=filter)
+    rankings = [[(d, id) for d, id in oracle.ranking((q > 0.5).astype(float), allowed) if d <= radius] for q in z]
+    np.testing.assert_array_equal(found.offsets, np.cumsum([0, *map(len, rankings)]))
+    flat = [pair for ranking in rankings for pair in ranking]
+    np.testing.assert_array_equal(found.distances, [d for d, _ in flat])
+    np.testing.assert_array_equal(found.ids, [id for _, id in flat])
+    assert [field.dtype for field in found] == [np.int64, np.int32, np.int64]
+
+
+@pytest.fixture
+def small_segments(monkeypatch):
+    """Merging at sizes that a test reaches."""
+    monkeypatch.setattr(segments_module, "MERGE_FAN", 3)
+    monkeypatch.setattr(segments_module, "MERGE_ROWS", 200)
+    monkeypatch.setattr(segments_module, "_SMALLEST_CLASS", 4)
+
+
+@pytest.mark.parametrize("place", ["memory", "disk", "disk, loaded"])
+@pytest.mark.parametrize(("bits", "seed"), [(4, 0), (8, 1), (21, 2), (64, 3), (130, 4)])
+@pytest.mark.usefixtures("small_segments")
+def test_any_sequence_of_changes(place, bits, seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    oracle, index = Oracle(bits), HammingIndex(bits)
+    if place != "memory":
+        index.save(tmp_path / "index")
+        index = HammingIndex.open(tmp_path / "index", mmap=place == "disk", writable=True)
+    for _ in range(40):
+        action = rng.integers(5)
+        if action <= 1:
+            rows = int(rng.choice([0, 1, 2, 30]))
+            codes, ids = random_codes(rng, rows, bits), None
+            if action == 1:
+                free = np.setdiff1d(np.arange(1000), oracle.ids())
+                ids = rng.permutation(free)[:rows]
+            given = index.add(codes, ids)
+            assert given.dtype == np.int64
+            np.testing.assert_array_equal(given, np.arange(rows) + oracle.next_id if ids is None else ids)
+            oracle.add(codes, ids)
+        elif action == 2:
+            ids = rng.choice(1000, size=rng.choice([1, 300]))
+            assert index.remove(ids) == oracle.remove(ids.tolist())
+        elif action == 3 and len(oracle.codes):
+            ids = rng.choice(oracle.ids(), size=rng.choice([1, 20]))
+            assert index.remove(torch.tensor(ids)) == oracle.remove(ids.tolist())
+        elif place != "memory":
+            index.verify()
+            index.close()
+            index = HammingIndex.open(tmp_path / "index", mmap=place == "disk", writable=True)
+        else:
+            index = index.to("cpu")
+        check_same(index, oracle, rng)
+    index.save(tmp_path / "copy")
+    check_same(HammingIndex.open(tmp_path / "copy"), oracle, rng)
+    assert HammingIndex.open(tmp_path / "copy").to("cpu").add(codes[:0]).shape == (0,)
+
+
+def test_devices_agree_and_results_come_back_to_the_queries(device):
+    rng = np.random.default_rng(0)
+    codes, z = random_codes(rng, 500, 64), rng.random((9, 64))
+    index = HammingIndex(64)
+    index.add(codes, rng.permutation(2000)[:500])
+    index.remove(index.ids[::7])
+    there = index.to(device)
+    assert there.device.type == device.type
+    mask = rng.random(len(index)) < 0.5
+    for filter in (None, mask, index.ids[:4]):
+        expected = index.search(z, 12, filter=filter, rescore=3)
+        found = there.search(z, 12, filter=filter, rescore=3)
+        tensors = there.search(torch.tensor(z, device=device), 12, filter=filter, rescore=3)
+        for a, b, c in zip(expected, found, tensors, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert c.device.type == device.type
+            np.testing.assert_array_equal(a, c.cpu())
+        expected, found = index.range_search(z, 25, filter=filter), there.range_search(z, 25, filter=filter)
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert torch.equal(there.get(torch.tensor(index.ids)), torch.tensor(index.get(index.ids)))
+
+
+def test_ties_go_to_the_lowest_id_whatever_the_insertion_order():
+    index = HammingIndex(16)
+    same = np.zeros((4, 2), np.uint8)
+    index.add(same, [30, 7, 90, 2])
+    index.add(same[:2], [5, 60])
+    assert index.search(same[:1], 6).ids.tolist() == [[2, 5, 7, 30, 60, 90]]
+    assert index.range_search(same[:1], 0).ids.tolist() == [2, 5, 7, 30, 60, 90]
+    assert index.search(np.full((1, 16), 0.25), 6, rescore=1).ids.tolist() == [[2, 5, 7, 30, 60, 90]]
+
+
+def test_rescore_orders_by_the_asymmetric_distance():
+    index = HammingIndex(4)
+    index.add(pack_bits(np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]])))
+    query = np.array([[0.4, 0.45, 0.1, 0.0]], np.float32)
+    assert index.search(query, 2).ids.tolist() == [[2, 0]]
+    found = index.search(query, 2, rescore=2)
+    assert found.ids.tolist() == [[2, 1]]
+    np.testing.assert_allclose(found.distances, [[0.95, 1.05]], rtol=1e-6)
+
+
+def test_missing_places():
+    index = HammingIndex(12)
+    queries = np.zeros((2, 2), np.uint8)
+    found = index.search(queries, 3)
+    assert found.ids.tolist() == [[-1] * 3] * 2
+    assert found.distances.tolist() == [[13] * 3] * 2
+    assert index.range_search(queries, 12).offsets.tolist() == [0, 0, 0]
+    index.add(queries[:1], [4])
+    assert index.search(queries, 2).ids.tolist() == [[4, -1]] * 2
+    assert index.search(queries, 2, filter=[99]).ids.tolist() == [[-1, -1]] * 2
+    assert index.search(queries, 2, filter=[]).ids.tolist() == [[-1, -1]] * 2
+    assert index.search(queries, 2, filter=np.array([False])).distances.tolist() == [[13, 13]] * 2
+    assert index.range_search(queries, 12, filter=[]).ids.shape == (0,)
+    real = index.search(np.zeros((1, 12), np.float32), 2, rescore=5)
+    assert real.ids.tolist() == [[4, -1]]
+    assert real.distances.tolist() == [[0.0, 13.0]]
+    assert index.search(queries[:0], 2).ids.shape == (0, 2)
+    assert index.search(np.zeros((0, 12)), 2, rescore=1).ids.shape == (0, 2)
+    assert index.range_search(queries[:0], 2).offsets.tolist() == [0]
+
+
+def test_ids_continue_after_the_highest_ever_used():
+    index, code = HammingIndex(8), np.zeros((1, 1), np.uint8)
+    assert index.add(code).tolist() == [0]
+    index.add(code, [41])
+    assert index.remove([41, 41, 5]) == 1
+    assert index.add(code).tolist() == [42]
+    index.add(code, [41])
+    assert index.ids.tolist() == [0, 41, 42]
+    assert index.to("cpu").add(code).tolist() == [43]
+    index.add(code, [2**63 - 1])
+    assert 2**63 - 1 in index
+    with pytest.raises(ValueError, match=r"1 ids from 9223372036854775808 on pass 2\*\*63 - 1"):
+        index.add(code)
+    assert index.search(code, 9).ids[0, :4].tolist() == [0, 41, 42, 2**63 - 1]
+
+
+def test_kinds_of_results():
+    index, codes = HammingIndex(8), torch.tensor([[1], [2]], dtype=torch.uint8)
+    assert index.add(codes).tolist() == [0, 1]
+    assert isinstance(index.add(codes), torch.Tensor)
+    assert isinstance(index.add(codes.numpy()), np.ndarray)
+    assert isinstance(index.get([0]), np.ndarray)
+    assert isinstance(index.get(torch.tensor([0])), torch.Tensor)
+    assert all(isinstance(field, torch.Tensor) for field in index.search(codes, 1))
+    assert all(isinstance(field, torch.Tensor) for field in index.range_search(codes, 1))
+    assert "a" not in index
+    assert np.int64(0) in index
+    assert 2**70 not in index
+    assert repr(index) == "HammingIndex(bits=8, codes=6, device='cpu')"
+
+
+def test_what_was_added_is_a_copy():
+    codes, ids = np.array([[1], [2]], np.uint8), np.array([5, 9])
+    index = HammingIndex(8)
+    index.add(codes, ids)
+    codes[:], ids[:] = 0, 0
+    copy = index.to("cpu")
+    index.remove([5])
+    assert copy.ids.tolist() == [5, 9]
+    assert copy.get([5, 9]).tolist() == [[1], [2]]
+
+
+def test_small_adds_do_not_make_many_segments():
+    rng = np.random.default_rng(0)
+    index, codes = HammingIndex(16), random_codes(rng, 2000, 16)
+    for row in range(2000):
+        index.add(codes[row : row + 1], [int(1e6) - row])
+        assert len(index._contents.segments) < segments_module.MERGE_FAN
+    np.testing.assert_array_equal(index.get(int(1e6) - np.arange(2000)), codes)
+    while len(index):
+        index.remove(index.ids[: max(1, len(index) // 3)])
+        assert sum(segment.rows for segment in index._contents.segments) <= 2 * len(index)
+    assert index._contents.segments == ()
+
+
+def test_searches_see_a_whole_state_while_another_thread_changes_it():
+    index, code = HammingIndex(8), np.zeros((5, 1), np.uint8)
+    stop = threading.Event()
+    sizes = []
+
+    def search():
+        while not stop.is_set():
+            sizes.append(int((index.search(code[:1], 100).ids >= 0).sum()))
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    for _ in range(100):
+        index.remove(index.ids[:5])
+        index.add(code)
+        index.add(code)
+        index.remove(index.ids[:5])
+    stop.set()
+    thread.join()
+    assert set(sizes) <= {0, 5, 10}
+
+
+def packed(rows=1, width=8):
+    return np.zeros((rows, width), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("codes", "ids", "error", "message"),
+    [
+        (np.zeros((1, 8)), None, TypeError, "HammingIndex.add: codes must be packed uint8 codes"),
+        (packed(1, 7), None, ValueError, r"codes of 60 bits must be \[N, 8\], got shape \(1, 7\)"),
+        (packed(1)[0], None, ValueError, r"got shape \(8,\)"),
+        (packed(2) + 1, None, ValueError, "zeros in the 4 padding bits after bit 60, got others in 2 of 2 rows"),
+        (packed(2), [1], ValueError, "2 codes need as many ids, got 1"),
+        (packed(2), [[1, 2]], ValueError, r"ids must be one-dimensional, got shape \(1, 2\)"),
+        (packed(2), [1.0, 2.0], TypeError, "ids must be integers, got torch.float64"),
+        (packed(2), [True, False], TypeError, "ids must be integers, got torch.bool"),
+        (packed(2), ["a", "b"], TypeError, "ids must be"),
+        (packed(2), [1, -4], ValueError, r"ids must be between 0 and 2\*\*63 - 1, got -4"),
+        (packed(3), [3, 1, 3], ValueError, "ids must be distinct, got 3 more than once"),
+        (packed(2), [5, 100], ValueError, "id 100 is in the index already"),
+    ],
+)
+def test_refused_adds_change_nothing(codes, ids, error, message):
+    index = HammingIndex(60)
+    index.add(packed(2), [100, 101])
+    with pytest.raises(error, match=message):
+        index.add(codes, ids)
+    assert index.ids.tolist() == [100, 101]
+    assert index.add(packed(1)).tolist() == [102]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"queries": packed(1, 7)}, ValueError, r"HammingIndex.search: queries of 60 bits must be \[N, 8\]"),
+        ({"queries": packed(1) + 1}, ValueError, "queries must have zeros in the 4 padding bits"),
+        ({"queries": np.zeros((1, 60), int)}, TypeError, "queries must be packed uint8"),
+        ({"queries": np.zeros((1, 64))}, ValueError, r"real-valued queries must be \[Q, 60\], got shape \(1, 64\)"),
+        ({"queries": np.zeros(60)}, ValueError, r"got shape \(60,\)"),
+        ({"queries": np.full((1, 60), 1.5)}, ValueError, r"real-valued queries must be in \[0, 1\], got 1.5"),
+        ({"queries": np.full((1, 60), np.nan)}, ValueError, r"in \[0, 1\], got nan"),
+        ({"k": 0}, ValueError, "k must be at least 1, got 0"),
+        ({"k": 1.5}, TypeError, "float"),
+        ({"rescore": -1}, ValueError, "rescore must be at least 0, got -1"),
+        ({"rescore": 2}, ValueError, r"rescore needs real-valued queries \[Q, 60\], got packed codes"),
+        ({"filter": np.ones(3, bool)}, ValueError, r"one value for each of the 2 ids, got shape \(3,\)"),
+        ({"filter": np.ones((1, 2), bool)}, ValueError, r"got shape \(1, 2\)"),
+        ({"filter": [0.5, 1.0]}, TypeError, "filter must be integers, got torch.float64"),
+        ({"filter": [[1, 2]]}, ValueError, "filter must be one-dimensional"),
+    ],
+)
+def test_search_errors(arguments, error, message):
+    index = HammingIndex(60)
+    index.add(packed(2))
+    with pytest.raises(error, match=message):
+        index.search(**{"queries": packed(1), "k": 1, **arguments})
+
+
+def test_other_errors():
+    for bits in (0, -1, 65_537):
+        with pytest.raises(ValueError, match=f"HammingIndex: bits must be between 1 and 65536, got {bits}"):
+            HammingIndex(bits)
+    with pytest.raises(TypeError):
+        HammingIndex(64.0)
+    with pytest.raises(RuntimeError):
+        HammingIndex(64, device="no-such-device")
+    index = HammingIndex(64)
+    index.add(packed(3))
+    with pytest.raises(KeyError, match=r"no code has id 7 \(2 of 3 ids are unknown\)"):
+        index.get([1, 7, 9])
+    with pytest.raises(ValueError, match=r"HammingIndex.range_search: radius must be at least 0, got -1"):
+        index.range_search(packed(1), -1)
+    with pytest.raises(ValueError, match=r"HammingIndex.verify: the index is in memory"):
+        index.verify()
+    with pytest.raises(TypeError, match=r"HammingIndex.remove: ids must be integers"):
+        index.remove([0.5])
+
+
+def test_wide_codes_and_single_bits():
+    rng = np.random.default_rng(0)
+    for bits in (1, 2, 1000):
+        oracle, index = Oracle(bits), HammingIndex(bits)
+        codes = random_codes(rng, 50, bits)
+        assert codes.shape == (50, code_bytes(bits))
+        index.add(codes)
+        oracle.add(codes, None)
+        check_same(index, oracle, rng)
+        np.testing.assert_array_equal(unpack_bits(index.get(index.ids), bits), unpack_bits(codes, bits))
