@@ -21,7 +21,7 @@ int64_t TwoPass::queries_at_once(const HammingPlan& plan, int32_t limit) {
 }
 
 TwoPass::TwoPass(const HammingPlan& plan, int64_t first_query, int64_t Q, int32_t limit, int32_t threads)
-    : plan_(plan), grid_(make_grid(plan, first_query, Q, threads)), limit_(limit) {
+    : plan_(plan), grid_(make_grid(plan, first_query, Q, threads)), limit_(limit), limits_(plan.problem->Q, limit) {
     // Fewer, longer chunks where the counts would pass their bound.
     const int64_t most = std::max<int64_t>(1, kCountBytes / (8 * Q * limit));
     if (grid_.chunks > most) {
@@ -33,7 +33,12 @@ TwoPass::TwoPass(const HammingPlan& plan, int64_t first_query, int64_t Q, int32_
 }
 
 fh_status TwoPass::count(fh_cancel* cancel) {
-    return scan([&](int64_t chunk, int64_t q, int32_t distance, int64_t) { ++counts(chunk, q)[distance]; }, cancel);
+    return scan(
+        [&](int64_t chunk, int64_t q, const HammingTile&, const uint64_t* hits, int64_t count) {
+            int64_t* mine = counts(chunk, q);
+            for (int64_t i = 0; i < count; ++i) ++mine[hits[i] >> 32];
+        },
+        cancel);
 }
 
 int64_t TwoPass::found(int64_t q) const {
@@ -68,16 +73,16 @@ extern "C" fh_status fh_hamming_range_count_cpu(const fh_hamming_problem* proble
         const HammingGrid grid = make_grid(plan, 0, problem->Q, threads);
         std::vector<HammingScratch> scratch;
         for (int32_t worker = 0; worker < grid.threads; ++worker) scratch.emplace_back(plan, kHits);
+        const std::vector<int32_t> limits(problem->Q, limit);
         std::fill(counts, counts + problem->Q, 0);
         return parallel_for(grid.tasks(), grid.threads, cancel, [&](int64_t task_number, int worker) {
             const HammingTask task = task_of(plan, grid, task_number);
             HammingTiles tiles(plan, scratch[worker], task.begin, task.end, task.query_end - task.query_begin);
             for (HammingTile tile; tiles.next(tile);)
-                for (int64_t q = task.query_begin; q < task.query_end; ++q) {
-                    int64_t found = 0;
-                    visit_hits(plan, scratch[worker], tile, q, [&] { return limit; }, [&](int32_t, int64_t) { ++found; });
-                    if (found != 0) __atomic_fetch_add(&counts[q], found, __ATOMIC_RELAXED);
-                }
+                take_hits(plan, scratch[worker], tile, task.query_begin, task.query_end, limits.data(),
+                          [&](int64_t q, const uint64_t*, int64_t count) {
+                              __atomic_fetch_add(&counts[q], count, __ATOMIC_RELAXED);
+                          });
         });
     });
 }

@@ -139,7 +139,8 @@ bool HammingTiles::next_unmasked(HammingTile& tile, int64_t n) {
     const fh_hamming_problem& p = *plan_.problem;
     if (plan_.is_panel && n >= 64) n = n / 64 * 64;
     const uint8_t* codes = p.database + cursor_ * p.stride;
-    tile = {codes, nullptr, nullptr, cursor_, n};
+    const int64_t following = std::min(scratch_.panel_codes, p.N - cursor_ - n);
+    tile = {codes, nullptr, nullptr, cursor_, n, codes + n * p.stride, following * p.stride};
     if (!plan_.is_panel || n < 64) {
         plan_.table->pack(codes, p.stride, nullptr, n, p.W, scratch_.panel);
         tile.panel = scratch_.panel;
@@ -166,7 +167,7 @@ bool HammingTiles::next_picked(HammingTile& tile) {
             scratch_.positions[n++] = static_cast<uint32_t>(base + __builtin_ctzll(bits) - chunk_);
         }
     }
-    tile = {scratch_.panel, nullptr, scratch_.positions.get(), chunk_, n};
+    tile = {scratch_.panel, nullptr, scratch_.positions.get(), chunk_, n, nullptr, 0};
     plan_.table->pack(p.database + chunk_ * p.stride, p.stride, scratch_.positions.get(), n, p.W, scratch_.panel);
     return n > 0;
 }

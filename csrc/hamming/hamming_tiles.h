@@ -58,8 +58,11 @@ struct HammingTile {
     const uint64_t* mask;       // null: all codes of the panel are eligible
     const uint32_t* positions;  // [n] or null
     int64_t first, n;
+    const uint8_t* next;        // where the next tile will be read, next_bytes long; 0 where that is not known
+    int64_t next_bytes;
 
     int64_t position(int64_t c) const { return first + (positions != nullptr ? int64_t{positions[c]} : c); }
+    int64_t position_of_hit(uint64_t hit) const { return position(static_cast<uint32_t>(hit)); }
 };
 
 // One worker's buffers.
@@ -91,20 +94,16 @@ class HammingTiles {
     int64_t chunk_, cursor_, end_, queries_;
 };
 
-// Calls visit(distance, position) for each code of the tile nearer than limit(), in ascending order; limit() is read
-// again whenever `scratch.hits` has been emptied.
-template <class Limit, class Visit>
-void visit_hits(const HammingPlan& plan, const HammingScratch& scratch, const HammingTile& tile, int64_t query,
-                const Limit& limit, const Visit& visit) {
-    ScanRequest request{plan.query(query), tile.panel, tile.mask, plan.words, tile.n, 0, scratch.hits.get(),
-                        scratch.hit_capacity, 0};
+// Calls take(query, hits, count) with the codes of the tile that are nearer than limits[query], in batches: hits as in
+// ScanRequest, ascending by code for each query. take() may lower the limit of its query.
+template <class Take>
+void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const HammingTile& tile, int64_t query_begin,
+               int64_t query_end, const int32_t* limits, const Take& take) {
+    ScanRequest request{plan.queries, limits, tile.panel, tile.mask, plan.words, tile.n, scratch.hits.get(),
+                        scratch.hit_capacity, tile.next, tile.next_bytes / (query_end - query_begin) / 64 * 64, query_begin,
+                        query_end, 0, 0};
     const auto scan = plan.table->scan[plan.width];
-    for (int64_t code = 0; code < tile.n;) {
-        request.limit = static_cast<uint32_t>(limit());
-        code = scan(&request, code);
-        for (int64_t i = 0; i < request.hit_count; ++i)
-            visit(static_cast<int32_t>(request.hits[i] >> 32), tile.position(static_cast<uint32_t>(request.hits[i])));
-    }
+    while (scan(&request)) take(request.query, request.hits, request.hit_count);
 }
 
 // Runs body(), which may throw for want of memory, and turns that into a status.

@@ -28,28 +28,27 @@ struct Keys {
     int64_t position(uint64_t key) const { return static_cast<int64_t>(key & ((uint64_t{1} << position_bits) - 1)); }
 };
 
-// The candidates of one query that one worker has met. Invariant: fewer than K of them lie below the limit, and, once
-// the limit has moved, at least K codes of the database are known to lie at it or below.
+// The candidates of one query that one worker has met, and beside them the limit. Invariant: fewer than K of them lie
+// below the limit, and, once the limit has moved, at least K codes of the database are known to lie at it or below.
 struct Candidates {
-    int32_t limit;
-    int64_t below;      // candidates nearer than the limit
+    int64_t below;     // candidates nearer than the limit
     int64_t size;
-    uint64_t* keys;     // [capacity], ascending by position
-    uint32_t* counts;   // [bits + 1]
+    uint64_t* keys;    // [capacity], ascending by position
+    uint32_t* counts;  // [bits + 1]
 
-    void lower_limit(int32_t to) {
+    void lower_limit(int32_t& limit, int32_t to) {
         while (limit > to) below -= counts[--limit];
     }
-    void add(int32_t distance, uint64_t key, int64_t K) {
+    void add(int32_t& limit, int32_t distance, uint64_t key, int64_t K) {
         if (distance >= limit) return;
         keys[size++] = key;
         ++counts[distance];
-        if (++below >= K)
-            do below -= counts[--limit];
-            while (below >= K);
+        if (++below < K) return;
+        do below -= counts[--limit];
+        while (below >= K);
     }
     // Drops what the limit rules out: at the limit the first K - below stay.
-    void compact(const Keys& format, int64_t K) {
+    void compact(const Keys& format, int32_t limit, int64_t K) {
         int64_t kept = 0, room = K - below;
         for (int64_t i = 0; i < size; ++i) {
             const int32_t distance = format.distance(keys[i]);
@@ -71,9 +70,10 @@ class TopK {
           keys_(new uint64_t[grid_.threads * Q * capacity_]),
           counts_(static_cast<size_t>(grid_.threads * Q * (plan.bits + 1))),
           candidates_(static_cast<size_t>(grid_.threads * Q)),
+          limits_(static_cast<size_t>(grid_.threads * Q), plan.bits + 1),
           shared_limits_(new std::atomic<int32_t>[Q]) {
         for (int64_t i = 0; i < grid_.threads * Q; ++i)
-            candidates_[i] = {plan.bits + 1, 0, 0, &keys_[i * capacity_], &counts_[i * (plan.bits + 1)]};
+            candidates_[i] = {0, 0, &keys_[i * capacity_], &counts_[i * (plan.bits + 1)]};
         for (int64_t q = 0; q < Q; ++q) shared_limits_[q].store(plan.bits + 1, std::memory_order_relaxed);
         for (int32_t worker = 0; worker < grid_.threads; ++worker) scratch_.emplace_back(plan, kHits);
         merged_.resize(static_cast<size_t>(grid_.threads), std::vector<uint64_t>(grid_.threads * capacity_));
@@ -82,7 +82,7 @@ class TopK {
     // Candidates kept before those out of reach are dropped; beyond K, so that this is rare.
     static int64_t capacity(const HammingPlan& plan, int64_t K) {
         const int64_t most = std::min(K, plan.problem->N);
-        return most + std::max<int64_t>(most / 2, 64);
+        return most + std::max<int64_t>(most / 2, kHits);
     }
     static int64_t query_bytes(const HammingPlan& plan, int64_t K) {
         return capacity(plan, K) * 8 + int64_t{plan.bits + 1} * 4 + static_cast<int64_t>(sizeof(Candidates));
@@ -91,9 +91,14 @@ class TopK {
     fh_status scan(fh_cancel* cancel) {
         return parallel_for(grid_.tasks(), grid_.threads, cancel, [&](int64_t task_number, int worker) {
             const HammingTask task = task_of(plan_, grid_, task_number);
+            const int64_t first = grid_.first_query;
+            for (int64_t q = task.query_begin - first; q < task.query_end - first; ++q) follow_shared_limit(worker, q);
             HammingTiles tiles(plan_, scratch_[worker], task.begin, task.end, task.query_end - task.query_begin);
             for (HammingTile tile; tiles.next(tile);)
-                for (int64_t query = task.query_begin; query < task.query_end; ++query) scan_tile(tile, query, worker);
+                take_hits(plan_, scratch_[worker], tile, task.query_begin, task.query_end, &limit(worker, -first),
+                          [&](int64_t query, const uint64_t* hits, int64_t count) {
+                              take(worker, query - first, tile, hits, count);
+                          });
         });
     }
 
@@ -108,34 +113,39 @@ class TopK {
 
   private:
     Candidates& candidates(int64_t worker, int64_t q) { return candidates_[worker * grid_.Q + q]; }
+    int32_t& limit(int64_t worker, int64_t q) { return limits_.data()[worker * grid_.Q + q]; }
 
-    void scan_tile(const HammingTile& tile, int64_t query, int worker) {
-        const int64_t q = query - grid_.first_query;
+    // What lies further than the nearest limit of all workers is out; what lies at it may still come first by position.
+    void follow_shared_limit(int worker, int64_t q) {
+        candidates(worker, q).lower_limit(limit(worker, q), shared_limits_[q].load(std::memory_order_relaxed) + 1);
+    }
+
+    void take(int worker, int64_t q, const HammingTile& tile, const uint64_t* hits, int64_t count) {
         Candidates& mine = candidates(worker, q);
-        std::atomic<int32_t>& shared = shared_limits_[q];
-        mine.lower_limit(shared.load(std::memory_order_relaxed) + 1);
-        const int32_t before = mine.limit;
-        visit_hits(plan_, scratch_[worker], tile, query, [&] { return mine.limit; },
-                   [&](int32_t distance, int64_t position) {
-                       if (mine.size == capacity_) mine.compact(format_, K_);
-                       mine.add(distance, format_.make(distance, position), K_);
-                   });
-        if (mine.limit == before) return;
-        int32_t seen = shared.load(std::memory_order_relaxed);
-        while (mine.limit < seen && !shared.compare_exchange_weak(seen, mine.limit, std::memory_order_relaxed)) {
+        int32_t& my_limit = limit(worker, q);
+        const int32_t before = my_limit;
+        if (mine.size + count > capacity_) mine.compact(format_, my_limit, K_);
+        for (int64_t i = 0; i < count; ++i) {
+            const int32_t distance = static_cast<int32_t>(hits[i] >> 32);
+            mine.add(my_limit, distance, format_.make(distance, tile.position_of_hit(hits[i])), K_);
         }
+        if (my_limit == before) return;
+        int32_t seen = shared_limits_[q].load(std::memory_order_relaxed);
+        while (my_limit < seen && !shared_limits_[q].compare_exchange_weak(seen, my_limit, std::memory_order_relaxed)) {
+        }
+        follow_shared_limit(worker, q);
     }
 
     // The first K of all workers' candidates.
     void write_query(int64_t q, std::vector<uint64_t>& merged, int32_t* distances, int64_t* ids) {
-        int32_t limit = plan_.bits + 1;
-        for (int32_t worker = 0; worker < grid_.threads; ++worker) limit = std::min(limit, candidates(worker, q).limit);
+        int32_t nearest_limit = plan_.bits + 1;
+        for (int32_t worker = 0; worker < grid_.threads; ++worker) nearest_limit = std::min(nearest_limit, limit(worker, q));
         int64_t size = 0;
         for (int32_t worker = 0; worker < grid_.threads; ++worker) {
             const Candidates& theirs = candidates(worker, q);
             for (int64_t i = 0; i < theirs.size; ++i) {
                 merged[size] = theirs.keys[i];
-                size += format_.distance(theirs.keys[i]) <= limit;
+                size += format_.distance(theirs.keys[i]) <= nearest_limit;
             }
         }
         const int64_t found = std::min(size, K_);
@@ -156,6 +166,7 @@ class TopK {
     std::unique_ptr<uint64_t[]> keys_;                       // [threads, Q, capacity]
     std::vector<uint32_t> counts_;                           // [threads, Q, bits + 1]
     std::vector<Candidates> candidates_;                     // [threads, Q]
+    std::vector<int32_t> limits_;                            // [threads, Q]: see Candidates
     std::unique_ptr<std::atomic<int32_t>[]> shared_limits_;  // [Q]: no code further than this is wanted
     std::vector<HammingScratch> scratch_;                    // [threads]
     std::vector<std::vector<uint64_t>> merged_;              // [threads]

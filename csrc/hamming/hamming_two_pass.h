@@ -29,12 +29,13 @@ class TwoPass {
     int64_t* counts(int64_t chunk, int64_t q) { return &counts_[(chunk * grid_.Q + q) * limit_]; }
     const int64_t* counts(int64_t chunk, int64_t q) const { return &counts_[(chunk * grid_.Q + q) * limit_]; }
     void counts_to_places();
-    template <class Visit>  // Visit: (chunk, q, distance, position)
+    template <class Visit>  // Visit: (chunk, q, tile, hits, count)
     fh_status scan(const Visit& visit, fh_cancel* cancel);
 
     const HammingPlan& plan_;
     HammingGrid grid_;
     int32_t limit_;
+    std::vector<int32_t> limits_;  // [all queries], each the limit
     std::vector<int64_t> counts_;  // [chunks, Q, limit]: counts, then the next free place
     std::vector<HammingScratch> scratch_;
 };
@@ -46,11 +47,10 @@ fh_status TwoPass::scan(const Visit& visit, fh_cancel* cancel) {
         HammingScratch& scratch = scratch_[worker];
         HammingTiles tiles(plan_, scratch, task.begin, task.end, task.query_end - task.query_begin);
         for (HammingTile tile; tiles.next(tile);)
-            for (int64_t query = task.query_begin; query < task.query_end; ++query) {
-                const int64_t q = query - grid_.first_query;
-                visit_hits(plan_, scratch, tile, query, [&] { return limit_; },
-                           [&](int32_t distance, int64_t position) { visit(task.chunk, q, distance, position); });
-            }
+            take_hits(plan_, scratch, tile, task.query_begin, task.query_end, limits_.data(),
+                      [&](int64_t query, const uint64_t* hits, int64_t count) {
+                          visit(task.chunk, query - grid_.first_query, tile, hits, count);
+                      });
     });
 }
 
@@ -58,11 +58,17 @@ template <class Begin, class Room>
 fh_status TwoPass::fill(const Begin& begin, const Room& room, int32_t* distances, int64_t* ids, fh_cancel* cancel) {
     counts_to_places();
     return scan(
-        [&](int64_t chunk, int64_t q, int32_t distance, int64_t position) {
-            const int64_t place = counts(chunk, q)[distance]++;
-            if (place >= room(q)) return;
-            distances[begin(q) + place] = distance;
-            ids[begin(q) + place] = position;
+        [&](int64_t chunk, int64_t q, const HammingTile& tile, const uint64_t* hits, int64_t count) {
+            int64_t* places = counts(chunk, q);
+            int32_t* to_distances = distances + begin(q);
+            int64_t* to_ids = ids + begin(q);
+            const int64_t end = room(q);
+            for (int64_t i = 0; i < count; ++i) {
+                const int64_t place = places[hits[i] >> 32]++;
+                if (place >= end) continue;
+                to_distances[place] = static_cast<int32_t>(hits[i] >> 32);
+                to_ids[place] = tile.position_of_hit(hits[i]);
+            }
         },
         cancel);
 }

@@ -8,6 +8,7 @@
 //   count(acc, x)   acc plus the bit counts of x, in a form that only finish() understands
 //   finish(acc)     the count of each lane
 //   min(a, b), limit(d), any_below(counts, limit)
+//   pin(v)          an empty instruction: GCC would reorder sums of many words into trees, for which registers run out
 //   emit(counts, limit, valid, first, hits)   stores the hits among the lanes set in `valid`, returns how many;
 //                                             may store up to kHitsSlack places
 //   store(counts, out)                        kLanes counts as int32
@@ -23,6 +24,7 @@ namespace fasthash {
 namespace {
 
 constexpr int64_t kGroup = 8;  // codes that lie side by side in a panel of uint64 words
+constexpr int64_t kCacheLine = 64;
 
 // A T from any address: queries and database rows need not be aligned.
 template <class T>
@@ -50,7 +52,10 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
 #pragma GCC unroll 16
         for (int word = 0; word < kWords; ++word) {
 #pragma GCC unroll 16
-            for (int v = 0; v < kVecs; ++v) acc[v] = L::count(acc[v], L::bit_xor(L::load(at(v, word)), queries[word]));
+            for (int v = 0; v < kVecs; ++v) {
+                acc[v] = L::count(acc[v], L::bit_xor(L::load(at(v, word)), queries[word]));
+                L::pin(acc[v]);
+            }
         }
 #pragma GCC unroll 16
         for (int v = 0; v < kVecs; ++v) distances[v] = L::finish(acc[v]);
@@ -81,54 +86,64 @@ inline __attribute__((always_inline)) void broadcast_query(const typename L::Wor
 
 // Most blocks hold no hit: the minimum over the block's vectors is tested by one branch.
 template <class L, int kWords, bool kMasked>
-int64_t scan_panel(ScanRequest* request, int64_t i) {
+bool scan_panel(ScanRequest* request) {
     using Vec = typename L::Vec;
     using Word = typename L::Word;
     constexpr int kVecs = L::kCheck / L::kLanes;
     constexpr uint64_t kBlockBits = L::kCheck == 64 ? ~uint64_t{0} : (uint64_t{1} << (L::kCheck % 64)) - 1;
     const int64_t n = request->n, words = kWords > 0 ? kWords : request->words;
-    const Word* query = static_cast<const Word*>(request->query);
     const Word* panel = static_cast<const Word*>(request->panel);
-    Vec queries[kWords > 0 ? kWords : 1];
-    broadcast_query<L, kWords>(query, queries);
-    const Vec limit = L::limit(request->limit);
     uint64_t* hits = request->hits;
     uint64_t* const full = hits + (request->capacity - kScanBlock);
+    int64_t i = request->code;
 
-    while (i < n) {
-        uint64_t valid = ~uint64_t{0};
-        if constexpr (kMasked) {
-            valid = request->mask[i / 64] >> (i % 64);
-            if ((valid & kBlockBits) == 0) {
-                i += L::kCheck;
-                continue;
+    for (int64_t q = request->query; q < request->query_end; ++q, i = 0) {
+        for (int64_t byte = 0; byte < request->next_bytes; byte += kCacheLine) __builtin_prefetch(request->next + byte, 0, 2);
+        request->next += request->next_bytes;
+        const Word* query = reinterpret_cast<const Word*>(request->queries) + q * words;
+        Vec queries[kWords > 0 ? kWords : 1];
+        broadcast_query<L, kWords>(query, queries);
+        const Vec limit = L::limit(static_cast<uint32_t>(request->limits[q]));
+        while (i < n) {
+            uint64_t valid = ~uint64_t{0};
+            if constexpr (kMasked) {
+                valid = request->mask[i / 64] >> (i % 64);
+                if ((valid & kBlockBits) == 0) {
+                    i += L::kCheck;
+                    continue;
+                }
             }
-        }
-        Vec distances[kVecs];
-        block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
-        Vec nearest = distances[0];
+            Vec distances[kVecs];
+            block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
+            Vec nearest = distances[0];
 #pragma GCC unroll 16
-        for (int v = 1; v < kVecs; ++v) nearest = L::min(nearest, distances[v]);
-        if (__builtin_expect(L::any_below(nearest, limit), 0)) {
-            if (n - i < L::kCheck) valid &= (uint64_t{1} << (n - i)) - 1;
+            for (int v = 1; v < kVecs; ++v) nearest = L::min(nearest, distances[v]);
+            if (__builtin_expect(L::any_below(nearest, limit), 0)) {
+                if (n - i < L::kCheck) valid &= (uint64_t{1} << (n - i)) - 1;
 #pragma GCC unroll 16
-            for (int v = 0; v < kVecs; ++v)
-                hits += L::emit(distances[v], limit, valid >> (v * L::kLanes), static_cast<uint32_t>(i + v * L::kLanes), hits);
-            if (hits > full && (i + L::kCheck) % kScanBlock == 0) {
-                i += L::kCheck;
-                break;
+                for (int v = 0; v < kVecs; ++v)
+                    hits += L::emit(distances[v], limit, valid >> (v * L::kLanes), static_cast<uint32_t>(i + v * L::kLanes),
+                                    hits);
+                if (hits > full && (i + L::kCheck) % kScanBlock == 0) {
+                    i += L::kCheck;
+                    break;
+                }
             }
+            i += L::kCheck;
         }
-        i += L::kCheck;
+        if (hits != request->hits) {
+            request->query = q;
+            request->code = i < n ? i : n;
+            request->hit_count = hits - request->hits;
+            return true;
+        }
     }
-    request->hit_count = hits - request->hits;
-    return i < n ? i : n;
+    return false;
 }
 
 template <class L, int kWords>
-int64_t scan_any(ScanRequest* request, int64_t begin) {
-    return request->mask != nullptr ? scan_panel<L, kWords, true>(request, begin)
-                                    : scan_panel<L, kWords, false>(request, begin);
+bool scan_any(ScanRequest* request) {
+    return request->mask != nullptr ? scan_panel<L, kWords, true>(request) : scan_panel<L, kWords, false>(request);
 }
 
 template <class L, int kWords>

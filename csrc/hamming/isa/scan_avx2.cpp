@@ -15,6 +15,7 @@ struct Avx2Lanes {
 
     static Vec load_any(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
     static Vec zero() { return _mm256_setzero_si256(); }
+    static void pin(Vec& d) { __asm__("" : "+x"(d)); }
     static Vec bit_xor(Vec a, Vec b) { return _mm256_xor_si256(a, b); }
     static Vec count(Vec acc, Vec x) {
         const Vec table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2,

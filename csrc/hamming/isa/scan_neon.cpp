@@ -14,6 +14,7 @@ struct NeonLanes {
     static constexpr int64_t kFlush = 31;  // words: a byte's count grows by at most 8 for each, and holds 255
 
     static Vec zero() { return vdupq_n_u8(0); }
+    static void pin(Vec& d) { __asm__("" : "+w"(d)); }
     static Vec bit_xor(Vec a, Vec b) { return veorq_u8(a, b); }
     static Vec count(Vec acc, Vec x) { return vaddq_u8(acc, vcntq_u8(x)); }
     static uint32x4_t words(Vec a) { return vreinterpretq_u32_u8(a); }

@@ -21,6 +21,7 @@ struct ScalarLanes {
     static Vec load(const Word* p) { return load_bytes<Word>(p); }
     static Vec broadcast(Word word) { return word; }
     static Vec zero() { return 0; }
+    static void pin(Vec& d) { __asm__("" : "+r"(d)); }
     static Vec bit_xor(Vec a, Vec b) { return a ^ b; }
     static Vec add(Vec a, Vec b) { return a + b; }
     static Vec count(Vec acc, Vec x) { return acc + static_cast<Vec>(bits_set(x)); }

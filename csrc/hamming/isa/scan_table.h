@@ -14,29 +14,32 @@ namespace fasthash {
 
 enum PanelWidth : int32_t { kPanel32, kPanel64, kPanel128, kPanel256, kPanel512, kPanel1024, kPanelAny, kPanelWidths };
 
-// One query against one panel: which codes are nearer than `limit`?
+// A block of queries against one panel: which codes are nearer than each query's limit? The scan stops whenever it has
+// hits for a query and goes on where it stopped, with the limits read anew.
 struct ScanRequest {
-    const void* query;     // [W'] words as in the panel
-    const void* panel;     // see above
-    const uint64_t* mask;  // [ceil(n / 64)] or null: bit c % 64 of word c / 64 set = code c is eligible
-    int64_t words;         // W'
-    int64_t n;             // codes in the panel, < 2^32
-    uint32_t limit;        // 0..2^31 - 1
-    uint64_t* hits;        // out: distance << 32 | code, ascending by code; room for capacity + kHitsSlack
-    int64_t capacity;      // >= kScanBlock; the scan stops early when fewer than kScanBlock places are left
-    int64_t hit_count;     // out
+    const uint8_t* queries;  // query q at queries + q * (bytes of a code in the panel), any alignment
+    const int32_t* limits;   // limits[q] >= 0
+    const void* panel;       // see above
+    const uint64_t* mask;    // [ceil(n / 64)] or null: bit c % 64 of word c / 64 set = code c is eligible
+    int64_t words;           // W'
+    int64_t n;               // codes in the panel, < 2^32
+    uint64_t* hits;          // room for capacity + kHitsSlack
+    int64_t capacity;        // >= kScanBlock; the scan stops when fewer than kScanBlock places are left
+    const uint8_t* next;     // what will be read after this panel, fetched while the queries pass:
+    int64_t next_bytes;      // so many bytes for each query
+    int64_t query, query_end, code;  // where to start, then where it stopped; code is a multiple of kScanBlock or n
+    int64_t hit_count;       // of query `query`: distance << 32 | code, ascending by code
 };
 
-constexpr int64_t kScanBlock = 64;  // codes: panels are readable to a multiple of it, scans stop at multiples of it
+constexpr int64_t kScanBlock = 64;  // codes: panels are readable to a multiple of it
 constexpr int64_t kHitsSlack = 8;   // whole vectors are stored behind the last hit
 
 struct ScanTable {
     // Lays rows out as a panel: row i is database + (positions ? positions[i] : i) * stride, W bytes.
     // panel holds ceil(n / 64) * 64 codes; those from n on become 0.
     void (*pack)(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W, void* panel);
-    // Scans codes [begin, n) and returns where it stopped: n, or less when the hits filled up. begin is a multiple of
-    // kScanBlock. Indexed by PanelWidth.
-    int64_t (*scan[kPanelWidths])(ScanRequest* request, int64_t begin);
+    // True: take the hits of request->query, then call again. False: done. Indexed by PanelWidth.
+    bool (*scan[kPanelWidths])(ScanRequest* request);
     // Distances of codes [begin, end) of the panel; begin is a multiple of kScanBlock; out [end - begin].
     void (*distances[kPanelWidths])(const void* query, const void* panel, int64_t words, int64_t begin, int64_t end,
                                     int32_t* out);
