@@ -27,4 +27,11 @@ class TaskRef {
 // Tasks must not throw. Returns FH_CANCELLED, with tasks left undone, once `cancel` (may be null) asks to stop.
 fh_status parallel_for(int64_t tasks, int32_t threads, fh_cancel* cancel, TaskRef run);
 
+// How many of `threads` are worth waking for work of about `operations` vectorisable operations: one for each 2e6 (some
+// 50 microseconds), since waking a thread costs about ten.
+inline int32_t threads_worth(int64_t operations, int32_t threads) {
+    const int64_t useful = 1 + operations / 2000000;
+    return useful < threads ? static_cast<int32_t>(useful) : threads;
+}
+
 }  // namespace fasthash

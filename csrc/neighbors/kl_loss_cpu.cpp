@@ -50,7 +50,7 @@ fh_status kl_loss(const fh_nearest_problem& p, double eps, T* loss, T* nu, int64
     }
     const T* z = static_cast<const T*>(p.x);
     const T* target = static_cast<const T*>(p.y);
-    return parallel_for(p.L, threads, cancel, [&](int64_t l, int) {
+    return parallel_for(p.L, threads_worth(p.L * (p.N + p.M) * p.D, threads), cancel, [&](int64_t l, int) {
         double sum = 0;
         for (int64_t i = l * p.N; i < (l + 1) * p.N; ++i) sum += std::log(nu[i] + eps) - std::log(rho[i] + eps);
         const bool clean = all_finite(z + l * p.N * p.D, p.N * p.D) && all_finite(target + l * p.y_stride, p.M * p.D);
@@ -62,6 +62,7 @@ fh_status kl_loss(const fh_nearest_problem& p, double eps, T* loss, T* nu, int64
 template <class T>
 fh_status mark_bad_rows(const T* values, int64_t count, int64_t D, T* grad, int32_t threads, fh_cancel* cancel) {
     constexpr int64_t kRows = 256;
+    threads = threads_worth(count * D, threads);
     return parallel_for((count + kRows - 1) / kRows, threads, cancel, [&](int64_t task, int) {
         for (int64_t row = task * kRows; row < std::min(count, (task + 1) * kRows); ++row)
             if (!all_finite(values + row * D, D)) std::fill_n(grad + row * D, D, std::numeric_limits<T>::quiet_NaN());

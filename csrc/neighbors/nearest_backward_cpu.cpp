@@ -29,6 +29,7 @@ fh_status add_own_gradient(const fh_nearest_problem& problem, const ChosenNeighb
                            fh_cancel* cancel) {
     const int64_t rows = problem.L * problem.N, D = problem.D, C = chosen.C;
     const T* x = static_cast<const T*>(problem.x);
+    threads = threads_worth(rows * C * D * 4, threads);
     return parallel_for((rows + kRowsPerTask - 1) / kRowsPerTask, threads, cancel, [&](int64_t task, int) {
         for (int64_t row = task * kRowsPerTask; row < std::min(rows, (task + 1) * kRowsPerTask); ++row) {
             const T* y = chosen.y + row / problem.N * chosen.y_stride;
@@ -65,6 +66,7 @@ fh_status add_neighbor_gradient(const fh_nearest_problem& problem, const ChosenN
     for (int64_t term = 0; term < L * N * C; ++term)
         if (counted(term)) terms[starts[term / (N * C) * M + chosen.indices[term]]++] = term;
     // starts[m] is now where target m's terms end.
+    threads = threads_worth(L * N * C * D * 4, threads);
     return parallel_for((L * M + kRowsPerTask - 1) / kRowsPerTask, threads, cancel, [&](int64_t task, int) {
         for (int64_t m = task * kRowsPerTask; m < std::min(L * M, (task + 1) * kRowsPerTask); ++m) {
             const T* y = chosen.y + m / M * chosen.y_stride + m % M * D;

@@ -226,6 +226,7 @@ fh_status nearest_search(const fh_nearest_problem& problem, T* distances, int64_
     if (problem.L == 0 || problem.N == 0) return FH_OK;
     const TileKernels<T>* kernels = tile_kernels_chosen<T>();
     if (kernels == nullptr) return FH_INVALID;
+    threads = threads_worth(problem.L * problem.N * problem.M * problem.D, threads);
     try {
         return Search<T>(problem, *kernels, distances, indices, threads, cancel).run();
     } catch (const std::bad_alloc&) {

@@ -56,7 +56,7 @@ class Panels {
   public:
     Panels(const T* y, int64_t batches, int64_t M, int64_t D, int64_t width, int32_t threads)
         : count_((M + width - 1) / width), size_(D * width), data_(scratch<T>(batches * count_ * size_)) {
-        parallel_for(batches * count_, threads, nullptr, [&](int64_t task, int) {
+        parallel_for(batches * count_, threads_worth(batches * M * D * 4, threads), nullptr, [&](int64_t task, int) {
             const int64_t first = task % count_ * width;
             const T* rows = y + (task / count_ * M + first) * D;
             T* panel = data_.get() + task * size_;

@@ -11,6 +11,7 @@ template <class T>
 fh_status pairwise_l1(const T* z, int64_t B, int64_t D, T* distances, int32_t threads, fh_cancel* cancel) {
     const TileKernels<T>* kernels = tile_kernels_chosen<T>();
     if (kernels == nullptr) return FH_INVALID;
+    threads = threads_worth(B * B * D, threads);
     try {
         const int64_t height = kernels->rows, width = kernels->panel;
         const Panels<T> panels(z, 1, B, D, width, threads);
@@ -35,6 +36,7 @@ template <class T>
 fh_status pairwise_l1_backward(const T* z, const T* grad, int64_t B, int64_t D, T* grad_z, int32_t threads, fh_cancel* cancel) {
     const TileKernels<T>* kernels = tile_kernels_chosen<T>();
     if (kernels == nullptr) return FH_INVALID;
+    threads = threads_worth(B * B * D, threads);
     try {
         const int64_t workers = std::max(threads, 1);
         auto weights = scratch<T>(workers * B);

@@ -7,6 +7,7 @@
 extern "C" fh_status fh_beta_sample_cpu(const int64_t* seed, int64_t count, float* out, int32_t threads, fh_cancel* cancel) {
     constexpr int64_t kBlock = 1 << 14;  // samples a task: about 0.1 ms
     const uint64_t key = static_cast<uint64_t>(*seed);
+    threads = fasthash::threads_worth(count * 32, threads);
     return fasthash::parallel_for((count + kBlock - 1) / kBlock, threads, cancel, [&](int64_t task, int) {
         const int64_t end = std::min(count, (task + 1) * kBlock);
         for (int64_t i = task * kBlock; i < end; i += 4) {

@@ -75,7 +75,7 @@ def kl_loss(
     if points.shape[-2] < 2 and group is None:
         raise ValueError(f"kl_loss: z must have at least 2 rows, got {points.shape[-2]}")
     check_norm("kl_loss", p)
-    if not (eps >= 0 and math.isfinite(eps)):
+    if not 0 <= eps < math.inf:
         raise ValueError(f"kl_loss: eps must be >= 0 and finite, got {eps}")
     targets = _target_points(points, target, group, generator)
     if group is not None:
