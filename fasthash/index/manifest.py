@@ -70,7 +70,7 @@ class Manifest:
             ],
         }
         document["xxh3_128"] = _document_checksum(document)
-        return json.dumps(document, indent=1).encode() + b"\n"
+        return json.dumps(document, indent=1).encode()
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:
