@@ -27,7 +27,7 @@ bool eligible(const HammingTile& tile, int64_t c) { return tile.mask == nullptr 
 // Counts of one worker for a block of queries: [queries, bits + 1, kLanes].
 struct Counts {
     Counts(const HammingPlan& plan, int64_t queries)
-        : scratch(plan, kScanBlock), bins((plan.bits + 1) * kLanes), counts(static_cast<size_t>(queries * bins)) {}
+        : scratch(plan), bins((plan.bits + 1) * kLanes), counts(static_cast<size_t>(queries * bins)) {}
 
     void add(const HammingPlan& plan, const HammingTile& tile, int64_t query, int64_t place) {
         uint32_t* mine = &counts[place * bins];
@@ -77,7 +77,7 @@ fh_status count_distances(const HammingPlan& plan, int64_t* counts, int32_t thre
 // What one worker needs to add up weights.
 struct Sums {
     explicit Sums(const HammingPlan& plan)
-        : scratch(plan, kScanBlock), labels(static_cast<size_t>(scratch.panel_codes)) {}
+        : scratch(plan), labels(static_cast<size_t>(scratch.panel_codes)) {}
     HammingScratch scratch;
     std::vector<int32_t> labels;  // of the tile's codes
     int32_t distances[kSpan];
@@ -150,7 +150,7 @@ extern "C" fh_status fh_hamming_distances_cpu(const fh_hamming_problem* problem,
         if (const fh_status status = make_plan(&everything, plan)) return status;
         const HammingGrid grid = make_grid(plan, 0, problem->Q, threads, 64);
         std::vector<HammingScratch> scratch;
-        for (int32_t worker = 0; worker < grid.threads; ++worker) scratch.emplace_back(plan, kScanBlock);
+        for (int32_t worker = 0; worker < grid.threads; ++worker) scratch.emplace_back(plan);
         return parallel_for(grid.tasks(), grid.threads, cancel, [&](int64_t task_number, int worker) {
             const HammingTask task = task_of(plan, grid, task_number);
             HammingTiles tiles(plan, scratch[worker], task.begin, task.end, task.query_end - task.query_begin);

@@ -8,7 +8,6 @@ namespace {
 
 constexpr int64_t kCountBytes = 16 << 20;  // counts of all chunks of a pass
 constexpr int64_t kChunksWanted = 64;
-constexpr int64_t kHits = 1024;
 
 // The scan's limit for an inclusive radius.
 int32_t limit_of(const HammingPlan& plan, int32_t radius) { return std::min(radius, plan.bits) + 1; }
@@ -29,7 +28,7 @@ TwoPass::TwoPass(const HammingPlan& plan, int64_t first_query, int64_t Q, int32_
         grid_.chunks = (plan.problem->N + grid_.chunk_codes - 1) / grid_.chunk_codes;
     }
     counts_.assign(static_cast<size_t>(grid_.chunks * Q * limit), 0);
-    for (int32_t worker = 0; worker < grid_.threads; ++worker) scratch_.emplace_back(plan, kHits);
+    for (int32_t worker = 0; worker < grid_.threads; ++worker) scratch_.emplace_back(plan);
 }
 
 fh_status TwoPass::count(fh_cancel* cancel) {
@@ -48,18 +47,6 @@ int64_t TwoPass::found(int64_t q) const {
     return total;
 }
 
-void TwoPass::counts_to_places() {
-    for (int64_t q = 0; q < grid_.Q; ++q) {
-        int64_t place = 0;
-        for (int32_t distance = 0; distance < limit_; ++distance)
-            for (int64_t chunk = 0; chunk < grid_.chunks; ++chunk) {
-                int64_t& count = counts(chunk, q)[distance];
-                place += count;
-                count = place - count;
-            }
-    }
-}
-
 }  // namespace fasthash
 
 using namespace fasthash;
@@ -72,7 +59,7 @@ extern "C" fh_status fh_hamming_range_count_cpu(const fh_hamming_problem* proble
         const int32_t limit = limit_of(plan, radius);
         const HammingGrid grid = make_grid(plan, 0, problem->Q, threads);
         std::vector<HammingScratch> scratch;
-        for (int32_t worker = 0; worker < grid.threads; ++worker) scratch.emplace_back(plan, kHits);
+        for (int32_t worker = 0; worker < grid.threads; ++worker) scratch.emplace_back(plan);
         const std::vector<int32_t> limits(problem->Q, limit);
         std::fill(counts, counts + problem->Q, 0);
         return parallel_for(grid.tasks(), grid.threads, cancel, [&](int64_t task_number, int worker) {

@@ -102,14 +102,14 @@ HammingTask task_of(const HammingPlan& plan, const HammingGrid& grid, int64_t ta
             std::min(query + grid.block_queries, grid.first_query + grid.Q)};
 }
 
-HammingScratch::HammingScratch(const HammingPlan& plan, int64_t capacity) : hit_capacity(capacity) {
+HammingScratch::HammingScratch(const HammingPlan& plan) {
     const int64_t code_bytes = plan.words * plan.word_bytes;
     panel_codes = std::max<int64_t>(64, kPanelBytes / code_bytes / 64 * 64);
     const int64_t used = std::min(panel_codes, round_up(plan.problem->N, 64));
     panel_memory.reset(new uint8_t[used * code_bytes + 64]);
     panel = panel_memory.get() + (64 - reinterpret_cast<uintptr_t>(panel_memory.get()) % 64) % 64;
     if (plan.problem->mask != nullptr) positions.reset(new uint32_t[panel_codes]);
-    hits.reset(new uint64_t[hit_capacity + kHitsSlack]);
+    hits.reset(new uint64_t[kHitsRoom]);
 }
 
 bool HammingTiles::next(HammingTile& tile) {
@@ -124,8 +124,9 @@ bool HammingTiles::next(HammingTile& tile) {
             continue;
         }
         if (allowed == n) return next_unmasked(tile, n);
-        // Picking costs about as much as 12 scans of the codes picked, and saves scanning the others.
-        if (!plan_.is_panel || allowed * (12 + queries_) < n * queries_) return next_picked(tile);
+        // In bytes scanned: laying out a code takes about as long as scanning it 5 times, picking it 500 bytes more.
+        const int64_t scanned = queries_ * plan_.words * plan_.word_bytes, laid_out = 5 * plan_.words * plan_.word_bytes;
+        if (allowed * (500 + laid_out + scanned) < n * ((plan_.is_panel ? 0 : laid_out) + scanned)) return next_picked(tile);
         const int64_t first = cursor_;
         next_unmasked(tile, n);
         tile.mask = mask + first / 64;

@@ -67,14 +67,13 @@ struct HammingTile {
 
 // One worker's buffers.
 struct HammingScratch {
-    explicit HammingScratch(const HammingPlan& plan, int64_t hit_capacity);
+    explicit HammingScratch(const HammingPlan& plan);
 
     int64_t panel_codes;  // a tile's limit: it stays in the level-1 cache while the queries pass over it
     std::unique_ptr<uint8_t[]> panel_memory;
     uint8_t* panel;                           // 64-byte aligned, whole 64-code blocks
     std::unique_ptr<uint32_t[]> positions;    // [panel_codes]; null where there is no mask
-    std::unique_ptr<uint64_t[]> hits;         // [hit_capacity + kHitsSlack]
-    int64_t hit_capacity;
+    std::unique_ptr<uint64_t[]> hits;         // [kHitsRoom]
 };
 
 // The eligible codes of [begin, end), tile by tile, ascending. `queries`: how many will pass over each tile; it decides
@@ -100,7 +99,7 @@ template <class Take>
 void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const HammingTile& tile, int64_t query_begin,
                int64_t query_end, const int32_t* limits, const Take& take) {
     ScanRequest request{plan.queries, limits, tile.panel, tile.mask, plan.words, tile.n, scratch.hits.get(),
-                        scratch.hit_capacity, tile.next, tile.next_bytes / (query_end - query_begin) / 64 * 64, query_begin,
+                        tile.next, tile.next_bytes / (query_end - query_begin) / 64 * 64, query_begin,
                         query_end, 0, 0};
     const auto scan = plan.table->scan[plan.width];
     while (scan(&request)) take(request.query, request.hits, request.hit_count);

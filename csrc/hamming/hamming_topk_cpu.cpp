@@ -13,23 +13,23 @@
 namespace fasthash {
 namespace {
 
-constexpr int64_t kHits = 256;                    // hits between two updates of the limit
 constexpr int64_t kMostCandidates = 8192;         // a larger K takes two passes
+constexpr int64_t kSortBelow = 64;                // so few candidates are sorted by comparing
 constexpr int64_t kCandidateBytes = 40 << 20;     // of all workers in one pass
 
 // A candidate as one integer, ordered as (distance, position).
 struct Keys {
     int position_bits;
     explicit Keys(int64_t N) : position_bits(64 - __builtin_clzll(static_cast<uint64_t>(N) | 1)) {}
-    uint64_t make(int32_t distance, int64_t position) const {
-        return static_cast<uint64_t>(distance) << position_bits | static_cast<uint64_t>(position);
+    uint64_t make(uint64_t distance, int64_t position) const {
+        return distance << position_bits | static_cast<uint64_t>(position);
     }
     int32_t distance(uint64_t key) const { return static_cast<int32_t>(key >> position_bits); }
     int64_t position(uint64_t key) const { return static_cast<int64_t>(key & ((uint64_t{1} << position_bits) - 1)); }
 };
 
-// The candidates of one query that one worker has met, and beside them the limit. Invariant: fewer than K of them lie
-// below the limit, and, once the limit has moved, at least K codes of the database are known to lie at it or below.
+// The candidates of one query that one worker has met, and beside them the limit. Between two batches fewer
+// than K of them lie below the limit, and, once the limit has moved, at least K codes of the database are known to lie at it or below.
 struct Candidates {
     int64_t below;     // candidates nearer than the limit
     int64_t size;
@@ -39,13 +39,17 @@ struct Candidates {
     void lower_limit(int32_t& limit, int32_t to) {
         while (limit > to) below -= counts[--limit];
     }
-    void add(int32_t& limit, int32_t distance, uint64_t key, int64_t K) {
-        if (distance >= limit) return;
-        keys[size++] = key;
-        ++counts[distance];
-        if (++below < K) return;
-        do below -= counts[--limit];
-        while (below >= K);
+    // Hits below the limit; position: (hit) -> position. The keys have room for them.
+    template <class Position>
+    void add(const Keys& format, int32_t& limit, const uint64_t* hits, int64_t count, int64_t K, const Position& position) {
+        for (int64_t i = 0; i < count; ++i) {
+            const uint64_t distance = hits[i] >> 32;
+            keys[size + i] = format.make(distance, position(hits[i]));
+            ++counts[distance];
+        }
+        size += count;
+        below += count;
+        while (below >= K) below -= counts[--limit];
     }
     // Drops what the limit rules out: at the limit the first K - below stay.
     void compact(const Keys& format, int32_t limit, int64_t K) {
@@ -75,14 +79,17 @@ class TopK {
         for (int64_t i = 0; i < grid_.threads * Q; ++i)
             candidates_[i] = {0, 0, &keys_[i * capacity_], &counts_[i * (plan.bits + 1)]};
         for (int64_t q = 0; q < Q; ++q) shared_limits_[q].store(plan.bits + 1, std::memory_order_relaxed);
-        for (int32_t worker = 0; worker < grid_.threads; ++worker) scratch_.emplace_back(plan, kHits);
-        merged_.resize(static_cast<size_t>(grid_.threads), std::vector<uint64_t>(grid_.threads * capacity_));
+        for (int32_t worker = 0; worker < grid_.threads; ++worker) scratch_.emplace_back(plan);
+        const int64_t most = grid_.threads * capacity_;
+        for (int32_t worker = 0; worker < grid_.threads; ++worker)
+            merges_.push_back({std::vector<uint64_t>(most), std::vector<uint64_t>(most > kSortBelow ? most : 0),
+                               std::vector<int64_t>(plan.bits + 3)});
     }
 
     // Candidates kept before those out of reach are dropped; beyond K, so that this is rare.
     static int64_t capacity(const HammingPlan& plan, int64_t K) {
         const int64_t most = std::min(K, plan.problem->N);
-        return most + std::max<int64_t>(most / 2, kHits);
+        return most + std::max<int64_t>(most / 2, kHitsRoom);
     }
     static int64_t query_bytes(const HammingPlan& plan, int64_t K) {
         return capacity(plan, K) * 8 + int64_t{plan.bits + 1} * 4 + static_cast<int64_t>(sizeof(Candidates));
@@ -107,11 +114,17 @@ class TopK {
         const int32_t threads = grid_.Q * K_ < 20000 ? 1 : grid_.threads;
         return parallel_for((grid_.Q + kQueries - 1) / kQueries, threads, cancel, [&](int64_t task, int worker) {
             for (int64_t q = task * kQueries; q < std::min((task + 1) * kQueries, grid_.Q); ++q)
-                write_query(q, merged_[worker], distances + (grid_.first_query + q) * K_, ids + (grid_.first_query + q) * K_);
+                write_query(q, merges_[worker], distances + (grid_.first_query + q) * K_, ids + (grid_.first_query + q) * K_);
         });
     }
 
   private:
+    // One worker's buffers for putting a query's candidates in order.
+    struct Merge {
+        std::vector<uint64_t> keys, sorted;  // [threads * capacity]
+        std::vector<int64_t> places;         // [bits + 3]
+    };
+
     Candidates& candidates(int64_t worker, int64_t q) { return candidates_[worker * grid_.Q + q]; }
     int32_t& limit(int64_t worker, int64_t q) { return limits_.data()[worker * grid_.Q + q]; }
 
@@ -125,9 +138,11 @@ class TopK {
         int32_t& my_limit = limit(worker, q);
         const int32_t before = my_limit;
         if (mine.size + count > capacity_) mine.compact(format_, my_limit, K_);
-        for (int64_t i = 0; i < count; ++i) {
-            const int32_t distance = static_cast<int32_t>(hits[i] >> 32);
-            mine.add(my_limit, distance, format_.make(distance, tile.position_of_hit(hits[i])), K_);
+        if (tile.positions == nullptr) {
+            mine.add(format_, my_limit, hits, count, K_,
+                     [&](uint64_t hit) { return tile.first + static_cast<uint32_t>(hit); });
+        } else {
+            mine.add(format_, my_limit, hits, count, K_, [&](uint64_t hit) { return tile.position_of_hit(hit); });
         }
         if (my_limit == before) return;
         int32_t seen = shared_limits_[q].load(std::memory_order_relaxed);
@@ -137,25 +152,44 @@ class TopK {
     }
 
     // The first K of all workers' candidates.
-    void write_query(int64_t q, std::vector<uint64_t>& merged, int32_t* distances, int64_t* ids) {
-        int32_t nearest_limit = plan_.bits + 1;
-        for (int32_t worker = 0; worker < grid_.threads; ++worker) nearest_limit = std::min(nearest_limit, limit(worker, q));
+    void write_query(int64_t q, Merge& merge, int32_t* distances, int64_t* ids) {
+        int32_t reach = plan_.bits + 1;
+        for (int32_t worker = 0; worker < grid_.threads; ++worker) reach = std::min(reach, limit(worker, q));
         int64_t size = 0;
+        int32_t sources = 0;
         for (int32_t worker = 0; worker < grid_.threads; ++worker) {
             const Candidates& theirs = candidates(worker, q);
+            const int64_t before = size;
             for (int64_t i = 0; i < theirs.size; ++i) {
-                merged[size] = theirs.keys[i];
-                size += format_.distance(theirs.keys[i]) <= nearest_limit;
+                merge.keys[size] = theirs.keys[i];
+                size += format_.distance(theirs.keys[i]) <= reach;
             }
+            sources += size > before;
         }
         const int64_t found = std::min(size, K_);
-        std::partial_sort(merged.begin(), merged.begin() + found, merged.begin() + size);
+        const uint64_t* sorted = merge.keys.data();
+        if (size <= kSortBelow)
+            std::sort(merge.keys.begin(), merge.keys.begin() + size);
+        else
+            sorted = sort_by_counting(merge, size, reach, sources > 1);
         for (int64_t i = 0; i < found; ++i) {
-            distances[i] = format_.distance(merged[i]);
-            ids[i] = format_.position(merged[i]);
+            distances[i] = format_.distance(sorted[i]);
+            ids[i] = format_.position(sorted[i]);
         }
         std::fill(distances + found, distances + K_, plan_.bits + 1);
         std::fill(ids + found, ids + K_, -1);
+    }
+
+    // One worker's keys ascend by position already; those of several are sorted at each distance that is wanted.
+    const uint64_t* sort_by_counting(Merge& merge, int64_t size, int32_t reach, bool several) const {
+        std::vector<int64_t>& places = merge.places;
+        std::fill(places.begin(), places.end(), 0);
+        for (int64_t i = 0; i < size; ++i) ++places[format_.distance(merge.keys[i]) + 1];
+        for (int32_t distance = 0; distance <= reach; ++distance) places[distance + 1] += places[distance];
+        for (int64_t i = 0; i < size; ++i) merge.sorted[places[format_.distance(merge.keys[i])]++] = merge.keys[i];
+        for (int64_t begin = 0, distance = 0; several && begin < std::min(size, K_); begin = places[distance++])
+            std::sort(merge.sorted.begin() + begin, merge.sorted.begin() + places[distance]);
+        return merge.sorted.data();
     }
 
     const HammingPlan& plan_;
@@ -169,7 +203,7 @@ class TopK {
     std::vector<int32_t> limits_;                            // [threads, Q]: see Candidates
     std::unique_ptr<std::atomic<int32_t>[]> shared_limits_;  // [Q]: no code further than this is wanted
     std::vector<HammingScratch> scratch_;                    // [threads]
-    std::vector<std::vector<uint64_t>> merged_;              // [threads]
+    std::vector<Merge> merges_;                              // [threads]
 };
 
 // The distance of the K-th nearest code from the counts of all, then everything up to it.

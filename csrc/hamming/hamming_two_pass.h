@@ -28,7 +28,9 @@ class TwoPass {
   private:
     int64_t* counts(int64_t chunk, int64_t q) { return &counts_[(chunk * grid_.Q + q) * limit_]; }
     const int64_t* counts(int64_t chunk, int64_t q) const { return &counts_[(chunk * grid_.Q + q) * limit_]; }
-    void counts_to_places();
+    // Counts become places; the limit of a query falls to what its room needs.
+    template <class Room>
+    void counts_to_places(const Room& room);
     template <class Visit>  // Visit: (chunk, q, tile, hits, count)
     fh_status scan(const Visit& visit, fh_cancel* cancel);
 
@@ -54,9 +56,25 @@ fh_status TwoPass::scan(const Visit& visit, fh_cancel* cancel) {
     });
 }
 
+template <class Room>
+void TwoPass::counts_to_places(const Room& room) {
+    for (int64_t q = 0; q < grid_.Q; ++q) {
+        int32_t& limit = limits_[grid_.first_query + q];
+        int64_t place = 0;
+        for (int32_t distance = 0; distance < limit; ++distance) {
+            for (int64_t chunk = 0; chunk < grid_.chunks; ++chunk) {
+                int64_t& count = counts(chunk, q)[distance];
+                place += count;
+                count = place - count;
+            }
+            if (place >= room(q)) limit = distance + 1;
+        }
+    }
+}
+
 template <class Begin, class Room>
 fh_status TwoPass::fill(const Begin& begin, const Room& room, int32_t* distances, int64_t* ids, fh_cancel* cancel) {
-    counts_to_places();
+    counts_to_places(room);
     return scan(
         [&](int64_t chunk, int64_t q, const HammingTile& tile, const uint64_t* hits, int64_t count) {
             int64_t* places = counts(chunk, q);

@@ -84,17 +84,20 @@ inline __attribute__((always_inline)) void broadcast_query(const typename L::Wor
     for (int word = 0; word < kWords; ++word) queries[word] = L::broadcast(load_bytes<typename L::Word>(query + word));
 }
 
-// Most blocks hold no hit: the minimum over the block's vectors is tested by one branch.
+// Most blocks hold no hit. The minimum over a block's vectors is compared with the limit and leaves one flag, without a
+// branch: hits are unpredictable where they are frequent. The flagged blocks of a span are then computed again.
 template <class L, int kWords, bool kMasked>
 bool scan_panel(ScanRequest* request) {
     using Vec = typename L::Vec;
     using Word = typename L::Word;
     constexpr int kVecs = L::kCheck / L::kLanes;
+    constexpr int kBlocks = 8;  // of a span
+    constexpr int64_t kTakeAt = 64;
+    static_assert(kTakeAt + kBlocks * L::kCheck + 16 <= kHitsRoom, "a span's hits must fit");
     constexpr uint64_t kBlockBits = L::kCheck == 64 ? ~uint64_t{0} : (uint64_t{1} << (L::kCheck % 64)) - 1;
     const int64_t n = request->n, words = kWords > 0 ? kWords : request->words;
     const Word* panel = static_cast<const Word*>(request->panel);
     uint64_t* hits = request->hits;
-    uint64_t* const full = hits + (request->capacity - kScanBlock);
     int64_t i = request->code;
 
     for (int64_t q = request->query; q < request->query_end; ++q, i = 0) {
@@ -105,35 +108,37 @@ bool scan_panel(ScanRequest* request) {
         broadcast_query<L, kWords>(query, queries);
         const Vec limit = L::limit(static_cast<uint32_t>(request->limits[q]));
         while (i < n) {
-            uint64_t valid = ~uint64_t{0};
-            if constexpr (kMasked) {
-                valid = request->mask[i / 64] >> (i % 64);
-                if ((valid & kBlockBits) == 0) {
-                    i += L::kCheck;
-                    continue;
-                }
-            }
-            Vec distances[kVecs];
-            block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
-            Vec nearest = distances[0];
+            const int64_t span = i, end = n - i < kBlocks * L::kCheck ? n : i + kBlocks * L::kCheck;
+            uint32_t flags = 0;
+            for (uint32_t flag = 1; i < end; i += L::kCheck, flag += flag) {
+                Vec distances[kVecs];
+                block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
+                Vec nearest = distances[0];
 #pragma GCC unroll 16
-            for (int v = 1; v < kVecs; ++v) nearest = L::min(nearest, distances[v]);
-            if (__builtin_expect(L::any_below(nearest, limit), 0)) {
-                if (n - i < L::kCheck) valid &= (uint64_t{1} << (n - i)) - 1;
+                for (int v = 1; v < kVecs; ++v) nearest = L::min(nearest, distances[v]);
+                flags |= L::any_below(nearest, limit) ? flag : 0;
+            }
+            if (__builtin_expect(flags == 0, 1)) continue;
+            for (; flags != 0; flags &= flags - 1) {
+                const int64_t block = span + __builtin_ctz(flags) * L::kCheck;
+                uint64_t valid = ~uint64_t{0};
+                if constexpr (kMasked) {
+                    valid = request->mask[block / 64] >> (block % 64);
+                    if ((valid & kBlockBits) == 0) continue;
+                }
+                if (n - block < L::kCheck) valid &= (uint64_t{1} << (n - block)) - 1;
+                Vec distances[kVecs];
+                block_distances<L, kWords>(panel + block * words, query, queries, words, distances);
 #pragma GCC unroll 16
                 for (int v = 0; v < kVecs; ++v)
-                    hits += L::emit(distances[v], limit, valid >> (v * L::kLanes), static_cast<uint32_t>(i + v * L::kLanes),
-                                    hits);
-                if (hits > full && (i + L::kCheck) % kScanBlock == 0) {
-                    i += L::kCheck;
-                    break;
-                }
+                    hits += L::emit(distances[v], limit, valid >> (v * L::kLanes),
+                                    static_cast<uint32_t>(block + v * L::kLanes), hits);
             }
-            i += L::kCheck;
+            if (hits - request->hits >= kTakeAt) break;
         }
         if (hits != request->hits) {
             request->query = q;
-            request->code = i < n ? i : n;
+            request->code = i;
             request->hit_count = hits - request->hits;
             return true;
         }

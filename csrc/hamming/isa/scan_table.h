@@ -23,16 +23,15 @@ struct ScanRequest {
     const uint64_t* mask;    // [ceil(n / 64)] or null: bit c % 64 of word c / 64 set = code c is eligible
     int64_t words;           // W'
     int64_t n;               // codes in the panel, < 2^32
-    uint64_t* hits;          // room for capacity + kHitsSlack
-    int64_t capacity;        // >= kScanBlock; the scan stops when fewer than kScanBlock places are left
+    uint64_t* hits;          // [kHitsRoom]
     const uint8_t* next;     // what will be read after this panel, fetched while the queries pass:
     int64_t next_bytes;      // so many bytes for each query
-    int64_t query, query_end, code;  // where to start, then where it stopped; code is a multiple of kScanBlock or n
+    int64_t query, query_end, code;  // where to start, then where it stopped
     int64_t hit_count;       // of query `query`: distance << 32 | code, ascending by code
 };
 
 constexpr int64_t kScanBlock = 64;  // codes: panels are readable to a multiple of it
-constexpr int64_t kHitsSlack = 8;   // whole vectors are stored behind the last hit
+constexpr int64_t kHitsRoom = 640;  // at most 64 + 8 * 64, and whole vectors are stored behind the last hit
 
 struct ScanTable {
     // Lays rows out as a panel: row i is database + (positions ? positions[i] : i) * stride, W bytes.
