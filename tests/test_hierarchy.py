@@ -62,7 +62,8 @@ def test_distances_equal_the_definition(edges):
         assert h.lcs(a, b) == lcs
         assert h.distance(a, b) == distance == matrix[i, j]
     assert (matrix == matrix.T).all()
-    assert matrix.min() >= 0 and matrix.max() <= 1
+    assert matrix.min() >= 0
+    assert matrix.max() <= 1
 
 
 @given(graphs(), st.data())
@@ -84,17 +85,21 @@ def test_restrict_keeps_what_lies_above(edges, data):
 def test_json_form_holds_everything(edges):
     h = Hierarchy.from_edges(edges).restrict([0] if 0 in {n for e in edges for n in e} else [edges[0][0]])
     again = Hierarchy.from_dict(json.loads(json.dumps(h.to_dict())))
-    assert list(again.edges) == list(h.edges) and set(again) == set(h)
+    assert list(again.edges) == list(h.edges)
+    assert set(again) == set(h)
 
 
 def test_graph_takes_the_deepest_subsumer():
     h = Hierarchy.from_edges(GRAPH)
-    assert h.lcs("both", "a") == "x" and h.lcs("both", "b") == "y"
+    assert h.lcs("both", "a") == "x"
+    assert h.lcs("both", "b") == "y"
     assert (h.depth("root"), h.depth("both"), h.depth("deep")) == (1, 4, 5)
     assert (h.height("root"), h.height("y"), h.height("deep")) == (4, 2, 0)
-    assert h.distance("both", "b") == 2 / 4 and h.distance("both", "a") == 1 / 4
+    assert h.distance("both", "b") == 2 / 4
+    assert h.distance("both", "a") == 1 / 4
     assert h.distance("b", "deep") == 1 / 4  # a class subsumes itself
-    assert h.lcs("deep", "deep") == "deep" and h.distance("deep", "deep") == 0
+    assert h.lcs("deep", "deep") == "deep"
+    assert h.distance("deep", "deep") == 0
     assert h.ancestors("both") == ["both", "y", "x", "w", "root"]
 
 
@@ -108,8 +113,12 @@ def test_subsumers_of_equal_depth_go_by_height_then_name():
 
 def test_several_roots_get_a_virtual_one():
     h = Hierarchy.from_edges([("a", "b"), ("b", "c"), ("x", "y"), ("x", "z")])
-    assert h.roots == ["a", "x"] and h.root_height == 3 and len(h) == 6
-    assert h.lcs("c", "y") is None and h.distance("c", "y") == 1.0 and h.wu_palmer("c", "y") == 0.0
+    assert h.roots == ["a", "x"]
+    assert h.root_height == 3
+    assert len(h) == 6
+    assert h.lcs("c", "y") is None
+    assert h.distance("c", "y") == 1.0
+    assert h.wu_palmer("c", "y") == 0.0
     assert h.distance("y", "z") == 1 / 3
     assert h.similarity_matrix(["c", "y", "z"]).tolist() == [[1, 0, 0], [0, 1, 1 - 1 / 3], [0, 1 - 1 / 3, 1]]
     assert h.depth("a") == h.depth("x") == 1
@@ -125,13 +134,18 @@ def test_wu_palmer_by_hand():
     assert Hierarchy.from_edges(GRAPH).wu_palmer("both", "deep") == 2 * 3 / (4 + 5)
     # Two ways up, one of them longer: the shortest counts.
     h = Hierarchy.from_edges([("r", "m"), ("m", "a"), ("r", "a"), ("r", "b")])
-    assert h.depth("a") == 3 and h.wu_palmer("a", "b") == 2 * 1 / (2 + 2)
+    assert h.depth("a") == 3
+    assert h.wu_palmer("a", "b") == 2 * 1 / (2 + 2)
 
 
 def test_one_name_alone():
     h = Hierarchy.from_nested({"only": None})
-    assert h.distance("only", "only") == 0.0 and h.distance_matrix(["only"]).tolist() == [[0.0]]
-    assert h.root_height == 0 and h.leaves == h.roots == ["only"] and len(h) == 1 and h.edges == []
+    assert h.distance("only", "only") == 0.0
+    assert h.distance_matrix(["only"]).tolist() == [[0.0]]
+    assert h.root_height == 0
+    assert h.leaves == h.roots == ["only"]
+    assert len(h) == 1
+    assert h.edges == []
     assert Hierarchy.from_dict(h.to_dict()).leaves == ["only"]
 
 
@@ -170,10 +184,13 @@ def test_rows_of_labels():
         ("goods", "vehicle"),
         ("vehicle", "car"),
     }
-    assert h.distance("dog", "cat") == 1 / 3 and h.distance("dog", "car") == 1.0
+    assert h.distance("dog", "cat") == 1 / 3
+    assert h.distance("dog", "car") == 1.0
     numbers = Hierarchy.from_nested(np.array([[0, 0], [0, 1], [1, 2], [1, 3]]))
-    assert numbers.distance(0, 1) == 0.5 and numbers.distance(1, 2) == 1.0
-    assert set(numbers.leaves) == {0, 1, 2, 3} and set(numbers.roots) == {"level0:0", "level0:1"}
+    assert numbers.distance(0, 1) == 0.5
+    assert numbers.distance(1, 2) == 1.0
+    assert set(numbers.leaves) == {0, 1, 2, 3}
+    assert set(numbers.roots) == {"level0:0", "level0:1"}
     assert Hierarchy.from_nested([("fish", "fish")]).edges == [("level0:fish", "fish")]
     assert Hierarchy.from_nested(zip([10, 11], [0, 1], strict=True)).roots == [10, 11]
     assert set(Hierarchy.from_nested([["a"], ["b"]])) == {"a", "b"}
@@ -181,9 +198,17 @@ def test_rows_of_labels():
 
 def test_names_keep_their_kind():
     h = Hierarchy.from_edges([("r", 3), ("r", "3"), ("r", np.int64(4)), (np.str_("r"), torch.tensor(5))])
-    assert len(h) == 5 and h.distance(3, "3") == 1.0
-    assert 3 in h and "3" in h and 4 in h and 5 in h and np.int32(5) in h
-    assert 3.0 not in h and True not in h and None not in h and "4" not in h
+    assert len(h) == 5
+    assert h.distance(3, "3") == 1.0
+    assert 3 in h
+    assert "3" in h
+    assert 4 in h
+    assert 5 in h
+    assert np.int32(5) in h
+    assert 3.0 not in h
+    assert True not in h
+    assert None not in h
+    assert "4" not in h
     assert {type(name) for name in h} == {int, str}
 
 
@@ -193,11 +218,9 @@ def test_labels_may_be_arrays_and_repeat():
     for labels in ([3, 1, 4], (3, 1, 4), np.array([3, 1, 4]), torch.tensor([3, 1, 4])):
         assert h.distance_matrix(labels).tolist() == expected
     repeated = h.distance_matrix([3, 1, 3, 4])
-    assert (
-        repeated.dtype == np.float64
-        and repeated[0].tolist() == [0, 1, 0, 0.5]
-        and repeated[2].tolist() == [0, 1, 0, 0.5]
-    )
+    assert repeated.dtype == np.float64
+    assert repeated[0].tolist() == [0, 1, 0, 0.5]
+    assert repeated[2].tolist() == [0, 1, 0, 0.5]
     assert h.distance_matrix([]).shape == (0, 0)
     assert Hierarchy.from_edges([("r", "a"), ("r", "b")]).distance_matrix(np.array(["a", "b"])).tolist() == [
         [0, 1],
@@ -362,9 +385,12 @@ def test_tiny_imagenet_distances_are_reproduced(shared_data):
 
 def test_whole_wordnet(shared_data):
     h = Hierarchy.from_wordnet(shared_data / "wordnet30" / "wn30_nouns.tsv.gz")
-    assert len(h) == 82115 and len(h.edges) == 75850 + 8577 and h.roots == ["n00001740"]
+    assert len(h) == 82115
+    assert len(h.edges) == 75850 + 8577
+    assert h.roots == ["n00001740"]
     # dog.n.01 and cat.n.01 meet in carnivore.n.01; NLTK's wup_similarity of the two is 0.857 as well.
-    assert h.lcs("n02084071", "n02121620") == "n02075296" and h.depth("n02075296") == 12
+    assert h.lcs("n02084071", "n02121620") == "n02075296"
+    assert h.depth("n02075296") == 12
     assert h.wu_palmer("n02084071", "n02121620") == 2 * 12 / (14 + 14)
 
 
@@ -386,7 +412,9 @@ def test_published_hierarchies_load(shared_data, name, child_first, leaves, edge
     if leaves <= 1000:
         matrix = h.distance_matrix(h.leaves)
         off = ~np.eye(leaves, dtype=bool)
-        assert matrix[off].min() > 0 and matrix.max() == 1 and (matrix == matrix.T).all()
+        assert matrix[off].min() > 0
+        assert matrix.max() == 1
+        assert (matrix == matrix.T).all()
 
 
 def test_imagenet_classes_in_the_whole_graph(shared_data):

@@ -28,7 +28,8 @@ def test_label_distances_look_up_the_matrix(make, dtype):
     matrix = np.array([[0.0, 0.25, 1.0], [0.25, 0.0, 0.5], [1.0, 0.5, 0.0]])
     y = make([2, 0, 2, 1], dtype=getattr(torch if make is torch.tensor else np, dtype))
     found = label_distances(y, make(matrix))
-    assert found.dtype == torch.float32 and not found.requires_grad
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
     assert found.tolist() == [[0, 1, 0, 0.5], [1, 0, 1, 0.25], [0, 1, 0, 0.5], [0.5, 0.25, 0.5, 0]]
     assert label_distances(y).tolist() == [[0, 1, 0, 1], [1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]]
 
@@ -42,7 +43,8 @@ def test_label_distances_of_nothing():
 def test_multilabel_distances_equal_the_formula(seed):
     Y = np.random.default_rng(seed).random((7, 5)) < 0.4
     found = multilabel_distances(Y)
-    assert found.dtype == torch.float32 and found.shape == (7, 7)
+    assert found.dtype == torch.float32
+    assert found.shape == (7, 7)
     for i, a in enumerate(Y):
         for j, b in enumerate(Y):
             if i == j:
@@ -52,7 +54,7 @@ def test_multilabel_distances_equal_the_formula(seed):
             else:
                 expected = 1.0
             assert found[i, j].item() == pytest.approx(expected, abs=1e-6)
-    assert torch.equal(found, multilabel_distances(torch.from_numpy(Y).int()))
+    assert torch.equal(found, multilabel_distances(torch.from_numpy(Y).int() * torch.tensor([1, 2, 3, 4, 5])))
 
 
 def test_embedding_distances_equal_cosine():
@@ -62,7 +64,10 @@ def test_embedding_distances_equal_cosine():
     expected = 1 - torch.nn.functional.cosine_similarity(E[:, None], E, dim=-1)
     expected = expected.detach().fill_diagonal_(0)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-    assert not found.requires_grad and (found[3, :3] == 1).all() and found.min() >= 0 and found.max() <= 2
+    assert not found.requires_grad
+    assert (found[3, :3] == 1).all()
+    assert found.min() >= 0
+    assert found.max() <= 2
     torch.testing.assert_close(embedding_distances(E.detach().numpy()), found)
     half = embedding_distances(E.detach().bfloat16())
     assert half.dtype == torch.float32
