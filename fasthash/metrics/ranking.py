@@ -314,7 +314,9 @@ def precision_inside(groups: Groups, radius: float) -> Tensor:
 def check_rank(function: str, name: str, value: Any, limit: int | None) -> int:
     """`value` as an int of at least 1 and at most `limit` (None: no limit)."""
     try:
-        number = operator.index(None if isinstance(value, bool) else value)
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
     except TypeError:
         raise TypeError(f"{function}: {name} must be an integer, got {value!r}") from None
     if number < 1 or (limit is not None and number > limit):
