@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +62,22 @@ def test_safetensors_library_reads_our_files(folder):
     np.testing.assert_array_equal(tensors["codes"], random_codes(30, seed=1)[::-1])
     deleted = safetensors.numpy.load_file(folder / first["tombstones"])["deleted"]
     np.testing.assert_array_equal(np.unpackbits(deleted).nonzero()[0], [3, 20])
+
+
+def test_programs_of_the_documentation(folder, monkeypatch, capsys):
+    page = (Path(__file__).parent.parent / "docs" / "index-format.md").read_text()
+    blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n)+", page, re.MULTILINE)]
+    reader, check = (next(block for block in blocks if start in block) for start in ("import json", "expected ="))
+    monkeypatch.chdir(folder.parent)
+    folder.rename("my-index")
+    index = HammingIndex.open("my-index")
+    exec(reader, {})
+    expected = [f"{index.ids[:48]} {index.get(index.ids[:48])}", f"{index.ids[48:]} {index.get(index.ids[48:])}"]
+    assert capsys.readouterr().out.split() == " ".join(expected).split()
+    text = Path("my-index/manifest.json").read_text()
+    exec(check, {"json": json, "xxhash": xxhash, "text": text})
+    with pytest.raises(AssertionError):
+        exec(check, {"json": json, "xxhash": xxhash, "text": text.replace('"bits": 64', '"bits": 63')})
 
 
 @pytest.mark.parametrize("sign", [True, False])
