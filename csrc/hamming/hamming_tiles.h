@@ -98,7 +98,7 @@ class HammingTiles {
 template <class Take>
 void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const HammingTile& tile, int64_t query_begin,
                int64_t query_end, const int32_t* limits, const Take& take) {
-    ScanRequest request{plan.queries, limits, tile.panel, tile.mask, plan.words, tile.n, scratch.hits.get(),
+    ScanRequest request{plan.queries, limits, tile.panel, tile.mask, plan.words, plan.bits, tile.n, scratch.hits.get(),
                         tile.next, tile.next_bytes / (query_end - query_begin) / 64 * 64, query_begin,
                         query_end, 0, 0};
     const auto scan = plan.table->scan[plan.width];

@@ -53,11 +53,14 @@ struct Candidates {
     }
     // Drops what the limit rules out: at the limit the first K - below stay.
     void compact(const Keys& format, int32_t limit, int64_t K) {
+        const uint64_t at_limit = format.make(limit, 0), beyond = format.make(static_cast<uint64_t>(limit) + 1, 0);
         int64_t kept = 0, room = K - below;
-        for (int64_t i = 0; i < size; ++i) {
-            const int32_t distance = format.distance(keys[i]);
-            if (distance > limit || (distance == limit && room-- <= 0)) continue;
-            keys[kept++] = keys[i];
+        for (int64_t i = 0; i < size; ++i) {  // without branches: which keys go is unpredictable
+            const uint64_t key = keys[i];
+            const bool nearer = key < at_limit, tie = !nearer & (key < beyond);
+            keys[kept] = key;
+            kept += nearer | (tie & (room > 0));
+            room -= tie;
         }
         size = kept;
     }
@@ -89,7 +92,7 @@ class TopK {
     // Candidates kept before those out of reach are dropped; beyond K, so that this is rare.
     static int64_t capacity(const HammingPlan& plan, int64_t K) {
         const int64_t most = std::min(K, plan.problem->N);
-        return most + std::max<int64_t>(most / 2, kHitsRoom);
+        return 2 * most + kHitsRoom;
     }
     static int64_t query_bytes(const HammingPlan& plan, int64_t K) {
         return capacity(plan, K) * 8 + int64_t{plan.bits + 1} * 4 + static_cast<int64_t>(sizeof(Candidates));

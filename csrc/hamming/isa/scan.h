@@ -91,9 +91,10 @@ bool scan_panel(ScanRequest* request) {
     using Vec = typename L::Vec;
     using Word = typename L::Word;
     constexpr int kVecs = L::kCheck / L::kLanes;
-    constexpr int kBlocks = 8;  // of a span
+    constexpr int64_t kSpan = 32 * L::kCheck;      // one flag for each block
+    constexpr int64_t kFirstSpan = 4 * kScanBlock;  // as long as a query takes every code
     constexpr int64_t kTakeAt = 64;
-    static_assert(kTakeAt + kBlocks * L::kCheck + 16 <= kHitsRoom, "a span's hits must fit");
+    static_assert(kTakeAt + kSpan + 16 <= kHitsRoom && kFirstSpan <= kSpan, "a span's hits must fit");
     constexpr uint64_t kBlockBits = L::kCheck == 64 ? ~uint64_t{0} : (uint64_t{1} << (L::kCheck % 64)) - 1;
     const int64_t n = request->n, words = kWords > 0 ? kWords : request->words;
     const Word* panel = static_cast<const Word*>(request->panel);
@@ -107,8 +108,9 @@ bool scan_panel(ScanRequest* request) {
         Vec queries[kWords > 0 ? kWords : 1];
         broadcast_query<L, kWords>(query, queries);
         const Vec limit = L::limit(static_cast<uint32_t>(request->limits[q]));
+        const int64_t length = request->limits[q] > request->bits ? kFirstSpan : kSpan;
         while (i < n) {
-            const int64_t span = i, end = n - i < kBlocks * L::kCheck ? n : i + kBlocks * L::kCheck;
+            const int64_t span = i, end = n - i < length ? n : i + length;
             uint32_t flags = 0;
             for (uint32_t flag = 1; i < end; i += L::kCheck, flag += flag) {
                 Vec distances[kVecs];

@@ -22,6 +22,7 @@ struct ScanRequest {
     const void* panel;       // see above
     const uint64_t* mask;    // [ceil(n / 64)] or null: bit c % 64 of word c / 64 set = code c is eligible
     int64_t words;           // W'
+    int64_t bits;            // the greatest distance
     int64_t n;               // codes in the panel, < 2^32
     uint64_t* hits;          // [kHitsRoom]
     const uint8_t* next;     // what will be read after this panel, fetched while the queries pass:
@@ -31,7 +32,7 @@ struct ScanRequest {
 };
 
 constexpr int64_t kScanBlock = 64;  // codes: panels are readable to a multiple of it
-constexpr int64_t kHitsRoom = 640;  // at most 64 + 8 * 64, and whole vectors are stored behind the last hit
+constexpr int64_t kHitsRoom = 2176;  // 64 and 32 blocks of 64, and whole vectors are stored behind the last hit
 
 struct ScanTable {
     // Lays rows out as a panel: row i is database + (positions ? positions[i] : i) * stride, W bytes.
