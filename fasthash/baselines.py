@@ -1,0 +1,123 @@
+"""Codes that need no training loop: random hyperplanes, signs of principal components, ITQ.
+
+Each function looks at X and gives `LinearCodes`: bit d of x is whether (x - mean) . weights[:, d] > 0.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fasthash._arrays import like, to_tensor
+from fasthash.codes import pack_bits
+
+
+@dataclass(frozen=True)
+class LinearCodes:
+    """Codes that are signs of a linear map: mean float32 [F], weights float32 [F, bits], on the device of the data."""
+
+    mean: Tensor
+    weights: Tensor
+
+    def transform(self, X: Any) -> Any:
+        """Real-valued projections float32 [N, bits] of X [N, F]: numpy for numpy, else a tensor on X's device.
+
+        Raises ValueError for another number of features, NaN or infinity.
+        """
+        rows = _rows(X, "LinearCodes.transform")
+        if rows.shape[1] != len(self.mean):
+            raise ValueError(f"LinearCodes.transform: X must have {len(self.mean)} features, got {rows.shape[1]}")
+        return like((rows.float() - self.mean.to(rows.device)) @ self.weights.to(rows.device), X)
+
+    def encode(self, X: Any) -> Any:
+        """Packed codes uint8 [N, ceil(bits / 8)]: the signs of `transform`."""
+        return pack_bits(self.transform(X), threshold=0.0)
+
+
+def lsh(X: Any, bits: int, *, seed: int = 0) -> LinearCodes:
+    """Locality-sensitive hashing by random hyperplanes through the mean of X [N, F]; bits >= 1.
+
+    The angle between two centred rows is pi / bits times the expected Hamming distance of their codes (Charikar,
+    "Similarity estimation techniques from rounding algorithms", 2002).
+
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
+    >>> lsh(X, 16).encode(X).shape
+    (100, 2)
+    """
+    rows, bits = _checked(X, bits, "lsh", None)
+    weights = torch.randn(rows.shape[1], bits, generator=torch.Generator().manual_seed(seed))
+    return LinearCodes(rows.double().mean(0).float(), weights.to(rows.device))
+
+
+def pca_sign(X: Any, bits: int) -> LinearCodes:
+    """Signs of the first `bits` principal components of X [N, F], 1 <= bits <= F, largest variance first.
+
+    Each component points to where its largest weight is positive, so the codes do not depend on the eigensolver.
+
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
+    >>> pca_sign(X, 8).transform(X).shape
+    (100, 8)
+    """
+    rows, bits = _checked(X, bits, "pca_sign", "features")
+    centred = rows.double()
+    mean = centred.mean(0)
+    centred = centred - mean
+    _, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
+    weights = vectors.flip(1)[:, :bits]
+    largest = weights.gather(0, weights.abs().argmax(0, keepdim=True))
+    return LinearCodes(mean.float(), (weights * torch.where(largest < 0, -1.0, 1.0)).float())
+
+
+def itq(X: Any, bits: int, *, iterations: int = 50, seed: int = 0) -> LinearCodes:
+    """Iterative quantisation of X [N, F]: principal components, rotated so that rounding them moves them least.
+
+    Alternates, from a random rotation, between the nearest signs and the nearest rotation (orthogonal Procrustes).
+    1 <= bits <= F. Source: Gong & Lazebnik, "Iterative quantization: a procrustean approach to learning binary codes",
+    CVPR 2011.
+
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
+    >>> itq(X, 8).encode(X).shape
+    (100, 1)
+    """
+    rows, bits = _checked(X, bits, "itq", "features")
+    if iterations < 0:
+        raise ValueError(f"itq: iterations must be at least 0, got {iterations}")
+    components = pca_sign(rows, bits)
+    projected = components.transform(rows)
+    noise = torch.randn(bits, bits, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    rotation = torch.linalg.qr(noise).Q.to(rows.device)
+    for _ in range(iterations):
+        signs = torch.where(projected @ rotation.float() > 0, 1.0, -1.0)
+        left, _, right = torch.linalg.svd((projected.T @ signs).double())
+        rotation = left @ right  # maximises trace(rotation^T projected^T signs)
+    return LinearCodes(components.mean, components.weights @ rotation.float())
+
+
+def _checked(X: Any, bits: int, function: str, limit: str | None) -> tuple[Tensor, int]:
+    rows = _rows(X, function)
+    if not len(rows):
+        raise ValueError(f"{function}: X must have at least 1 row, got 0")
+    bits = operator.index(bits)
+    high = math.inf if limit is None else rows.shape[1]
+    if not 1 <= bits <= high:
+        allowed = "at least 1" if limit is None else f"between 1 and {high} (the number of {limit})"
+        raise ValueError(f"{function}: bits must be {allowed}, got {bits}")
+    return rows, bits
+
+
+def _rows(X: Any, function: str) -> Tensor:
+    rows = to_tensor(X, function, "X").detach()
+    if rows.dim() != 2 or rows.shape[1] < 1:
+        raise ValueError(f"{function}: X must have shape [N, F] with F >= 1, got {tuple(rows.shape)}")
+    bad = int((~torch.isfinite(rows)).any(1).sum())
+    if bad:
+        raise ValueError(f"{function}: X must be finite, got NaN or infinity in {bad} of {len(rows)} rows")
+    return rows

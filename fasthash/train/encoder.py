@@ -1,0 +1,112 @@
+"""Networks that end in outputs which can saturate: the hash head, and the encoder that Hasher trains."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fasthash._arrays import Array, to_tensor
+
+# Rows that are converted at once when statistics are taken: memory-mapped features are never read whole.
+ROWS = 1 << 14
+
+
+class HashHead(nn.Module):
+    """Linear layer, batch norm with a learnable scale, sigmoid: features [B, F] -> outputs [B, bits] in [0, 1].
+
+    The scale lets outputs saturate: behind a normalisation without one, |z - round z| stays near 0.3 whatever the
+    losses ask for. It starts at `scale`; at 4 the sigmoid of a normal variable is mostly near 0 or 1. The head fits
+    any backbone: `nn.Sequential(backbone, HashHead(512, 64))`.
+
+    Raises ValueError for sizes below 1 or a scale that is not positive.
+
+    >>> HashHead(16, 8)(torch.randn(4, 16)).shape
+    torch.Size([4, 8])
+    """
+
+    def __init__(self, features: int, bits: int, *, scale: float = 4.0) -> None:
+        super().__init__()
+        for name, value in (("features", features), ("bits", bits)):
+            if value < 1:
+                raise ValueError(f"HashHead: {name} must be at least 1, got {value}")
+        if not scale > 0:
+            raise ValueError(f"HashHead: scale must be > 0, got {scale}")
+        self.linear = nn.Linear(features, bits, bias=False)  # the norm would take a bias away again
+        self.norm = nn.BatchNorm1d(bits)
+        nn.init.constant_(self.norm.weight, scale)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.sigmoid(self.norm(self.linear(features)))
+
+
+class Standardize(nn.Module):
+    """(x - mean) / deviation, float32, with a mean [F] and one deviation for all features, kept as buffers.
+
+    One deviation, because features of embeddings are of one kind, and their directions are to stay what they are.
+
+    >>> Standardize(2, torch.zeros(2), torch.tensor(2.0))(torch.ones(1, 2))
+    tensor([[0.5000, 0.5000]])
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: int, mean: Tensor | None = None, deviation: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features) if mean is None else mean)
+        self.register_buffer("deviation", torch.ones(()) if deviation is None else deviation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.to(self.mean.dtype) - self.mean) / self.deviation
+
+
+def encoder(
+    features: int,
+    bits: int,
+    *,
+    hidden: Sequence[int] = (512, 512),
+    dropout: float = 0.15,
+    mean: Tensor | None = None,
+    deviation: Tensor | None = None,
+) -> nn.Sequential:
+    """The network that Hasher trains: standardised input, hidden layers (ReLU, dropout), hash head.
+
+    x [B, features] -> z [B, bits] in [0, 1]. hidden=() leaves a linear encoder. `mean` [features] and `deviation` (a
+    scalar), both of the inputs, are for the standardisation; without them it changes nothing. Raises ValueError for
+    sizes below 1.
+
+    >>> encoder(384, 64, hidden=(128,))(torch.randn(4, 384)).shape
+    torch.Size([4, 64])
+    """
+    widths = [features, *hidden]
+    if min(widths) < 1:
+        raise ValueError(f"encoder: features and hidden sizes must be at least 1, got {widths}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"encoder: dropout must be at least 0 and below 1, got {dropout}")
+    layers: list[nn.Module] = [Standardize(features, mean, deviation)]
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, HashHead(widths[-1], bits))
+
+
+def feature_scales(X: Array) -> tuple[Tensor, Tensor]:
+    """Mean [F] and overall standard deviation (a scalar, 1 where it would be 0) of X [N, F]: float32.
+
+    Sums are float64, taken in blocks of rows. NaN or infinity anywhere makes the deviation NaN.
+
+    >>> feature_scales(torch.tensor([[0.0, 2.0], [2.0, 4.0]]))
+    (tensor([1., 3.]), tensor(1.))
+    """
+    rows = to_tensor(X, "feature_scales", "X")
+    blocks = range(0, len(rows), ROWS)
+    mean = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    for start in blocks:
+        mean += rows[start : start + ROWS].double().sum(0) / len(rows)
+    variance = mean.new_zeros(())
+    for start in blocks:
+        variance += (rows[start : start + ROWS].double() - mean).square().sum() / rows.numel()
+    deviation = variance.sqrt().float()
+    return mean.float(), torch.where(deviation == 0, torch.ones_like(deviation), deviation)

@@ -1,0 +1,390 @@
+"""Hasher: from embeddings to binary codes, in scikit-learn's manners."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fasthash._arrays import like, to_tensor
+from fasthash.codes import pack_bits
+from fasthash.hierarchy import Hierarchy, Name
+from fasthash.train.batches import shuffled_batches
+from fasthash.train.checkpoint import load_checkpoint, save_checkpoint
+from fasthash.train.encoder import encoder, feature_scales
+from fasthash.train.loop import History, train
+from fasthash.train.objective import Objective
+from fasthash.train.supervision import Targets, read_targets, read_validation
+from fasthash.train.validation import outputs, retrieval_score
+
+MAX_BITS = 4096
+# With epochs=None a run has at least so many passes and so many steps: small sets need more passes.
+EPOCHS, STEPS = 15, 900
+# Semantic distances of labels are spread over [0, 1]; cosine distances of embeddings to near neighbours are smaller.
+TEMPERATURE_Y = {"labels": 0.2, "multilabel": 0.2, "embedding": 0.1}
+
+
+class Hasher:
+    """Learns binary codes of embeddings: `fit`, then `transform` (outputs in [0, 1]) or `encode` (packed codes).
+
+    The targets y of `fit` say what near means:
+
+    - 1-D integers or strings: class labels. Distances are those of the `hierarchy`, or 0 and 1 without one.
+    - 2-D integers or booleans: multi-hot labels. 2-D floating point: target embeddings (of captions, say), by cosine.
+    - None: the cosine distances of X itself.
+
+    Args:
+        bits: length of a code, 1 to 4096.
+        hierarchy: a `Hierarchy` that holds every label of y.
+        target: "labels", "multilabel" or "embedding" where the type of y does not tell; None: it does.
+        supervision: "full", or "similarity": only distances between targets are used, never which class a row is of.
+        classification: weight of a linear classifier's loss (labels and multi-hot labels; else it is left out).
+        similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
+        kl: weight of the KL term, kl_k: by which neighbours (see `kl_loss`).
+        preserve: weight of a term that keeps the neighbours of X by cosine: for classes never trained on.
+        temperature_y, temperature_z: sharpness of targets and outputs in listwise terms; temperature_y=None: 0.2, for
+            embeddings 0.1.
+        hidden: widths of hidden layers, () for a linear encoder. dropout: after each of them.
+        epochs: passes over the rows; None: 15, or as many as make 900 steps.
+        batch_size: rows of a step (all of them, where X has fewer).
+        lr, weight_decay: of AdamW (see `fasthash.train.train`).
+        device: where to train, "cpu" or "cuda"; None: where X is.
+        seed: of weights, order and sampling. Same data, seed and machine: same weights, on the CPU. Global generators
+            are left as they were.
+        progress: show a bar on stderr; None: where stderr is a terminal.
+
+    A weight of 0 leaves a term out. After `fit`: module_ (the network), classes_ (sorted, None without class labels),
+    n_features_in_, history_ (losses and validation scores by epoch), best_epoch_.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["cat", "dog"], 50)
+    >>> X = rng.normal(size=(100, 8)) + 3 * (y == "cat")[:, None]
+    >>> hasher = Hasher(bits=16, epochs=5, seed=0).fit(X, y)
+    >>> hasher.transform(X).shape, hasher.encode(X).shape
+    ((100, 16), (100, 2))
+    """
+
+    def __init__(
+        self,
+        bits: int = 64,
+        hierarchy: Hierarchy | None = None,
+        *,
+        target: str | None = None,
+        supervision: str = "full",
+        classification: float = 1.0,
+        similarity: str = "listwise",
+        similarity_weight: float = 1.0,
+        kl: float = 0.1,
+        kl_k: int = 1,
+        preserve: float = 0.0,
+        temperature_y: float | None = None,
+        temperature_z: float = 0.1,
+        hidden: Sequence[int] = (512, 512),
+        dropout: float = 0.15,
+        epochs: int | None = None,
+        batch_size: int = 256,
+        lr: float = 4e-3,
+        weight_decay: float = 1e-2,
+        device: torch.device | str | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        self.bits = bits
+        self.hierarchy = hierarchy
+        self.target = target
+        self.supervision = supervision
+        self.classification = classification
+        self.similarity = similarity
+        self.similarity_weight = similarity_weight
+        self.kl = kl
+        self.kl_k = kl_k
+        self.preserve = preserve
+        self.temperature_y = temperature_y
+        self.temperature_z = temperature_z
+        self.hidden = hidden
+        self.dropout = dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.device = device
+        self.seed = seed
+        self.progress = progress
+
+    # ---- learning
+
+    def fit(self, X: Any, y: Any = None, validation: tuple[Any, Any] | None = None) -> Hasher:
+        """Trains on the rows of X [N, F] (any numeric type; memory-mapped arrays are read a batch at a time).
+
+        validation=(Xv, yv), yv of the kind of y (None with y=None): about five times during training codes of Xv are
+        searched in codes of X (of at most 3,000 and 20,000 sampled rows), and the weights of the best epoch are kept.
+        The score, exact over ties: mAHP@250 for labels, mAP@250 for multi-hot labels, for embeddings the part of the
+        10 nearest by target that is among the 10 nearest by code. validation=None: nothing is held out, and the
+        weights are those of the last epoch.
+
+        Raises ValueError or TypeError, naming argument, limit and value, for settings out of range and for data that
+        do not fit them: NaN, another number of rows in y than in X, labels that are not in the hierarchy.
+        FloatingPointError: the loss became NaN or infinite.
+        """
+        self._check_settings()
+        rows = _features(X, "fit", "X")
+        if len(rows) < 2:
+            raise ValueError(f"Hasher.fit: X must have at least 2 rows, got {len(rows)}")
+        mean, deviation = feature_scales(rows)
+        _check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), "fit", "X")
+        targets = self._targets(y, rows)
+        batch_size = min(operator.index(self.batch_size), len(rows))
+        if self.kl and self.kl_k > batch_size - 1:
+            raise ValueError(
+                f"Hasher.fit: kl_k must be between 1 and {batch_size - 1} (the others of a batch), got {self.kl_k}"
+            )
+        device = torch.device(rows.device if self.device is None else self.device)
+
+        with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=True):
+            torch.default_generator.manual_seed(self.seed)
+            if device.type == "cuda":
+                torch.cuda.manual_seed(self.seed)
+            score = self._score(validation, rows, targets, device)
+            module = encoder(
+                rows.shape[1], self.bits, hidden=self.hidden, dropout=self.dropout, mean=mean, deviation=deviation
+            )
+            columns = [rows, targets.values] + ([rows] if self.preserve else [])
+            order = torch.Generator().manual_seed(self.seed)
+            loader = shuffled_batches(*columns, batch_size=batch_size, generator=order)
+            epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / len(loader)))
+            history = train(
+                module,
+                loader,
+                self._objective(targets),
+                epochs=epochs,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                score=score,
+                score_every=max(1, epochs // 5),
+                device=device,
+                progress=self.progress,
+            )
+        self._set_fitted(module, targets.classes, rows.shape[1], history)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """fit(X, y), then transform(X)."""
+        return self.fit(X, y).transform(X)
+
+    # ---- use
+
+    def transform(self, X: Any) -> Any:
+        """Outputs float32 [N, bits] in [0, 1] of the rows of X [N, F]: numpy for numpy, else a tensor on X's device.
+
+        Raises RuntimeError before `fit`, ValueError for another number of features than in `fit`, NaN or infinity.
+        """
+        module = self._fitted("transform")
+        rows = _features(X, "transform", "X")
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(f"Hasher.transform: X must have {self.n_features_in_} features, got {rows.shape[1]}")
+        result = outputs(module, rows, _device_of(module))
+        _check_finite(rows, bool(torch.isfinite(result).all()), "transform", "X")
+        return like(result, X)
+
+    def encode(self, X: Any) -> Any:
+        """Packed codes uint8 [N, ceil(bits / 8)] of the rows of X: `pack_bits(transform(X))`."""
+        return pack_bits(self.transform(X))
+
+    # ---- storage
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the trained model as one safetensors file, with settings, hierarchy and class names as JSON inside.
+
+        A file that is there is replaced only when the new one is on the disk. Raises RuntimeError before `fit`.
+        """
+        module = self._fitted("save")
+        left_out = ("hierarchy", "device", "progress")
+        content = {
+            "settings": {name: _plain(v) for name, v in self.get_params().items() if name not in left_out},
+            "hierarchy": None if self.hierarchy is None else self.hierarchy.to_dict(),
+            "classes": self.classes_,
+            "features": self.n_features_in_,
+            "losses": self.history_.losses,
+            "scores": [None if s is None or math.isnan(s) else s for s in self.history_.scores],
+            "best_epoch": self.best_epoch_,
+        }
+        save_checkpoint(path, module.state_dict(), content)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, device: torch.device | str | None = None) -> Hasher:
+        """The Hasher that `save` wrote, on `device` (None: the CPU): it gives the same outputs and codes.
+
+        Raises FileNotFoundError, and ValueError, naming the file, for one that is truncated, of another kind or of an
+        unknown version. Nothing in the file is executed.
+        """
+        tensors, content = load_checkpoint(path)
+        try:
+            settings = dict(content["settings"])
+            settings["hidden"] = tuple(settings["hidden"])
+            hierarchy = None if content["hierarchy"] is None else Hierarchy.from_dict(content["hierarchy"])
+            hasher = cls(hierarchy=hierarchy, device=device, **settings)
+            hasher._check_settings()
+            features = operator.index(content["features"])
+            with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
+                module = encoder(features, hasher.bits, hidden=hasher.hidden, dropout=hasher.dropout)
+            for name, expected in module.state_dict().items():
+                if name in tensors and tensors[name].dtype != expected.dtype:
+                    raise ValueError(f"{name} is {tensors[name].dtype}, not {expected.dtype}")
+            module.load_state_dict(tensors, assign=True)
+            history = History(content["losses"], content["scores"], operator.index(content["best_epoch"]))
+            hasher._set_fitted(module.to(device or "cpu").eval(), content["classes"], features, history)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None
+        return hasher
+
+    # ---- scikit-learn's manners
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The settings by name, as given."""
+        return {name: getattr(self, name) for name in inspect.signature(Hasher.__init__).parameters if name != "self"}
+
+    def set_params(self, **params: Any) -> Hasher:
+        """Changes settings by name; they count from the next `fit`. Raises ValueError for unknown names."""
+        known = self.get_params()
+        for name in params:
+            if name not in known:
+                raise ValueError(f"Hasher.set_params: {name!r} is not one of {', '.join(known)}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(Hasher.__init__).parameters
+        changed = (f"{name}={v!r}" for name, v in self.get_params().items() if v is not defaults[name].default)
+        return f"Hasher({', '.join(changed)})"
+
+    # ---- inside
+
+    def _check_settings(self) -> None:
+        for name, low, high in (
+            ("bits", 1, MAX_BITS),
+            ("kl_k", 1, 64),
+            ("batch_size", 2, math.inf),
+            ("epochs", 1, math.inf),
+            ("seed", 0, 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            if name == "epochs" and value is None:
+                continue
+            try:
+                value = operator.index(value)
+            except TypeError:
+                raise TypeError(f"Hasher.fit: {name} must be an integer, got {value!r}") from None
+            if not low <= value <= high:
+                limit = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+                raise ValueError(f"Hasher.fit: {name} must be {limit}, got {value}")
+        for name, allowed in (("supervision", ("full", "similarity")), ("similarity", ("listwise", "stress"))):
+            if getattr(self, name) not in allowed:
+                choice = " or ".join(f'"{value}"' for value in allowed)
+                raise ValueError(f"Hasher.fit: {name} must be {choice}, got {getattr(self, name)!r}")
+        for name in ("classification", "similarity_weight", "kl", "preserve"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"Hasher.fit: {name} must be a weight >= 0, got {getattr(self, name)!r}")
+        for name in ("temperature_y", "temperature_z"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"Hasher.fit: {name} must be > 0, got {value!r}")
+        if self.hierarchy is not None and not isinstance(self.hierarchy, Hierarchy):
+            raise TypeError(f"Hasher.fit: hierarchy must be a fasthash.Hierarchy, got {type(self.hierarchy).__name__}")
+
+    def _targets(self, y: Any, rows: Tensor) -> Targets:
+        if y is not None:
+            return read_targets(y, len(rows), self.target, self.hierarchy)
+        if self.target not in (None, "embedding"):
+            raise ValueError(f"Hasher.fit: target {self.target!r} needs y, got None")
+        if self.hierarchy is not None:
+            raise ValueError("Hasher.fit: a hierarchy needs class labels y, got None")
+        return Targets("embedding", rows)
+
+    def _score(
+        self, validation: tuple[Any, Any] | None, rows: Tensor, targets: Targets, device: torch.device
+    ) -> Callable[[nn.Module], float] | None:
+        if validation is None:
+            return None
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise TypeError(f"Hasher.fit: validation must be a pair (Xv, yv), got {type(validation).__name__}")
+        held_out = _features(validation[0], "fit", "validation X")
+        if held_out.shape[1] != rows.shape[1]:
+            raise ValueError(f"Hasher.fit: validation X must have {rows.shape[1]} features, got {held_out.shape[1]}")
+        _check_finite(held_out, bool(torch.isfinite(feature_scales(held_out)[1])), "fit", "validation X")
+        if (validation[1] is None) != (targets.values is rows):
+            raise ValueError("Hasher.fit: validation needs yv where y is given, and None where it is not")
+        query = Targets("embedding", held_out)
+        if validation[1] is not None:
+            query = read_validation(targets, validation[1], len(held_out), self.hierarchy)
+        return retrieval_score(held_out, query, rows, targets.values, device, self.seed)
+
+    def _objective(self, targets: Targets) -> Objective:
+        classified = self.supervision == "full" and targets.outputs > 0
+        temperature_y = TEMPERATURE_Y[targets.kind] if self.temperature_y is None else self.temperature_y
+        return Objective(
+            self.bits,
+            classes=targets.outputs if classified else 0,
+            multilabel=targets.kind == "multilabel",
+            distance=targets.distance,
+            classification=self.classification if classified else 0.0,
+            similarity=self.similarity,
+            similarity_weight=self.similarity_weight,
+            kl=self.kl,
+            kl_k=self.kl_k,
+            preserve=self.preserve,
+            temperature_y=temperature_y,
+            temperature_z=self.temperature_z,
+        )
+
+    def _set_fitted(self, module: nn.Module, classes: list[Name] | None, features: int, history: History) -> None:
+        self.module_ = module
+        self.classes_ = classes
+        self.n_features_in_ = features
+        self.history_ = history
+        self.best_epoch_ = history.best_epoch
+
+    def _fitted(self, method: str) -> nn.Module:
+        if not hasattr(self, "module_"):
+            raise RuntimeError(f"Hasher.{method}: call fit first (or Hasher.load)")
+        return self.module_
+
+
+def _features(X: Any, method: str, name: str) -> Tensor:
+    rows = to_tensor(X, f"Hasher.{method}", name)
+    if rows.dim() != 2 or rows.shape[1] < 1:
+        raise ValueError(f"Hasher.{method}: {name} must have shape [N, F] with F >= 1, got {tuple(rows.shape)}")
+    if rows.is_complex():
+        raise TypeError(f"Hasher.{method}: {name} must be real, got {rows.dtype}")
+    return rows.detach()
+
+
+def _check_finite(rows: Tensor, finite: bool, method: str, name: str) -> None:
+    """Raises the error of rows that are known not to be `finite`."""
+    if finite:
+        return
+    bad = int((~torch.isfinite(rows.float())).any(1).sum())
+    raise ValueError(
+        f"Hasher.{method}: {name} must be finite in float32, got NaN or infinity in {bad} of {len(rows)} rows"
+    )
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON holds them: numpy numbers become Python's."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    return value.item() if hasattr(value, "item") else value

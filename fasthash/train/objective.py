@@ -1,0 +1,123 @@
+"""The training objective: a weighted sum of terms, any of which can be off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from fasthash.losses import SimilarityLoss, kl_loss, listwise_loss
+from fasthash.targets import embedding_distances, label_distances
+
+Distance = Callable[[Tensor], Tensor]
+
+
+class Objective(nn.Module):
+    """Sum of weighted terms over a batch: forward(z [B, bits], y=None, features=None) -> scalar.
+
+    A term of weight 0 is not computed, and what it needs may be missing.
+
+    - classification: a linear classifier on 2 z - 1, trained along and not needed afterwards. y: class indices [B]
+      (cross-entropy), or with `multilabel` 0 and 1 [B, classes] (binary cross-entropy, a sum over the classes).
+    - similarity: distances between outputs follow the semantic distances, `distance(y)` [B, B]: "listwise" in order and
+      sharpness (`fasthash.listwise_loss`), "stress" in size (`fasthash.similarity_loss` with a running scale).
+      `distance` is a function of y, or a matrix [C, C] for class indices y.
+    - kl: `fasthash.kl_loss` against nearly binary samples, by the `kl_k`-th neighbours. Rounding then loses little, and
+      items of one class keep different codes.
+    - preserve: listwise with the cosine distances of `features` [B, F], to keep the input's own neighbours.
+
+    temperature_y, temperature_z: as in `listwise_loss`; temperature_x takes the place of temperature_y in preserve.
+    Raises ValueError for a weight below 0, for weights that are all 0, and for a term that lacks what it needs.
+
+    >>> import torch
+    >>> objective = Objective(8, classes=3, distance=1.0 - torch.eye(3))
+    >>> z, y = torch.rand(16, 8), torch.arange(16) % 3
+    >>> objective(z, y).shape, sorted(objective.terms(z, y))
+    (torch.Size([]), ['classification', 'kl', 'similarity'])
+    """
+
+    matrix: Tensor | None
+
+    def __init__(
+        self,
+        bits: int,
+        *,
+        classes: int = 0,
+        multilabel: bool = False,
+        distance: Distance | Tensor | None = None,
+        classification: float = 1.0,
+        similarity: str = "listwise",
+        similarity_weight: float = 1.0,
+        kl: float = 0.1,
+        kl_k: int = 1,
+        preserve: float = 0.0,
+        temperature_y: float = 0.2,
+        temperature_z: float = 0.1,
+        temperature_x: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.weights = {
+            "classification": classification,
+            "similarity_weight": similarity_weight,
+            "kl": kl,
+            "preserve": preserve,
+        }
+        for name, weight in self.weights.items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"Objective: {name} must be a weight >= 0, got {weight}")
+        if not any(self.weights.values()):
+            raise ValueError("Objective: at least one weight must be above 0, got 0 for all")
+        if similarity not in ("listwise", "stress"):
+            raise ValueError(f'Objective: similarity must be "listwise" or "stress", got {similarity!r}')
+        if classification and classes < 1:
+            raise ValueError(f"Objective: classification needs classes >= 1, got {classes}")
+        if similarity_weight and distance is None:
+            raise ValueError("Objective: similarity needs a distance, got None")
+        self.classifier = nn.Linear(bits, classes) if classification else None
+        self.stress = SimilarityLoss() if similarity == "stress" else None
+        self.distance = None if isinstance(distance, Tensor) else distance
+        self.register_buffer("matrix", distance if isinstance(distance, Tensor) else None)
+        self.multilabel, self.kl_k = multilabel, kl_k
+        self.temperature_y, self.temperature_z, self.temperature_x = temperature_y, temperature_z, temperature_x
+
+    def forward(self, z: Tensor, y: Tensor | None = None, features: Tensor | None = None) -> Tensor:
+        total = z.new_zeros(())
+        for name, term in self.terms(z, y, features).items():
+            total = total + self.weights["similarity_weight" if name == "similarity" else name] * term
+        return total
+
+    def terms(self, z: Tensor, y: Tensor | None = None, features: Tensor | None = None) -> dict[str, Tensor]:
+        """The terms that are on, by name, before they are weighted."""
+        terms: dict[str, Tensor] = {}
+        if self.classifier is not None:
+            terms["classification"] = self._classification(self.classifier(2.0 * z - 1.0), _given(y, "y"))
+        if self.weights["similarity_weight"]:
+            terms["similarity"] = self._similarity(z, _given(y, "y"))
+        if self.weights["kl"]:
+            terms["kl"] = kl_loss(z, k=self.kl_k)
+        if self.weights["preserve"]:
+            wanted = embedding_distances(_given(features, "features"))
+            terms["preserve"] = listwise_loss(
+                z, wanted, temperature_y=self.temperature_x, temperature_z=self.temperature_z
+            )
+        return terms
+
+    def _classification(self, logits: Tensor, y: Tensor) -> Tensor:
+        if self.multilabel:
+            return binary_cross_entropy_with_logits(logits, y.to(logits.dtype), reduction="sum") / len(y)
+        return cross_entropy(logits, y.long())
+
+    def _similarity(self, z: Tensor, y: Tensor) -> Tensor:
+        wanted = label_distances(y, self.matrix) if self.distance is None else self.distance(y)
+        if self.stress is not None:
+            loss: Tensor = self.stress(z, wanted)
+            return loss
+        return listwise_loss(z, wanted, temperature_y=self.temperature_y, temperature_z=self.temperature_z)
+
+
+def _given(value: Tensor | None, name: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"Objective: a term that is on needs {name}, got None")
+    return value

@@ -1,0 +1,145 @@
+"""What y says: its kind, the targets as one tensor, and the distances between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasthash._arrays import to_tensor
+from fasthash.hierarchy import Hierarchy, Name
+from fasthash.targets import class_distances, embedding_distances, multilabel_distances
+
+Kind = Literal["labels", "multilabel", "embedding"]
+KINDS = ("labels", "multilabel", "embedding")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of N rows, and what is known of their kind.
+
+    kind "labels": values int64 [N], positions in `classes`, with distances [C, C]; "multilabel": values uint8 [N, L];
+    "embedding": values floating point [N, E].
+    """
+
+    kind: Kind
+    values: Tensor
+    classes: list[Name] | None = None
+    distances: Tensor | None = None
+
+    @property
+    def distance(self) -> Tensor | Callable[[Tensor], Tensor]:
+        """Semantic distances of values: the matrix of the classes, or a function from values [B, ...] to [B, B]."""
+        if self.distances is not None:
+            return self.distances
+        return multilabel_distances if self.kind == "multilabel" else embedding_distances
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a classifier: classes, or labels; 0 for embeddings."""
+        if self.classes is not None:
+            return len(self.classes)
+        return self.values.shape[1] if self.kind == "multilabel" else 0
+
+
+def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | None, name: str = "y") -> Targets:
+    """Reads y, the targets of `rows` rows, as `kind` or (None) as what it looks like.
+
+    1-D: class labels, integers or strings; 2-D integer or boolean: multi-hot labels; 2-D floating point: embeddings.
+    Raises TypeError for other types; ValueError for another length, multi-hot values that are not 0 and 1, NaN, labels
+    that are not in the hierarchy, or a hierarchy with targets that are not labels.
+
+    >>> read_targets(["cat", "dog", "cat"], 3, None, None).values
+    tensor([0, 1, 0])
+    """
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f'Hasher.fit: target must be "labels", "multilabel", "embedding" or None, got {kind!r}')
+    array = y if isinstance(y, Tensor) else np.asarray(y)
+    if array.ndim < 1 or len(array) != rows:
+        got = len(array) if array.ndim else "a single value"
+        raise ValueError(f"Hasher.fit: {name} must have one row for each of the {rows} rows of X, got {got}")
+    found = kind or _guess(array, name)
+    if array.ndim != (1 if found == "labels" else 2):
+        dims = "1-D" if found == "labels" else "2-D"
+        raise ValueError(f"Hasher.fit: {name} must be {dims} for target {found!r}, got shape {tuple(array.shape)}")
+    if found == "labels":
+        values, classes = _labels(array, name)
+        if hierarchy is not None:
+            _check_known(classes, hierarchy, name)
+        return Targets("labels", values, classes, class_distances(classes, hierarchy))
+    if hierarchy is not None:
+        raise ValueError(f"Hasher.fit: a hierarchy is for 1-D class labels, got {name} of shape {tuple(array.shape)}")
+    values = to_tensor(array, "Hasher.fit", name)
+    if found == "multilabel":
+        if not bool(((values == 0) | (values == 1)).all()):
+            raise ValueError(f"Hasher.fit: {name} must hold 0 and 1 only (multi-hot labels), got others")
+        return Targets("multilabel", values.to(torch.uint8))
+    values = values if values.is_floating_point() else values.float()
+    bad = int((~torch.isfinite(values)).any(1).sum())
+    if bad:
+        raise ValueError(f"Hasher.fit: {name} must be finite, got NaN or infinity in {bad} of {rows} rows")
+    return Targets("embedding", values)
+
+
+def read_validation(train: Targets, y: Any, rows: int, hierarchy: Hierarchy | None) -> Targets:
+    """Reads the targets of `rows` validation rows as the kind of `train`, in its terms: the same classes, width.
+
+    Classes that were not trained on are legal: they follow those of `train` and have distances of their own.
+    """
+    name = "validation y"
+    found = read_targets(y, rows, train.kind, hierarchy, name)
+    if found.classes is None or train.classes is None:
+        if found.values.shape[1] != train.values.shape[1]:
+            width, got = train.values.shape[1], found.values.shape[1]
+            raise ValueError(f"Hasher.fit: {name} must have {width} columns, as y has, got {got}")
+        return found
+    classes = list(dict.fromkeys([*train.classes, *found.classes]))
+    place = {label: position for position, label in enumerate(classes)}
+    values = torch.tensor([place[label] for label in found.classes])[found.values]
+    return Targets("labels", values, classes, class_distances(classes, hierarchy))
+
+
+def _guess(array: Any, name: str) -> Kind:
+    if array.ndim == 1:
+        return "labels"
+    if array.ndim != 2:
+        raise ValueError(f"Hasher.fit: {name} must be 1-D or 2-D, got shape {tuple(array.shape)}")
+    floating = array.is_floating_point() if isinstance(array, Tensor) else array.dtype.kind == "f"
+    return "embedding" if floating else "multilabel"
+
+
+def _labels(array: Any, name: str) -> tuple[Tensor, list[Name]]:
+    """Positions int64 [N] of the labels in their sorted list."""
+    values = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+    if values.dtype.kind == "O":  # a pandas column of strings, say
+        kinds = {type(label).__name__ for label in values}
+        if not all(isinstance(label, str) for label in values) and not all(
+            isinstance(label, (int, np.integer)) for label in values
+        ):
+            raise TypeError(f"Hasher.fit: {name} must hold integers or strings, got {', '.join(sorted(kinds))}")
+        values = np.array(values.tolist())
+    if values.dtype.kind not in "biuU":
+        raise TypeError(f"Hasher.fit: {name} must hold integers or strings as class labels, got {values.dtype}")
+    if values.dtype.kind == "b":
+        values = values.astype(np.int64)
+    classes, inverse = np.unique(values, return_inverse=True)
+    names: list[Name] = classes.tolist()
+    return torch.from_numpy(inverse.reshape(-1).astype(np.int64)), names
+
+
+def _check_known(classes: list[Name], hierarchy: Hierarchy, name: str) -> None:
+    unknown = [label for label in classes if label not in hierarchy]
+    if not unknown:
+        return
+    hint = ""
+    other: Any = str(unknown[0]) if isinstance(unknown[0], int) else unknown[0]
+    if isinstance(other, str) and other != unknown[0] and other in hierarchy:
+        hint = f" ({other!r} is: names are str or int, and 3 is not '3')"
+    raise ValueError(
+        f"Hasher.fit: every label of {name} must be in the hierarchy, got {len(unknown)} that are not, the first "
+        f"{unknown[0]!r}{hint}"
+    )

@@ -1,0 +1,63 @@
+"""Validation scores: how well codes of held-out rows find their like among codes of training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fasthash.codes import pack_bits
+from fasthash.evaluate import overlap_at
+from fasthash.metrics import hierarchical_precision, mean_average_precision
+from fasthash.train.supervision import Targets
+
+# A score is taken many times in a training run: larger sets are sampled down to these sizes.
+QUERIES = 3_000
+DATABASE = 20_000
+RANKS = 250
+
+
+@torch.no_grad()
+def outputs(module: nn.Module, X: Tensor, device: torch.device, rows: int = 8192) -> Tensor:
+    """Outputs float32 [N, bits] of the rows of X, on the device of X, a block of rows at a time; in evaluation mode."""
+    module.eval()
+    starts = range(0, max(len(X), 1), rows)
+    return torch.cat([module(X[start : start + rows].to(device)).float().to(X.device) for start in starts])
+
+
+def retrieval_score(
+    query_X: Tensor, query: Targets, database_X: Tensor, database: Tensor, device: torch.device, seed: int
+) -> Callable[[nn.Module], float]:
+    """A score for `fasthash.train.train`, higher is better: codes of `query_X` searched in codes of `database_X`.
+
+    `database` are the targets of database_X, in the terms of `query`. By their kind: labels: mAHP@250 (variant "mean")
+    under their distances; multi-hot labels: mAP@250; embeddings: the part of the 10 nearest by the cosine of the
+    targets that is among the 10 nearest by code. All are expectations over ties. Sets larger than QUERIES and DATABASE
+    are sampled (by `seed`).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    query_rows, database_rows = _sample(len(query_X), QUERIES, generator), _sample(len(database_X), DATABASE, generator)
+    query_X, database_X = _rows(query_X, query_rows), _rows(database_X, database_rows)
+    query_y, database_y = _rows(query.values, query_rows), _rows(database, database_rows)
+    ranks = min(RANKS, len(database_X))
+
+    def score(module: nn.Module) -> float:
+        a, b = (pack_bits(outputs(module, X, device)) for X in (query_X, database_X))
+        if query.distances is not None:
+            similarity = 1.0 - query.distances
+            return float(hierarchical_precision(a, b, query_y, database_y, similarity, at=ranks))
+        if query.kind == "multilabel":
+            return float(mean_average_precision(a, b, query_y, database_y, at=ranks))
+        one_class = torch.zeros(len(a), dtype=torch.int64), torch.zeros(len(b), dtype=torch.int64)
+        return float(overlap_at(a, b, query_y.float(), database_y.float(), *one_class, min(10, len(b) - 1)))
+
+    return score
+
+
+def _sample(rows: int, limit: int, generator: torch.Generator) -> Tensor | None:
+    return torch.randperm(rows, generator=generator)[:limit].sort().values if rows > limit else None
+
+
+def _rows(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values[rows.to(values.device)]

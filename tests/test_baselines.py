@@ -1,0 +1,122 @@
+"""Codes without a training loop: properties, and what the literature says of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fasthash import baselines, hamming_distances, unpack_bits
+from fasthash.baselines import itq, lsh, pca_sign
+
+METHODS = {"lsh": lsh, "pca_sign": pca_sign, "itq": itq}
+
+
+@pytest.fixture
+def X() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(300, 12)) * np.linspace(3, 0.5, 12) + 5).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("bits", [1, 7, 12])
+def test_codes_are_signs_of_the_transform(X: np.ndarray, name: str, bits: int) -> None:
+    found = METHODS[name](X, bits)
+    projected, codes = found.transform(X), found.encode(X)
+    assert projected.shape == (300, bits)
+    assert projected.dtype == np.float32
+    assert codes.dtype == np.uint8
+    np.testing.assert_array_equal(unpack_bits(codes, bits), projected > 0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_kind_and_type_of_the_input_do_not_matter(X: np.ndarray, name: str) -> None:
+    expected = METHODS[name](X, 8).encode(X)
+    frozen = X.copy()
+    frozen.setflags(write=False)
+    np.testing.assert_array_equal(METHODS[name](frozen, 8).encode(frozen), expected)
+    tensor = METHODS[name](torch.from_numpy(X), 8).encode(torch.from_numpy(X))
+    assert isinstance(tensor, torch.Tensor)
+    np.testing.assert_array_equal(tensor.numpy(), expected)
+    np.testing.assert_array_equal(METHODS[name](X.astype(np.float64), 8).encode(X), expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_repeats_itself_and_leaves_the_global_generator_alone(X: np.ndarray, name: str) -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first = METHODS[name](X, 8)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(METHODS[name](X, 8).weights, first.weights)
+
+
+def test_seeds_differ(X: np.ndarray) -> None:
+    assert not torch.equal(lsh(X, 8, seed=0).weights, lsh(X, 8, seed=1).weights)
+    assert not torch.equal(itq(X, 8, seed=0).weights, itq(X, 8, seed=1).weights)
+
+
+def test_lsh_distances_are_angles() -> None:
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(2, 16))
+    X = np.concatenate([a, -a]).astype(np.float32)  # mean 0
+    codes = lsh(X, 20_000).encode(X)
+    angle = np.arccos(a[0] @ a[1] / np.linalg.norm(a[0]) / np.linalg.norm(a[1]))
+    assert hamming_distances(codes[:1], codes[1:2])[0, 0] / 20_000 == pytest.approx(angle / np.pi, abs=0.02)
+
+
+def test_pca_agrees_with_an_svd(X: np.ndarray) -> None:
+    found = pca_sign(X, 5)
+    _, _, right = np.linalg.svd((X - X.mean(0)).astype(np.float64), full_matrices=False)
+    cosine = np.abs(np.sum(found.weights.numpy() * right[:5].T, axis=0))
+    np.testing.assert_allclose(cosine, 1.0, atol=1e-5)
+    variance = found.transform(X).var(0)
+    assert (variance[:-1] >= variance[1:]).all()
+    largest = np.abs(found.weights.numpy()).argmax(0)
+    assert (found.weights.numpy()[largest, range(5)] > 0).all()
+
+
+def test_itq_is_a_rotation_that_lowers_the_quantisation_error(X: np.ndarray) -> None:
+    plain, rotated = pca_sign(X, 8), itq(X, 8)
+    rotation = plain.weights.T @ rotated.weights
+    torch.testing.assert_close(rotation.T @ rotation, torch.eye(8), atol=1e-5, rtol=0)
+    errors = [
+        float(np.square(np.sign(p) - p).mean()) for p in (itq(X, 8, iterations=n).transform(X) for n in (0, 1, 5, 50))
+    ]
+    assert errors[0] > errors[1] > errors[2] >= errors[3] - 1e-6
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_errors(X: np.ndarray, name: str) -> None:
+    make = METHODS[name]
+    with pytest.raises(ValueError, match=rf"{name}: X must have shape \[N, F\] with F >= 1, got \(300,\)"):
+        make(X[:, 0], 1)
+    with pytest.raises(ValueError, match=f"{name}: bits must be .*, got 0"):
+        make(X, 0)
+    broken = X.copy()
+    broken[3, 2] = np.nan
+    with pytest.raises(ValueError, match=f"{name}: X must be finite, got NaN or infinity in 1 of 300 rows"):
+        make(broken, 4)
+    with pytest.raises(ValueError, match=f"{name}: X must have at least 1 row, got 0"):
+        make(X[:0], 4)
+    with pytest.raises(TypeError, match=f"{name}: X must be a numeric array"):
+        make(np.array([["a"]]), 1)
+    fitted = make(X, 4)
+    with pytest.raises(ValueError, match=r"LinearCodes\.transform: X must have 12 features, got 3"):
+        fitted.transform(X[:, :3])
+    with pytest.raises(ValueError, match=r"LinearCodes\.transform: X must be finite"):
+        fitted.encode(broken)
+
+
+def test_more_bits_than_features(X: np.ndarray) -> None:
+    assert lsh(X, 40).encode(X).shape == (300, 5)
+    with pytest.raises(ValueError, match=r"itq: bits must be between 1 and 12 \(the number of features\), got 13"):
+        itq(X, 13)
+    with pytest.raises(ValueError, match=r"pca_sign: bits must be between 1 and 12 \(the number of features\), got 13"):
+        pca_sign(X, 13)
+    with pytest.raises(ValueError, match="itq: iterations must be at least 0, got -1"):
+        itq(X, 4, iterations=-1)
+
+
+def test_module_documents_every_method() -> None:
+    assert all(getattr(baselines, name).__doc__ for name in METHODS)
