@@ -9,8 +9,8 @@
 
 #include "core/api.h"
 
-#define FH_RETURN_IF_ERROR(expression)                                               \
-    do {                                                                             \
+#define FH_RETURN_IF_ERROR(expression)                                                \
+    do {                                                                              \
         if (const fh_status status_ = (expression); status_ != FH_OK) return status_; \
     } while (false)
 
@@ -25,7 +25,8 @@ inline fh_status cuda_status(cudaError_t error, const char* what) {
     return fail(FH_CUDA_ERROR, message);
 }
 
-// Grids and blocks are one-dimensional; where more blocks are wanted than a grid can have, kernels loop with the grid's stride.
+// Grids and blocks are one-dimensional; where more blocks are wanted than a grid can have, kernels loop with the grid's
+// stride.
 struct LaunchShape {
     const char* kernel_name;
     int64_t blocks;
@@ -34,8 +35,8 @@ struct LaunchShape {
     void* stream;  // cudaStream_t
 };
 
-// Launches kernel(arguments...); a shape without blocks launches nothing. Does not synchronise: an error inside the kernel
-// surfaces in a later CUDA call, as with any launch.
+// Launches kernel(arguments...); a shape without blocks launches nothing. Does not synchronise: an error inside the
+// kernel surfaces in a later CUDA call, as with any launch.
 template <class... Parameters, class... Arguments>
 fh_status launch(const LaunchShape& shape, void (*kernel)(Parameters...), Arguments... arguments) {
     constexpr int64_t kMaxBlocks = 0x7fffffff;

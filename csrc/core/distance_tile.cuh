@@ -39,14 +39,15 @@ struct TileDistances {
     static __device__ __forceinline__ int b_row(int v) { return static_cast<int>(threadIdx.x) % 16 * 4 + v; }
 };
 
-// a, b: the first rows of the tiles, D columns each; a_rows, b_rows: how many rows exist from there on (distances of others
-// are meaningless). P = 1: sum |a - b|; P = 2: sqrt(sum (a - b)^2). Each distance is one sum in ascending order of the column, so
-// swapping a and b gives the same bits. Returns whether every element that this thread loaded was finite. The caller
-// synchronises before it uses the stage for something else.
-// Cost: 2 operations and 1/8 of a shared-memory read for each pair of elements; tiles are read from L2 or L1.
+// a, b: the first rows of the tiles, D columns each; a_rows, b_rows: how many rows exist from there on (distances of
+// others are meaningless). P = 1: sum |a - b|; P = 2: sqrt(sum (a - b)^2). Each distance is one sum in ascending order
+// of the column, so swapping a and b gives the same bits. Returns whether every element that this thread loaded was
+// finite. The caller synchronises before it uses the stage for something else. Cost: 2 operations and 1/8 of a
+// shared-memory read for each pair of elements; tiles are read from L2 or L1.
 template <int P, class T>
-__device__ __forceinline__ bool distance_tile(const T* __restrict__ a, int64_t a_rows, const T* __restrict__ b, int64_t b_rows,
-                                              int64_t D, TileStage<T>& stage, TileDistances<T>& distances) {
+__device__ __forceinline__ bool distance_tile(const T* __restrict__ a, int64_t a_rows, const T* __restrict__ b,
+                                              int64_t b_rows, int64_t D, TileStage<T>& stage,
+                                              TileDistances<T>& distances) {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     // A warp loads 8 columns (a 32-byte sector of float) of 4 rows.
     const int load_column = lane % 8 + warp % 2 * 8;

@@ -14,7 +14,8 @@ __global__ void __launch_bounds__(256) beta_sample_kernel(const int64_t* __restr
     const uint64_t key = static_cast<uint64_t>(*seed);
     const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(float4) == 0;
     const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    for (int64_t block = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; block * kSamples < count; block += step) {
+    for (int64_t block = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; block * kSamples < count;
+         block += step) {
         const Philox4 random = philox4x32_10(key, static_cast<uint64_t>(block));
         const int64_t first = block * kSamples;
         float sample[kSamples];
@@ -36,5 +37,6 @@ __global__ void __launch_bounds__(256) beta_sample_kernel(const int64_t* __restr
 extern "C" fh_status fh_beta_sample_cuda(const int64_t* seed, int64_t count, float* out, void* stream) {
     constexpr int kThreads = 256;
     const int64_t blocks = fasthash::ceil_div(fasthash::ceil_div(count, fasthash::kSamples), kThreads);
-    return fasthash::launch({"beta_sample_kernel", blocks, kThreads, 0, stream}, fasthash::beta_sample_kernel, seed, count, out);
+    return fasthash::launch({"beta_sample_kernel", blocks, kThreads, 0, stream}, fasthash::beta_sample_kernel, seed,
+                            count, out);
 }

@@ -1,0 +1,164 @@
+// The counting pass: see count.h.
+#include "core/cuda_check.h"
+#include "core/shared_memory.cuh"
+#include "core/warp.cuh"
+#include "hamming/count.h"
+
+namespace fasthash {
+namespace {
+
+constexpr int64_t kSharedCounts = 66 << 10;  // shared memory for the counts of a block: 3 blocks on an SM of sm_90
+constexpr int64_t kUnitsInAll = 16384;  // units x tiles of a pass: some warps for each scheduler of the largest GPUs
+
+// counts[unit, q, d] = eligible codes of the unit at distance d < bins; closest[unit, q] = the smallest such d, or
+// bins. A warp counts its unit's distances for a tile of queries in shared memory, or, where kShared is false because
+// bins are too many for that, in its own cells of `counts`. One atomic on shared memory a pair.
+template <class Width, bool kShared>
+__global__ void __launch_bounds__(kScanThreads) hamming_count_kernel(Scan scan, int64_t bins,
+                                                                     Count* __restrict__ counts,  // [units, Q, bins]
+                                                                     int32_t* __restrict__ closest) {  // [units, Q]
+    uint32_t* staged = dynamic_shared_memory<uint32_t>();
+    uint32_t* tile_counts =
+        staged + scan.tile * Width::kWords + warp_index() * scan.tile * bins;  // this warp's [tile, bins]
+    const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
+    const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
+    stage_queries<Width>(scan, q0, tile, staged);
+    __syncthreads();
+    const int64_t unit = blockIdx.x / scan.tiles() * kScanWarps + warp_index();
+    if (unit >= scan.units) return;
+
+    Count* cells = counts + (unit * scan.Q + q0) * bins;  // [tile, bins]
+    for (int64_t i = lane_index(); i < tile * bins; i += kWarpSize) {
+        if (kShared)
+            tile_counts[i] = 0;
+        else
+            cells[i] = 0;
+    }
+    __syncwarp();
+    const int64_t begin = unit * scan.unit_rows, end = min(begin + scan.unit_rows, scan.N);
+    scan_rows<Width>(
+        scan, begin, end, q0, staged, tile, [](int i) { return i; },
+        [&](int q, int64_t, bool live, int distance) {
+            if (!live || distance >= bins) return;
+            if (kShared)
+                atomicAdd(&tile_counts[q * bins + distance], 1u);
+            else
+                atomicAdd(&cells[q * bins + distance], Count(1));
+        });
+    __syncwarp();
+    for (int q = 0; q < tile; ++q) {
+        int64_t smallest = bins;
+        for (int64_t d = lane_index(); d < bins; d += kWarpSize) {
+            const Count count = kShared ? tile_counts[q * bins + d] : cells[q * bins + d];
+            if (kShared) cells[q * bins + d] = count;
+            if (count != 0 && d < smallest) smallest = d;
+        }
+        smallest = warp_min(smallest);
+        if (lane_index() == 0) closest[unit * scan.Q + q0 + q] = static_cast<int32_t>(smallest);
+    }
+}
+
+constexpr int kPrefixColumns = 8;     // columns of a block: 64-byte pieces of each row
+constexpr int kPrefixSegments = 128;  // runs of units that are summed side by side
+
+struct PrefixSums {
+    Count sum[kPrefixSegments][kPrefixColumns];
+};
+
+// totals[c] = sum over units of counts[unit, c]; with keep, counts[unit, c] becomes the sum over the units before it.
+__global__ void __launch_bounds__(kPrefixColumns* kPrefixSegments)
+    hamming_prefix_kernel(Count* __restrict__ counts,                                               // [units, columns]
+                          int64_t units, int64_t columns, bool keep, Count* __restrict__ totals) {  // [columns]
+    auto& segments = shared_memory<PrefixSums>();
+    const int segment = static_cast<int>(threadIdx.x) / kPrefixColumns;
+    const int64_t length = (units + kPrefixSegments - 1) / kPrefixSegments;
+    const int64_t begin = min(segment * length, units), end = min(begin + length, units);
+    const int64_t step = static_cast<int64_t>(gridDim.x) * kPrefixColumns;
+    for (int64_t first = static_cast<int64_t>(blockIdx.x) * kPrefixColumns; first < columns; first += step) {
+        const int64_t c = first + threadIdx.x % kPrefixColumns;
+        Count sum = 0;
+        if (c < columns) {
+#pragma unroll 8
+            for (int64_t unit = begin; unit < end; ++unit) sum += counts[unit * columns + c];
+        }
+        segments.sum[segment][threadIdx.x % kPrefixColumns] = sum;
+        __syncthreads();
+        if (threadIdx.x < kPrefixColumns) {
+            Count before = 0;
+            for (int s = 0; s < kPrefixSegments; ++s) {
+                const Count own = segments.sum[s][threadIdx.x];
+                segments.sum[s][threadIdx.x] = before;
+                before += own;
+            }
+            if (c < columns) totals[c] = before;
+        }
+        __syncthreads();
+        if (keep && c < columns) {
+            Count before = segments.sum[segment][threadIdx.x % kPrefixColumns];
+#pragma unroll 8
+            for (int64_t unit = begin; unit < end; ++unit) {
+                const Count own = counts[unit * columns + c];
+                counts[unit * columns + c] = before;
+                before += own;
+            }
+        }
+        __syncthreads();
+    }
+}
+
+int64_t shared_counts_bytes(int64_t tile, int64_t bins) { return kScanWarps * tile * bins * int64_t{sizeof(uint32_t)}; }
+
+}  // namespace
+
+CountPlan plan_counting(const fh_hamming_problem& p, int64_t bins) {
+    int32_t tile = 32;
+    while (tile > 1 && shared_counts_bytes(tile, bins) > kSharedCounts) tile /= 2;
+    const bool shared = shared_counts_bytes(tile, bins) <= kSharedCounts;
+    if (!shared) tile = 2;
+    while (tile > 1 && tile / 2 >= p.Q) tile /= 2;
+
+    const int64_t cell_bytes = bins * int64_t{sizeof(Count)};
+    int64_t units = std::max<int64_t>(1, kUnitsInAll / ceil_div(std::max<int64_t>(p.Q, 1), tile));
+    units = std::max<int64_t>(1, std::min(units, kBatchBytes / (tile * cell_bytes)));
+    units = std::max(units, ceil_div(p.N, int64_t{1} << 31));  // a unit's counts are 32-bit
+    const int64_t unit_rows = std::max<int64_t>(256, ceil_div(ceil_div(p.N, units), 128) * 128);
+
+    const Scan scan = make_scan(p, tile, unit_rows);
+    const int64_t batch =
+        std::max<int64_t>(1, kBatchBytes / (std::max<int64_t>(scan.units, 1) * cell_bytes * tile)) * tile;
+    return {scan, bins, std::min(p.Q, batch), shared};
+}
+
+CountArrays cut_workspace(const CountPlan& plan, WorkspaceCutter& cutter) {
+    CountArrays arrays;
+    arrays.counts = cutter.take<Count>(plan.scan.units * plan.batch * plan.bins);
+    arrays.totals = cutter.take<Count>(plan.batch * plan.bins);
+    arrays.closest = cutter.take<int32_t>(plan.scan.units * plan.batch);
+    arrays.farthest = cutter.take<int32_t>(plan.batch);
+    return arrays;
+}
+
+int64_t counting_bytes(const CountPlan& plan) {
+    WorkspaceCutter cutter;
+    cut_workspace(plan, cutter);
+    return cutter.bytes();
+}
+
+fh_status count_distances(const CountPlan& plan, const Scan& scan, const CountArrays& arrays, bool keep, Count* totals,
+                          void* stream) {
+    const size_t counts_bytes = plan.shared ? static_cast<size_t>(shared_counts_bytes(scan.tile, plan.bins)) : 0;
+    FH_RETURN_IF_ERROR(with_width(scan, [&](auto width) {
+        using Width = decltype(width);
+        const size_t shared_bytes = query_bytes(scan, Width::kWords) + counts_bytes;
+        const LaunchShape shape = {"hamming_count_kernel", scan.blocks(), kScanThreads, shared_bytes, stream};
+        return plan.shared
+                   ? launch(shape, hamming_count_kernel<Width, true>, scan, plan.bins, arrays.counts, arrays.closest)
+                   : launch(shape, hamming_count_kernel<Width, false>, scan, plan.bins, arrays.counts, arrays.closest);
+    }));
+    const int64_t columns = scan.Q * plan.bins;
+    const LaunchShape shape = {"hamming_prefix_kernel", ceil_div(columns, kPrefixColumns),
+                               kPrefixColumns * kPrefixSegments, 0, stream};
+    return launch(shape, hamming_prefix_kernel, arrays.counts, scan.units, columns, keep, totals);
+}
+
+}  // namespace fasthash

@@ -1,0 +1,132 @@
+"""The project's CUDA kernels, compiled for the CPU and run under an emulation of the CUDA execution model.
+
+`emulation.h` says what is emulated. `build()` compiles the very .cu files of csrc/ with the C++ compiler, the address
+sanitizer and the undefined-behaviour sanitizer; `Emulation` runs the library in a process of its own (the address
+sanitizer must be loaded first there), so that a report ends that process and not the tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SOURCES = [
+    *sorted((ROOT / "csrc").glob("*/*_cuda.cu")),
+    ROOT / "csrc/core/api.cpp",
+    HERE / "emulation.cpp",
+    HERE / "toy_kernels.cu",
+]
+FLAGS = [
+    "-std=c++17", "-O1", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+    "-DFASTHASH_EMULATE_CUDA", "-include", "cuda_runtime.h", f"-I{HERE / 'include'}", f"-I{ROOT / 'csrc'}",
+]  # fmt: skip
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+
+
+def compiler() -> str | None:
+    """The C++ compiler, or None where there is none."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def build(flags: tuple[str, ...] = ()) -> Path:
+    """Compile the emulated library and return its path; unchanged sources are not compiled again."""
+    cxx = compiler()
+    if cxx is None:
+        raise RuntimeError("no C++ compiler: set CXX")
+    command = [cxx, *FLAGS, *SANITIZERS, *flags]
+    headers = [*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh"), *HERE.rglob("*.h")]
+    state = hashlib.sha256(" ".join(command).encode())
+    for path in sorted([*headers, *SOURCES]):
+        state.update(path.read_bytes())
+    folder = ROOT / "build" / "emulation"
+    library = folder / f"{state.hexdigest()[:16]}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+
+        def compile_one(source: Path) -> Path:
+            target = Path(scratch) / f"{source.parent.name}-{source.stem}.o"
+            run([*command, "-x", "c++", "-c", str(source), "-o", str(target)])
+            return target
+
+        with ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0)))) as pool:
+            objects = list(pool.map(compile_one, SOURCES))
+        linked = Path(scratch) / "linked.so"
+        run([*command, "-shared", *map(str, objects), "-o", str(linked)])
+        linked.replace(library)
+    return library
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+
+
+class EmulationError(RuntimeError):
+    """A kernel failed: an error status with its message, or the report of a sanitizer."""
+
+
+class Emulation:
+    """The emulated library in a process of its own. `call` runs an operation of `operations.py` there."""
+
+    def __init__(self, library: Path) -> None:
+        self.library = library
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        find = [str(compiler()), "-print-file-name=libasan.so"]
+        sanitizer = subprocess.run(find, capture_output=True, text=True, check=True)
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": sanitizer.stdout.strip(),
+            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99:handle_segv=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+        }
+        self.reports = tempfile.TemporaryFile()  # noqa: SIM115: lives as long as the process
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "worker.py"), str(self.library)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.reports,
+            env=environment,
+        )
+
+    def call(self, operation: str, *, seed: int = 0, **arguments: Any) -> Any:
+        if self.process is None:
+            self.process = self.start()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        request = pickle.dumps((operation, seed, arguments))
+        try:
+            self.process.stdin.write(struct.pack("<q", len(request)) + request)
+            self.process.stdin.flush()
+            size = self.process.stdout.read(8)
+        except BrokenPipeError:
+            size = b""
+        if len(size) < 8:
+            self.process.wait()
+            self.process = None
+            self.reports.seek(0)
+            raise EmulationError(self.reports.read().decode(errors="replace")[:8000])
+        ok, result = pickle.loads(self.process.stdout.read(struct.unpack("<q", size)[0]))
+        if not ok:
+            raise EmulationError(result)
+        return result
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.communicate()
+            self.process = None

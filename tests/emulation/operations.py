@@ -1,0 +1,225 @@
+"""The C interface of the CUDA kernels over numpy arrays; host memory stands for device memory."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+I32, I64, F64, POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+
+
+class DeviceError(RuntimeError):
+    """A status other than FH_OK, with the library's message."""
+
+
+class HammingProblem(ctypes.Structure):
+    _fields_ = (
+        [(name, POINTER) for name in ("queries", "database", "mask")]
+        + [(name, I64) for name in ("Q", "N", "W", "stride")]
+    )  # fmt: skip
+
+
+class NearestProblem(ctypes.Structure):
+    _fields_ = (
+        [(name, POINTER) for name in ("x", "y")]
+        + [(name, I64) for name in ("L", "N", "M", "D", "K", "y_stride")]
+        + [("p", I32)]
+    )  # fmt: skip
+
+
+class Buffer:
+    """Device memory of exactly the wanted size: a step over its end is reported."""
+
+    def __init__(self, library: ctypes.CDLL, size: int, offset: int = 0) -> None:
+        self.library, self.size = library, size
+        self.block = library.fh_emulation_allocate(size + offset)
+        self.address = self.block + offset
+
+    def __del__(self) -> None:
+        self.library.fh_emulation_free(self.block)
+
+    def read(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return np.frombuffer(ctypes.string_at(self.address, self.size), dtype=dtype).reshape(shape).copy()
+
+
+class Device:
+    """One library. Each method is an operation; arrays go in and come out."""
+
+    def __init__(self, path: str) -> None:
+        self.library = ctypes.CDLL(path)
+        self.library.fh_emulation_allocate.restype = POINTER
+        self.library.fh_emulation_allocate.argtypes = [I64]
+        self.library.fh_emulation_free.argtypes = [POINTER]
+        self.library.fh_emulation_seed.argtypes = [ctypes.c_uint64]
+        self.library.fh_emulation_switches.restype = ctypes.c_uint64
+        self.library.fh_last_error.restype = ctypes.c_char_p
+
+    def run(self, operation: str, seed: int, arguments: dict[str, Any]) -> Any:
+        self.library.fh_emulation_seed(seed)
+        return getattr(self, operation)(**arguments)
+
+    # ---- memory and calls
+
+    def upload(self, array: Array, offset: int = 0) -> Buffer:
+        """A copy of the array, `offset` bytes behind a 256-byte boundary."""
+        array = np.ascontiguousarray(array)
+        buffer = Buffer(self.library, array.nbytes, offset)
+        ctypes.memmove(buffer.address, array.ctypes.data, array.nbytes)
+        return buffer
+
+    def output(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        return Buffer(self.library, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+
+    def check(self, function: str, *arguments: Any) -> None:
+        native = [POINTER(a.address) if isinstance(a, Buffer) else a for a in arguments]
+        if getattr(self.library, function)(*native) != 0:
+            raise DeviceError(self.library.fh_last_error().decode())
+
+    def workspace(self, function: str, *arguments: Any) -> tuple[Buffer, ctypes.c_int64]:
+        native = getattr(self.library, function)
+        native.restype = I64
+        size = native(*arguments)
+        if size < 0:
+            raise DeviceError(f"{function} gave {size}")
+        return Buffer(self.library, size), I64(size)
+
+    # ---- operations
+
+    def pairwise_l1(self, z: Array) -> Array:
+        rows, columns = z.shape
+        out = self.output((rows, rows), z.dtype)
+        self.check(f"fh_pairwise_l1_cuda_f{z.itemsize * 8}", self.upload(z), I64(rows), I64(columns), out, None)
+        return out.read((rows, rows), z.dtype)
+
+    def pairwise_l1_backward(self, z: Array, grad: Array) -> Array:
+        rows, columns = z.shape
+        out = self.output(z.shape, z.dtype)
+        function = f"fh_pairwise_l1_backward_cuda_f{z.itemsize * 8}"
+        self.check(function, self.upload(z), self.upload(grad), I64(rows), I64(columns), out, None)
+        return out.read(z.shape, z.dtype)
+
+    def beta_sample(self, random_seed: int, count: int) -> Array:
+        out = self.output((count,), np.float32)
+        self.check("fh_beta_sample_cuda", self.upload(np.array([random_seed], np.int64)), I64(count), out, None)
+        return out.read((count,), np.float32)
+
+    def hamming_problem(
+        self, queries: Array, database: Array, mask: Array | None, columns: tuple[int, int] | None, misalign: int
+    ) -> HammingProblem:
+        """Codes are the given columns of the database's rows; `misalign` shifts both from their 256-byte boundary."""
+        rows, stride = database.shape
+        start, stop = (0, stride) if columns is None else columns
+        bitmap = None
+        if mask is not None:
+            bitmap = np.zeros(-(-rows // 64) * 8, np.uint8)
+            packed = np.packbits(mask, bitorder="little")
+            bitmap[: len(packed)] = packed
+        self.kept = [self.upload(queries, misalign), self.upload(database, misalign)]
+        self.kept += [] if bitmap is None else [self.upload(bitmap)]
+        return HammingProblem(
+            self.kept[0].address,
+            self.kept[1].address + start,
+            None if bitmap is None else self.kept[2].address,
+            len(queries),
+            rows,
+            stop - start,
+            stride,
+        )
+
+    def hamming_topk(
+        self,
+        queries: Array,
+        database: Array,
+        k: int,
+        mask: Array | None = None,
+        columns: tuple[int, int] | None = None,
+        misalign: int = 0,
+    ) -> tuple[Array, Array]:
+        problem = ctypes.byref(self.hamming_problem(queries, database, mask, columns, misalign))
+        shape = (len(queries), k)
+        distances, ids = self.output(shape, np.int32), self.output(shape, np.int64)
+        workspace, size = self.workspace("fh_hamming_topk_cuda_workspace", problem, I64(k))
+        self.check("fh_hamming_topk_cuda", problem, I64(k), distances, ids, workspace, size, None)
+        return distances.read(shape, np.int32), ids.read(shape, np.int64)
+
+    def hamming_range(
+        self,
+        queries: Array,
+        database: Array,
+        radius: int,
+        mask: Array | None = None,
+        columns: tuple[int, int] | None = None,
+        misalign: int = 0,
+    ) -> tuple[Array, Array, Array]:
+        problem = ctypes.byref(self.hamming_problem(queries, database, mask, columns, misalign))
+        counts = self.output((len(queries),), np.int64)
+        workspace, size = self.workspace("fh_hamming_range_cuda_workspace", problem, I32(radius))
+        self.check("fh_hamming_range_count_cuda", problem, I32(radius), counts, workspace, size, None)
+        offsets = np.concatenate([[0], np.cumsum(counts.read((len(queries),), np.int64))])
+        shape = (int(offsets[-1]),)
+        distances, ids = self.output(shape, np.int32), self.output(shape, np.int64)
+        workspace, size = self.workspace("fh_hamming_range_cuda_workspace", problem, I32(radius))
+        self.check(
+            "fh_hamming_range_fill_cuda",
+            problem,
+            I32(radius),
+            self.upload(offsets),
+            distances,
+            ids,
+            workspace,
+            size,
+            None,
+        )
+        return offsets, distances.read(shape, np.int32), ids.read(shape, np.int64)
+
+    def hamming_distances(
+        self, queries: Array, database: Array, columns: tuple[int, int] | None = None, misalign: int = 0
+    ) -> Array:
+        problem = ctypes.byref(self.hamming_problem(queries, database, None, columns, misalign))
+        shape = (len(queries), len(database))
+        distances = self.output(shape, np.int32)
+        self.check("fh_hamming_distances_cuda", problem, distances, None)
+        return distances.read(shape, np.int32)
+
+    def hamming_histogram(
+        self,
+        queries: Array,
+        database: Array,
+        labels: Array | None = None,
+        class_weights: Array | None = None,
+        mask: Array | None = None,
+        columns: tuple[int, int] | None = None,
+        misalign: int = 0,
+    ) -> tuple[Array, Array | None]:
+        described = self.hamming_problem(queries, database, mask, columns, misalign)
+        problem = ctypes.byref(described)
+        shape = (len(queries), 8 * described.W + 1)
+        counts = self.output(shape, np.int64)
+        if labels is None or class_weights is None:
+            workspace, size = self.workspace("fh_hamming_histogram_cuda_workspace", problem, I64(0))
+            self.check("fh_hamming_histogram_cuda", problem, None, None, I64(0), counts, None, workspace, size, None)
+            return counts.read(shape, np.int64), None
+        sums, classes = self.output(shape, np.float64), I64(class_weights.shape[1])
+        workspace, size = self.workspace("fh_hamming_histogram_cuda_workspace", problem, classes)
+        self.check(
+            "fh_hamming_histogram_cuda", problem, self.upload(labels), self.upload(class_weights), classes, counts,
+            sums, workspace, size, None,
+        )  # fmt: skip
+        return counts.read(shape, np.int64), sums.read(shape, np.float64)
+
+    # ---- toy kernels, for the tests of the emulation itself
+
+    def toy(
+        self, name: str, values: Array, block: int, *, shape: tuple[int, ...] | None = None, offset: int = 0
+    ) -> Array:
+        """Runs toy kernel `name` over int32 values in blocks of `block` threads; output shaped as the input by default."""
+        out = self.output(values.shape if shape is None else shape, np.int32)
+        self.check(f"fh_toy_{name}", self.upload(values, offset), I64(values.size), I32(block), out)
+        return out.read(values.shape if shape is None else shape, np.int32)
+
+    def switches(self) -> int:
+        return int(self.library.fh_emulation_switches())
