@@ -6,10 +6,10 @@
 namespace fasthash {
 namespace {
 
-constexpr int64_t kSpan = 512;                // codes whose distances are computed at once: 2 KiB of distances
-constexpr int kLanes = 4;                     // counts side by side: neighbours at one distance do not wait for each other
-constexpr int64_t kCountBytes = 256 << 10;    // a worker's counts stay in the level-2 cache
-constexpr int64_t kTaskPairs = 1 << 22;       // pairs between two looks at the cancel flag, where sums are wanted
+constexpr int64_t kSpan = 512;  // codes whose distances are computed at once: 2 KiB of distances
+constexpr int kLanes = 4;       // counts side by side: neighbours at one distance do not wait for each other
+constexpr int64_t kCountBytes = 256 << 10;  // a worker's counts stay in the level-2 cache
+constexpr int64_t kTaskPairs = 1 << 22;     // pairs between two looks at the cancel flag, where sums are wanted
 
 // Calls visit(first, n) for spans of the tile's codes, ascending, with their distances to the query in `distances`.
 template <class Visit>
@@ -22,7 +22,9 @@ void visit_distances(const HammingPlan& plan, const HammingTile& tile, int64_t q
     }
 }
 
-bool eligible(const HammingTile& tile, int64_t c) { return tile.mask == nullptr || (tile.mask[c / 64] >> (c % 64) & 1) != 0; }
+bool eligible(const HammingTile& tile, int64_t c) {
+    return tile.mask == nullptr || (tile.mask[c / 64] >> (c % 64) & 1) != 0;
+}
 
 // Counts of one worker for a block of queries: [queries, bits + 1, kLanes].
 struct Counts {
@@ -76,8 +78,7 @@ fh_status count_distances(const HammingPlan& plan, int64_t* counts, int32_t thre
 
 // What one worker needs to add up weights.
 struct Sums {
-    explicit Sums(const HammingPlan& plan)
-        : scratch(plan), labels(static_cast<size_t>(scratch.panel_codes)) {}
+    explicit Sums(const HammingPlan& plan) : scratch(plan), labels(static_cast<size_t>(scratch.panel_codes)) {}
     HammingScratch scratch;
     std::vector<int32_t> labels;  // of the tile's codes
     int32_t distances[kSpan];

@@ -74,8 +74,9 @@ extern "C" fh_status fh_hamming_range_count_cpu(const fh_hamming_problem* proble
     });
 }
 
-extern "C" fh_status fh_hamming_range_fill_cpu(const fh_hamming_problem* problem, int32_t radius, const int64_t* offsets,
-                                               int32_t* distances, int64_t* ids, int32_t threads, fh_cancel* cancel) {
+extern "C" fh_status fh_hamming_range_fill_cpu(const fh_hamming_problem* problem, int32_t radius,
+                                               const int64_t* offsets, int32_t* distances, int64_t* ids,
+                                               int32_t threads, fh_cancel* cancel) {
     return without_exceptions([&]() -> fh_status {
         HammingPlan plan;
         if (const fh_status status = make_plan(problem, plan)) return status;

@@ -6,10 +6,10 @@
 namespace fasthash {
 namespace {
 
-constexpr int64_t kPanelBytes = 24 << 10;     // half of a level-1 cache, and up
-constexpr int64_t kChunkBytes = 512 << 10;    // stays in the level-2 cache while a block of queries passes
+constexpr int64_t kPanelBytes = 24 << 10;   // half of a level-1 cache, and up
+constexpr int64_t kChunkBytes = 512 << 10;  // stays in the level-2 cache while a block of queries passes
 constexpr int64_t kSmallChunkBytes = 64 << 10;
-constexpr int64_t kThreadWork = 1 << 19;      // panel words against one query: less is not worth waking a thread for
+constexpr int64_t kThreadWork = 1 << 19;  // panel words against one query: less is not worth waking a thread for
 
 const ScanTable* chosen_table() {
     switch (fh_isa_chosen()) {
@@ -54,7 +54,7 @@ int64_t divide_up(int64_t n, int64_t step) { return (n + step - 1) / step; }
 
 fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan) {
     const fh_hamming_problem& p = *problem;
-    if (p.Q < 0 || p.N < 0 || p.W < 1 || p.W > (int64_t{1} << 27) || p.stride < p.W)
+    if (p.Q < 0 || p.N < 0 || p.W < 1 || p.W > (int64_t{1} << 27) || (p.N > 1 && p.stride < p.W))
         return fail(FH_INVALID, "Hamming search: Q and N must be >= 0, W between 1 and 2^27, stride >= W");
     plan.problem = problem;
     plan.table = chosen_table();
@@ -125,8 +125,10 @@ bool HammingTiles::next(HammingTile& tile) {
         }
         if (allowed == n) return next_unmasked(tile, n);
         // In bytes scanned: laying out a code takes about as long as scanning it 5 times, picking it 500 bytes more.
-        const int64_t scanned = queries_ * plan_.words * plan_.word_bytes, laid_out = 5 * plan_.words * plan_.word_bytes;
-        if (allowed * (500 + laid_out + scanned) < n * ((plan_.is_panel ? 0 : laid_out) + scanned)) return next_picked(tile);
+        const int64_t scanned = queries_ * plan_.words * plan_.word_bytes,
+                      laid_out = 5 * plan_.words * plan_.word_bytes;
+        if (allowed * (500 + laid_out + scanned) < n * ((plan_.is_panel ? 0 : laid_out) + scanned))
+            return next_picked(tile);
         const int64_t first = cursor_;
         next_unmasked(tile, n);
         tile.mask = mask + first / 64;

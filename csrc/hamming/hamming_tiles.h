@@ -19,12 +19,12 @@ struct HammingPlan {
     const fh_hamming_problem* problem;
     const ScanTable* table;
     PanelWidth width;
-    int64_t words;                   // a code, in panel words
-    int64_t word_bytes;              // 4 or 8
-    int32_t bits;                    // 8 W
-    bool is_panel;                   // the database itself is a panel
-    const uint8_t* queries;          // [Q, words * word_bytes], zero padded
-    std::vector<uint8_t> padded;     // backs `queries` where W is no multiple of the word
+    int64_t words;                // a code, in panel words
+    int64_t word_bytes;           // 4 or 8
+    int32_t bits;                 // 8 W
+    bool is_panel;                // the database itself is a panel
+    const uint8_t* queries;       // [Q, words * word_bytes], zero padded
+    std::vector<uint8_t> padded;  // backs `queries` where W is no multiple of the word
 
     const void* query(int64_t q) const { return queries + q * words * word_bytes; }
 };
@@ -36,20 +36,21 @@ fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan);
 // ascending order and the codes of a chunk stay in the cache for its query blocks.
 struct HammingGrid {
     int64_t first_query, Q;
-    int64_t chunk_codes, chunks;          // a chunk is a multiple of 64 codes, the last may be shorter
+    int64_t chunk_codes, chunks;  // a chunk is a multiple of 64 codes, the last may be shorter
     int64_t block_queries, query_blocks;
-    int32_t threads;                      // fewer than asked for when there is little to do
+    int32_t threads;  // fewer than asked for when there is little to do
 
     int64_t tasks() const { return chunks * query_blocks; }
 };
 
 struct HammingTask {
-    int64_t chunk, begin, end;              // codes
+    int64_t chunk, begin, end;  // codes
     int64_t query_begin, query_end;
 };
 
 // At most `most_queries` queries in a task.
-HammingGrid make_grid(const HammingPlan& plan, int64_t first_query, int64_t Q, int32_t threads, int64_t most_queries = 64);
+HammingGrid make_grid(const HammingPlan& plan, int64_t first_query, int64_t Q, int32_t threads,
+                      int64_t most_queries = 64);
 HammingTask task_of(const HammingPlan& plan, const HammingGrid& grid, int64_t task);
 
 // A run of codes as a panel. Code c of the panel is code `first + (positions ? positions[c] : c)` of the database.
@@ -58,7 +59,7 @@ struct HammingTile {
     const uint64_t* mask;       // null: all codes of the panel are eligible
     const uint32_t* positions;  // [n] or null
     int64_t first, n;
-    const uint8_t* next;        // where the next tile will be read, next_bytes long; 0 where that is not known
+    const uint8_t* next;  // where the next tile will be read, next_bytes long; 0 where that is not known
     int64_t next_bytes;
 
     int64_t position(int64_t c) const { return first + (positions != nullptr ? int64_t{positions[c]} : c); }
@@ -71,9 +72,9 @@ struct HammingScratch {
 
     int64_t panel_codes;  // a tile's limit: it stays in the level-1 cache while the queries pass over it
     std::unique_ptr<uint8_t[]> panel_memory;
-    uint8_t* panel;                           // 64-byte aligned, whole 64-code blocks
-    std::unique_ptr<uint32_t[]> positions;    // [panel_codes]; null where there is no mask
-    std::unique_ptr<uint64_t[]> hits;         // [kHitsRoom]
+    uint8_t* panel;                         // 64-byte aligned, whole 64-code blocks
+    std::unique_ptr<uint32_t[]> positions;  // [panel_codes]; null where there is no mask
+    std::unique_ptr<uint64_t[]> hits;       // [kHitsRoom]
 };
 
 // The eligible codes of [begin, end), tile by tile, ascending. `queries`: how many will pass over each tile; it decides
@@ -98,9 +99,20 @@ class HammingTiles {
 template <class Take>
 void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const HammingTile& tile, int64_t query_begin,
                int64_t query_end, const int32_t* limits, const Take& take) {
-    ScanRequest request{plan.queries, limits, tile.panel, tile.mask, plan.words, plan.bits, tile.n, scratch.hits.get(),
-                        tile.next, tile.next_bytes / (query_end - query_begin) / 64 * 64, query_begin,
-                        query_end, 0, 0};
+    ScanRequest request{plan.queries,
+                        limits,
+                        tile.panel,
+                        tile.mask,
+                        plan.words,
+                        plan.bits,
+                        tile.n,
+                        scratch.hits.get(),
+                        tile.next,
+                        tile.next_bytes / (query_end - query_begin) / 64 * 64,
+                        query_begin,
+                        query_end,
+                        0,
+                        0};
     const auto scan = plan.table->scan[plan.width];
     while (scan(&request)) take(request.query, request.hits, request.hit_count);
 }

@@ -13,9 +13,9 @@
 namespace fasthash {
 namespace {
 
-constexpr int64_t kMostCandidates = 8192;         // a larger K takes two passes
-constexpr int64_t kSortBelow = 64;                // so few candidates are sorted by comparing
-constexpr int64_t kCandidateBytes = 40 << 20;     // of all workers in one pass
+constexpr int64_t kMostCandidates = 8192;      // a larger K takes two passes
+constexpr int64_t kSortBelow = 64;             // so few candidates are sorted by comparing
+constexpr int64_t kCandidateBytes = 40 << 20;  // of all workers in one pass
 
 // A candidate as one integer, ordered as (distance, position).
 struct Keys {
@@ -29,9 +29,10 @@ struct Keys {
 };
 
 // The candidates of one query that one worker has met, and beside them the limit. Between two batches fewer
-// than K of them lie below the limit, and, once the limit has moved, at least K codes of the database are known to lie at it or below.
+// than K of them lie below the limit, and, once the limit has moved, at least K codes of the database are known to lie
+// at it or below.
 struct Candidates {
-    int64_t below;     // candidates nearer than the limit
+    int64_t below;  // candidates nearer than the limit
     int64_t size;
     uint64_t* keys;    // [capacity], ascending by position
     uint32_t* counts;  // [bits + 1]
@@ -41,7 +42,8 @@ struct Candidates {
     }
     // Hits below the limit; position: (hit) -> position. The keys have room for them.
     template <class Position>
-    void add(const Keys& format, int32_t& limit, const uint64_t* hits, int64_t count, int64_t K, const Position& position) {
+    void add(const Keys& format, int32_t& limit, const uint64_t* hits, int64_t count, int64_t K,
+             const Position& position) {
         for (int64_t i = 0; i < count; ++i) {
             const uint64_t distance = hits[i] >> 32;
             keys[size + i] = format.make(distance, position(hits[i]));
@@ -117,7 +119,8 @@ class TopK {
         const int32_t threads = grid_.Q * K_ < 20000 ? 1 : grid_.threads;
         return parallel_for((grid_.Q + kQueries - 1) / kQueries, threads, cancel, [&](int64_t task, int worker) {
             for (int64_t q = task * kQueries; q < std::min((task + 1) * kQueries, grid_.Q); ++q)
-                write_query(q, merges_[worker], distances + (grid_.first_query + q) * K_, ids + (grid_.first_query + q) * K_);
+                write_query(q, merges_[worker], distances + (grid_.first_query + q) * K_,
+                            ids + (grid_.first_query + q) * K_);
         });
     }
 

@@ -21,7 +21,8 @@ class TwoPass {
     fh_status count(fh_cancel* cancel);
     // The codes nearer than the limit of query first_query + q.
     int64_t found(int64_t q) const;
-    // Writes the nearest `room` of each query's codes to distances / ids + begin(q). begin: (q) -> place, room: (q) -> count.
+    // Writes the nearest `room` of each query's codes to distances / ids + begin(q). begin: (q) -> place, room: (q) ->
+    // count.
     template <class Begin, class Room>
     fh_status fill(const Begin& begin, const Room& room, int32_t* distances, int64_t* ids, fh_cancel* cancel);
 

@@ -91,7 +91,7 @@ bool scan_panel(ScanRequest* request) {
     using Vec = typename L::Vec;
     using Word = typename L::Word;
     constexpr int kVecs = L::kCheck / L::kLanes;
-    constexpr int64_t kSpan = 32 * L::kCheck;      // one flag for each block
+    constexpr int64_t kSpan = 32 * L::kCheck;       // one flag for each block
     constexpr int64_t kFirstSpan = 4 * kScanBlock;  // as long as a query takes every code
     constexpr int64_t kTakeAt = 64;
     static_assert(kTakeAt + kSpan + 16 <= kHitsRoom && kFirstSpan <= kSpan, "a span's hits must fit");
@@ -102,7 +102,8 @@ bool scan_panel(ScanRequest* request) {
     int64_t i = request->code;
 
     for (int64_t q = request->query; q < request->query_end; ++q, i = 0) {
-        for (int64_t byte = 0; byte < request->next_bytes; byte += kCacheLine) __builtin_prefetch(request->next + byte, 0, 2);
+        for (int64_t byte = 0; byte < request->next_bytes; byte += kCacheLine)
+            __builtin_prefetch(request->next + byte, 0, 2);
         request->next += request->next_bytes;
         const Word* query = reinterpret_cast<const Word*>(request->queries) + q * words;
         Vec queries[kWords > 0 ? kWords : 1];
@@ -187,7 +188,8 @@ inline uint64_t load_partial(const uint8_t* p, int64_t bytes) {
 
 // Rows to panel, a row at a time. kWords > 0: whole words of that number.
 template <class Word, int kWords>
-inline void pack_rows(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W, Word* panel) {
+inline void pack_rows(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W,
+                      Word* panel) {
     constexpr int64_t kBytes = sizeof(Word);
     constexpr int64_t kSide = kBytes == 8 ? kGroup : 1;
     const int64_t words = kWords > 0 ? kWords : (W + kBytes - 1) / kBytes;
@@ -206,7 +208,8 @@ inline void pack_rows(const uint8_t* database, int64_t stride, const uint32_t* p
     }
 }
 
-inline void pack_any(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W, void* panel) {
+inline void pack_any(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W,
+                     void* panel) {
     uint32_t* panel32 = static_cast<uint32_t*>(panel);
     uint64_t* panel64 = static_cast<uint64_t*>(panel);
     switch (W) {
@@ -234,8 +237,8 @@ int64_t count_mask_bits(const uint64_t* words, int64_t n) {
 template <class L32, class L64>
 constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
     return {pack,
-            {scan_any<L32, 1>, scan_any<L64, 1>, scan_any<L64, 2>, scan_any<L64, 4>, scan_any<L64, 8>, scan_any<L64, 16>,
-             scan_any<L64, 0>},
+            {scan_any<L32, 1>, scan_any<L64, 1>, scan_any<L64, 2>, scan_any<L64, 4>, scan_any<L64, 8>,
+             scan_any<L64, 16>, scan_any<L64, 0>},
             {panel_distances<L32, 1>, panel_distances<L64, 1>, panel_distances<L64, 2>, panel_distances<L64, 4>,
              panel_distances<L64, 8>, panel_distances<L64, 16>, panel_distances<L64, 0>},
             count_mask_bits<L64>};

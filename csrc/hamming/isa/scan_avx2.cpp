@@ -18,14 +18,15 @@ struct Avx2Lanes {
     static void pin(Vec& d) { __asm__("" : "+x"(d)); }
     static Vec bit_xor(Vec a, Vec b) { return _mm256_xor_si256(a, b); }
     static Vec count(Vec acc, Vec x) {
-        const Vec table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2,
-                                           3, 2, 3, 3, 4);
+        const Vec table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2,
+                                           2, 3, 2, 3, 3, 4);
         const Vec low = _mm256_set1_epi8(0x0f);
         const Vec a = _mm256_shuffle_epi8(table, _mm256_and_si256(x, low));
         const Vec b = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(x, 4), low));
         return _mm256_add_epi8(acc, _mm256_add_epi8(a, b));
     }
-    // Counts fit 31 bits and the upper halves of 64-bit lanes are 0 on both sides: 32-bit minimum and compare do for both.
+    // Counts fit 31 bits and the upper halves of 64-bit lanes are 0 on both sides: 32-bit minimum and compare do for
+    // both.
     static Vec min(Vec a, Vec b) { return _mm256_min_epu32(a, b); }
     static bool any_below(Vec d, Vec limit) {
         const Vec below = _mm256_cmpgt_epi32(limit, d);

@@ -26,7 +26,8 @@ struct Avx512Lanes {
     static Vec min(Vec a, Vec b) { return _mm512_min_epu32(a, b); }
     static bool any_below(Vec d, Vec limit) { return _mm512_cmplt_epu32_mask(d, limit) != 0; }
     static int64_t count_bits(uint64_t x) { return _mm_popcnt_u64(x); }
-    // 8 hits at most: the chosen lanes, pressed together in a register (stores that compress are slow on some processors).
+    // 8 hits at most: the chosen lanes, pressed together in a register (stores that compress are slow on some
+    // processors).
     static int emit_lanes(Vec d, __mmask8 found, uint32_t first, uint64_t* hits) {
         const Vec lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
         const Vec code = _mm512_add_epi64(_mm512_set1_epi64(first), lane);
@@ -128,7 +129,8 @@ inline void pack_group_128(const uint8_t* const* rows, uint64_t* group) {
 }
 
 inline void pack_group_256(const uint8_t* const* rows, uint64_t* group) {
-    const __m512i first = _mm512_set_epi64(13, 9, 5, 1, 12, 8, 4, 0), last = _mm512_set_epi64(15, 11, 7, 3, 14, 10, 6, 2);
+    const __m512i first = _mm512_set_epi64(13, 9, 5, 1, 12, 8, 4, 0),
+                  last = _mm512_set_epi64(15, 11, 7, 3, 14, 10, 6, 2);
     __m512i halves[4];  // words 0 1 of rows 0-3, words 2 3 of rows 0-3, the same of rows 4-7
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
@@ -148,7 +150,8 @@ inline void pack_group_256(const uint8_t* const* rows, uint64_t* group) {
 }
 
 // As pack_any, with rows turned to columns in registers where a row is wider than a word.
-void pack_transposed(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W, void* panel) {
+void pack_transposed(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W,
+                     void* panel) {
     const int64_t words = (W + 7) / 8, whole = W > 8 ? n / kScanBlock * kScanBlock : 0;
     uint64_t* group = static_cast<uint64_t*>(panel);
     for (int64_t i = 0; i < whole; i += kGroup, group += kGroup * words) {

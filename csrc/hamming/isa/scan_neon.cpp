@@ -38,7 +38,9 @@ struct NeonLanes64 : NeonLanes {
     static constexpr int kLanes = 2, kCheck = 16;
     static Vec load(const Word* p) { return vld1q_u8(reinterpret_cast<const uint8_t*>(p)); }
     static Vec broadcast(Word word) { return vreinterpretq_u8_u64(vdupq_n_u64(word)); }
-    static Vec add(Vec a, Vec b) { return vreinterpretq_u8_u64(vaddq_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b))); }
+    static Vec add(Vec a, Vec b) {
+        return vreinterpretq_u8_u64(vaddq_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b)));
+    }
     static Vec finish(Vec acc) { return vreinterpretq_u8_u64(vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(acc)))); }
     static Vec limit(uint32_t d) { return broadcast(d); }
     static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
@@ -46,7 +48,9 @@ struct NeonLanes64 : NeonLanes {
         vst1q_u64(lanes, vreinterpretq_u64_u8(d));
         return emit_lanes<Word, kLanes>(lanes, vgetq_lane_u32(words(limit), 0), valid, first, hits);
     }
-    static void store(Vec d, int32_t* out) { vst1_u32(reinterpret_cast<uint32_t*>(out), vmovn_u64(vreinterpretq_u64_u8(d))); }
+    static void store(Vec d, int32_t* out) {
+        vst1_u32(reinterpret_cast<uint32_t*>(out), vmovn_u64(vreinterpretq_u64_u8(d)));
+    }
 };
 
 struct NeonLanes32 : NeonLanes {

@@ -17,21 +17,21 @@ enum PanelWidth : int32_t { kPanel32, kPanel64, kPanel128, kPanel256, kPanel512,
 // A block of queries against one panel: which codes are nearer than each query's limit? The scan stops whenever it has
 // hits for a query and goes on where it stopped, with the limits read anew.
 struct ScanRequest {
-    const uint8_t* queries;  // query q at queries + q * (bytes of a code in the panel), any alignment
-    const int32_t* limits;   // limits[q] >= 0
-    const void* panel;       // see above
-    const uint64_t* mask;    // [ceil(n / 64)] or null: bit c % 64 of word c / 64 set = code c is eligible
-    int64_t words;           // W'
-    int64_t bits;            // the greatest distance
-    int64_t n;               // codes in the panel, < 2^32
-    uint64_t* hits;          // [kHitsRoom]
-    const uint8_t* next;     // what will be read after this panel, fetched while the queries pass:
-    int64_t next_bytes;      // so many bytes for each query
+    const uint8_t* queries;          // query q at queries + q * (bytes of a code in the panel), any alignment
+    const int32_t* limits;           // limits[q] >= 0
+    const void* panel;               // see above
+    const uint64_t* mask;            // [ceil(n / 64)] or null: bit c % 64 of word c / 64 set = code c is eligible
+    int64_t words;                   // W'
+    int64_t bits;                    // the greatest distance
+    int64_t n;                       // codes in the panel, < 2^32
+    uint64_t* hits;                  // [kHitsRoom]
+    const uint8_t* next;             // what will be read after this panel, fetched while the queries pass:
+    int64_t next_bytes;              // so many bytes for each query
     int64_t query, query_end, code;  // where to start, then where it stopped
-    int64_t hit_count;       // of query `query`: distance << 32 | code, ascending by code
+    int64_t hit_count;               // of query `query`: distance << 32 | code, ascending by code
 };
 
-constexpr int64_t kScanBlock = 64;  // codes: panels are readable to a multiple of it
+constexpr int64_t kScanBlock = 64;   // codes: panels are readable to a multiple of it
 constexpr int64_t kHitsRoom = 2176;  // 64 and 32 blocks of 64, and whole vectors are stored behind the last hit
 
 struct ScanTable {
