@@ -351,7 +351,7 @@ def mask_words(allowed: Tensor) -> Tensor:
     padded = torch.zeros(words * 64, dtype=torch.bool, device=allowed.device)
     padded[: len(allowed)] = allowed
     if padded.device.type == "cpu":
-        return torch.from_numpy(np.packbits(padded.numpy(), bitorder="little")).view(torch.int64)
+        return torch.from_numpy(np.packbits(padded.numpy(), bitorder="little").view(np.int64))
     places = torch.arange(64, device=allowed.device)
     return (padded.view(words, 64).long() << places).sum(1)
 

@@ -13,7 +13,7 @@ from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash.distributed import gather_rows, rank
 from fasthash.neighbors import check_k, check_norm, check_points, flatten
 
-_RANK_STEP = 0x9E3779B97F4A7C15 - (1 << 64)  # an odd step between the seeds of ranks, which may all have one torch seed
+_RANK_STEP = 0x1E3779B97F4A7C15  # between the seeds of ranks, which may all have one torch seed
 
 
 def kl_loss(
@@ -121,7 +121,7 @@ def _beta_samples(z: Tensor, group: Any, generator: torch.Generator | None) -> T
     limits = torch.iinfo(torch.int64)
     seed = torch.randint(limits.min, limits.max, (1,), dtype=torch.int64, device=z.device, generator=generator)
     if group is not None:
-        seed = seed + rank(group) * _RANK_STEP
+        seed = seed ^ (rank(group) * _RANK_STEP & limits.max)
     samples: Tensor = torch.ops.fasthash.beta_sample(seed, z.numel())
     return samples.view(z.shape).to(z.dtype)
 

@@ -1,0 +1,66 @@
+"""Losses over the global batch: several processes agree with one."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+import fasthash
+
+ROWS = {2: [5, 9], 4: [3, 1, 6, 4]}  # uneven parts, and a rank that could not have a neighbour of its own
+
+
+def everything(world: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    rows = sum(ROWS[world])
+    z = torch.rand(rows, 6, generator=generator, dtype=torch.float64)
+    return z, torch.rand(rows, 6, generator=generator, dtype=torch.float64)
+
+
+def loss_of(name: str, z: torch.Tensor, target: torch.Tensor, group: Any) -> torch.Tensor:
+    if name == "koleo":
+        return fasthash.koleo_loss(z, group=group)
+    return fasthash.kl_loss(z, target, k=2, group=group)
+
+
+def worker(rank: int, world: int, port: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    try:
+        z, target = (t.split(ROWS[world])[rank] for t in everything(world))
+        results: dict[str, Any] = {}
+        for name in ("kl", "koleo"):
+            own = z.clone().requires_grad_()
+            loss = loss_of(name, own, target, dist.group.WORLD)
+            loss.backward()
+            results[name] = (loss.item(), own.grad)
+        torch.manual_seed(0)  # one seed everywhere: the drawn targets must differ all the same
+        results["drawn"] = fasthash.kl_loss(z, group=dist.group.WORLD).item()
+        torch.save(results, folder / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch was built without gloo")
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_agree_with_one_process(world: int, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.start_processes(worker, args=(world, port, tmp_path), nprocs=world, start_method="spawn")
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    z, target = everything(world)
+    for name in ("kl", "koleo"):
+        whole = z.clone().requires_grad_()
+        loss = loss_of(name, whole, target, None)
+        loss.backward()
+        for rank, part in enumerate(whole.grad.split(ROWS[world])):
+            value, gradient = found[rank][name]
+            assert value == pytest.approx(loss.item(), rel=1e-12)
+            torch.testing.assert_close(gradient, world * part)
+    assert len({found[rank]["drawn"] for rank in range(world)}) == 1
