@@ -186,6 +186,9 @@ def test_ties_go_to_the_lowest_id_whatever_the_insertion_order():
     assert index.search(same[:1], 6).ids.tolist() == [[2, 5, 7, 30, 60, 90]]
     assert index.range_search(same[:1], 0).ids.tolist() == [2, 5, 7, 30, 60, 90]
     assert index.search(np.full((1, 16), 0.25), 6, rescore=1).ids.tolist() == [[2, 5, 7, 30, 60, 90]]
+    everything = index.range_search(np.array([[0, 0], [255, 0]], np.uint8), 2**62)
+    assert everything.ids.tolist() == [2, 5, 7, 30, 60, 90] * 2
+    assert everything.distances.tolist() == [0] * 6 + [8] * 6
 
 
 def test_rescore_orders_by_the_asymmetric_distance():

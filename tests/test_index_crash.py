@@ -279,6 +279,35 @@ def test_the_model_of_power_loss_finds_a_missing_sync(case, tmp_path, monkeypatc
     assert found_out
 
 
+def test_an_interrupt_just_after_the_change(start, tmp_path, monkeypatch):
+    folder = tmp_path / "index"
+    shutil.copytree(start, folder)
+    index = HammingIndex.open(folder, writable=True)
+    replace = os.replace
+
+    def interrupted(*arguments):
+        replace(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index.add(random_codes(2), ids=[7000, 7002])
+    monkeypatch.undo()
+    assert state(folder)[1][-2:] == [7000, 7002]  # done, with all its files
+    with pytest.raises(IndexFolderError, match="open it again"):
+        index.add(random_codes(1))
+    del index
+    with HammingIndex.open(folder, writable=True) as again:
+        assert again.add(random_codes(1)).tolist() == [7003]
+
+
+def test_a_new_file_never_replaces_another(tmp_path):
+    (tmp_path / "taken").write_bytes(b"old")
+    with pytest.raises(FileExistsError), durable.new_file(tmp_path / "taken"):
+        pass
+    assert (tmp_path / "taken").read_bytes() == b"old"
+
+
 def test_a_full_disk_while_writing(start, tmp_path):
     resource = pytest.importorskip("resource")
     folder = tmp_path / "index"

@@ -164,6 +164,16 @@ def test_written_by_block(tmp_path, monkeypatch):
     assert content(opened) == content(index)
 
 
+def test_ids_are_a_range_again_where_removal_leaves_one(tmp_path):
+    index = HammingIndex(64)
+    index.add(random_codes(4), ids=[2, 5, 6, 7])
+    index.remove([2])
+    index.save(tmp_path)
+    (entry,) = read_manifest(tmp_path)["segments"]
+    assert (entry["ids"], entry["first_id"], entry["rows"]) == ("implicit", 5, 3)
+    assert content(HammingIndex.open(tmp_path)) == content(index)
+
+
 # One writer, any number of readers
 
 
