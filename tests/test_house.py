@@ -1,0 +1,150 @@
+"""The rules of the house that a machine can check: imports one way, no assert on user input, file sizes, symbols."""
+
+from __future__ import annotations
+
+import ast
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fasthash import _core
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "fasthash"
+CEILING = 600  # lines of a file
+
+# Later may import earlier, and modules of one level may import each other's package-mates. Names are files or folders of fasthash/.
+LEVELS = [
+    ["_core"],
+    ["_arrays", "_ops", "reference"],
+    ["codes", "hierarchy", "distributed"],
+    ["neighbors", "losses", "index", "targets"],
+    ["metrics", "baselines"],
+    ["evaluate"],
+    ["train"],
+    ["datasets", "demo", "report"],
+    ["cli", "__main__"],
+]
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+
+def python_files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def unit_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_units(path: Path) -> set[str]:
+    """Files or folders of fasthash/ that a module imports, at its top or inside functions."""
+    units = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "fasthash":
+                units |= {alias.name for alias in node.names}
+            elif node.module.startswith("fasthash."):
+                units.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            units |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("fasthash.")}
+    return units & set(LEVEL)
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    unit = unit_of(path)
+    if unit == "__init__":
+        return
+    assert unit in LEVEL, f"{unit} has no place in the order of imports: add it to LEVELS"
+    for other in imported_units(path) - {unit}:
+        # Within a level, imports may not form a cycle: the alphabetical order of this check would hide none, so name them.
+        assert LEVEL[other] <= LEVEL[unit], f"{unit} imports {other}, which comes later"
+
+
+def test_no_import_cycles() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in python_files():
+        if unit_of(path) != "__init__":
+            graph.setdefault(unit_of(path), set()).update(imported_units(path) - {unit_of(path)})
+    done: set[str] = set()
+    while len(done) < len(graph):
+        free = {unit for unit, needs in graph.items() if unit not in done and needs <= done | {"_core"}}
+        assert free, f"a cycle among {sorted(set(graph) - done)}"
+        done |= free
+
+
+def test_torch_distributed_has_one_importer() -> None:
+    for path in python_files():
+        text = path.read_text()
+        if "torch.distributed" in re.sub(r'""".*?"""|#[^\n]*', "", text, flags=re.S) and unit_of(path) != "distributed":
+            pytest.fail(f"{path.name} imports torch.distributed")
+
+
+def test_only_ops_calls_the_extension() -> None:
+    for path in python_files():
+        if unit_of(path) not in ("_ops", "__init__"):
+            assert "_core" not in imported_units(path), path
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_assert_and_no_print_outside_the_command_line(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}: raise an error that names the limit"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            assert unit_of(path) in ("cli", "demo", "report"), f"{path}:{node.lineno}: a library does not print"
+
+
+def test_files_stay_readable() -> None:
+    listed = [*PACKAGE.rglob("*.py"), *(ROOT / "csrc").rglob("*"), *(ROOT / "tests").rglob("*.py")]
+    long = {str(p.relative_to(ROOT)): n for p in listed if p.is_file() and (n := len(p.read_bytes().splitlines())) > CEILING}
+    assert not long, f"split by idea: {long}"
+
+
+def test_core_neither_prints_nor_aborts() -> None:
+    for path in (ROOT / "csrc").rglob("*"):
+        if path.suffix in (".cpp", ".cu", ".h", ".cuh"):
+            code = re.sub(r"//[^\n]*", "", path.read_text())
+            found = re.search(r"\b(printf|fprintf|abort|exit|assert|std::cout|std::cerr)\s*[(<]", code)
+            assert not found, f"{path.relative_to(ROOT)}: {found and found.group()}"
+            assert "torch" not in code.replace("torch's", ""), f"{path}: the core does not know torch"
+
+
+def test_no_vague_names() -> None:
+    vague = {"utils", "helpers", "common", "misc"}
+    assert not [p for p in ROOT.glob("[a-z]*/**/*") if p.stem in vague and "build" not in p.parts]
+
+
+@pytest.mark.skipif(not shutil.which("g++") or not shutil.which("nm"), reason="needs g++ and nm")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="checks the x86-64 instruction sets")
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "scalar"])
+@pytest.mark.parametrize("family", ["hamming/isa/scan", "neighbors/isa/tile"])
+def test_isa_objects_export_their_table_alone(family: str, isa: str, tmp_path: Path) -> None:
+    """A shared template symbol from an AVX-512 file could be the copy that every processor runs."""
+    flags = {
+        "scalar": [],
+        "avx2": ["-mavx2", "-mfma", "-mpopcnt", "-mbmi", "-mbmi2", "-mlzcnt"],
+        "avx512": [
+            *["-mavx2", "-mfma", "-mpopcnt", "-mbmi", "-mbmi2", "-mlzcnt", "-mavx512f", "-mavx512bw", "-mavx512dq"],
+            *["-mavx512vl", "-mavx512vpopcntdq", "-mavx512bitalg"],
+        ],
+    }[isa]
+    source, target = ROOT / "csrc" / f"{family}_{isa}.cpp", tmp_path / "isa.o"
+    # -O0 keeps every function that could be shared.
+    command = ["g++", "-std=c++17", "-O0", "-fPIC", "-c", f"-I{ROOT / 'csrc'}", *flags, str(source), "-o", str(target)]
+    subprocess.run(command, check=True)
+    symbols = subprocess.run(["nm", "--defined-only", "-C", str(target)], check=True, capture_output=True, text=True)
+    exported = [line.split(maxsplit=2) for line in symbols.stdout.splitlines()]
+    # Capitals are visible to the linker (R: constant data, D: data, W / V / u: weak and shared).
+    visible = [name for _, kind, name in exported if kind.isupper() or kind in "vwu"]
+    assert len(visible) == 1, visible
+
+
+@pytest.mark.skipif(not shutil.which("nm"), reason="needs nm")
+def test_extension_exports_its_init_function_alone() -> None:
+    listed = subprocess.run(["nm", "-D", "--defined-only", _core.__file__], check=True, capture_output=True, text=True)
+    names = [line.split()[-1] for line in listed.stdout.splitlines()]
+    assert [n for n in names if n != "PyInit__core"] == []
