@@ -64,3 +64,14 @@ def load_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[
     if not isinstance(content, dict):
         raise ValueError(f"Hasher.load: {path} is damaged: its content is not a JSON object")
     return tensors, content
+
+
+def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raises ValueError, in one line, unless `tensors` have the names, types and shapes of `expected`."""
+    if tensors.keys() != expected.keys():
+        difference = ", ".join(sorted(tensors.keys() ^ expected.keys()))
+        raise ValueError(f"its tensors are not those of the model that it describes ({difference})")
+    for name, tensor in tensors.items():
+        found, wanted = (f"{list(t.shape)} {t.dtype}" for t in (tensor, expected[name]))
+        if found != wanted:
+            raise ValueError(f"its tensor {name} is {found}, not {wanted}")

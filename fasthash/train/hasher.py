@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from fasthash._arrays import like, to_tensor
 from fasthash.codes import pack_bits
 from fasthash.hierarchy import Hierarchy, Name
 from fasthash.train.batches import shuffled_batches
-from fasthash.train.checkpoint import load_checkpoint, save_checkpoint
+from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
 from fasthash.train.encoder import encoder, feature_scales
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
@@ -55,7 +56,7 @@ class Hasher:
         batch_size: rows of a step (all of them, where X has fewer).
         lr, weight_decay: of AdamW (see `fasthash.train.train`).
         device: where to train, "cpu" or "cuda"; None: where X is.
-        seed: of weights, order and sampling. Same data, seed and machine: same weights, on the CPU. Global generators
+        seed: of weights, order and sampling. Same data, seed, machine and number of threads: same weights, on the CPU. Global generators
             are left as they were.
         progress: show a bar on stderr; None: where stderr is a terminal.
 
@@ -147,16 +148,19 @@ class Hasher:
             )
         device = torch.device(rows.device if self.device is None else self.device)
 
-        with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=True):
-            torch.default_generator.manual_seed(self.seed)
+        seed = operator.index(self.seed)
+
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.default_generator.manual_seed(seed)
             if device.type == "cuda":
-                torch.cuda.manual_seed(self.seed)
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
             score = self._score(validation, rows, targets, device)
             module = encoder(
                 rows.shape[1], self.bits, hidden=self.hidden, dropout=self.dropout, mean=mean, deviation=deviation
             )
             columns = [rows, targets.values] + ([rows] if self.preserve else [])
-            order = torch.Generator().manual_seed(self.seed)
+            order = torch.Generator().manual_seed(seed)
             loader = shuffled_batches(*columns, batch_size=batch_size, generator=order)
             epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / len(loader)))
             history = train(
@@ -209,7 +213,7 @@ class Hasher:
         content = {
             "settings": {name: _plain(v) for name, v in self.get_params().items() if name not in left_out},
             "hierarchy": None if self.hierarchy is None else self.hierarchy.to_dict(),
-            "classes": self.classes_,
+            "classes": None if self.classes_ is None else self.classes_.tolist(),
             "features": self.n_features_in_,
             "losses": self.history_.losses,
             "scores": [None if s is None or math.isnan(s) else s for s in self.history_.scores],
@@ -234,9 +238,7 @@ class Hasher:
             features = operator.index(content["features"])
             with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
                 module = encoder(features, hasher.bits, hidden=hasher.hidden, dropout=hasher.dropout)
-            for name, expected in module.state_dict().items():
-                if name in tensors and tensors[name].dtype != expected.dtype:
-                    raise ValueError(f"{name} is {tensors[name].dtype}, not {expected.dtype}")
+            check_tensors(tensors, module.state_dict())
             module.load_state_dict(tensors, assign=True)
             history = History(content["losses"], content["scores"], operator.index(content["best_epoch"]))
             hasher._set_fitted(module.to(device or "cpu").eval(), content["classes"], features, history)
@@ -262,6 +264,16 @@ class Hasher:
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags  # scikit-learn is what calls this
+
+        return Tags(
+            estimator_type=None,
+            target_tags=TargetTags(required=False),
+            transformer_tags=TransformerTags(preserves_dtype=[]),
+            input_tags=InputTags(),
+        )
 
     def __repr__(self) -> str:
         defaults = inspect.signature(Hasher.__init__).parameters
@@ -319,6 +331,8 @@ class Hasher:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
             raise TypeError(f"Hasher.fit: validation must be a pair (Xv, yv), got {type(validation).__name__}")
         held_out = _features(validation[0], "fit", "validation X")
+        if not len(held_out):
+            raise ValueError("Hasher.fit: validation X must have at least 1 row, got 0")
         if held_out.shape[1] != rows.shape[1]:
             raise ValueError(f"Hasher.fit: validation X must have {rows.shape[1]} features, got {held_out.shape[1]}")
         _check_finite(held_out, bool(torch.isfinite(feature_scales(held_out)[1])), "fit", "validation X")
@@ -332,6 +346,8 @@ class Hasher:
     def _objective(self, targets: Targets) -> Objective:
         classified = self.supervision == "full" and targets.outputs > 0
         temperature_y = TEMPERATURE_Y[targets.kind] if self.temperature_y is None else self.temperature_y
+        if not any((classified and self.classification, self.similarity_weight, self.kl, self.preserve)):
+            raise ValueError(f"Hasher.fit: a term that applies to target {targets.kind!r} must have a weight above 0")
         return Objective(
             self.bits,
             classes=targets.outputs if classified else 0,
@@ -349,7 +365,7 @@ class Hasher:
 
     def _set_fitted(self, module: nn.Module, classes: list[Name] | None, features: int, history: History) -> None:
         self.module_ = module
-        self.classes_ = classes
+        self.classes_ = None if classes is None else np.array(classes)
         self.n_features_in_ = features
         self.history_ = history
         self.best_epoch_ = history.best_epoch

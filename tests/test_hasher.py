@@ -1,0 +1,614 @@
+"""Hasher: every kind of target, scikit-learn's manners, the model file, and what it says of wrong input."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import fasthash
+from fasthash import Hierarchy, hamming_distances
+from fasthash.metrics import mean_average_precision
+from fasthash.train import Hasher
+from fasthash.train import hasher as hasher_module
+
+FEATURES = 12
+NAMES = np.array(["cat", "dog", "car", "bus", "elm", "oak"])
+EDGES = [("animal", "cat"), ("animal", "dog"), ("vehicle", "car"), ("vehicle", "bus"), ("tree", "elm"), ("tree", "oak")]
+QUICK: dict[str, Any] = {"bits": 16, "hidden": (24,), "epochs": 4, "batch_size": 48, "lr": 1e-2}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Batches are tiny here: more threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def blobs(rows: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Six classes around centres that lie together in twos: X float32 [rows, 12], y [rows] int 0..5."""
+    fixed = np.random.default_rng(99)
+    pairs = fixed.normal(size=(3, FEATURES)) * 3
+    centres = np.repeat(pairs, 2, axis=0) + fixed.normal(size=(6, FEATURES)) * 1.5
+    y = np.arange(rows) % 6
+    noise = np.random.default_rng(seed).normal(size=(rows, FEATURES))
+    return (centres[y] + noise).astype(np.float32), y
+
+
+def hierarchy() -> Hierarchy:
+    return Hierarchy.from_edges(EDGES)
+
+
+def multi_hot(y: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.eye(6, dtype=np.int64)[y], np.eye(3, dtype=np.int64)[y // 2]], axis=1)
+
+
+def targets_of(kind: str) -> tuple[Any, dict[str, Any]]:
+    _, y = blobs()
+    return {
+        "integers": (y, {}),
+        "strings": (NAMES[y], {}),
+        "hierarchy": (NAMES[y], {"hierarchy": hierarchy()}),
+        "objects": (NAMES[y].astype(object), {"hierarchy": hierarchy()}),
+        "list": (NAMES[y].tolist(), {"hierarchy": hierarchy()}),
+        "booleans": (y % 2 == 0, {}),
+        "tensor": (torch.from_numpy(y), {}),
+        "multilabel": (multi_hot(y), {}),
+        "multilabel booleans": (multi_hot(y).astype(bool), {}),
+        "multilabel floats": (multi_hot(y).astype(np.float32), {"target": "multilabel"}),
+        "embedding": (blobs(seed=5)[0][:, :7].astype(np.float64), {}),
+        "embedding integers": (multi_hot(y), {"target": "embedding"}),
+        "nothing": (None, {}),
+    }[kind]
+
+
+KINDS = [
+    "integers", "strings", "hierarchy", "objects", "list", "booleans", "tensor", "multilabel", "multilabel booleans",
+    "multilabel floats", "embedding", "embedding integers", "nothing",
+]  # fmt: skip
+
+
+def weights(hasher: Hasher) -> dict[str, torch.Tensor]:
+    return hasher.module_.state_dict()
+
+
+def same_weights(a: Hasher, b: Hasher) -> bool:
+    return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
+
+
+# ---- what it learns
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("supervision", ["full", "similarity"])
+def test_every_kind_of_target(kind: str, supervision: str) -> None:
+    X, _ = blobs()
+    y, settings = targets_of(kind)
+    hasher = Hasher(**QUICK, **settings, supervision=supervision)
+    assert hasher.fit(X, y) is hasher
+    z, codes = hasher.transform(X), hasher.encode(X)
+    assert isinstance(z, np.ndarray)
+    assert z.shape == (240, 16)
+    assert z.dtype == np.float32
+    assert (z >= 0).all()
+    assert (z <= 1).all()
+    assert codes.shape == (240, 2)
+    assert codes.dtype == np.uint8
+    np.testing.assert_array_equal(fasthash.unpack_bits(codes, 16), z > 0.5)
+    assert hasher.n_features_in_ == FEATURES
+    assert len(hasher.history_.losses) == 4
+
+
+@pytest.mark.parametrize("settings", [{}, {"supervision": "similarity"}, {"similarity": "stress"}, {"kl": 0.0}])
+def test_codes_follow_the_hierarchy(settings: dict[str, Any]) -> None:
+    X, y = blobs(480)
+    Xt, yt = blobs(120, seed=1)
+    hasher = Hasher(32, hierarchy(), hidden=(32,), epochs=15, batch_size=96, lr=1e-2, **settings).fit(X, NAMES[y])
+    distances = hamming_distances(hasher.encode(Xt), hasher.encode(X))
+    same, pair = yt[:, None] == y, yt[:, None] // 2 == y // 2
+    means = [distances[where].mean() for where in (same, pair & ~same, ~pair)]
+    assert means[0] + 1 < means[1] < means[2] - 1
+    assert mean_average_precision(hasher.encode(Xt), hasher.encode(X), yt, y) > 0.8
+
+
+def test_embeddings_only_keeps_neighbours() -> None:
+    X, _ = blobs()
+    codes = Hasher(**{**QUICK, "epochs": 15}).fit(X).encode(X)
+    distances = hamming_distances(codes, codes)
+    cosine = X @ X.T / np.linalg.norm(X, axis=1) / np.linalg.norm(X, axis=1)[:, None]
+    assert np.corrcoef(distances.ravel(), cosine.ravel())[0, 1] < -0.8
+
+
+def test_the_kl_term_keeps_more_codes_apart() -> None:
+    X, y = blobs(480)
+    counts = [len(np.unique(Hasher(**{**QUICK, "epochs": 20}, kl=kl).fit(X, y).encode(X), axis=0)) for kl in (0.0, 1.0)]
+    assert counts[1] > 1.5 * counts[0]
+
+
+@pytest.mark.parametrize("left", ["classification", "similarity_weight", "kl", "preserve"])
+def test_any_weight_may_be_zero(left: str) -> None:
+    X, y = blobs()
+    terms = {"classification": 0.0, "similarity_weight": 0.0, "kl": 0.0, "preserve": 0.0, left: 1.0}
+    assert Hasher(**QUICK, **terms).fit(X, y).encode(X).shape == (240, 2)
+
+
+def test_similarity_supervision_never_sees_class_ids() -> None:
+    X, y = blobs()
+    renamed = {"cat": "z", "dog": "b", "car": "y", "bus": "a", "elm": "c", "oak": "x"}  # another alphabetical order
+    edges = [(parent, renamed[child]) for parent, child in EDGES]
+    other = np.array([renamed[name] for name in NAMES])
+    results = {
+        supervision: (
+            Hasher(**QUICK, hierarchy=hierarchy(), supervision=supervision).fit(X, NAMES[y]),
+            Hasher(**QUICK, hierarchy=Hierarchy.from_edges(edges), supervision=supervision).fit(X, other[y]),
+        )
+        for supervision in ("full", "similarity")
+    }
+    assert same_weights(*results["similarity"])
+    assert not same_weights(*results["full"])  # a classifier does see them
+
+
+def test_similarity_supervision_of_plain_labels_and_multi_hot() -> None:
+    X, y = blobs()
+    order = np.array([3, 5, 0, 1, 4, 2])
+    settings = {**QUICK, "supervision": "similarity"}
+    assert same_weights(Hasher(**settings).fit(X, y), Hasher(**settings).fit(X, order[y]))
+    columns = multi_hot(y)
+    assert same_weights(Hasher(**settings).fit(X, columns), Hasher(**settings).fit(X, columns[:, ::-1]))
+
+
+def test_small_sets_are_trained_for_more_epochs() -> None:
+    X, y = blobs(60)
+    quick = {**QUICK, "epochs": None}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hasher_module, "STEPS", 40)
+        assert len(Hasher(**{**quick, "batch_size": 30}).fit(X, y).history_.losses) == 20
+        assert len(Hasher(**{**quick, "batch_size": 2, "kl_k": 1}).fit(X, y).history_.losses) == hasher_module.EPOCHS
+        # fewer rows than a batch: all of them are one
+        assert len(Hasher(**{**quick, "batch_size": 1000}).fit(X, y).history_.losses) == 40
+
+
+# ---- validation
+
+
+@pytest.mark.parametrize("kind", ["integers", "hierarchy", "multilabel", "embedding", "nothing"])
+def test_validation_scores_choose_the_epoch(kind: str) -> None:
+    X, _ = blobs()
+    y, settings = targets_of(kind)
+    rows = np.arange(240)
+    train_rows, held_out = rows[:180], rows[180:]
+    pair = (X[held_out], None if y is None else y[held_out])
+    hasher = Hasher(**{**QUICK, "epochs": 7}, **settings)
+    hasher.fit(X[train_rows], None if y is None else y[train_rows], validation=pair)
+    scores = hasher.history_.scores
+    assert len(scores) == 7
+    assert all(0 <= score <= 1 for score in scores if score is not None)
+    assert scores[hasher.best_epoch_ - 1] == max(score for score in scores if score is not None)
+
+
+def test_validation_does_not_change_training() -> None:
+    X, y = blobs()
+    Xv, yv = blobs(30, seed=3)
+    plain = Hasher(**QUICK).fit(X, y)
+    scored = Hasher(**QUICK).fit(X, y, validation=(Xv, yv))
+    assert plain.history_.losses == scored.history_.losses
+    assert plain.best_epoch_ == 4
+    assert plain.history_.scores == [None] * 4
+
+
+def test_the_best_epoch_is_the_one_that_is_kept() -> None:
+    """Validation labels that say the opposite of the training labels: the earliest epoch fits them best."""
+    X, y = blobs()
+    hasher = Hasher(**{**QUICK, "epochs": 5}).fit(X, y, validation=(X, np.random.default_rng(0).permutation(y)))
+    scores = hasher.history_.scores
+    best = int(np.argmax(scores)) + 1
+    assert hasher.best_epoch_ == best
+    codes = hasher.encode(X)
+    score = fasthash.metrics.hierarchical_precision(
+        codes, codes, np.random.default_rng(0).permutation(y), y, np.eye(6), at=240
+    )
+    assert score == pytest.approx(scores[best - 1], abs=1e-9)
+
+
+def test_validation_classes_that_were_not_trained_on() -> None:
+    X, y = blobs()
+    known = y < 5
+    hasher = Hasher(**QUICK, hierarchy=hierarchy()).fit(X[known], NAMES[y[known]], validation=(X, NAMES[y]))
+    assert sorted(hasher.classes_) == sorted(NAMES[:5])
+    assert hasher.history_.scores[-1] is not None
+
+
+def test_large_validation_sets_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fasthash.train.validation.QUERIES", 20)
+    monkeypatch.setattr("fasthash.train.validation.DATABASE", 50)
+    seen = []
+    original = fasthash.metrics.hierarchical_precision
+
+    def spy(query: Any, database: Any, *rest: Any, **named: Any) -> Any:
+        seen.append((len(query), len(database), named["at"]))
+        return original(query, database, *rest, **named)
+
+    monkeypatch.setattr("fasthash.train.validation.hierarchical_precision", spy)
+    X, y = blobs()
+    Hasher(**QUICK).fit(X, y, validation=(X, y))
+    assert set(seen) == {(20, 50, 50)}
+
+
+# ---- arrays
+
+
+def test_numpy_and_torch_give_their_own_kind() -> None:
+    X, y = blobs()
+    hasher = Hasher(**QUICK).fit(X, y)
+    again = Hasher(**QUICK).fit(torch.from_numpy(X), torch.from_numpy(y))
+    assert same_weights(hasher, again)
+    tensor = hasher.transform(torch.from_numpy(X))
+    assert isinstance(tensor, torch.Tensor)
+    assert not tensor.requires_grad
+    np.testing.assert_array_equal(tensor.numpy(), hasher.transform(X))
+    assert isinstance(hasher.encode(torch.from_numpy(X)), torch.Tensor)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8])
+def test_other_number_types(dtype: type) -> None:
+    X, y = blobs()
+    rounded = (X * 8).astype(dtype)
+    hasher = Hasher(**QUICK).fit(rounded, y)
+    assert hasher.transform(rounded).dtype == np.float32
+    assert same_weights(hasher, Hasher(**QUICK).fit(rounded.astype(np.float64), y))
+
+
+def test_read_only_arrays_and_memory_maps(tmp_path: Path) -> None:
+    X, y = blobs()
+    expected = Hasher(**QUICK).fit(X, y)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    frozen = X.copy()
+    frozen.setflags(write=False)
+    for given in (mapped, frozen, np.asfortranarray(X), np.repeat(X, 2, axis=0)[::2]):
+        hasher = Hasher(**QUICK).fit(given, y)
+        assert same_weights(hasher, expected)
+        np.testing.assert_array_equal(hasher.encode(given), expected.encode(X))
+
+
+def test_no_rows_and_many_rows() -> None:
+    X, y = blobs()
+    hasher = Hasher(**QUICK).fit(X, y)
+    assert hasher.transform(X[:0]).shape == (0, 16)
+    assert hasher.encode(X[:0]).shape == (0, 2)
+    many = np.tile(X, (80, 1))  # more than one block
+    np.testing.assert_array_equal(hasher.encode(many), np.tile(hasher.encode(X), (80, 1)))
+
+
+# ---- the same again
+
+
+def test_same_seed_same_weights_whatever_the_global_generator() -> None:
+    X, y = blobs()
+    first = Hasher(**QUICK, preserve=0.5).fit(X, y)
+    torch.manual_seed(123)
+    np.random.default_rng(5)
+    before = torch.get_rng_state()
+    second = Hasher(**QUICK, preserve=0.5).fit(X, y)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same_weights(first, second)
+    assert not same_weights(first, Hasher(**QUICK, preserve=0.5, seed=1).fit(X, y))
+
+
+def test_fit_again_forgets() -> None:
+    X, y = blobs()
+    hasher = Hasher(**QUICK).fit(X[:, :5], y)
+    hasher.fit(X, y)
+    assert same_weights(hasher, Hasher(**QUICK).fit(X, y))
+
+
+# ---- scikit-learn's manners
+
+
+def test_params() -> None:
+    tree = hierarchy()
+    hasher = Hasher(32, tree, kl=0.5)
+    params = hasher.get_params()
+    assert params["bits"] == 32
+    assert params["hierarchy"] is tree
+    assert params["kl"] == 0.5
+    assert hasher.set_params(bits=8, kl=0.0) is hasher
+    assert (hasher.bits, hasher.kl) == (8, 0.0)
+    assert Hasher(**hasher.get_params(deep=False)).get_params() == hasher.get_params()
+    with pytest.raises(ValueError, match=r"Hasher.set_params: 'widths' is not one of bits, hierarchy, "):
+        hasher.set_params(bits=4, widths=3)
+    assert hasher.bits == 8  # nothing was set
+
+
+def test_init_does_not_look_at_settings() -> None:
+    odd = Hasher(bits=-5, hierarchy="no", hidden="x")  # type: ignore[arg-type]
+    assert odd.bits == -5
+    assert not hasattr(odd, "module_")
+
+
+def test_repr_shows_what_is_not_default() -> None:
+    assert repr(Hasher()) == "Hasher()"
+    assert repr(Hasher(32, kl=0.0)) == "Hasher(bits=32, kl=0.0)"
+
+
+def test_scikit_learn_clone_and_pipeline() -> None:
+    base = pytest.importorskip("sklearn.base")
+    pipeline = pytest.importorskip("sklearn.pipeline")
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    X, y = blobs()
+    hasher = Hasher(**QUICK, hierarchy=hierarchy()).fit(X, NAMES[y])
+    copy = base.clone(hasher)
+    assert not hasattr(copy, "module_")
+    assert copy.get_params().keys() == hasher.get_params().keys()
+    assert same_weights(copy.fit(X, NAMES[y]), hasher)
+
+    steps = pipeline.Pipeline([("scale", preprocessing.StandardScaler()), ("hash", Hasher(**QUICK))])
+    z = steps.fit(X, y).transform(X)
+    assert z.shape == (240, 16)
+    np.testing.assert_array_equal(z, pipeline.make_pipeline(*(s for _, s in steps.steps)).fit_transform(X, y))
+    steps.set_params(hash__bits=8)
+    assert steps.fit(X, y).transform(X).shape == (240, 8)
+    assert steps.get_params()["hash__kl"] == Hasher().kl
+
+
+def test_pickle() -> None:
+    X, y = blobs()
+    hasher = Hasher(**QUICK, hierarchy=hierarchy()).fit(X, NAMES[y])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(hasher)).transform(X), hasher.transform(X))
+
+
+# ---- the model file
+
+
+@pytest.mark.parametrize("kind", ["integers", "hierarchy", "multilabel", "nothing"])
+def test_save_and_load(kind: str, tmp_path: Path) -> None:
+    X, _ = blobs()
+    y, settings = targets_of(kind)
+    hasher = Hasher(**{**QUICK, "bits": np.int64(20), "hidden": [24, 8]}, **settings, preserve=0.1)
+    hasher.fit(X, y, validation=(X, y))
+    path = tmp_path / "model.safetensors"
+    hasher.save(path)
+    loaded = Hasher.load(str(path))
+    np.testing.assert_array_equal(loaded.transform(X), hasher.transform(X))
+    np.testing.assert_array_equal(loaded.encode(X), hasher.encode(X))
+    assert same_weights(loaded, hasher)
+    assert loaded.history_ == hasher.history_
+    assert loaded.best_epoch_ == hasher.best_epoch_
+    assert loaded.n_features_in_ == FEATURES
+    if hasher.classes_ is None:
+        assert loaded.classes_ is None
+    else:
+        np.testing.assert_array_equal(loaded.classes_, hasher.classes_)
+    kept = hasher.get_params()
+    for name, value in loaded.get_params().items():
+        if name == "hierarchy":
+            assert (value is None) == (kept[name] is None)
+            assert value is None or value.to_dict() == kept[name].to_dict()
+        elif name not in ("device", "progress"):
+            assert value == (tuple(kept[name]) if name == "hidden" else kept[name]), name
+    assert same_weights(loaded.fit(X, y, validation=(X, y)), hasher)  # the settings are the whole recipe
+    loaded.save(path)
+    np.testing.assert_array_equal(Hasher.load(path).encode(X), hasher.encode(X))
+
+
+def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
+    X, y = blobs()
+    path = tmp_path / "model.safetensors"
+    hasher = Hasher(**QUICK, hierarchy=hierarchy()).fit(X, NAMES[y])
+    hasher.save(path)
+    tensors = safetensors.torch.load_file(path)
+    assert tensors.keys() == weights(hasher).keys()
+    with safetensors.safe_open(path, framework="np") as file:
+        content = json.loads(file.metadata()["content"])
+    assert content["settings"]["bits"] == 16
+    assert sorted(content["classes"]) == sorted(NAMES)
+    assert Hierarchy.from_dict(content["hierarchy"]).distance("cat", "dog") == 0.5
+
+
+def saved(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, Any]]:
+    X, y = blobs()
+    path = tmp_path / "model.safetensors"
+    Hasher(**{**QUICK, "epochs": 1}).fit(X, y).save(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["content"])
+    return path, safetensors.torch.load_file(path), content
+
+
+def test_truncated_model(tmp_path: Path) -> None:
+    path, _, _ = saved(tmp_path)
+    data = path.read_bytes()
+    for length in (0, 5, 100, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=r"Hasher\.load: .*model\.safetensors is damaged or not a fasthash model"):
+            Hasher.load(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"Hasher\.load: .*model\.safetensors does not exist"):
+        Hasher.load(path)
+
+
+def test_altered_model(tmp_path: Path) -> None:
+    path, tensors, content = saved(tmp_path)
+    some = next(name for name, value in tensors.items() if value.dim() == 2)
+
+    def refused(tensors: dict[str, torch.Tensor], content: dict[str, Any], reason: str) -> None:
+        metadata = {"format": "fasthash-hasher", "version": "1", "content": json.dumps(content)}
+        safetensors.torch.save_file(tensors, path, metadata)
+        with pytest.raises(ValueError, match=r"Hasher\.load: .* is damaged or not a fasthash model: " + reason):
+            Hasher.load(path)
+
+    refused(
+        {name: t for name, t in tensors.items() if name != some}, content, r"its tensors are not those .* \(" + some
+    )
+    refused({**tensors, some: tensors[some][:, :-1].contiguous()}, content, f"its tensor {some} is .* not ")
+    refused(
+        {**tensors, some: tensors[some].double()},
+        content,
+        f"its tensor {some} is .* torch.float64, not .* torch.float32",
+    )
+    refused({**tensors, "extra": torch.zeros(1)}, content, r"its tensors are not those .* \(extra\)")
+    refused(tensors, {k: v for k, v in content.items() if k != "settings"}, "'settings'")
+    refused(tensors, {**content, "settings": {**content["settings"], "colour": 1}}, ".*colour")
+    refused(tensors, {**content, "settings": {**content["settings"], "bits": 10**9}}, ".*bits must be between 1 and")
+    refused(tensors, {**content, "settings": {**content["settings"], "hidden": [10**12]}}, "its tensor .* not ")
+    refused(tensors, {**content, "hierarchy": {"edges": [["a", "a"]], "alone": []}}, ".*cycle")
+    refused(tensors, {**content, "features": "many"}, ".*")
+
+
+# ---- errors
+
+
+def test_before_fit() -> None:
+    X, _ = blobs()
+    for method in ("transform", "encode", "save"):
+        shown = "transform" if method == "encode" else method
+        with pytest.raises(RuntimeError, match=rf"Hasher\.{shown}: call fit first \(or Hasher.load\)"):
+            getattr(Hasher(), method)(X)
+
+
+def test_wrong_input_to_transform() -> None:
+    X, y = blobs()
+    hasher = Hasher(**QUICK).fit(X, y)
+    with pytest.raises(ValueError, match=r"Hasher\.transform: X must have 12 features, got 11"):
+        hasher.transform(X[:, :11])
+    with pytest.raises(ValueError, match=r"Hasher\.transform: X must have shape \[N, F\] with F >= 1, got \(12,\)"):
+        hasher.encode(X[0])
+    for value in (np.nan, np.inf, -np.inf):
+        broken = X.copy()
+        broken[[2, 7], 3] = value
+        with pytest.raises(ValueError, match=r"Hasher\.transform: X must be finite .* infinity in 2 of 240 rows"):
+            hasher.encode(broken)
+    with pytest.raises(TypeError, match=r"Hasher\.transform: X must be a numeric array or tensor"):
+        hasher.transform([["a"]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"bits": 0}, ValueError, "bits must be between 1 and 4096, got 0"),
+        ({"bits": 4097}, ValueError, "bits must be between 1 and 4096, got 4097"),
+        ({"bits": 8.0}, TypeError, "bits must be an integer, got 8.0"),
+        ({"batch_size": 1}, ValueError, "batch_size must be at least 2, got 1"),
+        ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        ({"seed": -1}, ValueError, "seed must be between 0 and "),
+        ({"kl_k": 65}, ValueError, "kl_k must be between 1 and 64, got 65"),
+        ({"kl_k": 48}, ValueError, r"kl_k must be between 1 and 47 \(the others of a batch\), got 48"),
+        ({"supervision": "none"}, ValueError, 'supervision must be "full" or "similarity", got \'none\''),
+        ({"similarity": "flat"}, ValueError, 'similarity must be "listwise" or "stress", got \'flat\''),
+        ({"kl": -0.1}, ValueError, "kl must be a weight >= 0, got -0.1"),
+        ({"classification": float("nan")}, ValueError, "classification must be a weight >= 0, got nan"),
+        ({"temperature_z": 0.0}, ValueError, "temperature_z must be > 0, got 0.0"),
+        ({"temperature_y": -1.0}, ValueError, "temperature_y must be > 0, got -1.0"),
+        ({"hierarchy": EDGES}, TypeError, "hierarchy must be a fasthash.Hierarchy, got list"),
+        ({"target": "class"}, ValueError, 'target must be "labels", "multilabel", "embedding" or None, got \'class\''),
+        ({"target": "embedding"}, ValueError, r"y must be 2-D for target 'embedding', got shape \(240,\)"),
+        (
+            {"classification": 0, "similarity_weight": 0, "kl": 0},
+            ValueError,
+            "a term that applies to target 'labels' must have a weight above 0",
+        ),
+    ],
+)
+def test_wrong_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    X, y = blobs()
+    with pytest.raises(error, match=rf"Hasher\.fit: {message}"):
+        Hasher(**{**QUICK, **settings}).fit(X, y)
+
+
+def test_wrong_settings_of_the_parts() -> None:
+    X, y = blobs()
+    with pytest.raises(ValueError, match="hidden sizes must be at least 1"):
+        Hasher(**{**QUICK, "hidden": (0,)}).fit(X, y)
+    with pytest.raises(ValueError, match="train: lr must be > 0"):
+        Hasher(**{**QUICK, "lr": 0.0}).fit(X, y)
+
+
+def test_wrong_features() -> None:
+    X, y = blobs()
+    with pytest.raises(ValueError, match=r"Hasher\.fit: X must have shape \[N, F\] with F >= 1, got \(240,\)"):
+        Hasher(**QUICK).fit(X[:, 0], y)
+    with pytest.raises(ValueError, match=r"Hasher\.fit: X must have at least 2 rows, got 1"):
+        Hasher(**QUICK).fit(X[:1], y[:1])
+    with pytest.raises(TypeError, match=r"Hasher\.fit: X must be real, got torch.complex64"):
+        Hasher(**QUICK).fit(torch.from_numpy(X).cfloat(), y)
+    for value in (np.nan, np.inf):
+        broken = X.copy()
+        broken[5, 0] = value
+        with pytest.raises(ValueError, match=r"Hasher\.fit: X must be finite .* in 1 of 240 rows"):
+            Hasher(**QUICK).fit(broken, y)
+        with pytest.raises(ValueError, match=r"Hasher\.fit: validation X must be finite .* in 1 of 240 rows"):
+            Hasher(**QUICK).fit(X, y, validation=(broken, y))
+    with pytest.raises(ValueError, match=r"Hasher\.fit: X must be finite in float32, .* in 240 of 240 rows"):
+        Hasher(**QUICK).fit(X.astype(np.float64) * 1e300, y)
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (lambda y: y[:-1], ValueError, "y must have one row for each of the 240 rows of X, got 239"),
+        (lambda y: 3, ValueError, "y must have one row for each of the 240 rows of X, got a single value"),
+        (lambda y: y.astype(np.float32), TypeError, "y must hold integers or strings as class labels, got float32"),
+        (lambda y: np.array([*"ab", 3] * 80, dtype=object), TypeError, "y must hold integers or strings, got int, str"),
+        (lambda y: np.zeros((240, 2, 2)), ValueError, r"y must be 1-D or 2-D, got shape \(240, 2, 2\)"),
+        (lambda y: np.eye(6, dtype=int)[y] * 2, ValueError, r"y must hold 0 and 1 only \(multi-hot labels\)"),
+        (lambda y: np.full((240, 3), np.nan), ValueError, "y must be finite, got NaN or infinity in 240 of 240 rows"),
+    ],
+)
+def test_wrong_targets(y: Any, error: type[Exception], message: str) -> None:
+    X, labels = blobs()
+    with pytest.raises(error, match=rf"Hasher\.fit: {message}"):
+        Hasher(**QUICK).fit(X, y(labels))
+
+
+def test_labels_that_are_not_in_the_hierarchy() -> None:
+    X, y = blobs()
+    names = NAMES[y].copy()
+    names[3] = "cow"
+    with pytest.raises(ValueError, match=r"Hasher\.fit: every label of y .* got 1 that are not, the first 'cow'"):
+        Hasher(**QUICK, hierarchy=hierarchy()).fit(X, names)
+    with pytest.raises(ValueError, match=r"every label of validation y .* got 1 that are not, the first 'cow'"):
+        Hasher(**QUICK, hierarchy=hierarchy()).fit(X, NAMES[y], validation=(X, names))
+    numbers = Hierarchy.from_edges([("all", str(i)) for i in range(6)])
+    with pytest.raises(ValueError, match=r"the first 0 \('0' is: names are str or int, and 3 is not '3'\)"):
+        Hasher(**QUICK, hierarchy=numbers).fit(X, y)
+    for other in (multi_hot(y), X):
+        with pytest.raises(ValueError, match=r"Hasher\.fit: a hierarchy is for 1-D class labels, got y of shape"):
+            Hasher(**QUICK, hierarchy=hierarchy()).fit(X, other)
+    with pytest.raises(ValueError, match=r"Hasher\.fit: a hierarchy needs class labels y, got None"):
+        Hasher(**QUICK, hierarchy=hierarchy()).fit(X)
+    with pytest.raises(ValueError, match=r"Hasher\.fit: target 'labels' needs y, got None"):
+        Hasher(**QUICK, target="labels").fit(X)
+
+
+def test_wrong_validation() -> None:
+    X, y = blobs()
+    for validation, error, message in (
+        (X, TypeError, r"validation must be a pair \(Xv, yv\), got ndarray"),
+        ((X[:, :3], y), ValueError, "validation X must have 12 features, got 3"),
+        ((X[:0], y[:0]), ValueError, "validation X must have at least 1 row, got 0"),
+        ((X, y[:5]), ValueError, "validation y must have one row for each of the 240 rows of X, got 5"),
+        ((X, None), ValueError, "validation needs yv where y is given, and None where it is not"),
+        ((X, multi_hot(y)), ValueError, "validation y must be 1-D for target 'labels'"),
+    ):
+        with pytest.raises(error, match=rf"Hasher\.fit: {message}"):
+            Hasher(**QUICK).fit(X, y, validation=validation)
+    with pytest.raises(ValueError, match=r"Hasher\.fit: validation y must have 9 columns, as y has, got 6"):
+        Hasher(**QUICK).fit(X, multi_hot(y), validation=(X, np.eye(6, dtype=int)[y]))
+    with pytest.raises(ValueError, match=r"Hasher\.fit: validation needs yv where y is given"):
+        Hasher(**QUICK).fit(X, validation=(X, y))
+
+
+def test_on_another_device(device: torch.device) -> None:
+    X, y = blobs()
+    hasher = Hasher(**QUICK, device=device).fit(X, y, validation=(X, y))
+    assert next(hasher.module_.parameters()).device.type == device.type
+    assert isinstance(hasher.transform(X), np.ndarray)
+    assert hasher.encode(torch.from_numpy(X).to(device)).device.type == device.type
