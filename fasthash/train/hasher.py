@@ -56,8 +56,8 @@ class Hasher:
         batch_size: rows of a step (all of them, where X has fewer).
         lr, weight_decay: of AdamW (see `fasthash.train.train`).
         device: where to train, "cpu" or "cuda"; None: where X is.
-        seed: of weights, order and sampling. Same data, seed, machine and number of threads: same weights, on the CPU. Global generators
-            are left as they were.
+        seed: of weights, order and sampling. The same data, seed, machine and number of threads give the same weights
+            on the CPU. Global generators are left as they were.
         progress: show a bar on stderr; None: where stderr is a terminal.
 
     A weight of 0 leaves a term out. After `fit`: module_ (the network), classes_ (sorted, None without class labels),
