@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, TypeVar, Union
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Array = Union[np.ndarray[Any, Any], Tensor]
-ArrayT = TypeVar("ArrayT", np.ndarray[Any, Any], Tensor)
+Array: TypeAlias = np.ndarray[Any, Any] | Tensor
 
 
 def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> Tensor:

@@ -143,7 +143,7 @@ def _nearest_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.mark_non_differentiable(output[1])
 
 
-def _nearest_gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+def _nearest_gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
     x, y, distances, indices = ctx.saved_tensors
     if torch.is_grad_enabled():
         grads = _through(lambda: _chosen_distances(x, y, indices, ctx.p), (x, y), grad)
@@ -167,9 +167,7 @@ _differentiable("nearest", _nearest_setup, _nearest_gradient)
 # it can be differentiated again; O((N + M) D) memory a neighbour.
 
 
-def _through(
-    value: Callable[[], Tensor], inputs: tuple[Tensor | None, ...], grad: Tensor
-) -> tuple[Tensor | None, ...]:
+def _through(value: Callable[[], Tensor], inputs: tuple[Tensor | None, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of value() at those inputs that ask for one, themselves differentiable."""
     wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
     with torch.enable_grad():
@@ -185,7 +183,7 @@ def _chosen_distances(x: Tensor, y: Tensor | None, indices: Tensor, p: int) -> T
     difference = x.unsqueeze(2) - source.gather(1, rows).view(batches, points, k, -1)
     if p == 1:
         return difference.abs().sum(-1)
-    squared = difference.square().sum(-1)
+    squared: Tensor = difference.square().sum(-1)
     zero = squared == 0
     return squared.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
 
@@ -250,11 +248,12 @@ def _kl_loss_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _kl_loss_gradient(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     z, target, nu, nu_index, rho, rho_index = ctx.saved_tensors
     if torch.is_grad_enabled():
+        eps: float = ctx.eps
 
         def value() -> Tensor:
             near = _chosen_distances(z, target, nu_index.unsqueeze(-1), ctx.p)
             own = _chosen_distances(z, None, rho_index.unsqueeze(-1), ctx.p)
-            return ((near + ctx.eps).log() - (own + ctx.eps).log()).mean((1, 2))
+            return ((near + eps).log() - (own + eps).log()).mean((1, 2))
 
         return *_through(value, (z, target), grad), None, None, None
     target_wanted = bool(ctx.needs_input_grad[1])

@@ -13,10 +13,9 @@ def gather_rows(rows: Tensor, group: Any) -> Tensor:
     """Concatenates rows [..., B_r, D] of all ranks along dimension -2, in rank order; B_r may differ between ranks.
 
     Every rank is expected to compute the same scalar from the result. The gradient that reaches a rank's rows is
-    world_size times that of the single-process computation, so that the average that DistributedDataParallel takes over ranks
-    is the exact gradient.
-    """
-    gathered: Tensor = _GatherRows.apply(rows, group)
+    world_size times that of the single-process computation, so that the average that DistributedDataParallel takes
+    over ranks is the exact gradient. """
+    gathered: Tensor = _GatherRows.apply(rows, group)  # type: ignore[no-untyped-call]
     return gathered
 
 
@@ -43,5 +42,5 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).movedim(0, -2)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.narrow(-2, ctx.start, ctx.count) * ctx.world, None

@@ -60,7 +60,8 @@ def nearest(x: Any, y: Any = None, *, p: int = 2, k: int = 1) -> Neighbors:
 def kl_divergence(x: Any, y: Any, *, p: int = 2, k: int = 1) -> Any:
     """Estimates the KL divergence, in nats, of the distribution of x from that of y, from samples of both.
 
-    (D / n) sum_i log(nu_k(i) / rho_k(i)) + log(m / (n - 1)), where nu_k(i) is the distance of x_i to its k-th nearest row of y and
+    (D / n) sum_i log(nu_k(i) / rho_k(i)) + log(m / (n - 1)), where nu_k(i) is the distance of x_i to its k-th nearest
+    row of y and
     rho_k(i) that to its k-th nearest other row of x (Wang, Kulkarni & Verdu, "Divergence estimation for
     multidimensional densities via k-nearest-neighbor distances", IEEE Trans. Inf. Theory 2009). Consistent for
     continuous distributions; duplicated points make it infinite or NaN. In high dimensions (beyond about 5 for a few
@@ -92,7 +93,8 @@ def kl_divergence(x: Any, y: Any, *, p: int = 2, k: int = 1) -> Any:
 def entropy(x: Any, *, p: int = 2, k: int = 1) -> Any:
     """Estimates the differential entropy, in nats, of the distribution that x was drawn from.
 
-    (D / n) sum_i log rho_k(i) + log V_p + psi(n) - psi(k), rho_k(i) the distance of x_i to its k-th nearest other row, V_p the
+    (D / n) sum_i log rho_k(i) + log V_p + psi(n) - psi(k), rho_k(i) the distance of x_i to its k-th nearest other
+    row, V_p the
     volume of the unit ball: V_2 = pi^(D/2) / Gamma(D/2 + 1), V_1 = 2^D / D! (Kozachenko & Leonenko 1987; Kraskov et
     al. 2004 for k). Duplicated points make it -inf.
 

@@ -40,7 +40,9 @@ def kl_loss(z: Tensor, target: Tensor, *, p: int = 1, k: int = 1, eps: float = 1
     return ((nu + eps).log() - (rho + eps).log()).mean(-1)
 
 
-def similarity_loss(z: Tensor, distance: Tensor, weight: Tensor, tau_z: float | Tensor, tau_y: float | Tensor) -> Tensor:
+def similarity_loss(
+    z: Tensor, distance: Tensor, weight: Tensor, tau_z: float | Tensor, tau_y: float | Tensor
+) -> Tensor:
     """Weighted mean over pairs b != b' of | |z_b - z_b'|_1 / tau_z - d_bb' / tau_y |; tau_y = 0 drops d."""
     off = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
     d = distance / tau_y if tau_y != 0 else torch.zeros_like(distance)
@@ -49,7 +51,7 @@ def similarity_loss(z: Tensor, distance: Tensor, weight: Tensor, tau_z: float | 
 
 
 def listwise_loss(z: Tensor, distance: Tensor, *, temperature_y: float = 0.2, temperature_z: float = 0.1) -> Tensor:
-    """Mean over i of the cross-entropy between softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i."""
+    """Mean over i of the cross-entropy of softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i."""
     rows, bits = z.shape
     off = ~torch.eye(rows, dtype=torch.bool, device=z.device)
     wanted = (-distance[off].view(rows, rows - 1) / temperature_y).softmax(-1)

@@ -10,7 +10,10 @@ import pytest
 
 import fasthash
 
-MODULES = ["fasthash", *(m.name for m in pkgutil.walk_packages(fasthash.__path__, "fasthash.") if "__main__" not in m.name)]
+MODULES = [
+    "fasthash",
+    *(m.name for m in pkgutil.walk_packages(fasthash.__path__, "fasthash.") if "__main__" not in m.name),
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -27,6 +27,15 @@ def _places() -> list[str]:
     return [*_ops.isa_names(), *(["cuda"] if cuda else [])]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The oracles are many small torch calls, which threads only slow down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=_places())
 def place(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device to search on: the CPU once for each instruction set, and CUDA."""
@@ -39,11 +48,9 @@ def place(request: pytest.FixtureRequest) -> Iterator[torch.device]:
 
 
 @pytest.fixture(params=[1, 2, 3, 4])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
+def threads(request: pytest.FixtureRequest, one_thread: None) -> int:
     torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    return int(request.param)
 
 
 def random_codes(count: int, width: int, seed: int = 0) -> Tensor:
@@ -158,12 +165,12 @@ def test_edges_of_panels(width: int, place: torch.device) -> None:
 @pytest.mark.parametrize("width", [3, 4, 8, 12, 16, 128])
 @pytest.mark.parametrize("density", DENSITIES)
 def test_filters(density: float, width: int, place: torch.device) -> None:
-    count = 7001 if width <= 16 else 900
+    count = 3300 if width <= 16 else 500
     database, mask = random_codes(count, width), random_mask(count, density)
-    for queries in (database[5:6], random_codes(40, width, 1)):
-        for k in (1, 50, count):
-            check_topk(queries, database, k, mask, place)
-        check_range(queries[:3], database, 4 * width, mask, place)
+    for k in (1, 50, count):
+        check_topk(database[5:6], database, k, mask, place)
+    check_topk(random_codes(20, width, 1), database, 50, mask, place)
+    check_range(database[5:7], database, 4 * width, mask, place)
 
 
 @pytest.mark.parametrize("width", [8, 16])
@@ -206,15 +213,15 @@ def test_large_k(k: int, place: torch.device) -> None:
     check_topk(random_codes(3, 8, 1), random_codes(40_000, 8), k, random_mask(40_000, 0.7), place)
 
 
-@pytest.mark.parametrize("width", [4, 8, 24])
+@pytest.mark.parametrize("width", [8, 24])
 def test_threads(width: int, threads: int) -> None:
     # Enough work for every thread to wake; ties at the k-th distance lie in several threads' chunks.
-    queries, database = random_codes(70, width, 1), clustered_codes(40_011, width)
+    queries, database = random_codes(60, width, 1), clustered_codes(40_011 * 8 // width, width)
     mask = random_mask(len(database), 0.4)
     cpu = torch.device("cpu")
     check_topk(queries, database, 10, None, cpu)
     check_topk(queries[:9], database, 2000, mask, cpu)
-    check_topk(queries[:3], database, 20_000, mask, cpu)
+    check_topk(queries[:3], database, len(database) * 3 // 4, mask, cpu)
     check_range(queries[:9], database, 3 * width, mask, cpu)
     check_histogram(queries[:20], database, cpu)
     assert torch.equal(fasthash.hamming_distances(queries, database), oracle_distances(queries, database))
@@ -257,7 +264,7 @@ def test_strided_and_unaligned_arrays(width: int, place: torch.device) -> None:
     assert fasthash.hamming_topk(one_row, one_row, 1).distances.tolist() == [[0]]
 
 
-def test_a_column_slice_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_slice_is_not_copied() -> None:
     wide = random_codes(100, 20)
     assert _ops._rows(wide[:, 4:12]).data_ptr() == wide.data_ptr() + 4
 

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fasthash"
 CEILING = 600  # lines of a file
 
-# Later may import earlier, and modules of one level may import each other's package-mates. Names are files or folders of fasthash/.
+# Later may import earlier, and modules of one level may import each other's package-mates. Names are files or folders
+# of fasthash/.
 LEVELS = [
     ["_core"],
     ["_arrays", "_ops", "reference"],
@@ -61,7 +62,8 @@ def test_imports_go_one_way(path: Path) -> None:
         return
     assert unit in LEVEL, f"{unit} has no place in the order of imports: add it to LEVELS"
     for other in imported_units(path) - {unit}:
-        # Within a level, imports may not form a cycle: the alphabetical order of this check would hide none, so name them.
+        # Within a level, imports may not form a cycle: the alphabetical order of this check would hide none,
+        # so name them.
         assert LEVEL[other] <= LEVEL[unit], f"{unit} imports {other}, which comes later"
 
 
@@ -100,7 +102,9 @@ def test_no_assert_and_no_print_outside_the_command_line(path: Path) -> None:
 
 def test_files_stay_readable() -> None:
     listed = [*PACKAGE.rglob("*.py"), *(ROOT / "csrc").rglob("*"), *(ROOT / "tests").rglob("*.py")]
-    long = {str(p.relative_to(ROOT)): n for p in listed if p.is_file() and (n := len(p.read_bytes().splitlines())) > CEILING}
+    long = {
+        str(p.relative_to(ROOT)): n for p in listed if p.is_file() and (n := len(p.read_bytes().splitlines())) > CEILING
+    }
     assert not long, f"split by idea: {long}"
 
 

@@ -21,9 +21,7 @@ def points(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("shape", [(2, 1, 1, 1), (7, 5, 3, 2), (130, 257, 33, 1), (65, 64, 64, 64), (40, 1, 600, 1)])
-def test_matches_the_oracle(
-    shape: tuple[int, ...], p: int, dtype: torch.dtype, isa: str, device: torch.device
-) -> None:
+def test_matches_the_oracle(shape: tuple[int, ...], p: int, dtype: torch.dtype, isa: str, device: torch.device) -> None:
     b, m, dims, k = shape
     z = points(b, dims, dtype=dtype).to(device).requires_grad_()
     target = points(m, dims, seed=1, dtype=dtype).to(device).requires_grad_()
@@ -205,7 +203,11 @@ def test_module(device: torch.device) -> None:
         (lambda z: fasthash.kl_loss(z, p=0), ValueError, "kl_loss: p must be 1 or 2, got 0"),
         (lambda z: fasthash.kl_loss(z, eps=-1.0), ValueError, "kl_loss: eps must be >= 0 and finite, got -1.0"),
         (lambda z: fasthash.kl_loss(z, eps=math.nan), ValueError, "kl_loss: eps must be >= 0 and finite, got nan"),
-        (lambda z: fasthash.kl_loss(z, [1]), TypeError, "kl_loss: target must be a tensor, a Distribution or None, got list"),
+        (
+            lambda z: fasthash.kl_loss(z, [1]),
+            TypeError,
+            "kl_loss: target must be a tensor, a Distribution or None, got list",
+        ),
         (lambda z: fasthash.kl_loss(z, z[:, :2]), ValueError, "kl_loss: both sides must have the same D, got 3 and 2"),
         (
             lambda z: fasthash.kl_loss(z, Beta(torch.ones(2), torch.ones(2))),

@@ -127,14 +127,26 @@ def test_modules_keep_a_running_scale() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda z, d: fasthash.similarity_loss(z, d[:2]), ValueError, r"distance must have shape \(4, 4\), got \(2, 4\)"),
-        (lambda z, d: fasthash.similarity_loss(z[:1], d), ValueError, r"z must have shape \[B, D\] with B >= 2.*got \(1, 3\)"),
+        (
+            lambda z, d: fasthash.similarity_loss(z, d[:2]),
+            ValueError,
+            r"distance must have shape \(4, 4\), got \(2, 4\)",
+        ),
+        (
+            lambda z, d: fasthash.similarity_loss(z[:1], d),
+            ValueError,
+            r"z must have shape \[B, D\] with B >= 2.*got \(1, 3\)",
+        ),
         (lambda z, d: fasthash.similarity_loss(z.long(), d), TypeError, "z must be floating point, got torch.int64"),
         (lambda z, d: fasthash.similarity_loss(z.tolist(), d), TypeError, "z must be a tensor, got list"),
         (lambda z, d: fasthash.similarity_loss(z, d, tau_z=0.0), ValueError, "tau_z must be > 0, got 0.0"),
         (lambda z, d: fasthash.similarity_loss(z, d, tau_y=-1.0), ValueError, "tau_y must be >= 0, got -1.0"),
         (lambda z, d: fasthash.similarity_loss(z, d, tau_z="mean"), ValueError, "tau_z must be a number.*got 'mean'"),
-        (lambda z, d: fasthash.similarity_loss(z, d, weight=d[0]), ValueError, r"weight must have shape \(4, 4\), got \(4,\)"),
+        (
+            lambda z, d: fasthash.similarity_loss(z, d, weight=d[0]),
+            ValueError,
+            r"weight must have shape \(4, 4\), got \(4,\)",
+        ),
         (lambda z, d: fasthash.listwise_loss(z, d, temperature_y=0), ValueError, "temperature_y must be > 0, got 0"),
         (lambda z, d: SimilarityLoss(momentum=0), ValueError, r"momentum must be in \(0, 1\], got 0"),
     ],

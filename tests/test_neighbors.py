@@ -14,7 +14,8 @@ from torch import Tensor
 import fasthash
 from fasthash import reference
 
-# L, N, M, D, k: one row, odd sizes, edges of tiles (8 x 32) and of blocks (128 rows, 1,024 targets, 512 dimensions), k = M.
+# L, N, M, D, k: one row, odd sizes, edges of tiles (8 x 32) and of blocks (128 rows, 1,024 targets, 512 dimensions),
+# k = M.
 SHAPES = [
     (1, 2, 1, 1, 1),
     (2, 5, 7, 3, 2),
@@ -44,9 +45,7 @@ def neighbours_agree(distances: Tensor, indices: Tensor, x: Tensor, y: Tensor | 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_matches_the_oracle(
-    shape: tuple[int, ...], p: int, dtype: torch.dtype, isa: str, device: torch.device
-) -> None:
+def test_matches_the_oracle(shape: tuple[int, ...], p: int, dtype: torch.dtype, isa: str, device: torch.device) -> None:
     batches, n, m, dims, k = shape
     generator = torch.Generator().manual_seed(n)
     x = torch.randn(batches, n, dims, generator=generator, dtype=dtype).to(device)
@@ -70,7 +69,11 @@ def test_ties_go_to_the_lowest_index(p: int, isa: str, device: torch.device) -> 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    n=st.integers(2, 40), m=st.integers(1, 70), dims=st.integers(1, 40), p=st.sampled_from([1, 2]), seed=st.integers(0, 99)
+    n=st.integers(2, 40),
+    m=st.integers(1, 70),
+    dims=st.integers(1, 40),
+    p=st.sampled_from([1, 2]),
+    seed=st.integers(0, 99),
 )
 def test_any_shape(n: int, m: int, dims: int, p: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -235,7 +238,11 @@ def test_entropy_of_uniform_and_gaussian() -> None:
             r"nearest: leading dimensions must broadcast to \(\), got \(2,\)",
         ),
         (lambda x: fasthash.nearest("text"), TypeError, r"nearest: x must be a numeric array or tensor, got str"),
-        (lambda x: fasthash.kl_divergence(x, x[:2], k=3), ValueError, r"kl_divergence: k must be between 1 and 2, got 3"),
+        (
+            lambda x: fasthash.kl_divergence(x, x[:2], k=3),
+            ValueError,
+            r"kl_divergence: k must be between 1 and 2, got 3",
+        ),
         (lambda x: fasthash.entropy(x, k=9), ValueError, r"entropy: k must be between 1 and 3, got 9"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What torch expects of an op: schema, fake tensors, autograd, autocast, compilation; and what Python expects of a kernel."""
+"""What torch expects of an op (schema, fake tensors, autograd, autocast, compilation), and Python of a kernel."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_unknown_instruction_set_is_an_error() -> None:
     assert done.returncode != 0
     assert "FASTHASH_ISA: must be one of scalar" in done.stderr
     assert "got avx9" in done.stderr
-    with pytest.raises(ValueError, match="FASTHASH_ISA: must be one of scalar.*got avx9"):
+    with pytest.raises(ValueError, match=r"FASTHASH_ISA: must be one of scalar.*got avx9"):
         _ops.set_isa("avx9")
 
 

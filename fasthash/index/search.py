@@ -38,8 +38,8 @@ def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None) -> 
 
     Returns:
         Distances int32 [Q, k] and ids int64 [Q, k] (positions in the database), ordered by (distance, id) on every
-        device, instruction set and thread count. Where fewer than k codes are eligible the missing places have id -1 and
-        distance 8 W + 1.
+        device, instruction set and thread count. Where fewer than k codes are eligible the missing places have id -1
+        and distance 8 W + 1.
 
     Raises:
         ValueError, TypeError: an argument outside what is said above.
@@ -140,7 +140,7 @@ def hamming_histogram(
             raise ValueError(
                 f"hamming_histogram: class_weights must have shape [{len(codes)}, C], got {list(weights.shape)}"
             )
-        if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < weights.shape[1]):
+        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < weights.shape[1]):
             raise ValueError(
                 f"hamming_histogram: database_labels must be in 0..{weights.shape[1] - 1}, "
                 f"got {int(labels.min())}..{int(labels.max())}"
@@ -161,7 +161,8 @@ def _code_pair(
     a, b = pair
     if a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"{function}: {names[0]} and {names[1]} must have codes of one width, got {a.shape[1]} and {b.shape[1]} bytes"
+            f"{function}: {names[0]} and {names[1]} must have codes of one width, "
+            f"got {a.shape[1]} and {b.shape[1]} bytes"
         )
     if a.device != b.device:
         raise ValueError(f"{function}: {names[0]} and {names[1]} must be on one device, got {a.device} and {b.device}")
@@ -195,7 +196,7 @@ def _mask(function: str, filter: Any, database: Tensor) -> Tensor | None:
             f"got {given.dtype} of shape {list(given.shape)}"
         )
     positions = given.long()
-    if len(positions) and not (0 <= int(positions.min()) and int(positions.max()) < count):
+    if len(positions) and not (int(positions.min()) >= 0 and int(positions.max()) < count):
         raise ValueError(
             f"{function}: filter positions must be in 0..{count - 1}, "
             f"got {int(positions.min())}..{int(positions.max())}"

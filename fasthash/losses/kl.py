@@ -28,10 +28,11 @@ def kl_loss(
 ) -> Tensor:
     """Nearest-neighbour loss that draws the distribution of z towards that of the target.
 
-    mean over b of log(nu_k(b) + eps) - log(rho_k(b) + eps); nu_k(b) is the distance from z_b to its k-th nearest target,
-    rho_k(b) that to its k-th nearest other row of z (Arponen & Bishop, "Learning to hash with semantic similarity
-    metrics and empirical KL divergence", 2020; the estimate without its constants is that of Wang, Kulkarni & Verdu 2009). In high D
-    it is a training signal, not the value of a KL divergence; `kl_divergence` gives the statistical estimate.
+    mean over b of log(nu_k(b) + eps) - log(rho_k(b) + eps); nu_k(b) is the distance from z_b to its k-th nearest
+    target, rho_k(b) that to its k-th nearest other row of z (Arponen & Bishop, "Learning to hash with semantic
+    similarity metrics and empirical KL divergence", 2020; the estimate without its constants is that of Wang, Kulkarni
+    & Verdu 2009). In high D it is a training signal, not the value of a KL divergence; `kl_divergence` gives the
+    statistical estimate.
 
     Args:
         z: outputs [..., B, D], floating point, B >= 2. Leading dimensions are independent problems.
@@ -47,9 +48,9 @@ def kl_loss(
         generator: for target=None in eager mode: where the samples' seed is drawn from.
 
     Returns:
-        float32 (float64 for float64 inputs), shape z.shape[:-2]. Deterministic for one device. Coincident points have gradient
-        zero. A row with a NaN or an infinity makes the loss and the row's own gradient NaN; other rows get nothing from
-        it unless it is their neighbour. Memory O((B + M) D). Twice differentiable.
+        float32 (float64 for float64 inputs), shape z.shape[:-2]. Deterministic for one device. Coincident points have
+        gradient zero. A row with a NaN or an infinity makes the loss and the row's own gradient NaN; other rows get
+        nothing from it unless it is their neighbour. Memory O((B + M) D). Twice differentiable.
 
     Raises:
         ValueError, TypeError: an argument outside what is said above.
@@ -133,7 +134,7 @@ def _distribution_samples(z: Tensor, target: Distribution) -> Tensor:
         # Independent draws for each bit, not one draw repeated: expand the distribution, then sample.
         event = len(target.event_shape)
         expanded = target.expand(torch.Size((dims,)[: 1 - event] if event <= 1 else ()))
-        samples = expanded.sample(z.shape[:-1])
+        samples: Tensor = expanded.sample(z.shape[:-1])
         if samples.shape != z.shape:
             raise ValueError
     except (ValueError, RuntimeError):

@@ -57,9 +57,7 @@ class KoLeoLoss(torch.nn.Module):
     torch.Size([])
     """
 
-    def __init__(
-        self, *, p: int = 2, k: int = 1, eps: float = 1e-8, normalize: bool = True, group: Any = None
-    ) -> None:
+    def __init__(self, *, p: int = 2, k: int = 1, eps: float = 1e-8, normalize: bool = True, group: Any = None) -> None:
         super().__init__()
         self.p, self.k, self.eps, self.normalize, self.group = p, k, eps, normalize, group
 

@@ -11,12 +11,11 @@ from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash.losses.similarity import check_pairs
 
 
-def listwise_loss(
-    z: Tensor, distance: Tensor, *, temperature_y: float = 0.2, temperature_z: float = 0.1
-) -> Tensor:
+def listwise_loss(z: Tensor, distance: Tensor, *, temperature_y: float = 0.2, temperature_z: float = 0.1) -> Tensor:
     """Cross-entropy between softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i, mean over i.
 
-    Source: this package, after listwise distillation (ListNet: Cao et al. 2007; stochastic neighbour embedding: Hinton & Roweis 2002).
+    Source: this package, after listwise distillation (ListNet: Cao et al. 2007; stochastic neighbour embedding:
+        Hinton & Roweis 2002).
 
     Args:
         z: outputs [B, D], floating point, B >= 2, in [0, 1] for the temperature's scale to mean what it says.
@@ -42,7 +41,7 @@ def listwise_loss(
     rows, bits = points.shape
     diagonal = torch.eye(rows, dtype=torch.bool, device=points.device)
     wanted = (semantic / -temperature_y).masked_fill(diagonal, -math.inf).softmax(-1)
-    distances = torch.ops.fasthash.pairwise_l1(points) / (-bits * temperature_z)
+    distances: Tensor = torch.ops.fasthash.pairwise_l1(points) / (-bits * temperature_z)
     found = distances.masked_fill(diagonal, -math.inf).log_softmax(-1).masked_fill(diagonal, 0.0)
     return -(wanted * found).sum(-1).mean()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Union
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
 
-Weight = Union[Tensor, Callable[[Tensor], Tensor], None]
+Weight: TypeAlias = Tensor | Callable[[Tensor], Tensor] | None
 
 
 def default_weight(relative: Tensor) -> Tensor:
@@ -28,14 +28,18 @@ def similarity_loss(
 ) -> Tensor:
     """Weighted mean over pairs b != b' of | |z_b - z_b'|_1 / tau_z - d_bb' / tau_y |.
 
-    Source: Arponen & Bishop 2020, the similarity term L_sim; the weight's form and the choice of tau_z are this package's.
+    Source: Arponen & Bishop 2020, the similarity term L_sim; the weight's form and the choice of tau_z are this
+        package's.
 
     Args:
         z: outputs [B, D], floating point, B >= 2.
         distance: semantic distances [B, B], >= 0; the diagonal is ignored.
-        weight: pair weights [B, B] (the diagonal is ignored), or a callable from d / tau_y [B, B] to them; None: `default_weight`.
-        tau_z: scale of the outputs' distances; None: D / 2, the mean distance of balanced bits; "batch": the batch's mean, with its gradient.
-        tau_y: scale of the semantic distances, a number or a scalar tensor; None: their mean over the batch's pairs. Where it is 0 their term is 0.
+        weight: pair weights [B, B] (the diagonal is ignored), or a callable from d / tau_y [B, B] to them; None:
+            `default_weight`.
+        tau_z: scale of the outputs' distances; None: D / 2, the mean distance of balanced bits; "batch": the batch's
+            mean, with its gradient.
+        tau_y: scale of the semantic distances, a number or a scalar tensor; None: their mean over the batch's pairs.
+            Where it is 0 their term is 0.
 
     Returns:
         Scalar, float32 (float64 for float64 z). Deterministic; no [B, B, D] intermediate.
@@ -63,7 +67,7 @@ def similarity_loss(
     # Where tau_y is 0 the semantic distances drop out; the inner where keeps the division finite.
     relative = torch.where(scale_y == 0, torch.zeros_like(semantic), semantic / torch.where(scale_y == 0, 1.0, scale_y))
     weights = _pair_weights(weight, relative).masked_fill(diagonal, 0.0)
-    distances = torch.ops.fasthash.pairwise_l1(points)
+    distances: Tensor = torch.ops.fasthash.pairwise_l1(points)
     if tau_z == "batch":
         scale_z = distances.sum() / pairs
     elif isinstance(tau_z, str):
@@ -76,7 +80,8 @@ def similarity_loss(
 class SimilarityLoss(torch.nn.Module):
     """`similarity_loss` as a module that keeps running means of the semantic scale, as buffers.
 
-    forward(z [B, D], distance [B, B]) -> scalar. In training mode tau_y is a momentum average of the batch means, as in Arponen & Bishop 2020
+    forward(z [B, D], distance [B, B]) -> scalar. In training mode tau_y is a momentum average of the batch means, as
+    in Arponen & Bishop 2020
     ("slowly varying"); in evaluation mode it is the last one.
 
     >>> import torch
@@ -122,7 +127,9 @@ def check_pairs(function: str, z: Tensor, distance: Tensor) -> tuple[Tensor, Ten
     if z.dim() != 2 or z.shape[0] < 2 or z.shape[1] < 1:
         raise ValueError(f"{function}: z must have shape [B, D] with B >= 2 and D >= 1, got {tuple(z.shape)}")
     if distance.shape != (z.shape[0], z.shape[0]):
-        raise ValueError(f"{function}: distance must have shape {(z.shape[0], z.shape[0])}, got {tuple(distance.shape)}")
+        raise ValueError(
+            f"{function}: distance must have shape {(z.shape[0], z.shape[0])}, got {tuple(distance.shape)}"
+        )
     if distance.device != z.device:
         raise ValueError(f"{function}: distance must be on the device of z, {z.device}, got {distance.device}")
     points = z if z.dtype == torch.float64 else z.float()

@@ -211,12 +211,76 @@ class Device:
         )  # fmt: skip
         return counts.read(shape, np.int64), sums.read(shape, np.float64)
 
+    def nearest_problem(self, x: Array, y: Array | None, k: int, p: int) -> NearestProblem:
+        """x [L, N, D]; y [L, M, D], or [M, D] for all batches, or None for the others of x."""
+        batches, rows, columns = x.shape
+        self.kept = [self.upload(x)] + ([] if y is None else [self.upload(y)])
+        targets = rows if y is None else y.shape[-2]
+        stride = targets * columns if y is None or y.ndim == 3 else 0
+        address = None if y is None else self.kept[1].address
+        return NearestProblem(self.kept[0].address, address, batches, rows, targets, columns, k, stride, p)
+
+    def nearest(self, x: Array, y: Array | None, k: int, p: int) -> tuple[Array, Array]:
+        problem = ctypes.byref(self.nearest_problem(x, y, k, p))
+        shape = (*x.shape[:2], k)
+        distances, indices = self.output(shape, x.dtype), self.output(shape, np.int64)
+        workspace, size = self.workspace("fh_nearest_cuda_workspace", problem, I64(0), I32(x.itemsize))
+        self.check(f"fh_nearest_cuda_f{x.itemsize * 8}", problem, distances, indices, workspace, size, None)
+        return distances.read(shape, x.dtype), indices.read(shape, np.int64)
+
+    def nearest_backward(
+        self,
+        x: Array,
+        y: Array | None,
+        p: int,
+        weights: Array,
+        distances: Array,
+        indices: Array,
+        want_y: bool = True,
+    ) -> tuple[Array, Array | None]:
+        described = self.nearest_problem(x, y, weights.shape[-1], p)
+        problem, columns = ctypes.byref(described), I64(weights.shape[-1])
+        grad_x, shape = self.output(x.shape, x.dtype), (len(x), described.M, described.D)
+        grad_y = self.output(shape, x.dtype) if y is not None and want_y else None
+        workspace, size = self.workspace("fh_nearest_cuda_workspace", problem, columns, I32(x.itemsize))
+        self.check(
+            f"fh_nearest_backward_cuda_f{x.itemsize * 8}", problem, self.upload(weights), self.upload(distances),
+            self.upload(indices), columns, grad_x, grad_y, workspace, size, None,
+        )  # fmt: skip
+        return grad_x.read(x.shape, x.dtype), None if grad_y is None else grad_y.read(shape, x.dtype)
+
+    def kl_loss(
+        self, z: Array, target: Array, k: int, p: int, eps: float, grad_loss: Array, want_target: bool = True
+    ) -> tuple[Array, Array, Array | None]:
+        """The loss of each batch, and the gradients for grad_loss [L] (forward and backward calls)."""
+        described = self.nearest_problem(z, target, k, p)
+        problem, kind, bits = ctypes.byref(described), z.dtype, z.itemsize * 8
+        rows, shape = z.shape[:2], (len(z), described.M, described.D)
+        loss, nu, rho = self.output((len(z),), kind), self.output(rows, kind), self.output(rows, kind)
+        nu_index, rho_index = self.output(rows, np.int64), self.output(rows, np.int64)
+        workspace, size = self.workspace("fh_kl_loss_cuda_workspace", problem, I32(z.itemsize))
+        self.check(
+            f"fh_kl_loss_cuda_f{bits}", problem, F64(eps), loss, nu, nu_index, rho, rho_index, workspace, size, None
+        )
+        grad_z = self.output(z.shape, kind)
+        grad_target = self.output(shape, kind) if want_target else None
+        workspace, size = self.workspace("fh_kl_loss_cuda_workspace", problem, I32(z.itemsize))
+        self.check(
+            f"fh_kl_loss_backward_cuda_f{bits}", problem, F64(eps), self.upload(grad_loss), nu, nu_index, rho, rho_index,
+            grad_z, grad_target, workspace, size, None,
+        )  # fmt: skip
+        return (
+            loss.read((len(z),), kind),
+            grad_z.read(z.shape, kind),
+            None if grad_target is None else grad_target.read(shape, kind),
+        )
+
     # ---- toy kernels, for the tests of the emulation itself
 
     def toy(
         self, name: str, values: Array, block: int, *, shape: tuple[int, ...] | None = None, offset: int = 0
     ) -> Array:
-        """Runs toy kernel `name` over int32 values in blocks of `block` threads; output shaped as the input by default."""
+        """Runs toy kernel `name` over int32 values in blocks of `block`; output shaped as the input by default."""
         out = self.output(values.shape if shape is None else shape, np.int32)
         self.check(f"fh_toy_{name}", self.upload(values, offset), I64(values.size), I32(block), out)
         return out.read(values.shape if shape is None else shape, np.int32)
