@@ -14,7 +14,8 @@ def gather_rows(rows: Tensor, group: Any) -> Tensor:
 
     Every rank is expected to compute the same scalar from the result. The gradient that reaches a rank's rows is
     world_size times that of the single-process computation, so that the average that DistributedDataParallel takes
-    over ranks is the exact gradient. """
+    over ranks is the exact gradient.
+    """
     gathered: Tensor = _GatherRows.apply(rows, group)  # type: ignore[no-untyped-call]
     return gathered
 

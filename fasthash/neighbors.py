@@ -61,8 +61,7 @@ def kl_divergence(x: Any, y: Any, *, p: int = 2, k: int = 1) -> Any:
     """Estimates the KL divergence, in nats, of the distribution of x from that of y, from samples of both.
 
     (D / n) sum_i log(nu_k(i) / rho_k(i)) + log(m / (n - 1)), where nu_k(i) is the distance of x_i to its k-th nearest
-    row of y and
-    rho_k(i) that to its k-th nearest other row of x (Wang, Kulkarni & Verdu, "Divergence estimation for
+    row of y and rho_k(i) that to its k-th nearest other row of x (Wang, Kulkarni & Verdu, "Divergence estimation for
     multidimensional densities via k-nearest-neighbor distances", IEEE Trans. Inf. Theory 2009). Consistent for
     continuous distributions; duplicated points make it infinite or NaN. In high dimensions (beyond about 5 for a few
     thousand samples) it is a training signal rather than a value.
