@@ -226,6 +226,15 @@ def test_read_only_index(folder):
     assert set(os.listdir(folder)) == names
 
 
+def test_a_relative_path_is_that_of_the_moment(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    with HammingIndex.open("index", writable=True) as index:
+        monkeypatch.chdir(folder)
+        index.add(random_codes(1), ids=[9000])
+        index.verify()
+        assert content(HammingIndex.open("../index")) == content(index)
+
+
 def test_changes_behind_the_writer_are_noticed(folder):
     writer = HammingIndex.open(folder, writable=True)
     write_manifest(folder, {**read_manifest(folder), "generation": 99})

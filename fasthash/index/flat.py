@@ -259,7 +259,7 @@ class HammingIndex:
         Raises IndexFolderError where the folder holds an index (overwrite=False), is not empty, is read-only or has
         another writer; OSError where the disk is full.
         """
-        folder = Path(path)
+        folder = Path(path).absolute()
         with self._changing:
             if self._writer is not None and overwrite and folder.exists() and folder.samefile(self._writer.path):
                 return  # every change is there already
@@ -281,7 +281,7 @@ class HammingIndex:
         `close`: add and remove then change the folder. Raises IndexFolderError where the folder is not an index, is
         damaged, of an unknown version, or (writable) read-only or open in another writer.
         """
-        folder = Path(path)
+        folder = Path(path).absolute()
         writer = Writer(folder) if writable else None
         try:
             snapshot = load(folder, mmap)

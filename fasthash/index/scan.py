@@ -131,7 +131,7 @@ def within(queries: Tensor, parts: Sequence[Part], radius: int, ordered: bool) -
         found = hamming_range(queries, part.codes, radius, filter=part.mask)
         here = found.offsets.diff()
         counts += here
-        rows.append(torch.repeat_interleave(torch.arange(len(queries), device=device), here))
+        rows.append(_rows(found.offsets, len(found.ids)))
         distances.append(found.distances)
         ids.append(_part_ids(part, found.ids))
     key, all_distances, all_ids = torch.cat(rows), torch.cat(distances), torch.cat(ids)
@@ -142,3 +142,10 @@ def within(queries: Tensor, parts: Sequence[Part], radius: int, ordered: bool) -
     order = key.argsort(stable=True)
     offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
     return RangeResult(offsets, all_distances[order], all_ids[order])
+
+
+def _rows(offsets: Tensor, total: int) -> Tensor:
+    """offsets int64 [Q + 1] -> int64 [total]: the query of each result (torch's own way wakes every thread)."""
+    starts = offsets[1:-1]
+    steps = torch.zeros(total + 1, dtype=torch.int64, device=offsets.device)
+    return steps.index_add_(0, starts, torch.ones_like(starts))[:-1].cumsum(0)
