@@ -1,0 +1,178 @@
+"""Files in and out: inputs are checked as they are read, outputs are written aside and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthash.cli.parser import UserError
+from fasthash.hierarchy import Hierarchy
+
+ROWS = 1 << 14  # rows that are read at once where an array may be larger than memory
+
+
+def read_npy(path: str) -> NDArray[Any]:
+    """A .npy file, mapped into memory, without unpickling anything."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a .npy file") from None
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a whole .npy file of numbers ({error})") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise UserError(f"{path}: an .npz archive, must be a .npy file")
+    return array
+
+
+def read_features(path: str) -> NDArray[Any]:
+    """Embeddings: floating point [N, F], N and F at least 1, without NaN or infinity."""
+    features = read_npy(path)
+    if features.dtype.kind != "f":
+        raise UserError(f"{path}: features must be floating point, got {features.dtype}")
+    if features.ndim != 2 or 0 in features.shape:
+        raise UserError(f"{path}: features must be [rows, columns], neither of them 0, got shape {features.shape}")
+    check_finite(features, path)
+    return features
+
+
+def check_finite(features: NDArray[Any], path: str) -> None:
+    """Refuses NaN and infinity, telling the first row that has one."""
+    for start in range(0, len(features), ROWS):
+        bad = ~np.isfinite(features[start : start + ROWS]).all(axis=1)
+        if bad.any():
+            raise UserError(f"{path}: must be finite, got NaN or infinity in row {start + int(bad.argmax())}")
+
+
+def read_codes(path: str, bits: int | None = None) -> tuple[NDArray[np.uint8], int]:
+    """Packed codes uint8 [N, W] and their bits: `bits`, or 8 W."""
+    codes = read_npy(path)
+    if codes.dtype != np.uint8:
+        raise UserError(f"{path}: codes must be packed uint8, got {codes.dtype}")
+    if codes.ndim != 2 or codes.shape[1] == 0:
+        raise UserError(f"{path}: codes must be [rows, bytes of a code], got shape {codes.shape}")
+    if bits is None:
+        return codes, 8 * codes.shape[1]
+    if not 8 * codes.shape[1] - 8 < bits <= 8 * codes.shape[1]:
+        raise UserError(f"{path}: codes of {bits} bits have {-(-bits // 8)} bytes, got {codes.shape[1]} a row")
+    return codes, bits
+
+
+def read_ids(path: str) -> NDArray[Any]:
+    """Ids: integers [N]."""
+    ids = read_npy(path)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise UserError(f"{path}: ids must be integers [N], got {ids.dtype} of shape {ids.shape}")
+    return ids
+
+
+def read_labels(path: str, rows: int, items: str) -> NDArray[Any]:
+    """One label for each of the `rows` of `items`: integers or text; lines of whole numbers only are integers."""
+    if path.endswith(".npy"):
+        labels = read_npy(path)
+        if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+            raise UserError(f"{path}: labels must be integers or text [N], got {labels.dtype} of shape {labels.shape}")
+    else:
+        lines = _read_text(path).splitlines()
+        blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
+        if blank is not None:
+            raise UserError(f"{path}: line {blank} is empty, must be a label")
+        labels = np.array([line.strip() for line in lines], dtype=np.str_)
+        with contextlib.suppress(ValueError, OverflowError):
+            labels = labels.astype(np.int64)
+    if len(labels) != rows:
+        raise UserError(f"{path}: {items} has {rows} rows, which need as many labels, got {len(labels)}")
+    return labels
+
+
+def read_hierarchy(path: str) -> Hierarchy:
+    """A hierarchy from a file of edges, or a .json file that holds one."""
+    try:
+        return Hierarchy.from_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a UTF-8 text file") from None
+
+
+def fit_to_hierarchy(labels: NDArray[Any], hierarchy: Hierarchy, path: str) -> NDArray[Any]:
+    """The labels, as text where only that is in the hierarchy; refuses the first that is not in it."""
+    known = np.unique(labels).tolist()
+    if labels.dtype.kind != "U" and not any(label in hierarchy for label in known):
+        labels, known = labels.astype(np.str_), [str(label) for label in known]
+    for label in known:
+        if label not in hierarchy:
+            row = int((labels == label).argmax())
+            raise UserError(f"{path}: label {label!r} (row {row}) is not in the hierarchy")
+    return labels
+
+
+def check_target(path: str) -> Path:
+    """A file that can be written: before long work, not after it."""
+    target = Path(path)
+    if target.is_dir():
+        raise UserError(f"{path}: a folder, must be the name of a file")
+    if not target.parent.is_dir():
+        raise UserError(f"{path}: cannot be written, there is no folder {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise UserError(f"{path}: cannot be written, the folder {target.parent} is read-only")
+    return target
+
+
+@contextlib.contextmanager
+def written_aside(target: Path) -> Iterator[Path]:
+    """A name beside `target` to write to, which replaces it when the block ends well and is removed otherwise."""
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield aside
+        os.replace(aside, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            aside.unlink()
+
+
+def write_npy(target: Path, array: NDArray[Any]) -> None:
+    """Writes a .npy file in one step."""
+    with written_aside(target) as aside, open(aside, "wb") as file:
+        np.save(file, array)
+
+
+def print_json(result: Any) -> None:
+    """Prints one JSON document; NaN and infinity, which JSON does not have, are null."""
+    print(to_json(result))
+
+
+def to_json(result: Any) -> str:
+    return json.dumps(_plain(result), indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a UTF-8 text file") from None

@@ -1,0 +1,163 @@
+"""Commands that learn and use models: train, encode."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fasthash import _ops
+from fasthash.cli.files import (
+    ROWS,
+    check_finite,
+    check_target,
+    fit_to_hierarchy,
+    print_json,
+    read_features,
+    read_hierarchy,
+    read_labels,
+    read_npy,
+    written_aside,
+)
+from fasthash.cli.parser import UserError
+from fasthash.codes import code_bytes, pack_bits
+from fasthash.hierarchy import Hierarchy
+from fasthash.train import Hasher
+
+
+def train(arguments: argparse.Namespace) -> None:
+    target = check_target(arguments.out)
+    if (arguments.val_features is None) != (arguments.val_labels is None) and not _unsupervised(arguments):
+        raise UserError("train: --val-features and --val-labels go together")
+    if arguments.hierarchy is not None and arguments.labels is None:
+        raise UserError("train: --hierarchy needs --labels")
+    X = read_features(arguments.features)
+    hierarchy = None if arguments.hierarchy is None else read_hierarchy(arguments.hierarchy)
+    y = _targets(arguments, arguments.labels or arguments.targets, hierarchy, X, arguments.features)
+    validation = None
+    if arguments.val_features is not None:
+        held_out = read_features(arguments.val_features)
+        if held_out.shape[1] != X.shape[1]:
+            raise UserError(
+                f"{arguments.val_features}: must have {X.shape[1]} columns like {arguments.features}, "
+                f"got {held_out.shape[1]}"
+            )
+        values = _targets(arguments, arguments.val_labels, hierarchy, held_out, arguments.val_features)
+        validation = held_out, values
+    optional = {name: getattr(arguments, name) for name in ("epochs", "kl", "preserve")}
+    hasher = Hasher(
+        bits=arguments.bits,
+        hierarchy=hierarchy,
+        supervision=arguments.supervision,
+        seed=arguments.seed,
+        device=choose_device(arguments.device),
+        **{name: value for name, value in optional.items() if value is not None},
+    )
+    start = time.perf_counter()
+    hasher.fit(X, y, validation)
+    seconds = time.perf_counter() - start
+    hasher.save(target)
+    result: dict[str, Any] = {
+        "model": arguments.out,
+        "rows": len(X),
+        "features": X.shape[1],
+        "bits": arguments.bits,
+        "classes": None if hasher.classes_ is None else len(hasher.classes_),
+        "epochs": len(hasher.history_.losses),
+        "best_epoch": hasher.best_epoch_,
+        "loss": hasher.history_.losses[hasher.best_epoch_ - 1],
+        "validation_score": hasher.history_.scores[hasher.best_epoch_ - 1],
+        "seconds": seconds,
+    }
+    if arguments.json:
+        print_json(result)
+        return
+    score = "" if result["validation_score"] is None else f", validation score {result['validation_score']:.4f}"
+    epochs = f"epoch {result['best_epoch']} of {result['epochs']}"
+    print(f"{arguments.out}: {arguments.bits} bits, {len(X):,} rows, {epochs}{score}")
+
+
+def encode(arguments: argparse.Namespace) -> None:
+    target = check_target(arguments.out)
+    hasher = load_model(arguments.model, arguments.device)
+    features = read_features(arguments.features)
+    width, dtype = (hasher.bits, np.float32) if arguments.real else (code_bytes(hasher.bits), np.uint8)
+    with written_aside(target) as aside:
+        out = np.lib.format.open_memmap(aside, mode="w+", dtype=dtype, shape=(len(features), width))
+        start = 0
+        for block in transform_blocks(hasher, features, arguments.features):
+            out[start : start + len(block)] = block if arguments.real else pack_bits(block)
+            start += len(block)
+        out.flush()
+        del out
+    result = {"out": arguments.out, "rows": len(features), "bits": hasher.bits, "shape": [len(features), width]}
+    if arguments.json:
+        print_json(result)
+    else:
+        what = "outputs" if arguments.real else "codes"
+        print(f"{arguments.out}: {len(features):,} {what} of {hasher.bits} bits, {np.dtype(dtype)} {result['shape']}")
+
+
+def load_model(path: str, device: str | None) -> Hasher:
+    """The model in a file, on `device` or the best there is."""
+    try:
+        return Hasher.load(path, device=choose_device(device))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+
+
+def transform_blocks(hasher: Hasher, features: NDArray[Any], path: str) -> Iterator[NDArray[np.float32]]:
+    """Outputs of the features, a block of rows at a time."""
+    if features.shape[1] != hasher.n_features_in_:
+        raise UserError(f"{path}: the model takes {hasher.n_features_in_} columns, got {features.shape[1]}")
+    with tqdm(total=len(features), desc="encode", unit="row", unit_scale=True, disable=None) as bar:
+        for start in range(0, len(features), ROWS):
+            block = np.asarray(features[start : start + ROWS])
+            yield hasher.transform(block)
+            bar.update(len(block))
+
+
+def choose_device(name: str | None) -> str:
+    """The torch device of that name, or CUDA where machine and build have it, else the CPU."""
+    usable = torch.cuda.is_available() and bool(_ops.cuda_architectures())
+    if name is None:
+        return "cuda" if usable else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise UserError(f"--device: must be a torch device such as cpu or cuda, got {name!r}") from None
+    if kind == "cuda" and not usable:
+        why = "this build has no CUDA kernels" if torch.cuda.is_available() else "torch finds no GPU"
+        raise UserError(f"--device: {name} cannot be used: {why}")
+    return name
+
+
+def _unsupervised(arguments: argparse.Namespace) -> bool:
+    return arguments.labels is None and arguments.targets is None and arguments.val_labels is None
+
+
+def _targets(
+    arguments: argparse.Namespace, path: str | None, hierarchy: Hierarchy | None, X: NDArray[Any], items: str
+) -> NDArray[Any] | None:
+    """Labels, or rows of targets, of the items X; None where neither is given."""
+    if path is None:
+        return None
+    if arguments.labels is not None:
+        labels = read_labels(path, len(X), items)
+        return labels if hierarchy is None else fit_to_hierarchy(labels, hierarchy, path)
+    targets = read_npy(path)
+    if targets.ndim != 2 or targets.dtype.kind not in "fiub":
+        raise UserError(
+            f"{path}: targets must be numbers [rows, columns], got {targets.dtype} of shape {targets.shape}"
+        )
+    if len(targets) != len(X):
+        raise UserError(f"{path}: {items} has {len(X)} rows, which need as many targets, got {len(targets)}")
+    if targets.dtype.kind == "f":
+        check_finite(targets, path)
+    return targets

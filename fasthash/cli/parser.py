@@ -1,0 +1,260 @@
+"""What can be typed: commands, options and their help. Imports nothing heavy, so that --help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import Any, NoReturn
+
+
+class UserError(Exception):
+    """Input that cannot be used; its text is the line that the user sees."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        command = self.prog.partition(" ")[2]
+        raise UserError(f"{command + ': ' if command else ''}{message} (see {self.prog} --help)")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; `run` of its result is the "module:function" that does the work."""
+    parser = _Parser(
+        prog="fasthash",
+        description="Learn binary hash codes that keep the meaning of embeddings, and search them exactly.",
+        epilog="Start with: fasthash demo      Help on a command: fasthash COMMAND --help",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _demo(commands)
+    _train(commands)
+    _encode(commands)
+    _index(commands)
+    _search(commands)
+    _eval(commands)
+    _bench(commands)
+    _info(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: str, summary: str, about: str, example: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(" ".join(f"{summary[0].upper()}{summary[1:]}. {about}".split()), 80),
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    command.set_defaults(run=run)
+    return command
+
+
+def _demo(commands: Any) -> None:
+    demo = _command(
+        commands,
+        "demo",
+        "demo:demo",
+        "train, index and search codes of the texts inside the package",
+        """Trains 64-bit codes of 15,000 short texts (clinc150, 150 intents in 10 domains) from class labels and
+        from similarities alone, each with the KL term on and off; compares them with the real-valued
+        embeddings and with other codes in one table, for the training texts as database and for texts
+        that nothing was trained on; shows a few queries; and writes model, codes, index and a one-page
+        report (report.html) to a folder. A minute or so on two cores. The plots of the report need
+        matplotlib: pip install 'fasthash[demo]'.""",
+        "fasthash demo --out fasthash-demo",
+    )
+    demo.add_argument("--out", default="fasthash-demo", metavar="FOLDER", help="where to write (default: %(default)s)")
+    demo.add_argument(
+        "--fraction",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="use this part of the texts of each intent, 0.1 to 1 (default: %(default)s): quicker, worse codes",
+    )
+    demo.add_argument("--epochs", type=int, metavar="N", help="passes over the texts in training (default: as train)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of all that is random (default: %(default)s)")
+
+
+def _train(commands: Any) -> None:
+    train = _command(
+        commands,
+        "train",
+        "learn:train",
+        "learn an encoder from embeddings to binary codes",
+        """FEATURES.npy holds one embedding a row (float32, float16 or float64, [N, F]). What the codes should keep
+        comes from --labels (classes, better with a --hierarchy over them), from --targets (other
+        embeddings of the same items, or multi-hot labels, as rows of a .npy file), or from the features'
+        own distances if neither is given.""",
+        "fasthash train features.npy --labels labels.txt --hierarchy edges.txt --out model.safetensors",
+    )
+    train.add_argument("features", metavar="FEATURES.npy")
+    train.add_argument("--out", required=True, metavar="MODEL", help="the model to write (.safetensors)")
+    what = train.add_mutually_exclusive_group()
+    what.add_argument("--labels", metavar="FILE", help="classes: .npy of integers or text, or one label a line")
+    what.add_argument("--targets", metavar="FILE.npy", help="target embeddings (float) or multi-hot labels (integers)")
+    train.add_argument("--hierarchy", metavar="FILE", help='edges between labels: "parent child" a line')
+    train.add_argument("--bits", type=int, default=64, help="bits of a code (default: %(default)s)")
+    train.add_argument(
+        "--supervision",
+        choices=("full", "similarity"),
+        default="full",
+        help="similarity: learn from distances between labels only, never from the classes (default: %(default)s)",
+    )
+    train.add_argument("--val-features", metavar="FILE.npy", help="validation part: the best epoch on it is kept")
+    train.add_argument("--val-labels", metavar="FILE", help="its labels, or targets, as for the training part")
+    train.add_argument("--epochs", type=int, help="passes over the data")
+    train.add_argument("--kl", type=float, help="weight of the KL term, 0 for none")
+    train.add_argument("--preserve", type=float, help="weight of keeping the features' own neighbours")
+    train.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    train.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
+
+
+def _encode(commands: Any) -> None:
+    encode = _command(
+        commands,
+        "encode",
+        "learn:encode",
+        "turn embeddings into binary codes with a trained model",
+        """Writes packed codes, uint8 [N, ceil(bits / 8)] in the bit order of numpy.packbits, row i for row i. The
+        features are read block by block, so they may be larger than memory.""",
+        "fasthash encode model.safetensors features.npy --out codes.npy",
+    )
+    encode.add_argument("model", metavar="MODEL")
+    encode.add_argument("features", metavar="FEATURES.npy")
+    encode.add_argument("--out", required=True, metavar="CODES.npy")
+    encode.add_argument(
+        "--real", action="store_true", help="write the outputs before rounding, float32 [N, bits] in [0, 1]"
+    )
+    encode.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
+
+
+def _index(commands: Any) -> None:
+    index = commands.add_parser(
+        "index",
+        help="build, change and check an index folder",
+        description="An index is a folder of codes with ids. Searches map it into memory; every change is durable.",
+        epilog="Help on one of them: fasthash index build --help",
+    )
+    actions = index.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    build = _command(
+        actions,
+        "build",
+        "retrieve:index_build",
+        "make an index folder of codes",
+        "CODES.npy holds packed codes, uint8 [N, ceil(bits / 8)], as `fasthash encode` writes them.",
+        "fasthash index build codes.npy --out index",
+    )
+    build.add_argument("codes", metavar="CODES.npy")
+    build.add_argument("--out", required=True, metavar="FOLDER")
+    build.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
+    build.add_argument("--ids", metavar="IDS.npy", help="ids, integers >= 0 (default: the row numbers)")
+    build.add_argument("--overwrite", action="store_true", help="replace the index that the folder holds")
+    add = _command(
+        actions,
+        "add",
+        "retrieve:index_add",
+        "add codes to an index folder",
+        "The codes get the given ids, or go on from the highest id ever used + 1.",
+        "fasthash index add index more.npy",
+    )
+    add.add_argument("index", metavar="FOLDER")
+    add.add_argument("codes", metavar="CODES.npy")
+    add.add_argument("--ids", metavar="IDS.npy", help="ids, integers >= 0 that the index does not hold")
+    remove = _command(
+        actions,
+        "remove",
+        "retrieve:index_remove",
+        "remove codes from an index folder by id",
+        "Ids that the index does not hold are ignored; the number of removed codes is printed.",
+        "fasthash index remove index ids.npy",
+    )
+    remove.add_argument("index", metavar="FOLDER")
+    remove.add_argument("ids", metavar="IDS.npy")
+    info = _command(
+        actions, "info", "retrieve:index_info", "tell what an index folder holds", "", "fasthash index info index"
+    )
+    info.add_argument("index", metavar="FOLDER")
+    verify = _command(
+        actions,
+        "verify",
+        "retrieve:index_verify",
+        "read every byte of an index folder and check it",
+        "Checks checksums, the order of ids and the padding of codes.",
+        "fasthash index verify index",
+    )
+    verify.add_argument("index", metavar="FOLDER")
+
+
+def _search(commands: Any) -> None:
+    search = _command(
+        commands,
+        "search",
+        "retrieve:search",
+        "find the nearest codes of queries, exactly",
+        """INDEX is an index folder, or a .npy file of codes (ids are row numbers). QUERIES.npy holds packed codes
+        (uint8), or outputs in [0, 1] (float, [Q, bits]), or with --model the embeddings themselves.
+        Prints one line for each result: query row, id and distance; equal distances are in the order of
+        ids.""",
+        "fasthash search index queries.npy -k 5",
+    )
+    search.add_argument("index", metavar="INDEX")
+    search.add_argument("queries", metavar="QUERIES.npy")
+    search.add_argument("-k", type=int, default=10, help="results for each query (default: %(default)s)")
+    search.add_argument("--radius", type=int, help="all codes within this Hamming distance instead of the k nearest")
+    search.add_argument(
+        "--rescore",
+        type=int,
+        default=0,
+        metavar="F",
+        help="order the F x k nearest by the distance of the unrounded query (real-valued queries or --model)",
+    )
+    search.add_argument("--model", metavar="MODEL", help="encode the queries with this model first")
+    search.add_argument("--out", metavar="FILE.npz", help="write the arrays ids and distances (and offsets) instead")
+
+
+def _eval(commands: Any) -> None:
+    evaluate = _command(
+        commands,
+        "eval",
+        "retrieve:evaluate",
+        "measure how well codes or embeddings retrieve",
+        """Queries and database are packed codes (uint8, Hamming distance) or embeddings (float, see --metric).
+        Prints mAP, P@1, P@k, R@k and nDCG@k, exact over ties; with a hierarchy also mAHP (hierarchical
+        precision, the mean up to rank --at); for codes also statistics of their bits.""",
+        "fasthash eval queries.npy codes.npy --query-labels q.txt --database-labels d.txt --hierarchy edges.txt",
+    )
+    evaluate.add_argument("queries", metavar="QUERIES.npy")
+    evaluate.add_argument("database", metavar="DATABASE.npy")
+    evaluate.add_argument("--query-labels", required=True, metavar="FILE", help=".npy, or text with one label a line")
+    evaluate.add_argument("--database-labels", required=True, metavar="FILE")
+    evaluate.add_argument("--hierarchy", metavar="FILE", help='edges between labels: "parent child" a line')
+    evaluate.add_argument("-k", type=int, default=10, help="rank of P@k, R@k and nDCG@k (default: %(default)s)")
+    evaluate.add_argument("--at", type=int, default=250, help="rank of mAHP (default: %(default)s)")
+    evaluate.add_argument("--map-at", type=int, help="cut mAP at this rank (default: the whole database)")
+    evaluate.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
+    evaluate.add_argument("--metric", choices=("l1", "l2", "cosine"), help="distance of embeddings (default: l1)")
+
+
+def _bench(commands: Any) -> None:
+    _command(
+        commands,
+        "bench",
+        "machine:bench",
+        "check and time the kernels on this machine",
+        """Compares each kernel with its plain-torch definition first, then times it: the scan of hamming_topk, and
+        kl_loss forward and backward against the same in torch. Some seconds on the CPU; benchmarks/ has
+        the full ones.""",
+        "fasthash bench --json",
+    )
+
+
+def _info(commands: Any) -> None:
+    _command(
+        commands,
+        "info",
+        "machine:info",
+        "tell what was built and what this machine can run",
+        """Version, compiler, CUDA architectures of the build, instruction sets found and in use (FASTHASH_ISA
+        forces one), threads, versions of Python, torch and numpy, and GPUs.""",
+        "fasthash info",
+    )

@@ -1,0 +1,215 @@
+"""Commands over codes: index, search, eval."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthash.cli.files import (
+    check_finite,
+    check_target,
+    fit_to_hierarchy,
+    print_json,
+    read_codes,
+    read_features,
+    read_hierarchy,
+    read_ids,
+    read_labels,
+    read_npy,
+    written_aside,
+)
+from fasthash.cli.parser import UserError
+from fasthash.codes import code_bytes
+from fasthash.evaluate import evaluate as retrieval_metrics
+from fasthash.index import HammingIndex, RangeResult
+
+
+def index_build(arguments: argparse.Namespace) -> None:
+    codes, bits = read_codes(arguments.codes, arguments.bits)
+    index = HammingIndex(bits)
+    index.add(codes, None if arguments.ids is None else _ids_for(arguments.ids, codes, arguments.codes))
+    index.save(arguments.out, overwrite=arguments.overwrite)
+    _tell(
+        arguments,
+        {"index": arguments.out, "bits": bits, "codes": len(index)},
+        "{index}: {codes:,} codes of {bits} bits",
+    )
+
+
+def index_add(arguments: argparse.Namespace) -> None:
+    with HammingIndex.open(arguments.index, writable=True) as index:
+        codes, _ = read_codes(arguments.codes, index.bits)
+        ids = index.add(codes, None if arguments.ids is None else _ids_for(arguments.ids, codes, arguments.codes))
+        added = {"index": arguments.index, "added": len(codes), "first_id": int(ids.min()) if len(ids) else None}
+        _tell(arguments, {**added, "codes": len(index)}, "{index}: added {added:,}, {codes:,} codes now")
+
+
+def index_remove(arguments: argparse.Namespace) -> None:
+    ids = read_ids(arguments.ids)
+    with HammingIndex.open(arguments.index, writable=True) as index:
+        removed = index.remove(ids)
+        result = {"index": arguments.index, "removed": removed, "codes": len(index)}
+        _tell(arguments, result, "{index}: removed {removed:,}, {codes:,} codes now")
+
+
+def index_info(arguments: argparse.Namespace) -> None:
+    index = HammingIndex.open(arguments.index)
+    ids = index.ids
+    result: dict[str, Any] = {
+        "index": arguments.index,
+        "codes": len(index),
+        "bits": index.bits,
+        "code_bytes": code_bytes(index.bits),
+        "lowest_id": int(ids[0]) if len(ids) else None,
+        "highest_id": int(ids[-1]) if len(ids) else None,
+        "disk_bytes": sum(path.stat().st_size for path in Path(arguments.index).iterdir() if path.is_file()),
+    }
+    line = "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk"
+    _tell(arguments, result, line)
+
+
+def index_verify(arguments: argparse.Namespace) -> None:
+    index = HammingIndex.open(arguments.index)
+    index.verify()
+    _tell(arguments, {"index": arguments.index, "codes": len(index), "good": True}, "{index}: good, {codes:,} codes")
+
+
+def search(arguments: argparse.Namespace) -> None:
+    if arguments.k < 1:
+        raise UserError(f"search: -k must be at least 1, got {arguments.k}")
+    if arguments.radius is not None and (arguments.radius < 0 or arguments.rescore):
+        raise UserError("search: --radius must be at least 0, and does not go with --rescore")
+    target = None if arguments.out is None else check_target(arguments.out)
+    index = _open_index(arguments.index)
+    queries = _queries(arguments, index)
+    if arguments.radius is not None:
+        found: Any = index.range_search(queries, arguments.radius)
+    else:
+        found = index.search(queries, arguments.k, rescore=arguments.rescore)
+    if target is not None:
+        arrays = {name: array for name, array in zip(found._fields, found, strict=True)}
+        with written_aside(target) as aside, open(aside, "wb") as file:
+            np.savez(file, **arrays)
+        _tell(arguments, {"out": arguments.out, "queries": len(queries)}, "{out}: results of {queries:,} queries")
+        return
+    rows = [_row(found, number, index.bits) for number in range(len(queries))]
+    if arguments.json:
+        print_json([{"query": number, "ids": ids, "distances": near} for number, (ids, near) in enumerate(rows)])
+        return
+    print("query\tid\tdistance")
+    for number, (ids, near) in enumerate(rows):
+        for id, distance in zip(ids, near, strict=True):
+            print(f"{number}\t{id}\t{distance:g}")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    queries, database = (_items(path, arguments.bits) for path in (arguments.queries, arguments.database))
+    if queries.dtype.kind != database.dtype.kind:
+        kinds = f"{queries.dtype} and {database.dtype}"
+        raise UserError(f"{arguments.queries} and {arguments.database}: must both be codes or embeddings, got {kinds}")
+    if queries.shape[1] != database.shape[1]:
+        widths = f"{queries.shape[1]} and {database.shape[1]}"
+        raise UserError(f"{arguments.queries} and {arguments.database}: must have the same columns, got {widths}")
+    labels = [
+        read_labels(path, len(items), name)
+        for path, items, name in (
+            (arguments.query_labels, queries, arguments.queries),
+            (arguments.database_labels, database, arguments.database),
+        )
+    ]
+    similarity = None
+    if arguments.hierarchy is not None:
+        hierarchy = read_hierarchy(arguments.hierarchy)
+        paths = (arguments.query_labels, arguments.database_labels)
+        labels = [fit_to_hierarchy(part, hierarchy, path) for part, path in zip(labels, paths, strict=True)]
+    if len({part.dtype.kind == "U" for part in labels}) > 1:
+        labels = [part.astype(np.str_) for part in labels]
+    if arguments.hierarchy is not None:
+        classes, numbers = np.unique(np.concatenate(labels), return_inverse=True)
+        similarity = hierarchy.similarity_matrix(classes)
+        numbers = numbers.reshape(-1)
+        labels = [numbers[: len(queries)], numbers[len(queries) :]]
+    result = retrieval_metrics(
+        queries,
+        database,
+        *labels,
+        class_similarity=similarity,
+        k=arguments.k,
+        at=arguments.at,
+        map_at=arguments.map_at,
+        bits=arguments.bits if queries.dtype == np.uint8 else None,
+        metric=arguments.metric,
+    )
+    if arguments.json:
+        print_json(result)
+        return
+    for name, value in result.items():
+        print(f"{name:16} {value:,.0f}" if name == "codes" else f"{name:16} {value:.4f}")
+
+
+def _tell(arguments: argparse.Namespace, result: dict[str, Any], line: str) -> None:
+    """Prints the result as JSON, or as the line that it fills in."""
+    if arguments.json:
+        print_json(result)
+    else:
+        print(line.format(**result))
+
+
+def _ids_for(path: str, codes: NDArray[Any], codes_path: str) -> NDArray[Any]:
+    ids = read_ids(path)
+    if len(ids) != len(codes):
+        raise UserError(f"{path}: {codes_path} has {len(codes)} codes, which need as many ids, got {len(ids)}")
+    return ids
+
+
+def _open_index(path: str) -> HammingIndex:
+    """An index folder, or a .npy file of codes as an index in memory."""
+    if not path.endswith(".npy") or Path(path).is_dir():
+        return HammingIndex.open(path)
+    codes, bits = read_codes(path)
+    index = HammingIndex(bits)
+    index.add(codes)
+    return index
+
+
+def _queries(arguments: argparse.Namespace, index: HammingIndex) -> NDArray[Any]:
+    """Packed codes or outputs for the index: read as they are, or made of embeddings by a model."""
+    path = arguments.queries
+    if arguments.model is not None:
+        from fasthash.cli.learn import load_model, transform_blocks
+
+        model = load_model(arguments.model, None)
+        if model.bits != index.bits:
+            raise UserError(f"{arguments.model}: makes codes of {model.bits} bits, the index has {index.bits}")
+        return np.concatenate(list(transform_blocks(model, read_features(path), path)))
+    queries = read_npy(path)
+    if queries.dtype == np.uint8:
+        expected, what = code_bytes(index.bits), f"codes of {index.bits} bits have {code_bytes(index.bits)} bytes"
+    elif queries.dtype.kind == "f":
+        expected, what = index.bits, f"outputs for {index.bits} bits have as many columns (embeddings need --model)"
+    else:
+        raise UserError(f"{path}: queries must be packed uint8 codes or floating point, got {queries.dtype}")
+    if queries.ndim != 2 or queries.shape[1] != expected:
+        raise UserError(f"{path}: {what}, got shape {queries.shape}")
+    if queries.dtype != np.uint8:
+        check_finite(queries, path)
+    return queries
+
+
+def _row(found: Any, number: int, bits: int) -> tuple[list[int], list[float]]:
+    """Ids and distances of one query, without the places that stayed empty."""
+    if isinstance(found, RangeResult):
+        own = slice(int(found.offsets[number]), int(found.offsets[number + 1]))
+        return found.ids[own].tolist(), found.distances[own].tolist()
+    there = found.ids[number] >= 0
+    return found.ids[number][there].tolist(), found.distances[number][there].tolist()
+
+
+def _items(path: str, bits: int | None) -> NDArray[Any]:
+    """Codes or embeddings, by their type."""
+    items = read_npy(path)
+    return read_codes(path, bits)[0] if items.dtype.kind != "f" else read_features(path)
