@@ -18,7 +18,7 @@ from fasthash.codes import pack_bits
 from fasthash.hierarchy import Hierarchy, Name
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
-from fasthash.train.encoder import encoder, feature_scales
+from fasthash.train.encoder import ROWS, encoder, feature_scales
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
 from fasthash.train.supervision import Targets, read_targets, read_validation
@@ -389,7 +389,8 @@ def _check_finite(rows: Tensor, finite: bool, method: str, name: str) -> None:
     """Raises the error of rows that are known not to be `finite`."""
     if finite:
         return
-    bad = int((~torch.isfinite(rows.float())).any(1).sum())
+    starts = range(0, len(rows), ROWS)
+    bad = sum(int((~torch.isfinite(rows[start : start + ROWS].float())).any(1).sum()) for start in starts)
     raise ValueError(
         f"Hasher.{method}: {name} must be finite in float32, got NaN or infinity in {bad} of {len(rows)} rows"
     )

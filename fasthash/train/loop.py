@@ -96,7 +96,7 @@ def train(
                 x, *rest = (part.to(device, non_blocking=True) for part in _parts(batch))
                 loss = objective(module(x), *rest)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 total += loss.detach()  # read once an epoch: reading waits for the device
                 count += 1
