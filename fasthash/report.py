@@ -59,7 +59,7 @@ def text_tables(results: dict[str, Any]) -> str:
             ]
             lines.append("  ".join(aligned).rstrip())
         lines.append("")
-    lines += [_legend(results), ""]
+    lines += [_legend(results), "", _kept(results), ""]
     return "\n".join(lines)
 
 
@@ -72,7 +72,7 @@ def markdown_tables(results: dict[str, Any]) -> str:
         lines.append(f"|{'|'.join(['---'] * 3 + ['---:'] * (len(headings) - 3))}|")
         lines += [f"| {' | '.join(cells)} |" for cells in rows]
         lines.append("")
-    return "\n".join([*lines, _legend(results)])
+    return "\n".join([*lines, _legend(results), "", _kept(results)])
 
 
 def write_report(path: Path, results: dict[str, Any], plots: Plots) -> bool:
@@ -84,7 +84,7 @@ def write_report(path: Path, results: dict[str, Any], plots: Plots) -> bool:
         parts += [f"<h2>{_escape(_about(results, database))}</h2>", "<table>", _row(headings, "th")]
         parts += [_row(cells, "td") for cells in rows]
         parts.append("</table>")
-    parts.append(f"<p>{_escape(_legend(results))}</p>")
+    parts.append(f"<p>{_escape(_legend(results))}</p><p>{_escape(_kept(results))}</p>")
     parts.append(f"<h2>Outputs, bits and rankings</h2>{drawing or '<p>No plots: matplotlib is not installed.</p>'}")
     parts.append("<h2>Queries and their nearest texts, by Hamming distance</h2>")
     for example in results["examples"]:
@@ -124,6 +124,18 @@ def _about(results: dict[str, Any], database: str) -> str:
 
 def _legend(results: dict[str, Any]) -> str:
     return _LEGEND.format(threads=results["threads"])
+
+
+def _kept(results: dict[str, Any]) -> str:
+    """How much of the best real-valued outputs the codes keep."""
+    rows = [row for row in results["tables"]["train"] if row["learned_from"] is not None]
+    best = max(row["mAHP"] for row in rows if row["codes"] is None)
+    parts = [
+        f"{100 * row['mAHP'] / best:.1f} % ({row['learned_from']}, KL {'on' if row['kl'] else 'off'})"
+        for row in rows
+        if row["codes"] is not None
+    ]
+    return f"Of the best mAHP of {results['bits']} floats, {best:.3f}, the codes reach {', '.join(parts)}."
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from fasthash.cli.files import print_json
 
 _ROWS, _WIDTH = 1 << 24, 8  # 16.8 million codes of 64 bits: 134 MB, more than most caches hold
 _BATCH, _BITS = 2048, 64
+_SECONDS = 1.0  # that a measurement takes
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -133,12 +134,12 @@ def _agree(name: str, same: bool) -> None:
         raise RuntimeError(f"bench: {name} differs from its definition on this machine; please report it")
 
 
-def _median_seconds(*runs: Callable[[], Any], budget: float = 1.0) -> list[float]:
-    """Median time of each call, taken in turns after one to warm up: at least 3 rounds, about `budget` seconds."""
+def _median_seconds(*runs: Callable[[], Any]) -> list[float]:
+    """Median time of each call, taken in turns after one to warm up: at least 3 rounds."""
     rounds: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
-    while len(rounds[0]) < 3 or sum(map(sum, rounds)) < budget:
+    while len(rounds[0]) < 3 or sum(map(sum, rounds)) < _SECONDS:
         for times, run in zip(rounds, runs, strict=True):
             start = time.perf_counter()
             run()
