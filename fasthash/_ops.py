@@ -347,10 +347,12 @@ _define("beta_sample(Tensor seed, SymInt count) -> Tensor", _beta_sample, _beta_
 def mask_words(allowed: Tensor) -> Tensor:
     """A boolean mask [N] as the bitmap that the kernels read: int64 [ceil(N / 64)], bit n % 64 of word n // 64."""
     words = (len(allowed) + 63) // 64
+    if allowed.device.type == "cpu":
+        bitmap = torch.zeros(words, dtype=torch.int64)
+        bitmap.numpy().view(np.uint8)[: (len(allowed) + 7) // 8] = np.packbits(allowed.numpy(), bitorder="little")
+        return bitmap
     padded = torch.zeros(words * 64, dtype=torch.bool, device=allowed.device)
     padded[: len(allowed)] = allowed
-    if padded.device.type == "cpu":
-        return torch.from_numpy(np.packbits(padded.numpy(), bitorder="little").view(np.int64))
     places = torch.arange(64, device=allowed.device)
     return (padded.view(words, 64).long() << places).sum(1)
 
@@ -465,3 +467,53 @@ _define(
     _hamming_histogram,
     _hamming_histogram_fake,
 )
+
+
+# Multi-index hashing (csrc/mih/mih.h), CPU only. A table is (starts[t], 2^length + 1 offsets, fingerprints uint8 [N, 4 or
+# 8], positions); offsets and positions are uint32 numbers in int32 tensors.
+
+_RANGE_CAPACITY = 1 << 16  # results for which there is room at the first try
+
+
+def _mih_cpu_only(name: str, tensor: Tensor) -> None:
+    if tensor.device.type != "cpu":
+        raise RuntimeError(f"{name}: tables are searched on the CPU, got a tensor on {tensor.device}")
+
+
+def _mih_tables(
+    starts: list[int], offsets: list[Tensor], fingerprints: list[Tensor], positions: list[Tensor], bits: int
+) -> _core.MihTables:
+    rows = [
+        (start, len(o).bit_length() - 1, _address(o), _address(f), _address(p))
+        for start, o, f, p in zip(starts, offsets, fingerprints, positions, strict=True)
+    ]
+    return _core.MihTables(rows, bits, fingerprints[0].shape[1])
+
+
+def _mih_offsets(codes: Tensor, start: int, length: int) -> Tensor:
+    _mih_cpu_only("mih_offsets", codes)
+    codes, offsets = _rows(codes), _mih_offsets_fake(codes, start, length)
+    _call("mih_offsets", codes.device, _hamming_problem(codes[:0], codes, None), start, length, _address(offsets))
+    return offsets
+
+
+def _mih_offsets_fake(codes: Tensor, start: int, length: int) -> Tensor:
+    return codes.new_empty((1 << length) + 1, dtype=torch.int32)
+
+
+def _mih_fill(
+    codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_bytes: int, first: int, last: int
+) -> tuple[Tensor, Tensor]:
+    _mih_cpu_only("mih_fill", codes)
+    codes, offsets = _rows(codes), offsets.contiguous()
+    count = (int(offsets[last]) - int(offsets[first])) % 2**32
+    fingerprints = codes.new_empty(count, max(fingerprint_bytes, 4))
+    positions = codes.new_empty(count, dtype=torch.int32)
+    tables = _core.MihTables(
+        [(start, len(offsets).bit_length() - 1, _address(offsets), 0, 0)], bits, fingerprints.shape[1]
+    )
+    _call(
+        "mih_fill", codes.device, _hamming_problem(codes[:0], codes, None), tables, 0, first, last,
+        _address(fingerprints) if fingerprint_bytes else 0, 0 if fingerprint_bytes else _address(positions),
+    )  # fmt: skip
+    return fingerprints, positions

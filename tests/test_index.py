@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fasthash.codes import code_bytes, pack_bits, unpack_bits
-from fasthash.index import HammingIndex
-from fasthash.index import segments as segments_module
+from fasthash.index import HammingIndex, bitmap, merge, scan
+from fasthash.index.segments import make_segment
 
 
 def random_codes(rng, rows, bits):
@@ -120,9 +120,10 @@ def one_thread():
 @pytest.fixture
 def small_segments(monkeypatch):
     """Merging at sizes that a test reaches."""
-    monkeypatch.setattr(segments_module, "MERGE_FAN", 3)
-    monkeypatch.setattr(segments_module, "MERGE_ROWS", 200)
-    monkeypatch.setattr(segments_module, "_SMALLEST_CLASS", 4)
+    monkeypatch.setattr(merge, "MERGE_FAN", 3)
+    monkeypatch.setattr(merge, "MERGE_ROWS", 200)
+    monkeypatch.setattr(merge, "_SMALLEST_CLASS", 4)
+    monkeypatch.setattr(merge, "SEGMENT_ROWS", 300)
 
 
 @pytest.mark.parametrize("place", ["memory", "disk", "disk, loaded"])
@@ -135,8 +136,17 @@ def test_any_sequence_of_changes(place, bits, seed, tmp_path):
         index.save(tmp_path / "index")
         index = HammingIndex.open(tmp_path / "index", mmap=place == "disk", writable=True)
     for _ in range(40):
-        action = rng.integers(5)
-        if action <= 1:
+        action = rng.integers(7)
+        if action == 5:
+            index.compact()
+            assert len(index._contents.segments) <= 1 + len(oracle.codes) // merge.SEGMENT_ROWS * 2
+        elif action == 6:
+            ids = rng.permutation(1000)[: rng.choice([1, 50])]
+            codes = random_codes(rng, len(ids), bits)
+            np.testing.assert_array_equal(index.add(codes, ids, replace=True), ids)
+            oracle.remove(ids.tolist())
+            oracle.add(codes, ids)
+        elif action <= 1:
             rows = int(rng.choice([0, 1, 2, 30]))
             codes, ids = random_codes(rng, rows, bits), None
             if action == 1:
@@ -278,7 +288,7 @@ def test_small_adds_do_not_make_many_segments():
     index, codes = HammingIndex(16), random_codes(rng, 2000, 16)
     for row in range(2000):
         index.add(codes[row : row + 1], [int(1e6) - row])
-        assert len(index._contents.segments) < segments_module.MERGE_FAN
+        assert len(index._contents.segments) < merge.MERGE_FAN
     np.testing.assert_array_equal(index.get(int(1e6) - np.arange(2000)), codes)
     while len(index):
         index.remove(index.ids[: max(1, len(index) // 3)])
@@ -394,3 +404,94 @@ def test_wide_codes_and_single_bits():
         oracle.add(codes, None)
         check_same(index, oracle, rng)
         np.testing.assert_array_equal(unpack_bits(index.get(index.ids), bits), unpack_bits(codes, bits))
+
+
+def test_upsert_replaces_and_adds():
+    index, codes = HammingIndex(8), np.arange(4, dtype=np.uint8)[:, None]
+    index.add(codes, [5, 6, 7, 8])
+    assert index.add(codes[:3] + 100, [9, 6, 5], replace=True).tolist() == [9, 6, 5]
+    assert index.ids.tolist() == [5, 6, 7, 8, 9]
+    assert index.get([5, 6, 7, 8, 9]).ravel().tolist() == [102, 101, 2, 3, 100]
+    assert index.add(codes[:1], replace=True).tolist() == [10]
+    with pytest.raises(ValueError, match="ids must be distinct, got 5 more than once"):
+        index.add(codes[:2], [5, 5], replace=True)
+    with pytest.raises(ValueError, match="id 5 is in the index already; replace=True replaces it"):
+        index.add(codes[:1], [5])
+    assert index.get([5]).tolist() == [[102]]
+
+
+def test_compact_leaves_one_segment():
+    rng = np.random.default_rng(0)
+    index, ids = HammingIndex(16), rng.permutation(300)
+    for part in np.split(ids, 6):
+        index.add(np.stack([part % 256, part // 256], 1).astype(np.uint8), part)
+    index.remove(ids[::3])
+    assert len(index._contents.segments) > 1
+    index.compact()
+    (segment,) = index._contents.segments
+    assert segment.deleted == 0
+    kept = np.setdiff1d(ids, ids[::3])
+    np.testing.assert_array_equal(index.ids, kept)
+    np.testing.assert_array_equal(index.get(kept) @ [1, 256], kept)
+    before = index._contents
+    index.compact()
+    assert index._contents is before
+    index.remove(kept)
+    index.compact()
+    assert index._contents.segments == ()
+    with pytest.raises(ValueError, match=r"HammingIndex.refresh: the index is in memory"):
+        index.refresh()
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 1000])
+def test_bitmaps(count, device):
+    rng = np.random.default_rng(count)
+    member = torch.tensor(rng.random(count) < 0.5, device=device)
+    words = bitmap.pack_rows(member)
+    assert bitmap.count_rows(words) == int(member.sum())
+    assert torch.equal(bitmap.unpack_rows(words, count // 3, count), member[count // 3 :])
+    assert torch.equal(
+        bitmap.rows_between(words, count // 3, count), member.nonzero()[:, 0][member[: count // 3].sum() :]
+    )
+    rows = torch.arange(count, device=device)
+    assert torch.equal(bitmap.has_rows(words, rows), member)
+    assert torch.equal(bitmap.with_rows(words.clone(), rows[~member]), bitmap.all_rows(count, words.device))
+    assert not bitmap.without_rows(words.clone(), rows[member]).any()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100, 10**9])
+def test_windows_cut_at_the_same_ids(rows):
+    rng = np.random.default_rng(rows)
+    segments = []
+    for part in np.array_split(rng.permutation(1000), 5):
+        segments.append(make_segment(torch.zeros(200, 1, dtype=torch.uint8), torch.tensor(part)))
+    segments.append(make_segment(torch.zeros(50, 1, dtype=torch.uint8), 2000))
+    segments[0] = segments[0].without(torch.arange(0, 200, 2))
+    seen, last = [], -1
+    for window in merge.windows([(segment, 0, segment.rows) for segment in segments], rows):
+        assert sum(stop - start for _, start, stop in window) <= max(rows, len(segments))
+        ids = sorted(id for segment, start, stop in window for id in segment.ids_of(torch.arange(start, stop)).tolist())
+        assert ids[0] > last
+        last = ids[-1]
+        seen += ids
+    assert seen == [*range(1000), *range(2000, 2050)]
+    assert merge.repeated_id(segments, rows) is None
+    again = make_segment(torch.zeros(2, 1, dtype=torch.uint8), torch.tensor([7, 2049]))
+    found, holders = merge.repeated_id([*segments[1:], again], rows)
+    assert found in (7, 2049)
+    assert holders[-1] is again
+
+
+def test_filters_over_segments_whose_ids_interleave_are_aligned_by_blocks(monkeypatch):
+    monkeypatch.setattr(scan, "_WINDOW", 10)
+    monkeypatch.setattr(scan, "_SPAN_BYTES", 128)
+    rng = np.random.default_rng(0)
+    oracle, index = Oracle(8), HammingIndex(8)
+    for part in np.split(rng.permutation(1000), 5):
+        codes = random_codes(rng, len(part), 8)
+        index.add(codes, part)
+        oracle.add(codes, part)
+    gone = rng.integers(0, 1000, 300)
+    assert index.remove(gone) == oracle.remove(gone.tolist())
+    for _ in range(20):
+        check_same(index, oracle, rng)

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from index_folders import content, files, make_folder, random_codes
 
-from fasthash.index import HammingIndex, IndexFolderError, durable, storage
-from fasthash.index import segments as segments_module
+from fasthash.index import HammingIndex, IndexFolderError, durable, merge, storage
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the model of the disk is that of POSIX")
 
@@ -25,7 +24,7 @@ def start(tmp_path_factory):
     """A folder on which an add merges segments, and so deletes files."""
     folder = make_folder(tmp_path_factory.mktemp("start") / "index")
     with HammingIndex.open(folder, writable=True) as index:
-        for seed in range(segments_module.MERGE_FAN - 3):
+        for seed in range(merge.MERGE_FAN - 3):
             index.add(random_codes(3, seed=seed))
     return folder
 
@@ -42,6 +41,8 @@ ACTIONS = {
     "add ids": lambda index: index.add(random_codes(3, seed=5), ids=[5000, 20, 777]),
     "remove": lambda index: index.remove([0, 1, 2, 1010]),
     "remove all": lambda index: index.remove(index.ids),
+    "upsert": lambda index: index.add(random_codes(3, seed=6), ids=[5, 6, 9000], replace=True),
+    "compact": lambda index: index.compact(),
 }
 
 
@@ -57,13 +58,18 @@ def run(action, folder, index=None):
         other_index().save(folder, overwrite=action == "overwrite")
 
 
+def held(index):
+    """The content of an index and its rows, deleted ones included."""
+    return *content(index), sum(segment.rows for segment in index._contents.segments)
+
+
 def state(folder):
     """The content of a folder that opens and verifies; None where there is no index (yet)."""
     if not (folder / "manifest.json").exists():
         return None
     index = HammingIndex.open(folder)
     index.verify()
-    return content(index)
+    return held(index)
 
 
 @pytest.fixture(params=[*ACTIONS, "overwrite", "save"])
@@ -152,7 +158,7 @@ def test_an_error_at_any_step(case, tmp_path):
         assert message is None or "No space left on device" in message  # a file that cannot be deleted waits
         assert state(copy) in (before, after)
         if index is not None:
-            assert content(index) == state(copy)
+            assert held(index) == state(copy)
         if state(copy) == before:
             assert set(os.listdir(copy)) - names <= {"lock"} if copy.exists() else True
             run(action, copy, index)
@@ -313,7 +319,7 @@ def test_a_full_disk_while_writing(start, tmp_path):
     folder = tmp_path / "index"
     shutil.copytree(start, folder)
     with HammingIndex.open(folder, writable=True) as index:
-        before, names = content(index), files(folder)
+        before, names = held(index), files(folder)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
         try:
@@ -321,10 +327,10 @@ def test_a_full_disk_while_writing(start, tmp_path):
                 index.add(random_codes(10_000))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert content(index) == before == state(folder)
+        assert held(index) == before == state(folder)
         assert files(folder) == names
         index.add(random_codes(10_000))
-        assert content(index) == state(folder)
+        assert held(index) == state(folder)
 
 
 WRITER = """

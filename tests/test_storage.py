@@ -16,8 +16,7 @@ import torch
 import xxhash
 from index_folders import content, files, make_folder, random_codes, read_manifest, write_manifest
 
-from fasthash.index import HammingIndex, IndexFolderError
-from fasthash.index import segments as segments_module
+from fasthash.index import HammingIndex, IndexFolderError, merge
 
 
 @pytest.fixture
@@ -186,9 +185,63 @@ def test_changes_are_durable_and_readers_keep_their_snapshot(folder):
         writer.remove(np.arange(40))
         assert content(HammingIndex.open(folder)) == content(writer)
         after = content(writer)
-        assert len(files(folder, "segment")) < segments_module.MERGE_FAN
+        assert len(files(folder, "segment")) < merge.MERGE_FAN
     assert content(reader) == before
     assert content(HammingIndex.open(folder)) == after
+
+
+def test_refresh(folder):
+    reader, loaded = HammingIndex.open(folder), HammingIndex.open(folder, mmap=False)
+    before = content(reader)
+    assert reader.refresh() is False
+    with HammingIndex.open(folder, writable=True) as writer:
+        kept = reader._contents.segments[0].codes
+        writer.add(random_codes(5, seed=2))
+        assert content(reader) == before
+        assert (reader.refresh(), loaded.refresh(), writer.refresh()) == (True, True, False)
+        assert content(reader) == content(loaded) == content(writer)
+        assert reader._contents.segments[0].codes is kept  # not opened again
+        writer.compact()
+        assert len(files(folder, "segment")) == 1
+        assert content(reader) == content(writer)
+        assert reader.refresh() is True
+        assert len(reader._contents.segments) == 1
+        writer.remove([0])
+        assert reader.refresh() is True
+        after = content(writer)
+        assert content(reader) == after
+    HammingIndex(8).save(folder, overwrite=True)
+    with pytest.raises(IndexFolderError, match="its codes have 8 bits by now, not 64; open it again"):
+        reader.refresh()
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(IndexFolderError, match="not valid JSON"):
+        reader.refresh()
+    assert content(reader) == after
+
+
+def test_compact_streams(tmp_path, monkeypatch):
+    """Blocks of a few rows, and more rows than one segment may have."""
+    monkeypatch.setattr("fasthash.index.segment_file.BLOCK_BYTES", 100)
+    monkeypatch.setattr(merge, "SEGMENT_ROWS", 40)
+    rng = np.random.default_rng(0)
+    HammingIndex(64).save(tmp_path)
+    with HammingIndex.open(tmp_path, writable=True) as index:
+        for part in np.split(rng.permutation(200)[:150], 5):
+            index.add(part[:, None].view(np.uint8), part)
+        index.remove(index.ids[::7])
+        before = content(index)
+        index.compact()
+        assert content(index) == before
+        assert content(HammingIndex.open(tmp_path, mmap=False)) == before
+        index.verify()
+        rows = [segment.rows for segment in index._contents.segments]
+        assert all(count <= 40 for count in rows)
+        assert len(rows) <= 5
+        assert index._contents.ordered
+        generation = read_manifest(tmp_path)["generation"]
+        index.add(random_codes(1), ids=[10**6])
+        index.compact()
+        assert read_manifest(tmp_path)["generation"] > generation
 
 
 def test_one_writer(folder, tmp_path):
@@ -278,7 +331,7 @@ def test_small_transactions_do_not_make_many_files(tmp_path):
     with HammingIndex.open(tmp_path, writable=True) as index:
         for row in range(200):
             index.add(random_codes(1, seed=row), ids=[1000 - 2 * row])
-        assert len(files(tmp_path)) <= segments_module.MERGE_FAN + 1
+        assert len(files(tmp_path)) <= merge.MERGE_FAN + 1
         index.verify()
 
 

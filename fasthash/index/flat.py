@@ -7,7 +7,7 @@ import operator
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +18,13 @@ from torch import Tensor
 from fasthash._arrays import like, to_tensor
 from fasthash.codes import check_codes, code_bytes, pack_bits
 from fasthash.index.manifest import MAX_BITS
+from fasthash.index.merge import SEGMENT_ROWS, Merged, compacted, settle
 from fasthash.index.scan import eligible_parts, nearest, rescored, within
 from fasthash.index.search import RangeResult, SearchResult
-from fasthash.index.segments import Contents, Segment, id_tensor, make_segment, settle
+from fasthash.index.segment_file import block_rows
+from fasthash.index.segments import Contents, Segment, id_tensor, make_segment
 from fasthash.index.storage import Writer, load, verify
+from fasthash.index.untrusted import IndexFolderError
 
 _ID_END = 2**63  # ids are 0 .. 2**63 - 1
 _Result = TypeVar("_Result", SearchResult, RangeResult)
@@ -115,13 +118,14 @@ class HammingIndex:
 
     # Changing it
 
-    def add(self, codes: Any, ids: Any = None) -> Any:
+    def add(self, codes: Any, ids: Any = None, *, replace: bool = False) -> Any:
         """Adds codes, uint8 [N, ceil(bits / 8)], and gives their ids, int64 [N], as the kind that the codes are.
 
         ids: N distinct integers >= 0 that the index does not hold, in any order (those of removed codes may be used
-        again); None continues from the highest ever used + 1. On an opened index one call is one durable transaction:
-        when it returns, the codes are on the disk. Raises ValueError or TypeError, before anything changes, for codes
-        of another width or type, non-zero padding bits, and ids that are repeated, taken or out of range.
+        again); None continues from the highest ever used + 1. replace=True: codes of ids that the index holds take the
+        place of the old ones. On an opened index one call is one durable transaction: when it returns, the codes are on
+        the disk. Raises ValueError or TypeError, before anything changes, for codes of another width or type, non-zero
+        padding bits, and ids that are repeated, taken or out of range.
         """
         packed = to_tensor(codes, "HammingIndex.add", "codes")
         check_codes(packed, self._bits, "HammingIndex.add")
@@ -133,10 +137,13 @@ class HammingIndex:
                     raise ValueError(f"HammingIndex.add: {len(packed)} ids from {contents.next_id} on pass 2**63 - 1")
             else:
                 numbers = id_tensor(ids, "HammingIndex.add").to(self._device, copy=True)
-                next_id = max(contents.next_id, _check_new_ids(contents, numbers, len(packed)))
+                next_id = max(contents.next_id, _check_new_ids(contents, numbers, len(packed), replace))
             if len(packed):
-                kept = packed.to(self._device, copy=self._writer is None)  # a file is copy enough
-                self._commit((*contents.segments, make_segment(kept.contiguous(), numbers)), next_id)
+                kept = packed.to(self._device, copy=self._writer is None).contiguous()  # a file is copy enough
+                segments = contents.segments
+                if replace and not isinstance(numbers, int):
+                    segments = _without(segments, numbers.sort().values)[0]
+                self._commit((*segments, *_pieces(make_segment(kept, numbers))), next_id)
         if ids is None:
             given = torch.arange(len(packed), device=packed.device) + contents.next_id
         else:
@@ -150,15 +157,45 @@ class HammingIndex:
         """
         wanted = torch.unique(id_tensor(ids, "HammingIndex.remove").to(self._device))
         with self._change("remove") as contents:
-            segments, removed = [], 0
-            for segment in contents.segments:
-                rows = segment.find(wanted)
-                rows = rows[rows >= 0]
-                segments.append(segment.without(rows) if len(rows) else segment)
-                removed += len(rows)
+            segments, removed = _without(contents.segments, wanted)
             if removed:
                 self._commit(segments, contents.next_id)
         return removed
+
+    def compact(self) -> None:
+        """Rewrites the codes in ascending order of id into the fewest segments (of 2**30 codes at most).
+
+        Deleted codes give their space back, and searches have one segment to go through. On an opened index this is one
+        durable transaction that needs room for a second copy on the disk, but memory for a few blocks only; readers
+        keep what they have open. Nothing is written where it would change nothing.
+        """
+        with self._change("compact") as contents:
+            segments = compacted(contents.segments, block_rows(self._bits))
+            if len(segments) < len(contents.segments) or any(isinstance(segment, Merged) for segment in segments):
+                self._commit(segments, contents.next_id, compact=True)
+
+    def refresh(self) -> bool:
+        """Sees what a writer has changed in the folder of an opened index since; gives whether there was anything.
+
+        Segments that are still part of the index are not opened again. Raises ValueError for an index in memory, and
+        IndexFolderError where the folder is damaged or holds an index of other codes by now; the index then stays as it
+        was. Searches under way end on the state that they began with.
+        """
+        with self._changing:
+            if self._path is None:
+                raise ValueError("HammingIndex.refresh: the index is in memory; open one from a folder")
+            if self._writer is not None:
+                return False  # nobody else may change it
+            before = self._contents
+            snapshot = load(self._path, self._mmap, before.segments)
+            if snapshot.manifest.bits != self._bits:
+                bits = snapshot.manifest.bits
+                raise IndexFolderError(
+                    f"{self._path}: its codes have {bits} bits by now, not {self._bits}; open it again"
+                )
+            self._contents = Contents.of(snapshot.segments, snapshot.manifest.next_id)
+            entries = [{segment.entry for segment in contents.segments} for contents in (before, self._contents)]
+            return entries[0] != entries[1] or before.next_id != self._contents.next_id
 
     @contextlib.contextmanager
     def _change(self, what: str) -> Iterator[Contents]:
@@ -167,11 +204,12 @@ class HammingIndex:
                 raise ValueError(f"HammingIndex.{what}: {self._frozen}")
             yield self._contents
 
-    def _commit(self, segments: Sequence[Segment], next_id: int) -> None:
+    def _commit(self, segments: Sequence[Segment | Merged], next_id: int, compact: bool = False) -> None:
         """Makes these segments the state of the index: on disk first, where it lives there."""
-        settled = settle(segments)
+        settled = segments if compact else settle([s for s in segments if isinstance(s, Segment)])
         if self._writer is None:
-            self._contents = Contents.of(settled, next_id)
+            made = [segment.made() if isinstance(segment, Merged) else segment for segment in settled]
+            self._contents = Contents.of(made, next_id)
             return
         stored = self._writer.commit(self._bits, next_id, settled, self._mmap)
         self._contents = Contents.of(stored, next_id)
@@ -200,12 +238,11 @@ class HammingIndex:
             raise ValueError(f"{function}: rescore needs real-valued queries [Q, {self._bits}], got packed codes")
         contents = self._contents
         parts = eligible_parts(contents, filter, self._device, function)
-        distances, ids = nearest(packed, parts, k * max(rescore, 1), contents.ordered)
+        wanted = min(k * rescore, max(k, contents.size)) if rescore else k
+        distances, ids = nearest(packed, parts, wanted, self._bits, contents.ordered)
         if rescore and real is not None:
             distances, ids = rescored(contents, real, ids, k)
-        missing = (0, k - ids.shape[1])
-        distances = torch.nn.functional.pad(distances, missing, value=self._bits + 1)
-        return _to_kind(SearchResult(distances, torch.nn.functional.pad(ids, missing, value=-1)), queries)
+        return _to_kind(SearchResult(distances, ids), queries)
 
     def range_search(self, queries: Any, radius: int, filter: Any = None) -> RangeResult:
         """All codes within `radius` (inclusive, >= 0) of each query, ordered by (distance, id).
@@ -246,9 +283,9 @@ class HammingIndex:
         segments = []
         for segment in contents.segments:
             if segment.count:
-                codes = torch.cat([block.to(copy._device) for block in segment.code_blocks(segment.rows)])
-                ids = segment.first_id if segment.ids is None and segment.live is None else segment.live_ids()
-                segments.append(make_segment(codes, ids if isinstance(ids, int) else ids.to(copy._device, copy=True)))
+                made = Merged.of([segment]).made()
+                ids = None if made.ids is None else made.ids.to(copy._device, copy=True)
+                segments.append(changed(made, codes=made.codes.to(copy._device, copy=True), ids=ids))
         copy._contents = Contents.of(segments, contents.next_id)
         return copy
 
@@ -266,7 +303,7 @@ class HammingIndex:
             contents = self._contents
             writer = Writer(folder, create=True, overwrite=overwrite)
             try:
-                fresh = [replace(segment, entry=None) for segment in contents.segments if segment.count]
+                fresh = [changed(segment, entry=None) for segment in contents.segments if segment.count]
                 writer.commit(self._bits, contents.next_id, fresh, mmap=True)
                 writer.finish()
             finally:
@@ -319,7 +356,30 @@ class HammingIndex:
         self.close()
 
 
-def _check_new_ids(contents: Contents, ids: Tensor, codes: int) -> int:
+def _without(segments: Sequence[Segment], ids: Tensor) -> tuple[tuple[Segment, ...], int]:
+    """Segments with the codes of these distinct, ascending ids deleted, and how many those were."""
+    result, removed = [], 0
+    for segment in segments:
+        rows = segment.find(ids)
+        rows = rows[rows >= 0]
+        result.append(segment.without(rows) if len(rows) else segment)
+        removed += len(rows)
+    return tuple(result), removed
+
+
+def _pieces(segment: Segment) -> list[Segment]:
+    """A segment without deleted rows, cut where it has more rows than one may have."""
+    return [
+        Segment(
+            segment.codes[start : start + SEGMENT_ROWS],
+            segment.id_at(start),
+            None if segment.ids is None else segment.ids[start : start + SEGMENT_ROWS],
+        )
+        for start in range(0, segment.rows, SEGMENT_ROWS)
+    ]
+
+
+def _check_new_ids(contents: Contents, ids: Tensor, codes: int, replace: bool) -> int:
     """Refuses ids that cannot be added; gives the highest + 1."""
     if len(ids) != codes:
         raise ValueError(f"HammingIndex.add: {codes} codes need as many ids, got {len(ids)}")
@@ -331,10 +391,10 @@ def _check_new_ids(contents: Contents, ids: Tensor, codes: int) -> int:
     repeated = ascending[1:][ascending[1:] == ascending[:-1]]
     if len(repeated):
         raise ValueError(f"HammingIndex.add: ids must be distinct, got {int(repeated[0])} more than once")
-    for segment in contents.segments:
+    for segment in () if replace else contents.segments:
         taken = ascending[segment.find(ascending) >= 0]
         if len(taken):
-            raise ValueError(f"HammingIndex.add: id {int(taken[0])} is in the index already; remove it first")
+            raise ValueError(f"HammingIndex.add: id {int(taken[0])} is in the index already; replace=True replaces it")
     return int(ascending[-1]) + 1
 
 

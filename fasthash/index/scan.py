@@ -1,8 +1,12 @@
-"""Search over several segments: each is scanned by itself, the results are merged by (distance, id)."""
+"""Search over several segments: each is scanned by itself, the results are merged by (distance, id).
+
+Large segments are scanned in spans, so that mapped ones are read ahead and no search needs memory in proportion to the
+index.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -10,85 +14,141 @@ from torch import Tensor
 
 from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes, unpack_bits
-from fasthash.index.search import RangeResult, hamming_range, hamming_topk
+from fasthash.index.bitmap import count_rows, pack_rows, unpack_rows, with_rows
+from fasthash.index.merge import windows
+from fasthash.index.readahead import read_ahead
+from fasthash.index.search import RangeResult
 from fasthash.index.segments import Contents, Segment, id_tensor
 
 _GATHER = 16  # where fewer than one row in this many is eligible, the rows are copied out instead of masked
+_SPAN_BYTES = 1 << 28  # codes that are scanned at once
+_WINDOW = 1 << 21  # ids that are sorted at once to align a filter
 _RESCORE_VALUES = 1 << 22  # float64 values of a rescoring block: 32 MiB
 
 
 class Part(NamedTuple):
-    """The eligible codes of one segment: those that `mask` says, or all of `codes` where there is no mask."""
+    """Codes of one segment that are scanned together: those that `mask` says, or all of them."""
 
     segment: Segment
     codes: Tensor
-    mask: Tensor | None  # bool [len(codes)]
-    rows: Tensor | None  # int64 [len(codes)]: their rows in the segment; None: the same
-    eligible: int
+    mask: Tensor | None  # bitmap of [len(codes)]
+    start: int  # row of the first code, where `rows` does not say
+    rows: Tensor | None = None  # int64 [len(codes)]: their rows in the segment
+
+    def ids_of(self, positions: Tensor) -> Tensor:
+        """Positions of a result -> ids; -1 stays."""
+        rows = positions + self.start if self.rows is None else self.rows[positions]
+        if self.segment.ids is None:
+            return torch.where(positions < 0, -1, rows + self.segment.first_id)
+        return torch.where(positions < 0, -1, self.segment.ids[rows.clamp_(min=0)])
+
+    def mapped(self) -> Tensor | None:
+        return self.codes if self.segment.mapped and self.rows is None else None
 
 
-def eligible_parts(contents: Contents, filter: Any, device: torch.device, function: str) -> list[Part]:
-    """The eligible codes, segment by segment; segments without any are left out."""
-    segments = contents.segments
+def eligible_parts(contents: Contents, filter: Any, device: torch.device, function: str) -> Iterator[Part]:
+    """The eligible codes, part by part, in the order of the segments; made as they are asked for."""
+    segments = [segment for segment in contents.segments if segment.count]
     if filter is None:
-        return [Part(s, s.codes, s.live, None, s.count) for s in segments if s.count]
+        return (part for segment in segments for part in _parts(segment, segment.live, count=False))
     given = to_tensor(filter, function, "filter").to(device)
-    parts = []
     if given.dtype != torch.bool:
         allowed = torch.unique(id_tensor(given, function, "filter"))
-        for segment in segments:
-            rows = segment.find(allowed)
-            parts.append(_part_of_rows(segment, rows[rows >= 0]))
+        masks: Iterable[Tensor] = (_found_rows(segment, allowed) for segment in segments)
     else:
         if given.shape != (contents.size,):
             raise ValueError(
                 f"{function}: a boolean filter must have one value for each of the {contents.size} ids, "
                 f"got shape {tuple(given.shape)}"
             )
-        if not contents.ordered:  # from the order of ids to the order of segments
-            order = torch.cat([segment.live_ids() for segment in segments]).argsort()
-            given = torch.empty_like(given).index_copy_(0, order, given)
-        for segment, mask in zip(segments, torch.split(given, [segment.count for segment in segments]), strict=True):
-            if segment.live is not None:
-                mask = torch.zeros_like(segment.live).masked_scatter_(segment.live, mask)
-            parts.append(_part_of_mask(segment, mask))
-    return [part for part in parts if part.eligible]
+        masks = _masks_in_order(segments, given) if contents.ordered else _masks_by_id(segments, given)
+    return (part for segment, mask in zip(segments, masks, strict=True) for part in _parts(segment, mask, count=True))
 
 
-def _part_of_rows(segment: Segment, rows: Tensor) -> Part:
-    """rows: live, distinct, ascending."""
-    if len(rows) * _GATHER < segment.rows:
-        return Part(segment, segment.codes[rows], None, rows, len(rows))
-    mask = torch.zeros(segment.rows, dtype=torch.bool, device=rows.device)
-    mask[rows] = True
-    return Part(segment, segment.codes, mask, None, len(rows))
-
-
-def _part_of_mask(segment: Segment, mask: Tensor) -> Part:
-    count = int(mask.sum())
-    if count * _GATHER < segment.rows:
-        return _part_of_rows(segment, mask.nonzero()[:, 0])
-    return Part(segment, segment.codes, mask, None, count)
-
-
-def _part_ids(part: Part, positions: Tensor) -> Tensor:
-    return part.segment.ids_of(positions if part.rows is None else part.rows[positions])
-
-
-def nearest(queries: Tensor, parts: Sequence[Part], k: int, ordered: bool) -> tuple[Tensor, Tensor]:
-    """The min(k, eligible) nearest of each query: distances int32 and ids int64, ordered by (distance, id)."""
-    shape = (len(queries), 0)
-    distances = torch.empty(shape, dtype=torch.int32, device=queries.device)
-    ids = torch.empty(shape, dtype=torch.int64, device=queries.device)
-    for part in parts:
-        found = hamming_topk(queries, part.codes, min(k, part.eligible), filter=part.mask)
-        found_ids = _part_ids(part, found.ids)
-        if ids.shape[1] == 0:
-            distances, ids = found.distances, found_ids
+def _parts(segment: Segment, mask: Tensor | None, count: bool) -> Iterator[Part]:
+    """A segment, of which the rows of `mask` are eligible, in spans. count: spans with few of them are gathered."""
+    span = max(64, _SPAN_BYTES // segment.codes.shape[1] // 64 * 64)
+    if segment.codes.device.type != "cpu":
+        span = segment.rows  # kernels there bound their own memory
+    for start in range(0, segment.rows, span):
+        codes = segment.codes[start : start + span]
+        if mask is None:
+            yield Part(segment, codes, None, start)
+            continue
+        words = mask[start // 64 : (start + len(codes) + 63) // 64]
+        eligible = count_rows(words) if count else len(codes)
+        if eligible * _GATHER < len(codes):
+            if eligible:
+                rows = unpack_rows(words, 0, len(codes)).nonzero()[:, 0] + start
+                yield Part(segment, segment.codes[rows], None, 0, rows)
         else:
-            distances, ids = torch.cat([distances, found.distances], 1), torch.cat([ids, found_ids], 1)
+            yield Part(segment, codes, words, start)
+
+
+def _found_rows(segment: Segment, allowed: Tensor) -> Tensor:
+    """The bitmap of the live rows with these distinct ids."""
+    words = torch.zeros((segment.rows + 63) // 64, dtype=torch.int64, device=allowed.device)
+    rows = segment.find(allowed)
+    return with_rows(words, rows[rows >= 0])
+
+
+def _masks_in_order(segments: list[Segment], given: Tensor) -> Iterator[Tensor]:
+    """A boolean mask over the live rows of segments one after the other, as bitmaps of their rows."""
+    at = 0
+    for segment in segments:
+        part = given[at : at + segment.count]
+        at += segment.count
+        if segment.live is None:
+            yield pack_rows(part)
+        else:
+            yield _deposited(segment, part)
+
+
+def _deposited(segment: Segment, given: Tensor) -> Tensor:
+    """A mask over the live rows of a segment as a bitmap of all its rows."""
+    words, at = [], 0
+    for deleted in segment.deleted_blocks():
+        live = ~deleted
+        count = int(live.sum())
+        words.append(pack_rows(torch.zeros_like(live).masked_scatter_(live, given[at : at + count])))
+        at += count
+    return torch.cat(words)
+
+
+def _masks_by_id(segments: list[Segment], given: Tensor) -> list[Tensor]:
+    """A boolean mask over all live ids in ascending order, as bitmaps of the rows of segments whose ids interleave."""
+    masks = [torch.zeros((s.rows + 63) // 64, dtype=torch.int64, device=given.device) for s in segments]
+    number_of = {id(segment): number for number, segment in enumerate(segments)}
+    at = 0
+    for window in windows([(segment, 0, segment.rows) for segment in segments], _WINDOW):
+        rows = [segment.live_rows(start, stop) for segment, start, stop in window]
+        ids = torch.cat([segment.ids_of(own) for (segment, _, _), own in zip(window, rows, strict=True)])
+        chosen = torch.empty(len(ids), dtype=torch.bool, device=given.device)
+        chosen[ids.argsort()] = given[at : at + len(ids)]
+        at += len(ids)
+        for (segment, _, _), own, here in zip(window, rows, chosen.split([len(own) for own in rows]), strict=True):
+            with_rows(masks[number_of[id(segment)]], own[here])
+    return masks
+
+
+def nearest(queries: Tensor, parts: Iterable[Part], k: int, bits: int, ordered: bool) -> tuple[Tensor, Tensor]:
+    """The k nearest of each query: distances int32 and ids int64, [Q, k], ordered by (distance, id).
+
+    Places beyond the eligible codes have id -1 and distance bits + 1.
+    """
+    distances = torch.empty((len(queries), 0), dtype=torch.int32, device=queries.device)
+    ids = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
+    for part in read_ahead(parts, Part.mapped):
+        near, positions = torch.ops.fasthash.hamming_topk(queries, part.codes, part.mask, min(k, len(part.codes)))
+        near_ids = part.ids_of(positions)
+        if ids.shape[1] == 0:
+            distances, ids = near, near_ids
+        else:
+            distances, ids = torch.cat([distances, near], 1), torch.cat([ids, near_ids], 1)
             distances, ids = _ordered(distances, ids, k, by_id=not ordered)
-    return distances, ids
+    distances.masked_fill_(ids < 0, bits + 1)  # the kernels count the padding bits too
+    missing = (0, k - ids.shape[1])
+    return torch.nn.functional.pad(distances, missing, value=bits + 1), torch.nn.functional.pad(ids, missing, value=-1)
 
 
 def _ordered(distances: Tensor, ids: Tensor, k: int, by_id: bool) -> tuple[Tensor, Tensor]:
@@ -101,9 +161,10 @@ def _ordered(distances: Tensor, ids: Tensor, k: int, by_id: bool) -> tuple[Tenso
 
 
 def rescored(contents: Contents, queries: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Orders candidates, int64 [Q, C], by (sum_d |q_d - b_d|, id): float32 and int64 [Q, min(k, C)].
+    """Orders candidates, int64 [Q, C >= k], by (sum_d |q_d - b_d|, id): float32 and int64 [Q, k].
 
-    Sums are taken in float64 and rounded once, so that the order of summation does not show.
+    Sums are taken in float64 and rounded once, so that the order of summation does not show. Missing candidates (-1)
+    have distance bits + 1.
     """
     bits = queries.shape[1]
     distances = torch.empty(ids.shape, dtype=torch.float32, device=ids.device)
@@ -114,33 +175,31 @@ def rescored(contents: Contents, queries: Tensor, ids: Tensor, k: int) -> tuple[
         values = unpack_bits(codes, bits).reshape(*block.shape, bits).to(torch.float64)
         values -= queries[start : start + rows, None, :]
         distances[start : start + rows] = values.abs_().sum(-1)
-    return _ordered(distances, ids, k, by_id=True)
+    return _ordered(distances.masked_fill_(ids < 0, bits + 1), ids, k, by_id=True)
 
 
-def within(queries: Tensor, parts: Sequence[Part], radius: int, ordered: bool) -> RangeResult:
+def within(queries: Tensor, parts: Iterable[Part], radius: int, ordered: bool) -> RangeResult:
     """All eligible codes within the radius of each query."""
-    if len(parts) == 1:
-        found = hamming_range(queries, parts[0].codes, radius, filter=parts[0].mask)
-        return RangeResult(found.offsets, found.distances, _part_ids(parts[0], found.ids))
     device = queries.device
     counts = torch.zeros(len(queries), dtype=torch.int64, device=device)
     rows = [torch.empty(0, dtype=torch.int64, device=device)]  # which query
     distances = [torch.empty(0, dtype=torch.int32, device=device)]
     ids = [torch.empty(0, dtype=torch.int64, device=device)]
-    for part in parts:
-        found = hamming_range(queries, part.codes, radius, filter=part.mask)
-        here = found.offsets.diff()
-        counts += here
-        rows.append(_rows(found.offsets, len(found.ids)))
-        distances.append(found.distances)
-        ids.append(_part_ids(part, found.ids))
+    for part in read_ahead(parts, Part.mapped):
+        offsets, near, positions = torch.ops.fasthash.hamming_range(queries, part.codes, part.mask, radius)
+        counts += offsets.diff()
+        rows.append(_rows(offsets, len(positions)))
+        distances.append(near)
+        ids.append(part.ids_of(positions))
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    if len(ids) == 2:
+        return RangeResult(offsets, distances[1], ids[1])
     key, all_distances, all_ids = torch.cat(rows), torch.cat(distances), torch.cat(ids)
     key = key * (radius + 1) + all_distances
     if not ordered:
         all_ids, order = all_ids.sort()
         key, all_distances = key[order], all_distances[order]
     order = key.argsort(stable=True)
-    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
     return RangeResult(offsets, all_distances[order], all_ids[order])
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes, pack_bits, unpack_bits
+from fasthash.index.bitmap import pack_rows
 from fasthash.index.manifest import FORMAT, VERSION, SegmentEntry
+from fasthash.index.merge import Merged
 from fasthash.index.segments import Segment
 from fasthash.index.tensorfile import Column, TensorFile, checksum, read_tensors, write_tensors
 from fasthash.index.untrusted import IndexFolderError, shorten
 
 BLOCK_BYTES = 16 << 20  # what is read, checked or written at a time
+_TOMBSTONE_ROWS = 1 << 23  # tombstones that are unpacked at a time; a multiple of 64
 
 
 def read_segment(path: Path, entry: SegmentEntry, bits: int, next_id: int, mmap: bool) -> tuple[Segment, TensorFile]:
@@ -42,11 +49,11 @@ def read_segment(path: Path, entry: SegmentEntry, bits: int, next_id: int, mmap:
     live = None
     if entry.tombstones is not None:
         live = _read_tombstones(path / entry.tombstones, entry)
-    return Segment(to_tensor(file.tensors["codes"]), entry.first_id, ids, live, entry.deleted, entry), file
+    return Segment(to_tensor(file.tensors["codes"]), entry.first_id, ids, live, entry.deleted, entry, mmap), file
 
 
 def _read_tombstones(where: Path, entry: SegmentEntry) -> Tensor:
-    """bool [rows]: which rows are live. Read and checked whole: a bit that is wrong would bring back or lose a code."""
+    """Bitmap of the live rows. Read and checked whole: a bit that is wrong would bring back or lose a code."""
     file = read_tensors(where, mmap=False)
     if entry.tombstones_checksum is not None:
         check_sum(where, file, entry.tombstones_checksum)
@@ -55,26 +62,44 @@ def _read_tombstones(where: Path, entry: SegmentEntry) -> Tensor:
     if found != {"deleted": ("uint8", (code_bytes(entry.rows),))}:
         raise IndexFolderError(f"{where}: must hold tombstones of {entry.rows} rows, got {shorten(found)}")
     bitmap = to_tensor(file.tensors["deleted"])
-    deleted = unpack_bits(bitmap, entry.rows)
-    if int(deleted.sum()) != entry.deleted:
-        raise IndexFolderError(f"{where}: damaged: {int(deleted.sum())} rows are deleted, not {entry.deleted}")
-    live: Tensor = deleted == 0
-    return live
+    words, count = [], 0
+    for start in range(0, entry.rows, _TOMBSTONE_ROWS):
+        rows = min(_TOMBSTONE_ROWS, entry.rows - start)
+        deleted = unpack_bits(bitmap[start // 8 : start // 8 + code_bytes(rows)], rows).bool()
+        count += int(deleted.sum())
+        words.append(pack_rows(~deleted))
+    if count != entry.deleted:
+        raise IndexFolderError(f"{where}: damaged: {count} rows are deleted, not {entry.deleted}")
+    return torch.cat(words)
 
 
-def write_segment(where: Path, segment: Segment, bits: int) -> SegmentEntry:
-    """Writes the live rows of a segment; memory is bounded by the block, whatever the segment's size."""
-    width, count, rows = code_bytes(bits), segment.count, block_rows(bits)
-    if segment.live is None:
-        first, implicit = segment.first_id, segment.ids is None
-    else:
-        live_rows = segment.live.nonzero()[:, 0]
-        first, last = int(segment.ids_of(live_rows[0])), int(segment.ids_of(live_rows[-1]))
-        implicit = last - first + 1 == count
-    columns = [Column("codes", "U8", (count, width), (block.cpu().numpy() for block in segment.code_blocks(rows)))]
+def write_segment(where: Path, segment: Segment | Merged, bits: int) -> SegmentEntry:
+    """Writes the live rows of a segment, or of several in the order of ids; memory is bounded by the block."""
+    merged = segment if isinstance(segment, Merged) else Merged.of([segment])
+    rows = block_rows(bits)
+    ids = (block.cpu().numpy() for block in merged.id_blocks(rows))
+    codes = (block.cpu().numpy() for block in merged.code_blocks(rows))
+    return write_rows(where, bits, merged.count(), merged.bounds(), ids, codes)
+
+
+def write_rows(
+    where: Path,
+    bits: int,
+    rows: int,
+    bounds: tuple[int, int],
+    ids: Iterable[np.ndarray[Any, Any]],
+    codes: Iterable[np.ndarray[Any, Any]],
+) -> SegmentEntry:
+    """Writes a segment of blocks of ascending ids from bounds[0] to bounds[1] and of their codes.
+
+    ids are not looked at where the bounds tell that they are a range. rows = -1: as many as there are codes from
+    bounds[0] on.
+    """
+    first, last = bounds
+    implicit = rows < 0 or last - first + 1 == rows
+    columns = [Column("codes", "U8", (rows, code_bytes(bits)), codes)]
     if not implicit:
-        ids = (block.cpu().numpy() for block in segment.id_blocks(rows))
-        columns.insert(0, Column("ids", "I64", (count,), ids))
+        columns.insert(0, Column("ids", "I64", (rows,), ids))
     metadata = {
         "format": f"{FORMAT}-segment",
         "version": str(VERSION),
@@ -82,14 +107,15 @@ def write_segment(where: Path, segment: Segment, bits: int) -> SegmentEntry:
         "ids": "implicit" if implicit else "explicit",
         "first_id": str(first),
     }
-    return SegmentEntry(where.name, count, implicit, first, write_tensors(where, columns, metadata))
+    checksum, written = write_tensors(where, columns, metadata)
+    return SegmentEntry(where.name, written, implicit, first, checksum)
 
 
-def write_tombstones(where: Path, live: Tensor) -> str:
+def write_tombstones(where: Path, segment: Segment) -> str:
     """Writes which rows of a segment are deleted, one bit each in the order of packed codes; gives the checksum."""
-    bitmap = pack_bits(~live).cpu().numpy()
-    metadata = {"format": f"{FORMAT}-tombstones", "version": str(VERSION), "rows": str(len(live))}
-    return write_tensors(where, [Column("deleted", "U8", bitmap.shape, [bitmap])], metadata)
+    blocks = (pack_bits(deleted).cpu().numpy() for deleted in segment.deleted_blocks())
+    metadata = {"format": f"{FORMAT}-tombstones", "version": str(VERSION), "rows": str(segment.rows)}
+    return write_tensors(where, [Column("deleted", "U8", (code_bytes(segment.rows),), blocks)], metadata)[0]
 
 
 def check_sum(where: Path, file: TensorFile, expected: str) -> None:

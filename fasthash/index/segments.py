@@ -1,4 +1,4 @@
-"""Segments: immutable blocks of codes in ascending id order, in memory or mapped, and when to merge them."""
+"""Segments: immutable blocks of codes in ascending id order, in memory or mapped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
+from fasthash.index.bitmap import all_rows, has_rows, row_blocks, rows_between, unpack_rows, without_rows
 from fasthash.index.manifest import SegmentEntry
 
-MERGE_FAN = 8  # segments of one size class before they are merged
-MERGE_ROWS = 1 << 25  # rows of the largest segment that merging makes (bounds its time and memory)
-_SMALLEST_CLASS = 1 << 13  # rows below which all segments count as equally small
+_BLOCK = 1 << 22  # rows of a bitmap that are unpacked at once
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,10 @@ class Segment:
     codes: Tensor  # uint8 [n, W]
     first_id: int
     ids: Tensor | None = None  # int64 [n] ascending, on the device of codes; None: first_id + row
-    live: Tensor | None = None  # bool [n], on the device of codes; None: all
+    live: Tensor | None = None  # bitmap of the live rows (bitmap.py), on the device of codes; None: all
     deleted: int = 0  # rows that are not live
     entry: SegmentEntry | None = None  # the file that holds it; None: not on disk
+    mapped: bool = False  # codes and ids are pages of that file
 
     @property
     def rows(self) -> int:
@@ -43,7 +43,17 @@ class Segment:
 
     @property
     def last_id(self) -> int:
-        return self.first_id + self.rows - 1 if self.ids is None else int(self.ids[-1])
+        return self.id_at(self.rows - 1)
+
+    def id_at(self, row: int) -> int:
+        """The id of one row, deleted or not."""
+        return self.first_id + row if self.ids is None else int(self.ids[row])
+
+    def row_after(self, id: int) -> int:
+        """The first row whose id is above this one."""
+        if self.ids is None:
+            return min(max(id - self.first_id + 1, 0), self.rows)
+        return int(torch.searchsorted(self.ids, id, right=True))
 
     def find(self, ids: Tensor) -> Tensor:
         """int64 [M], any order -> the live row of each id, -1 where this segment has none."""
@@ -54,44 +64,64 @@ class Segment:
             rows = torch.searchsorted(self.ids, ids.contiguous()).clamp_(max=self.rows - 1)
             found = self.ids[rows] == ids
         if self.live is not None:
-            found &= self.live[torch.where(found, rows, 0)]
+            found &= has_rows(self.live, torch.where(found, rows, 0))
         return torch.where(found, rows, -1)
 
     def ids_of(self, rows: Tensor) -> Tensor:
         """int64 rows of any shape -> their ids."""
         return rows + self.first_id if self.ids is None else self.ids[rows]
 
+    def live_rows(self, start: int, stop: int) -> Tensor:
+        """int64, ascending: the live rows from start to before stop."""
+        if self.live is None:
+            return torch.arange(start, stop, device=self.codes.device)
+        return rows_between(self.live, start, stop)
+
+    def live_count(self, start: int, stop: int) -> int:
+        """How many rows from start to before stop are live."""
+        if self.live is None:
+            return stop - start
+        if stop - start == self.rows:
+            return self.count
+        return sum(
+            int(unpack_rows(self.live, at, min(at + _BLOCK, stop)).sum()) for at in range(start, stop, _BLOCK)
+        )  # fmt: skip
+
+    def live_bounds(self, start: int, stop: int) -> list[int]:
+        """The lowest and the highest live id from row start to before stop; empty where no row is live."""
+        if start >= stop:
+            return []
+        if self.live is None:
+            return [self.id_at(start), self.id_at(stop - 1)]
+        blocks = range(start, stop, _BLOCK)
+        first = next((rows for at in blocks if len(rows := self.live_rows(at, min(at + _BLOCK, stop)))), None)
+        if first is None:
+            return []
+        last = next(rows for at in reversed(blocks) if len(rows := self.live_rows(at, min(at + _BLOCK, stop))))
+        return [self.id_at(int(first[0])), self.id_at(int(last[-1]))]
+
     def live_ids(self) -> Tensor:
-        """The ids of the live rows, ascending."""
-        if self.live is not None:
-            return self.ids_of(self.live.nonzero()[:, 0])
-        return torch.arange(self.rows, device=self.codes.device) + self.first_id if self.ids is None else self.ids
+        """The ids of the live rows, ascending: 8 bytes each."""
+        if self.live is None and self.ids is not None:
+            return self.ids
+        return self.ids_of(self.live_rows(0, self.rows))
 
     def without(self, rows: Tensor) -> Segment:
         """The same segment with these (live, distinct) rows deleted."""
-        if self.live is None:
-            live = torch.ones(self.rows, dtype=torch.bool, device=self.codes.device)
-        else:
-            live = self.live.clone()
-        live[rows] = False
-        return replace(self, live=live, deleted=self.deleted + len(rows))
+        live = all_rows(self.rows, self.codes.device) if self.live is None else self.live.clone()
+        return replace(self, live=without_rows(live, rows), deleted=self.deleted + len(rows))
 
-    def id_blocks(self, rows: int) -> Iterator[Tensor]:
-        """The live ids, at most `rows` at a time."""
-        for start in range(0, self.rows, rows):
-            stop = min(start + rows, self.rows)
-            if self.live is not None:
-                yield self.ids_of(self.live[start:stop].nonzero()[:, 0] + start)
-            elif self.ids is not None:
-                yield self.ids[start:stop]
-            else:
-                yield torch.arange(start, stop, device=self.codes.device) + self.first_id
+    def deleted_blocks(self) -> Iterator[Tensor]:
+        """Which rows are deleted, bool, by blocks of a multiple of 64 rows."""
+        if self.live is not None:
+            for _, live in row_blocks(self.live, self.rows):
+                yield ~live
 
     def code_blocks(self, rows: int) -> Iterator[Tensor]:
         """The codes of the live rows, at most `rows` at a time."""
         for start in range(0, self.rows, rows):
-            block = self.codes[start : start + rows]
-            yield block if self.live is None else block[self.live[start : start + rows]]
+            stop = min(start + rows, self.rows)
+            yield self.codes[start:stop] if self.live is None else self.codes[self.live_rows(start, stop)]
 
 
 class Contents(NamedTuple):
@@ -115,6 +145,11 @@ class Contents(NamedTuple):
             return torch.empty(0, dtype=torch.int64)
         ids = torch.cat([segment.live_ids() for segment in self.segments])
         return ids if self.ordered else ids.sort().values
+
+    def bounds(self) -> tuple[int, int] | None:
+        """The lowest and the highest live id; None where there is none."""
+        edges = [edge for segment in self.segments for edge in segment.live_bounds(0, segment.rows)]
+        return (min(edges), max(edges)) if edges else None
 
     def codes_of(self, ids: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """int64 [M] -> their codes, uint8 [M, width], and which were found, bool [M]."""
@@ -150,44 +185,3 @@ def make_segment(codes: Tensor, ids: Tensor | int) -> Segment:
         codes = codes[order]
     first, last = int(ids[0]), int(ids[-1])
     return Segment(codes, first, None if last - first + 1 == len(ids) else ids)
-
-
-def merge(segments: Sequence[Segment]) -> Segment:
-    """One segment, not on disk, of the live rows of several (at least one live row)."""
-    ids = torch.cat([segment.live_ids() for segment in segments])
-    codes = torch.cat([block for segment in segments for block in segment.code_blocks(segment.rows)])
-    return make_segment(codes, ids)
-
-
-def settle(segments: Sequence[Segment]) -> list[Segment]:
-    """Bounds the number of segments and of deleted rows.
-
-    Segments fall into classes by live rows, each MERGE_FAN times the one before; MERGE_FAN of one class become one. So
-    n codes added in any number of steps make at most about MERGE_FAN log(n) segments (plus one for each MERGE_ROWS /
-    MERGE_FAN codes), and a code is rewritten about log(n) times. Segments that are half deleted are rewritten, empty
-    ones dropped.
-    """
-    kept = []
-    for segment in segments:
-        if 2 * segment.deleted >= segment.rows and segment.rows <= MERGE_ROWS:
-            if segment.count:
-                kept.append(merge([segment]))
-        elif segment.count:
-            kept.append(segment)
-    while True:
-        classes: dict[int, list[Segment]] = {}
-        for segment in kept:
-            if segment.count * MERGE_FAN <= MERGE_ROWS:
-                classes.setdefault(_size_class(segment.count), []).append(segment)
-        full = next((group for _, group in sorted(classes.items()) if len(group) >= MERGE_FAN), None)
-        if full is None:
-            return kept
-        chosen = {id(segment) for segment in full}
-        kept = [segment for segment in kept if id(segment) not in chosen] + [merge(full)]
-
-
-def _size_class(count: int) -> int:
-    size, limit = 0, _SMALLEST_CLASS
-    while count >= limit:
-        size, limit = size + 1, limit * MERGE_FAN
-    return size

@@ -13,17 +13,18 @@ import os
 import re
 import secrets
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from fasthash.codes import check_codes
 from fasthash.index.durable import lock_file, make_folder, new_file, sync_folder
-from fasthash.index.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
+from fasthash.index.manifest import MANIFEST_LIMIT, Manifest, SegmentEntry, parse_manifest
+from fasthash.index.merge import Merged, repeated_id
 from fasthash.index.segment_file import (
     BLOCK_BYTES,
     block_rows,
@@ -41,6 +42,7 @@ _LOCK = "lock"
 # Files that only a writer makes, and that it may delete when no manifest names them.
 _WORK_FILE = re.compile(r"(segment|tombstones)-\d{8,}-[0-9a-f]{16}\.safetensors|manifest-[0-9a-f]{16}\.tmp")
 _ATTEMPTS = 20  # manifests that a reader tries while a writer replaces them under its feet
+_Read = TypeVar("_Read")
 
 
 class Snapshot(NamedTuple):
@@ -50,14 +52,20 @@ class Snapshot(NamedTuple):
     segments: tuple[Segment, ...]
 
 
-def load(path: Path, mmap: bool) -> Snapshot:
+def load(path: Path, mmap: bool, known: Sequence[Segment] = ()) -> Snapshot:
     """Reads the current state of an index folder; raises IndexFolderError for anything that is not as the format says.
 
     mmap=True maps the segments and checks everything but their content (verify does); mmap=False loads them and checks
-    their checksums too.
+    their checksums too. Of `known` segments, read before, those that the state still has are taken as they are.
     """
-    manifest, parts = _read(path, mmap)
-    return Snapshot(manifest, tuple(segment for segment, _ in parts))
+    have = {segment.entry: segment for segment in known if segment.entry is not None}
+
+    def read(entry: SegmentEntry, manifest: Manifest) -> Segment:
+        if entry in have:
+            return have[entry]
+        return read_segment(path, entry, manifest.bits, manifest.next_id, mmap)[0]
+
+    return Snapshot(*_read(path, read))
 
 
 def verify(path: Path) -> Manifest:
@@ -65,7 +73,11 @@ def verify(path: Path) -> Manifest:
 
     Gives the manifest that was found good; raises IndexFolderError, naming the file, for the first fault.
     """
-    manifest, parts = _read(path, mmap=True)
+
+    def read(entry: SegmentEntry, manifest: Manifest) -> tuple[Segment, TensorFile]:
+        return read_segment(path, entry, manifest.bits, manifest.next_id, mmap=True)
+
+    manifest, parts = _read(path, read)
     segments = [segment for segment, _ in parts]
     for entry, (segment, file) in zip(manifest.segments, parts, strict=True):
         check_sum(path / entry.file, file, entry.checksum)
@@ -79,12 +91,11 @@ def verify(path: Path) -> Manifest:
                 check_codes(block, manifest.bits, str(path / entry.file))
             except ValueError as error:
                 raise IndexFolderError(str(error)) from error
-    for number, (entry, segment) in enumerate(zip(manifest.segments, segments, strict=True)):
-        for other in segments[:number]:
-            if segment.first_id <= other.last_id and other.first_id <= segment.last_id:
-                for ids in segment.id_blocks(block_rows(manifest.bits)):
-                    if bool((other.find(ids) >= 0).any()):
-                        raise IndexFolderError(f"{path / entry.file}: damaged: an id is in another segment too")
+    repeated = repeated_id(segments, block_rows(manifest.bits))
+    if repeated is not None:
+        number, holders = repeated
+        name = next(e.file for e, segment in zip(manifest.segments, segments, strict=True) if segment is holders[-1])
+        raise IndexFolderError(f"{path / name}: damaged: an id is in another segment too, {number}")
     return manifest
 
 
@@ -117,11 +128,12 @@ class Writer:
             self.close()
             raise
 
-    def commit(self, bits: int, next_id: int, segments: Sequence[Segment], mmap: bool) -> tuple[Segment, ...]:
+    def commit(self, bits: int, next_id: int, segments: Sequence[Segment | Merged], mmap: bool) -> tuple[Segment, ...]:
         """Makes `segments` the state of the folder; gives them as they are on disk.
 
-        Segments without an entry are written (live rows only), those with more deleted rows than their entry get new
-        tombstones. On any failure the folder keeps its state, and OSError (a full disk) or IndexFolderError says why.
+        Segments without an entry and merged ones are written (live rows only), those with more deleted rows than their
+        entry get new tombstones. On any failure the folder keeps its state, and OSError (a full disk) or
+        IndexFolderError says why.
         """
         if os.getpid() != self._process:
             raise IndexFolderError(f"{self.path}: opened for writing by process {self._process}, this is a fork of it")
@@ -130,7 +142,7 @@ class Writer:
         generation = self._generation + 1
         written: list[Path] = []
         try:
-            stored = tuple(self._store(segment, bits, next_id, generation, mmap, written) for segment in segments)
+            stored = tuple(self._store(segment, bits, next_id, mmap, written) for segment in segments)
             entries = tuple(segment.entry for segment in stored if segment.entry is not None)
             text = Manifest(bits, generation, next_id, entries).to_bytes()
             if len(text) > MANIFEST_LIMIT:
@@ -157,22 +169,25 @@ class Writer:
         sync_folder(self.path)
         self._remove_leftovers()
 
-    def _store(
-        self, segment: Segment, bits: int, next_id: int, generation: int, mmap: bool, written: list[Path]
-    ) -> Segment:
+    def new_name(self, kind: str) -> Path:
+        """A name for a file of the next commit: kind "segment" or "tombstones". Without that commit it is left over."""
+        return self.path / f"{kind}-{self._generation + 1:08d}-{secrets.token_hex(8)}.safetensors"
+
+    def _store(self, segment: Segment | Merged, bits: int, next_id: int, mmap: bool, written: list[Path]) -> Segment:
         """The segment with its files on disk. Files are noted in `written` before they exist."""
-        if segment.entry is not None and segment.entry.deleted == segment.deleted:
-            return segment
-        whole = segment.entry is None or segment.live is None
-        file = self.path / f"{'segment' if whole else 'tombstones'}-{generation:08d}-{secrets.token_hex(8)}.safetensors"
-        written.append(file)
-        if segment.entry is None or segment.live is None:
-            entry = write_segment(file, segment, bits)
+        if isinstance(segment, Merged) or segment.entry is None or segment.live is None:
+            if isinstance(segment, Segment) and segment.entry is not None:
+                return segment
+            written.append(self.new_name("segment"))
+            entry = write_segment(written[-1], segment, bits)
             return read_segment(self.path, entry, bits, next_id, mmap)[0]
+        if segment.entry.deleted == segment.deleted:
+            return segment
+        written.append(self.new_name("tombstones"))
         entry = replace(
             segment.entry,
-            tombstones=file.name,
-            tombstones_checksum=write_tombstones(file, segment.live),
+            tombstones=written[-1].name,
+            tombstones_checksum=write_tombstones(written[-1], segment),
             deleted=segment.deleted,
         )
         return replace(segment, entry=entry)
@@ -193,15 +208,13 @@ class Writer:
                     os.unlink(self.path / name)
 
 
-def _read(path: Path, mmap: bool) -> tuple[Manifest, list[tuple[Segment, TensorFile]]]:
-    """The manifest and every segment with its file."""
+def _read(path: Path, read: Callable[[SegmentEntry, Manifest], _Read]) -> tuple[Manifest, tuple[_Read, ...]]:
+    """The manifest, and what `read` gives for every segment that it names."""
     for _ in range(_ATTEMPTS):
         text = _manifest_bytes(path)
         manifest = parse_manifest(text, str(path / _MANIFEST))
         try:
-            return manifest, [
-                read_segment(path, entry, manifest.bits, manifest.next_id, mmap) for entry in manifest.segments
-            ]
+            return manifest, tuple(read(entry, manifest) for entry in manifest.segments)
         except FileNotFoundError as error:
             if _manifest_bytes(path) == text:  # else a writer replaced both: read the new state
                 raise IndexFolderError(f"{error.filename}: missing, but the manifest names it") from error

@@ -7,6 +7,7 @@ not taken for a complete one.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import mmap as memory_map
@@ -50,21 +51,18 @@ def checksum(data: Bytes) -> str:
     return xxhash.xxh3_128(data.data).hexdigest()
 
 
-def write_tensors(path: Path, columns: Sequence[Column], metadata: dict[str, str]) -> str:
-    """Writes a new file, block by block, flushed to the disk; gives its checksum.
+def write_tensors(path: Path, columns: Sequence[Column], metadata: dict[str, str]) -> tuple[str, int]:
+    """Writes a new file, block by block, flushed to the disk; gives its checksum and the rows of the last column.
 
-    Memory is bounded by the largest block. As for any new file: FileExistsError where the name is taken, no file is
-    left on failure, and its name is durable only after the folder was synced.
+    Memory is bounded by the largest block. The last column may have -1 rows: as many as its blocks have (the checksum
+    then takes a second reading, because it starts with the header). As for any new file: FileExistsError where the name
+    is taken, no file is left on failure, and its name is durable only after the folder was synced.
     """
-    header: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    for column in columns:
-        start, end = end, end + math.prod(column.shape) * _DTYPES[column.dtype].itemsize
-        header[column.name] = {"dtype": column.dtype, "shape": column.shape, "data_offsets": (start, end)}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    prefix = (_DATA_START - 8).to_bytes(8, "little") + text.ljust(_DATA_START - 8)
+    shapes = [column.shape for column in columns]
+    known = shapes[-1][0] >= 0
+    prefix = _prefix(columns, shapes, metadata) if known else b""
     digest = xxhash.xxh3_128(prefix)
-
+    ends = [_DATA_START]
     with new_file(path) as file:
         file.write(bytes(_DATA_START))
         for column in columns:
@@ -72,11 +70,46 @@ def write_tensors(path: Path, columns: Sequence[Column], metadata: dict[str, str
                 data = np.ascontiguousarray(block, _DTYPES[column.dtype]).reshape(-1).view(np.uint8)
                 digest.update(data.data)
                 file.write(data.data)
-        if len(prefix) != _DATA_START or file.tell() != _DATA_START + end:
-            raise RuntimeError(f"{path}: wrote {file.tell()} bytes where the header says {_DATA_START + end}")
+            ends.append(file.tell())
+        if not known:
+            row_bytes = math.prod(shapes[-1][1:]) * _DTYPES[columns[-1].dtype].itemsize
+            shapes[-1] = ((ends[-1] - ends[-2]) // row_bytes, *shapes[-1][1:])
+            prefix = _prefix(columns, shapes, metadata)
+        expected = _ends(columns, shapes)
+        if len(prefix) != _DATA_START or ends != expected:
+            raise RuntimeError(f"{path}: wrote up to byte {ends} where the header says {expected}")
         file.seek(0)
         file.write(prefix)
-    return digest.hexdigest()
+        if not known:
+            file.flush()
+            digest = _digest_of(path)
+    return digest.hexdigest(), shapes[-1][0]
+
+
+def _ends(columns: Sequence[Column], shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Where each column ends in the file, from where the first one starts."""
+    sizes = (
+        math.prod(shape) * _DTYPES[column.dtype].itemsize for column, shape in zip(columns, shapes, strict=True)
+    )  # fmt: skip
+    return list(itertools.accumulate(sizes, initial=_DATA_START))
+
+
+def _prefix(columns: Sequence[Column], shapes: Sequence[tuple[int, ...]], metadata: dict[str, str]) -> bytes:
+    """The length of the header and the header."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    spans = itertools.pairwise(end - _DATA_START for end in _ends(columns, shapes))
+    for column, shape, span in zip(columns, shapes, spans, strict=True):
+        header[column.name] = {"dtype": column.dtype, "shape": shape, "data_offsets": span}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return (_DATA_START - 8).to_bytes(8, "little") + text.ljust(_DATA_START - 8)
+
+
+def _digest_of(path: Path) -> xxhash.xxh3_128:
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return digest
 
 
 def read_tensors(path: Path, mmap: bool) -> TensorFile:

@@ -1,0 +1,200 @@
+"""Merging segments in the order of ids, by blocks: which segments to merge, and the rows of the merged one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasthash.index.segments import Segment, make_segment
+from fasthash.index.untrusted import IndexFolderError
+
+MERGE_FAN = 8  # segments of one size class before they are merged
+MERGE_ROWS = 1 << 25  # rows of the largest segment that an add or a remove makes by merging (bounds how long it takes)
+SEGMENT_ROWS = 1 << 30  # rows of the largest segment that is made at all (bounds a bitmap of its rows: 128 MiB)
+_SMALLEST_CLASS = 1 << 13  # rows below which all segments count as equally small
+
+Rows = tuple[Segment, int, int]  # rows start .. stop of a segment, deleted ones included
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A segment that is still to be made: the live rows of parts of segments, in ascending order of id."""
+
+    parts: tuple[Rows, ...]
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment]) -> Merged:
+        """All live rows of these segments."""
+        return cls(tuple((segment, 0, segment.rows) for segment in segments))
+
+    def count(self) -> int:
+        """Live rows."""
+        return sum(segment.live_count(start, stop) for segment, start, stop in self.parts)
+
+    def bounds(self) -> tuple[int, int]:
+        """The lowest and the highest id (there must be a live row)."""
+        edges = [edge for segment, start, stop in self.parts for edge in segment.live_bounds(start, stop)]
+        return min(edges), max(edges)
+
+    def id_blocks(self, rows: int) -> Iterator[Tensor]:
+        """The ids, ascending, at most `rows` at a time."""
+        for window in windows(self.parts, rows):
+            ids = torch.cat([_live(*part)[1] for part in window])
+            if len(ids):
+                yield ids if len(window) == 1 else ids[_order(ids)]
+
+    def code_blocks(self, rows: int) -> Iterator[Tensor]:
+        """Their codes, at most `rows` at a time."""
+        for window in windows(self.parts, rows):
+            chosen = [_live(*part) for part in window]
+            codes = [_codes(*part, live) for part, (live, _) in zip(window, chosen, strict=True)]
+            if sum(map(len, codes)):
+                whole = codes[0] if len(codes) == 1 else torch.cat(codes)[_order(torch.cat([i for _, i in chosen]))]
+                yield whole
+
+    def made(self) -> Segment:
+        """The segment, in memory."""
+        everything = 1 << 62
+        ids, codes = list(self.id_blocks(everything)), list(self.code_blocks(everything))
+        return make_segment(*(blocks[0] if len(blocks) == 1 else torch.cat(blocks) for blocks in (codes, ids)))
+
+
+def windows(parts: Sequence[Rows], rows: int) -> Iterator[list[Rows]]:
+    """Cuts parts of segments at the same ids: every id of a window is below all ids of the next.
+
+    A window has at most `rows` rows (one of each part where there are more parts than that); parts without rows in it
+    are left out. Deleted rows count.
+    """
+    ahead = sorted(
+        ([segment.id_at(start), number, start] for number, (segment, start, stop) in enumerate(parts) if start < stop),
+    )  # [next id, number of the part, its row]
+    while ahead:
+        last = parts[ahead[0][1]]
+        end = last[0].id_at(last[2] - 1)
+        near = [entry for entry in ahead if entry[0] <= end]
+        step = max(1, rows // len(near))
+        for _, number, row in near:  # the window ends at the lowest id that a part reaches in `step` rows
+            segment, _, stop = parts[number]
+            end = min(end, segment.id_at(min(row + step, stop) - 1))
+        window = []
+        for entry in near:
+            segment, _, stop = parts[entry[1]]
+            row, until = entry[2], min(segment.row_after(end), stop)
+            if until > row:
+                window.append((segment, row, until))
+                entry[2] = until
+                entry[0] = segment.id_at(until) if until < stop else -1
+        if not window:
+            raise IndexFolderError("the ids of a segment are not ascending; verify the index")
+        ahead = sorted(entry for entry in ahead if entry[0] >= 0)
+        yield window
+
+
+def repeated_id(segments: Sequence[Segment], rows: int) -> tuple[int, list[Segment]] | None:
+    """The first id that is live more than once, and the segments that hold it; None where all are distinct.
+
+    Only blocks of ids are in memory, `rows` at a time.
+    """
+    for window in windows([(segment, 0, segment.rows) for segment in segments], rows):
+        if len(window) > 1:
+            ids = torch.cat([_live(*part)[1] for part in window])
+            ids = torch.from_numpy(np.sort(ids.numpy())) if ids.device.type == "cpu" else ids.sort().values
+            same = (ids[1:] == ids[:-1]).nonzero()[:, 0]
+            if len(same):
+                repeated = ids[same[:1]]
+                return int(repeated), [segment for segment, _, _ in window if int(segment.find(repeated)) >= 0]
+    return None
+
+
+def settle(segments: Sequence[Segment]) -> list[Segment | Merged]:
+    """Bounds the number of segments and of deleted rows.
+
+    Segments fall into classes by live rows, each MERGE_FAN times the one before; MERGE_FAN of one class become one. So
+    n codes added in any number of steps make at most about MERGE_FAN log(n) segments (plus one for each MERGE_ROWS /
+    MERGE_FAN codes), and a code is rewritten about log(n) times. Segments that are half deleted are rewritten, empty
+    ones dropped.
+    """
+    groups: list[tuple[int, list[Segment]]] = [(s.count, [s]) for s in segments if s.count]
+    while True:
+        classes: dict[int, list[tuple[int, list[Segment]]]] = {}
+        for group in groups:
+            if group[0] * MERGE_FAN <= MERGE_ROWS:
+                classes.setdefault(_size_class(group[0]), []).append(group)
+        full = next((group for _, group in sorted(classes.items()) if len(group) >= MERGE_FAN), None)
+        if full is None:
+            break
+        chosen = {id(group) for group in full}
+        merged = (sum(count for count, _ in full), [segment for _, group in full for segment in group])
+        groups = [group for group in groups if id(group) not in chosen] + [merged]
+    return [
+        group[0] if len(group) == 1 and not _worn(group[0]) else Merged.of(group)
+        for _, group in groups
+    ]  # fmt: skip
+
+
+def compacted(segments: Sequence[Segment], rows: int) -> list[Segment | Merged]:
+    """The fewest segments that hold all live rows: disjoint, nothing deleted, at most about SEGMENT_ROWS rows each.
+
+    rows: about how many are in memory at once, at most SEGMENT_ROWS.
+    """
+    ascending = sorted((s for s in segments if s.count), key=lambda segment: segment.first_id)
+    disjoint = all(a.last_id < b.first_id for a, b in itertools.pairwise(ascending))
+    fewest = all(a.count + b.count > SEGMENT_ROWS for a, b in itertools.pairwise(ascending))
+    if disjoint and fewest and not any(segment.deleted for segment in ascending):
+        return list(ascending)
+    if sum(segment.count for segment in ascending) <= SEGMENT_ROWS:
+        return [Merged.of(ascending)] if ascending else []
+    result: list[Segment | Merged] = []
+    count, spans = 0, dict[int, list[int]]()  # spans: number in `ascending` -> [start, stop]
+    number_of = {id(segment): number for number, segment in enumerate(ascending)}
+    for window in windows([(segment, 0, segment.rows) for segment in ascending], min(rows, SEGMENT_ROWS)):
+        here = sum(segment.live_count(start, stop) for segment, start, stop in window)
+        if count and count + here > SEGMENT_ROWS:
+            result.append(_of_spans(ascending, spans))
+            count, spans = 0, {}
+        count += here
+        for segment, start, stop in window:
+            span = spans.setdefault(number_of[id(segment)], [start, stop])
+            span[1] = stop
+    if count:
+        result.append(_of_spans(ascending, spans))
+    return result
+
+
+def _of_spans(segments: Sequence[Segment], spans: dict[int, list[int]]) -> Merged:
+    return Merged(tuple((segments[number], start, stop) for number, (start, stop) in spans.items()))
+
+
+def _live(segment: Segment, start: int, stop: int) -> tuple[Tensor | None, Tensor]:
+    """The live rows from start to stop (None: all of them), and their ids."""
+    if segment.live is not None:
+        rows = segment.live_rows(start, stop)
+        return rows, segment.ids_of(rows)
+    if segment.ids is not None:
+        return None, segment.ids[start:stop]
+    return None, torch.arange(start, stop, device=segment.codes.device) + segment.first_id
+
+
+def _codes(segment: Segment, start: int, stop: int, live: Tensor | None) -> Tensor:
+    return segment.codes[start:stop] if live is None else segment.codes[live]
+
+
+def _order(ids: Tensor) -> Tensor:
+    """What sorts distinct ids (numpy's sort of 64-bit integers is the faster one on the CPU)."""
+    return torch.from_numpy(np.argsort(ids.numpy())) if ids.device.type == "cpu" else ids.argsort()
+
+
+def _worn(segment: Segment) -> bool:
+    return 2 * segment.deleted >= segment.rows and segment.rows <= MERGE_ROWS and segment.deleted > 0
+
+
+def _size_class(count: int) -> int:
+    size, limit = 0, _SMALLEST_CLASS
+    while count >= limit:
+        size, limit = size + 1, limit * MERGE_FAN
+    return size

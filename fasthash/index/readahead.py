@@ -1,0 +1,77 @@
+"""Reading ahead of a scan of mapped codes: the system is asked for the next span while one is searched.
+
+Page faults alone read a cold file in pieces of some 100 KB, each thread at its own place. Asked for whole spans in
+order, the system streams at the speed of the disk, also where the file is larger than memory. Spans that are in memory
+already cost a few system calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+_SAMPLES = 64  # pages of a span that are looked at to tell whether it is in memory
+_T = TypeVar("_T")
+
+
+def read_ahead(items: Iterable[_T], mapped: Callable[[_T], Tensor | None]) -> Iterator[_T]:
+    """Gives the items one by one, having asked for the memory of the one after (None: it needs no asking)."""
+    asked: threading.Thread | None = None
+    waiting: list[_T] = []
+    for item in items:
+        codes = mapped(item)
+        if codes is not None and not in_memory(codes):
+            if asked is not None:
+                asked.join()  # one span ahead, not the whole disk
+            asked = threading.Thread(target=will_need, args=(codes,), daemon=True)
+            asked.start()
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
+
+
+def in_memory(codes: Tensor) -> bool:
+    """Whether mapped pages are in memory, judged by samples; True where the system does not tell."""
+    library = _LIBRARY
+    if library is None or codes.numel() == 0:
+        return True
+    start, length = _pages(codes)
+    page, resident = mmap.PAGESIZE, ctypes.c_ubyte()
+    step = max(page, length // _SAMPLES // page * page)
+    for at in range(start, start + length, step):
+        status = library.mincore(ctypes.c_void_p(at), ctypes.c_size_t(1), ctypes.byref(resident))
+        if status == 0 and not resident.value & 1:
+            return False
+    return True
+
+
+def will_need(codes: Tensor) -> None:
+    """Asks the system to read mapped pages; comes back when they are on their way."""
+    library = _LIBRARY
+    if library is not None and codes.numel():
+        start, length = _pages(codes)
+        library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), ctypes.c_int(mmap.MADV_WILLNEED))
+
+
+def _pages(codes: Tensor) -> tuple[int, int]:
+    """Address and length of the whole pages that hold a contiguous tensor."""
+    start = codes.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    return start, codes.data_ptr() + codes.numel() * codes.element_size() - start
+
+
+def _load_library() -> Any:
+    """The C library where it has both calls; ctypes, unlike mmap.madvise, lets other threads run meanwhile."""
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None, use_errno=True)
+    return library if hasattr(library, "madvise") and hasattr(library, "mincore") else None
+
+
+_LIBRARY = _load_library()
