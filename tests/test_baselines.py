@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,15 @@ from fasthash import baselines, hamming_distances, unpack_bits
 from fasthash.baselines import itq, lsh, pca_sign
 
 METHODS = {"lsh": lsh, "pca_sign": pca_sign, "itq": itq}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The data are tiny here: more threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

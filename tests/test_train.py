@@ -106,13 +106,13 @@ def test_objective_is_the_weighted_sum_of_the_losses() -> None:
     target = torch.rand(24, 16)
     settings = {"classes": 3, "distance": matrix, "kl_k": 2, "temperature_y": 0.3, "temperature_z": 0.15}
     objective = Objective(
-        16, classification=0.5, similarity_weight=2.0, kl=0.0, preserve=3.0, temperature_x=0.05, **settings
+        16, classification=0.5, similarity_weight=2.0, kl=0.0, preserve=3.0, temperature_x=0.07, **settings
     )
     signs = 2 * z - 1
     expected = {
         "classification": nn.functional.cross_entropy(objective.classifier(signs), y),
         "similarity": listwise_loss(z, label_distances(y, matrix), temperature_y=0.3, temperature_z=0.15),
-        "preserve": listwise_loss(z, embedding_distances(x), temperature_y=0.05, temperature_z=0.15),
+        "preserve": listwise_loss(z, embedding_distances(x), temperature_y=0.07, temperature_z=0.15),
     }
     terms = objective.terms(z, y, x)
     assert terms.keys() == expected.keys()

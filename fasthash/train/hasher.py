@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
@@ -27,8 +28,11 @@ from fasthash.train.validation import outputs, retrieval_score
 MAX_BITS = 4096
 # With epochs=None a run has at least so many passes and so many steps: small sets need more passes.
 EPOCHS, STEPS = 15, 900
-# Semantic distances of labels are spread over [0, 1]; cosine distances of embeddings to near neighbours are smaller.
+# What settings left at None mean, by kind of target. Labels have few distances, spread over [0, 1]; near neighbours by
+# cosine have small ones. A linear map of an embedding keeps the neighbours of that embedding better than a deep one.
 TEMPERATURE_Y = {"labels": 0.2, "multilabel": 0.2, "embedding": 0.1}
+TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.05}
+HIDDEN = (512, 512)
 
 
 class Hasher:
@@ -49,9 +53,9 @@ class Hasher:
         similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
         kl: weight of the KL term, kl_k: by which neighbours (see `kl_loss`).
         preserve: weight of a term that keeps the neighbours of X by cosine: for classes never trained on.
-        temperature_y, temperature_z: sharpness of targets and outputs in listwise terms; temperature_y=None: 0.2, for
-            embeddings 0.1.
-        hidden: widths of hidden layers, () for a linear encoder. dropout: after each of them.
+        temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.2 and 0.1
+            for labels, 0.1 and 0.05 for embeddings.
+        hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         epochs: passes over the rows; None: 15, or as many as make 900 steps.
         batch_size: rows of a step (all of them, where X has fewer).
         lr, weight_decay: of AdamW (see `fasthash.train.train`).
@@ -61,7 +65,7 @@ class Hasher:
         progress: show a bar on stderr; None: where stderr is a terminal.
 
     A weight of 0 leaves a term out. After `fit`: module_ (the network), classes_ (sorted, None without class labels),
-    n_features_in_, history_ (losses and validation scores by epoch), best_epoch_.
+    n_features_in_, hidden_ (widths), history_ (losses and validation scores by epoch), best_epoch_.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -86,8 +90,8 @@ class Hasher:
         kl_k: int = 1,
         preserve: float = 0.0,
         temperature_y: float | None = None,
-        temperature_z: float = 0.1,
-        hidden: Sequence[int] = (512, 512),
+        temperature_z: float | None = None,
+        hidden: Sequence[int] | None = None,
         dropout: float = 0.15,
         epochs: int | None = None,
         batch_size: int = 256,
@@ -146,23 +150,17 @@ class Hasher:
             raise ValueError(
                 f"Hasher.fit: kl_k must be between 1 and {batch_size - 1} (the others of a batch), got {self.kl_k}"
             )
+        hidden = (() if y is None else HIDDEN) if self.hidden is None else tuple(self.hidden)
         device = torch.device(rows.device if self.device is None else self.device)
-
-        seed = operator.index(self.seed)
-
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.default_generator.manual_seed(seed)
-            if device.type == "cuda":
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            score = self._score(validation, rows, targets, device)
+        score = self._score(validation, rows, targets, device)
+        columns = [rows, targets.values] + ([rows] if self.preserve else [])
+        order = torch.Generator().manual_seed(operator.index(self.seed))
+        loader = shuffled_batches(*columns, batch_size=batch_size, generator=order)
+        epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / len(loader)))
+        with _seeded(operator.index(self.seed), device):
             module = encoder(
-                rows.shape[1], self.bits, hidden=self.hidden, dropout=self.dropout, mean=mean, deviation=deviation
+                rows.shape[1], self.bits, hidden=hidden, dropout=self.dropout, mean=mean, deviation=deviation
             )
-            columns = [rows, targets.values] + ([rows] if self.preserve else [])
-            order = torch.Generator().manual_seed(seed)
-            loader = shuffled_batches(*columns, batch_size=batch_size, generator=order)
-            epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / len(loader)))
             history = train(
                 module,
                 loader,
@@ -175,7 +173,7 @@ class Hasher:
                 device=device,
                 progress=self.progress,
             )
-        self._set_fitted(module, targets.classes, rows.shape[1], history)
+        self._set_fitted(module, hidden, targets.classes, rows.shape[1], history)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -215,6 +213,7 @@ class Hasher:
             "hierarchy": None if self.hierarchy is None else self.hierarchy.to_dict(),
             "classes": None if self.classes_ is None else self.classes_.tolist(),
             "features": self.n_features_in_,
+            "hidden": [operator.index(width) for width in self.hidden_],
             "losses": self.history_.losses,
             "scores": [None if s is None or math.isnan(s) else s for s in self.history_.scores],
             "best_epoch": self.best_epoch_,
@@ -231,17 +230,18 @@ class Hasher:
         tensors, content = load_checkpoint(path)
         try:
             settings = dict(content["settings"])
-            settings["hidden"] = tuple(settings["hidden"])
+            if settings["hidden"] is not None:
+                settings["hidden"] = tuple(settings["hidden"])
             hierarchy = None if content["hierarchy"] is None else Hierarchy.from_dict(content["hierarchy"])
             hasher = cls(hierarchy=hierarchy, device=device, **settings)
             hasher._check_settings()
-            features = operator.index(content["features"])
+            features, hidden = operator.index(content["features"]), tuple(content["hidden"])
             with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
-                module = encoder(features, hasher.bits, hidden=hasher.hidden, dropout=hasher.dropout)
+                module = encoder(features, hasher.bits, hidden=hidden, dropout=hasher.dropout)
             check_tensors(tensors, module.state_dict())
             module.load_state_dict(tensors, assign=True)
             history = History(content["losses"], content["scores"], operator.index(content["best_epoch"]))
-            hasher._set_fitted(module.to(device or "cpu").eval(), content["classes"], features, history)
+            hasher._set_fitted(module.to(device or "cpu").eval(), hidden, content["classes"], features, history)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None
         return hasher
@@ -341,11 +341,10 @@ class Hasher:
         query = Targets("embedding", held_out)
         if validation[1] is not None:
             query = read_validation(targets, validation[1], len(held_out), self.hierarchy)
-        return retrieval_score(held_out, query, rows, targets.values, device, self.seed)
+        return retrieval_score(held_out, query, rows, targets.values, device, operator.index(self.seed))
 
     def _objective(self, targets: Targets) -> Objective:
         classified = self.supervision == "full" and targets.outputs > 0
-        temperature_y = TEMPERATURE_Y[targets.kind] if self.temperature_y is None else self.temperature_y
         if not any((classified and self.classification, self.similarity_weight, self.kl, self.preserve)):
             raise ValueError(f"Hasher.fit: a term that applies to target {targets.kind!r} must have a weight above 0")
         return Objective(
@@ -359,12 +358,20 @@ class Hasher:
             kl=self.kl,
             kl_k=self.kl_k,
             preserve=self.preserve,
-            temperature_y=temperature_y,
-            temperature_z=self.temperature_z,
+            temperature_y=TEMPERATURE_Y[targets.kind] if self.temperature_y is None else self.temperature_y,
+            temperature_z=TEMPERATURE_Z[targets.kind] if self.temperature_z is None else self.temperature_z,
         )
 
-    def _set_fitted(self, module: nn.Module, classes: list[Name] | None, features: int, history: History) -> None:
+    def _set_fitted(
+        self,
+        module: nn.Module,
+        hidden: tuple[int, ...],
+        classes: list[Name] | None,
+        features: int,
+        history: History,
+    ) -> None:
         self.module_ = module
+        self.hidden_ = hidden
         self.classes_ = None if classes is None else np.array(classes)
         self.n_features_in_ = features
         self.history_ = history
@@ -394,6 +401,17 @@ def _check_finite(rows: Tensor, finite: bool, method: str, name: str) -> None:
     raise ValueError(
         f"Hasher.{method}: {name} must be finite in float32, got NaN or infinity in {bad} of {len(rows)} rows"
     )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The global generators of the CPU and of `device` start from `seed` inside, and are afterwards what they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _device_of(module: nn.Module) -> torch.device:

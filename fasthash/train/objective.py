@@ -55,7 +55,7 @@ class Objective(nn.Module):
         preserve: float = 0.0,
         temperature_y: float = 0.2,
         temperature_z: float = 0.1,
-        temperature_x: float = 0.1,
+        temperature_x: float = 0.05,
     ) -> None:
         super().__init__()
         self.weights = {
