@@ -81,7 +81,7 @@ def test_codes_follow_the_hierarchy(settings: dict[str, Any]) -> None:
 
 
 def test_embeddings_only_keeps_neighbours() -> None:
-    """Twelve directions of unequal size inside 64 dimensions, as embeddings have them: better than random hyperplanes."""
+    """Twelve directions of unequal size inside 64 dimensions, as embeddings have: better than random hyperplanes."""
     rng = np.random.default_rng(0)
     latent = rng.normal(size=(600, 12)) * np.linspace(3, 0.5, 12)
     X = (latent @ rng.normal(size=(12, 64)) + 0.5 * rng.normal(size=(600, 64))).astype(np.float32)

@@ -52,7 +52,8 @@ class Hasher:
         classification: weight of a linear classifier's loss (labels and multi-hot labels; else it is left out).
         similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
         kl: weight of the KL term, kl_k: by which neighbours (see `kl_loss`).
-        preserve: weight of a term that keeps the neighbours of X by cosine: for classes never trained on.
+        preserve: weight of a term that keeps the neighbours of X by cosine. 1 helps much with classes that were never
+            trained on, at some cost for the others.
         temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.2 and 0.1
             for labels, 0.1 and 0.05 for embeddings.
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
