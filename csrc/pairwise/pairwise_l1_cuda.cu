@@ -95,8 +95,7 @@ __global__ void __launch_bounds__(kGradThreads) pairwise_l1_backward_kernel(cons
 #pragma unroll
                 for (int u = 0; u < 4; ++u) {
                     const T difference = own[u] - other;
-                    // 0 and NaN stay what they are.
-                    const T sign = difference > 0 ? T(1) : difference < 0 ? T(-1) : difference;
+                    const T sign = static_cast<T>((difference > 0) - (difference < 0));
                     sum[u] = multiply_add(stage.weight[c][warp * 4 + u], sign, sum[u]);
                 }
             }
