@@ -4,11 +4,13 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "bindings.h"
 #include "core/cpu_features.h"
 #include "hamming/hamming.h"
+#include "mih/mih.h"
 #include "neighbors/nearest.h"
 #include "pairwise/pairwise_l1.h"
 #include "sampling/beta.h"
@@ -50,6 +52,21 @@ fh_nearest_problem nearest(Address x, Address y, int64_t L, int64_t N, int64_t M
     return {at<const void>(x), at<const void>(y), L, N, M, D, K, y_stride, p};
 }
 
+// The tables of multi-index hashing, and the array that fh_mih_tables points to.
+struct MihTables {
+    using Row = std::tuple<int32_t, int32_t, Address, Address, Address>;  // start, length, offsets, fingerprints, positions
+    std::vector<fh_mih_table> tables;
+    fh_mih_tables all;
+
+    MihTables(const std::vector<Row>& rows, int32_t bits, int32_t fingerprint_bytes) {
+        for (const auto& [start, length, offsets, fingerprints, positions] : rows)
+            tables.push_back({start, length, at<const uint32_t>(offsets), at<const uint8_t>(fingerprints),
+                              at<const uint32_t>(positions)});
+        all = {tables.data(), static_cast<int32_t>(tables.size()), bits, fingerprint_bytes};
+    }
+    MihTables(const MihTables&) = delete;
+};
+
 std::vector<std::string> isa_names() {
     std::vector<std::string> names;
     for (int32_t isa = 0; isa < FH_ISA_COUNT; ++isa)
@@ -81,6 +98,9 @@ PYBIND11_MODULE(_core, m) {
     py::class_<fh_nearest_problem>(m, "NearestProblem")
         .def(py::init(&nearest), py::arg("x"), py::arg("y"), py::arg("L"), py::arg("N"), py::arg("M"), py::arg("D"), py::arg("K"),
              py::arg("y_stride"), py::arg("p"));
+    py::class_<MihTables>(m, "MihTables")
+        .def(py::init<const std::vector<MihTables::Row>&, int32_t, int32_t>(), py::arg("tables"), py::arg("bits"),
+             py::arg("fingerprint_bytes"));
 
     // Hamming search. Addresses: distances, ids, counts, ... as hamming.h names them.
     m.def("hamming_topk_cpu", [](const Hamming& p, int64_t K, Address distances, Address ids, int32_t threads) {
@@ -106,6 +126,31 @@ PYBIND11_MODULE(_core, m) {
                                                   at<double>(sums), threads, c);
               });
           });
+
+    // Multi-index hashing. Addresses as mih.h names them.
+    m.def("mih_offsets_cpu", [](const Hamming& p, int32_t start, int32_t length, Address offsets, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_mih_offsets_cpu(&p, start, length, at<uint32_t>(offsets), threads, c); });
+    });
+    m.def("mih_fill_cpu", [](const Hamming& p, const MihTables& t, int32_t table, int64_t first, int64_t last, Address fingerprints,
+                             Address positions, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return fh_mih_fill_cpu(&p, &t.all, table, first, last, at<uint8_t>(fingerprints), at<uint32_t>(positions), threads, c);
+        });
+    });
+    m.def("mih_topk_cpu", [](const Hamming& p, const MihTables& t, int64_t K, Address bounds, double share, Address distances,
+                             Address ids, Address visited, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return fh_mih_topk_cpu(&p, &t.all, K, at<const int32_t>(bounds), share, at<int32_t>(distances), at<int64_t>(ids),
+                                   at<int64_t>(visited), threads, c);
+        });
+    });
+    m.def("mih_range_cpu", [](const Hamming& p, const MihTables& t, int32_t radius, double share, int64_t capacity, Address offsets,
+                              Address distances, Address ids, Address visited, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return fh_mih_range_cpu(&p, &t.all, radius, share, capacity, at<int64_t>(offsets), at<int32_t>(distances),
+                                    at<int64_t>(ids), at<int64_t>(visited), threads, c);
+        });
+    });
 
     // Nearest neighbours and the KL loss. `f64` tells the element type; addresses as nearest.h names them.
     m.def("nearest_cpu", [](bool f64, const Nearest& p, Address distances, Address indices, int32_t threads) {

@@ -14,6 +14,9 @@ class HammingProblem:
 class NearestProblem:
     def __init__(self, x: int, y: int, L: int, N: int, M: int, D: int, K: int, y_stride: int, p: int) -> None: ...
 
+class MihTables:
+    def __init__(self, tables: list[tuple[int, int, int, int, int]], bits: int, fingerprint_bytes: int) -> None: ...
+
 def hamming_topk_cpu(p: HammingProblem, K: int, distances: int, ids: int, threads: int) -> None: ...
 def hamming_range_count_cpu(p: HammingProblem, radius: int, counts: int, threads: int) -> None: ...
 def hamming_range_fill_cpu(
@@ -22,6 +25,33 @@ def hamming_range_fill_cpu(
 def hamming_distances_cpu(p: HammingProblem, distances: int, threads: int) -> None: ...
 def hamming_histogram_cpu(
     p: HammingProblem, labels: int, weights: int, C: int, counts: int, sums: int, threads: int
+) -> None: ...
+def mih_offsets_cpu(p: HammingProblem, start: int, length: int, offsets: int, threads: int) -> None: ...
+def mih_fill_cpu(
+    p: HammingProblem, t: MihTables, table: int, first: int, last: int, fingerprints: int, positions: int, threads: int
+) -> None: ...
+def mih_topk_cpu(
+    p: HammingProblem,
+    t: MihTables,
+    K: int,
+    bounds: int,
+    share: float,
+    distances: int,
+    ids: int,
+    visited: int,
+    threads: int,
+) -> None: ...
+def mih_range_cpu(
+    p: HammingProblem,
+    t: MihTables,
+    radius: int,
+    share: float,
+    capacity: int,
+    offsets: int,
+    distances: int,
+    ids: int,
+    visited: int,
+    threads: int,
 ) -> None: ...
 def nearest_cpu(f64: bool, p: NearestProblem, distances: int, indices: int, threads: int) -> None: ...
 def nearest_backward_cpu(

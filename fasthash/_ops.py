@@ -469,8 +469,8 @@ _define(
 )
 
 
-# Multi-index hashing (csrc/mih/mih.h), CPU only. A table is (starts[t], 2^length + 1 offsets, fingerprints uint8 [N, 4 or
-# 8], positions); offsets and positions are uint32 numbers in int32 tensors.
+# Multi-index hashing (csrc/mih/mih.h), CPU only. Table t is starts[t] and tables[3 t ..]: offsets [2^length + 1],
+# fingerprints uint8 [N, 4 or 8], positions [N]; offsets and positions are uint32 numbers in int32 tensors.
 
 _RANGE_CAPACITY = 1 << 16  # results for which there is room at the first try
 
@@ -480,14 +480,10 @@ def _mih_cpu_only(name: str, tensor: Tensor) -> None:
         raise RuntimeError(f"{name}: tables are searched on the CPU, got a tensor on {tensor.device}")
 
 
-def _mih_tables(
-    starts: list[int], offsets: list[Tensor], fingerprints: list[Tensor], positions: list[Tensor], bits: int
-) -> _core.MihTables:
-    rows = [
-        (start, len(o).bit_length() - 1, _address(o), _address(f), _address(p))
-        for start, o, f, p in zip(starts, offsets, fingerprints, positions, strict=True)
-    ]
-    return _core.MihTables(rows, bits, fingerprints[0].shape[1])
+def _mih_tables(starts: list[int], tables: list[Tensor], bits: int) -> _core.MihTables:
+    columns = zip(starts, tables[::3], tables[1::3], tables[2::3], strict=True)
+    rows = [(start, len(o).bit_length() - 1, _address(o), _address(f), _address(p)) for start, o, f, p in columns]
+    return _core.MihTables(rows, bits, tables[1].shape[1])
 
 
 def _mih_offsets(codes: Tensor, start: int, length: int) -> Tensor:
@@ -503,17 +499,100 @@ def _mih_offsets_fake(codes: Tensor, start: int, length: int) -> Tensor:
 
 def _mih_fill(
     codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_bytes: int, first: int, last: int
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
+    """Entries of the buckets first .. last: fingerprints, or where fingerprint_bytes is 0, positions."""
     _mih_cpu_only("mih_fill", codes)
     codes, offsets = _rows(codes), offsets.contiguous()
     count = (int(offsets[last]) - int(offsets[first])) % 2**32
-    fingerprints = codes.new_empty(count, max(fingerprint_bytes, 4))
-    positions = codes.new_empty(count, dtype=torch.int32)
-    tables = _core.MihTables(
-        [(start, len(offsets).bit_length() - 1, _address(offsets), 0, 0)], bits, fingerprints.shape[1]
-    )
+    entries = codes.new_empty(count, fingerprint_bytes) if fingerprint_bytes else offsets.new_empty(count)
+    problem = _hamming_problem(codes[:0], codes, None)
+    table = (start, len(offsets).bit_length() - 1, _address(offsets), 0, 0)
+    tables = _core.MihTables([table], bits, fingerprint_bytes or 4)
+    addresses = (_address(entries), 0) if fingerprint_bytes else (0, _address(entries))
+    _call("mih_fill", codes.device, problem, tables, 0, first, last, *addresses)
+    return entries
+
+
+def _mih_fill_fake(
+    codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_bytes: int, first: int, last: int
+) -> Tensor:
+    count = torch.library.get_ctx().new_dynamic_size()
+    return codes.new_empty(count, fingerprint_bytes) if fingerprint_bytes else offsets.new_empty(count)
+
+
+def _mih_topk(
+    queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
+    k: int, bounds: Tensor | None, share: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Distances and positions as hamming_topk gives them, and int64 [Q]: entries looked at, -1 where it was scanned."""
+    _mih_cpu_only("mih_topk", queries)
+    queries, database = queries.contiguous(), _rows(database)
+    bounds = None if bounds is None else bounds.contiguous()
+    distances, ids = _hamming_topk_fake(queries, database, mask, k)
+    visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
     _call(
-        "mih_fill", codes.device, _hamming_problem(codes[:0], codes, None), tables, 0, first, last,
-        _address(fingerprints) if fingerprint_bytes else 0, 0 if fingerprint_bytes else _address(positions),
+        "mih_topk", queries.device, _hamming_problem(queries, database, mask), _mih_tables(starts, tables, bits), k,
+        _address(bounds), share, _address(distances), _address(ids), _address(visited),
     )  # fmt: skip
-    return fingerprints, positions
+    return distances, ids, visited
+
+
+def _mih_topk_fake(
+    queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
+    k: int, bounds: Tensor | None, share: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
+    return *_hamming_topk_fake(queries, database, mask, k), visited
+
+
+def _mih_range(
+    queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
+    radius: int, share: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Offsets, distances and positions as hamming_range gives them, and the entries looked at, as above."""
+    _mih_cpu_only("mih_range", queries)
+    queries, database = queries.contiguous(), _rows(database)
+    problem = _hamming_problem(queries, database, mask)
+    arrays = _mih_tables(starts, tables, bits)
+    results = torch.zeros(queries.shape[0] + 1, dtype=torch.int64)
+    visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
+    capacity = _RANGE_CAPACITY
+    while True:
+        distances = queries.new_empty(capacity, dtype=torch.int32)
+        ids = queries.new_empty(capacity, dtype=torch.int64)
+        _call(
+            "mih_range", queries.device, problem, arrays, radius, share, capacity,
+            _address(results), _address(distances), _address(ids), _address(visited),
+        )  # fmt: skip
+        total = int(results[-1])
+        if total <= capacity:
+            return results, distances[:total].clone(), ids[:total].clone(), visited
+        capacity = total
+
+
+def _mih_range_fake(
+    queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
+    radius: int, share: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
+    return *_hamming_range_fake(queries, database, mask, radius), visited
+
+
+_define("mih_offsets(Tensor codes, int start, int length) -> Tensor", _mih_offsets, _mih_offsets_fake)
+_define(
+    "mih_fill(Tensor codes, Tensor offsets, int start, int bits, int fingerprint_bytes, int first, int last) -> Tensor",
+    _mih_fill,
+    _mih_fill_fake,
+)
+_define(
+    "mih_topk(Tensor queries, Tensor database, Tensor? mask, int[] starts, Tensor[] tables, int bits, "
+    "int k, Tensor? bounds, float share) -> (Tensor, Tensor, Tensor)",
+    _mih_topk,
+    _mih_topk_fake,
+)
+_define(
+    "mih_range(Tensor queries, Tensor database, Tensor? mask, int[] starts, Tensor[] tables, int bits, "
+    "int radius, float share) -> (Tensor, Tensor, Tensor, Tensor)",
+    _mih_range,
+    _mih_range_fake,
+)

@@ -1,0 +1,71 @@
+// Multi-index hashing: exact Hamming search that looks at few codes (Norouzi, Punjani & Fleet, "Fast exact search in
+// Hamming space with multi-index hashing", 2014).
+//
+// A code is cut into m disjoint substrings, and for each there is a table from the value of the substring to the codes
+// that have it. A code within distance r of a query is within distance r_t of it in some substring t, whenever the
+// radii r_t >= -1 satisfy sum (r_t + 1) = r + 1: else it would differ in at least sum (r_t + 1) > r bits. So all codes
+// within r are in the buckets around the query's own, and r grows by one where the radius of one substring does: each
+// time of the one whose next buckets hold least. (So a substring that is the same in all codes is never looked at.)
+// Substrings need not cover the code.
+//
+// A table holds for each code, in order of (substring, position), its position and a fingerprint: the 32 or 64 bits
+// that follow the substring, going round at the end of the code. Bucket and fingerprint bound the distance from below;
+// the few codes that pass are read from the database and compared in full, so every result is exact, and bit-identical
+// to that of the scan (hamming.h), ties included: the search stops when all codes at the K-th distance have been seen.
+// A code is counted in the first bucket that led to it, which its substrings tell: nothing is remembered.
+//
+// Codes are as in hamming.h: [N, W] bytes, bit i of a code is bit 7 - i % 8 of byte i / 8; N < 2^32. `bits`, 8 W - 7 to
+// 8 W, are those that count; the rest are equal in all codes and queries. CPU only.
+#pragma once
+
+#include <cstdint>
+
+#include "core/api.h"
+#include "hamming/hamming.h"
+
+extern "C" {
+
+// Buckets are values of the bits [start, start + length), the first the most significant; 1 <= length <= 24.
+struct fh_mih_table {
+    int32_t start, length;
+    const uint32_t* offsets;  // [2^length + 1]: bucket b holds the entries offsets[b] .. offsets[b + 1]
+    const uint8_t*
+        fingerprints;           // [N, fingerprint_bytes]: min(8 fingerprint_bytes, bits - length) bits, packed as codes
+    const uint32_t* positions;  // [N], ascending in each bucket
+};
+
+struct fh_mih_tables {
+    const fh_mih_table* tables;  // [m], 1 <= m <= 64, disjoint
+    int32_t m;
+    int32_t bits;
+    int32_t fingerprint_bytes;  // 4 or 8
+};
+
+// The offsets of a table, from the database of the problem. One pass over the codes. Memory: `threads` arrays like
+// `offsets`, 8 at most.
+fh_status fh_mih_offsets_cpu(const fh_hamming_problem* problem, int32_t start, int32_t length, uint32_t* offsets,
+                             int32_t threads, fh_cancel* cancel);
+
+// The entries of the buckets [first, last) of a table whose `offsets` are made: fingerprints
+// [offsets[last] - offsets[first], fingerprint_bytes] and positions [the same]; either may be null. Two passes over the
+// codes, whatever the number of buckets. Memory as above, for last - first buckets. The same for any thread count.
+fh_status fh_mih_fill_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int32_t table, int64_t first,
+                          int64_t last, uint8_t* fingerprints, uint32_t* positions, int32_t threads, fh_cancel* cancel);
+
+// fh_hamming_topk_cpu by tables. bounds [Q] or null: codes further than bounds[q] are not wanted (missing places hold
+// distance 8 W + 1 and id -1). A query for which buckets would take longer than `share` times what the scan of
+// the database takes, by the model in mih_cost.h, is given up and scanned with all others that were: the call takes at
+// most about 1 + share times as long as the scan. visited [Q]: entries looked at, -1 for a query that was scanned.
+// FH_INVALID where a table is found not to be one of this database (every access is checked, but a table whose
+// fingerprints are wrong can miss codes: see its checksum).
+// Threads share the queries, or the buckets of one query where queries are few and buckets many.
+fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K,
+                          const int32_t* bounds, double share, int32_t* distances, int64_t* ids, int64_t* visited,
+                          int32_t threads, fh_cancel* cancel);
+
+// Range search by tables, in one call: offsets [Q + 1] as of hamming.h, distances and ids [capacity]. Where offsets[Q]
+// comes out greater than `capacity`, only offsets and visited are written: call again with room.
+fh_status fh_mih_range_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int32_t radius, double share,
+                           int64_t capacity, int64_t* offsets, int32_t* distances, int64_t* ids, int64_t* visited,
+                           int32_t threads, fh_cancel* cancel);
+}
