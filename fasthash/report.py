@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def text_tables(results: dict[str, Any]) -> str:
             ]
             lines.append("  ".join(aligned).rstrip())
         lines.append("")
-    lines += [_legend(results), "", _kept(results), ""]
+    lines += [_legend(results), "", textwrap.fill(_kept(results), 118), ""]
     return "\n".join(lines)
 
 

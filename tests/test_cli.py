@@ -133,7 +133,14 @@ def test_index_changes(works: Invoke, tmp_path: Path) -> None:
     added = json.loads(works("index", "add", folder, "codes.npy", "--json"))
     assert (added["first_id"], added["codes"]) == (1191, 240)
     assert json.loads(works("index", "remove", folder, ids, "--json"))["removed"] == 120
-    assert len(HammingIndex.open(folder)) == 120
+    np.save(tmp_path / "few.npy", np.arange(1191, 1196))
+    works("index", "remove", folder, str(tmp_path / "few.npy"))
+    assert len(HammingIndex.open(folder)) == 115
+    compacted = json.loads(works("index", "compact", folder, "--json"))
+    assert compacted["codes"] == 115
+    assert compacted["disk_bytes"] < compacted["disk_bytes_before"]
+    works("index", "build", "codes.npy", "--overwrite", "--out", folder)
+    assert json.loads(works("index", "add", folder, "codes.npy", "--ids", ids, "--replace", "--json"))["codes"] == 228
     works("index", "build", "codes.npy", "--overwrite", "--out", folder)
     assert HammingIndex.open(folder).ids.tolist() == list(range(120))
 
@@ -227,7 +234,7 @@ def test_bench(works: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     "command",
     [
         *(["demo"], ["train"], ["encode"], ["search"], ["eval"], ["bench"], ["info"]),
-        *(["index", action] for action in ("build", "add", "remove", "info", "verify")),
+        *(["index", action] for action in ("build", "add", "remove", "compact", "info", "verify")),
     ],
     ids=" ".join,
 )
@@ -541,7 +548,7 @@ def test_reader_that_stops_early(here: Path) -> None:
 
 
 @pytest.mark.xfail(reason="fasthash/__init__.py imports everything at once, before the command line can answer")
-def test_unknown_instruction_set() -> None:
+def test_unknown_instruction_set(here: Path) -> None:
     done = command_line("info", FASTHASH_ISA="abacus")
     assert done.returncode == 2
     assert done.stderr.startswith("fasthash: error: ")

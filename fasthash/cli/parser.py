@@ -160,6 +160,7 @@ def _index(commands: Any) -> None:
     add.add_argument("index", metavar="FOLDER")
     add.add_argument("codes", metavar="CODES.npy")
     add.add_argument("--ids", metavar="IDS.npy", help="ids, integers >= 0 that the index does not hold")
+    add.add_argument("--replace", action="store_true", help="codes of ids that the index holds replace the old ones")
     remove = _command(
         actions,
         "remove",
@@ -170,6 +171,15 @@ def _index(commands: Any) -> None:
     )
     remove.add_argument("index", metavar="FOLDER")
     remove.add_argument("ids", metavar="IDS.npy")
+    compact = _command(
+        actions,
+        "compact",
+        "retrieve:index_compact",
+        "rewrite an index folder without what was removed",
+        "Removed codes give their space back, and searches have the fewest segments to go through.",
+        "fasthash index compact index",
+    )
+    compact.add_argument("index", metavar="FOLDER")
     info = _command(
         actions, "info", "retrieve:index_info", "tell what an index folder holds", "", "fasthash index info index"
     )

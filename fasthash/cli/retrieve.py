@@ -43,7 +43,8 @@ def index_build(arguments: argparse.Namespace) -> None:
 def index_add(arguments: argparse.Namespace) -> None:
     with HammingIndex.open(arguments.index, writable=True) as index:
         codes, _ = read_codes(arguments.codes, index.bits)
-        ids = index.add(codes, None if arguments.ids is None else _ids_for(arguments.ids, codes, arguments.codes))
+        given = None if arguments.ids is None else _ids_for(arguments.ids, codes, arguments.codes)
+        ids = index.add(codes, given, replace=arguments.replace)
         added = {"index": arguments.index, "added": len(codes), "first_id": int(ids.min()) if len(ids) else None}
         _tell(arguments, {**added, "codes": len(index)}, "{index}: added {added:,}, {codes:,} codes now")
 
@@ -56,6 +57,15 @@ def index_remove(arguments: argparse.Namespace) -> None:
         _tell(arguments, result, "{index}: removed {removed:,}, {codes:,} codes now")
 
 
+def index_compact(arguments: argparse.Namespace) -> None:
+    before = _disk_bytes(arguments.index)
+    with HammingIndex.open(arguments.index, writable=True) as index:
+        index.compact()
+        sizes = {"disk_bytes_before": before, "disk_bytes": _disk_bytes(arguments.index)}
+        result = {"index": arguments.index, "codes": len(index), **sizes}
+        _tell(arguments, result, "{index}: {codes:,} codes, {disk_bytes_before:,} bytes before, {disk_bytes:,} now")
+
+
 def index_info(arguments: argparse.Namespace) -> None:
     index = HammingIndex.open(arguments.index)
     ids = index.ids
@@ -66,7 +76,7 @@ def index_info(arguments: argparse.Namespace) -> None:
         "code_bytes": code_bytes(index.bits),
         "lowest_id": int(ids[0]) if len(ids) else None,
         "highest_id": int(ids[-1]) if len(ids) else None,
-        "disk_bytes": sum(path.stat().st_size for path in Path(arguments.index).iterdir() if path.is_file()),
+        "disk_bytes": _disk_bytes(arguments.index),
     }
     line = "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk"
     _tell(arguments, result, line)
@@ -157,6 +167,11 @@ def _tell(arguments: argparse.Namespace, result: dict[str, Any], line: str) -> N
         print_json(result)
     else:
         print(line.format(**result))
+
+
+def _disk_bytes(folder: str) -> int:
+    path = Path(folder)
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file()) if path.is_dir() else 0
 
 
 def _ids_for(path: str, codes: NDArray[Any], codes_path: str) -> NDArray[Any]:
