@@ -17,6 +17,9 @@ from torch import Tensor
 
 from fasthash._arrays import like, to_tensor
 from fasthash.codes import check_codes, code_bytes, pack_bits
+from fasthash.index.build import build
+from fasthash.index.exports import export
+from fasthash.index.formats import open_source
 from fasthash.index.manifest import MAX_BITS
 from fasthash.index.merge import SEGMENT_ROWS, Merged, compacted, settle
 from fasthash.index.scan import eligible_parts, nearest, rescored, within
@@ -331,6 +334,55 @@ class HammingIndex:
         index._path, index._writer, index._mmap = folder, writer, mmap
         index._frozen = "" if writable else "the index was opened read-only; open it with writable=True"
         return index
+
+    @classmethod
+    def build(
+        cls,
+        path: str | os.PathLike[str],
+        source: Any,
+        bits: int | None = None,
+        ids: Any = None,
+        *,
+        overwrite: bool = False,
+        progress: bool = False,
+    ) -> HammingIndex:
+        """Writes an index folder from a stream of codes, in one transaction, and opens it.
+
+        Memory is bounded by a block (some hundred MiB), not by the number of codes. source: packed codes uint8
+        [N, ceil(bits / 8)] (numpy, memmap or torch); an iterable of such blocks, or of pairs (codes, ids); or a file:
+        `.npy`, `.u8bin`, a faiss IndexBinaryFlat (alone or in an IndexBinaryIDMap), `.parquet` or `.arrow` with one
+        FixedSizeBinary column and perhaps an integer column "id" (these need pyarrow), anything else as raw codes.
+        bits: 8 for each byte unless given. ids: N distinct integers >= 0 or a `.npy` file of them; None: 0 .. N - 1,
+        which take no space. Explicit ids are sorted in runs, of which each becomes a segment; `compact` merges them.
+        progress=True shows a bar. Raises ValueError or TypeError for codes and ids that cannot be added, OSError where
+        a file cannot be read or the disk is full, IndexFolderError as `save`; the folder is then as it was.
+
+        >>> import numpy as np, tempfile
+        >>> blocks = (np.full((1000, 8), number, dtype=np.uint8) for number in range(3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     len(HammingIndex.build(folder + "/index", blocks, bits=64))
+        3000
+        """
+        opened = open_source(source, None if bits is None else operator.index(bits), ids, "HammingIndex.build")
+        folder = Path(path).absolute()
+        writer = Writer(folder, create=True, overwrite=overwrite)
+        try:
+            build(writer, opened, progress)
+        finally:
+            writer.close()
+        return cls.open(folder)
+
+    def export(
+        self, path: str | os.PathLike[str], ids: str | os.PathLike[str] | None = None, *, progress: bool = False
+    ) -> None:
+        """Writes the codes, in ascending order of id, to a file that other programs read (replaced where there is one).
+
+        The suffix says the format: `.npy` (uint8 [N, ceil(bits / 8)]), `.u8bin`, `.faiss` or `.ibxf` (for
+        `faiss.read_index_binary`: an IndexBinaryFlat, inside an IndexBinaryIDMap where the ids are not 0 .. N - 1),
+        `.parquet` or `.arrow` (columns id and code; need pyarrow). ids: a `.npy` file to write the ids to. Memory is
+        bounded by a block. Raises ValueError for another suffix, OSError where a file cannot be written.
+        """
+        export(self._contents, self._bits, Path(path), None if ids is None else Path(ids), progress)
 
     def verify(self) -> None:
         """Reads every byte of the folder of an opened index; raises IndexFolderError for the first fault found.

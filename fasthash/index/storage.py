@@ -173,6 +173,11 @@ class Writer:
         """A name for a file of the next commit: kind "segment" or "tombstones". Without that commit it is left over."""
         return self.path / f"{kind}-{self._generation + 1:08d}-{secrets.token_hex(8)}.safetensors"
 
+    def holds(self, files: Sequence[Path]) -> bool:
+        """Whether the state of the folder needs one of these files."""
+        text = _text_of(self.path)
+        return text is not None and any(file.name.encode() in text for file in files)
+
     def _store(self, segment: Segment | Merged, bits: int, next_id: int, mmap: bool, written: list[Path]) -> Segment:
         """The segment with its files on disk. Files are noted in `written` before they exist."""
         if isinstance(segment, Merged) or segment.entry is None or segment.live is None:

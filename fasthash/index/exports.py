@@ -1,0 +1,129 @@
+"""Writing the codes of an index for other programs: .npy, .u8bin, faiss binary files, Parquet and Arrow.
+
+Codes are written by blocks in ascending order of id, to a file aside that takes the name when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from fasthash.codes import code_bytes
+from fasthash.index.durable import new_file, sync_folder
+from fasthash.index.formats import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS, U8BIN_HEADER, import_arrow
+from fasthash.index.merge import Merged
+from fasthash.index.segment_file import block_rows
+from fasthash.index.segments import Contents
+
+_FUNCTION = "HammingIndex.export"
+_HAMMING = 1  # faiss writes its default metric
+_Array = np.ndarray[Any, Any]
+
+
+class _Job(NamedTuple):
+    """What is written: N codes of W bytes, and whether their ids are just 0 .. N - 1."""
+
+    rows: int
+    width: int
+    plain_ids: bool
+    codes: Callable[[], Iterator[_Array]]
+    ids: Callable[[], Iterator[_Array]]
+
+
+def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, progress: bool) -> None:
+    """Writes codes to a file in the format of its suffix (see HammingIndex.export)."""
+    write = _WRITERS.get(path.suffix.lower())
+    if write is None:
+        raise ValueError(f"{_FUNCTION}: the suffix must be one of {', '.join(_WRITERS)}, got {path.suffix!r} of {path}")
+    if ids_path is not None and ids_path.suffix.lower() != ".npy":
+        raise ValueError(f"{_FUNCTION}: ids are written as .npy, got {ids_path}")
+    merged, rows = Merged.of(contents.segments), contents.size
+    bounds = contents.bounds()
+    with tqdm(total=rows, unit=" codes", unit_scale=True, disable=not progress) as bar:
+
+        def codes() -> Iterator[_Array]:
+            for block in merged.code_blocks(block_rows(bits)):
+                yield np.ascontiguousarray(block.cpu().numpy())
+                bar.update(len(block))
+
+        def ids() -> Iterator[_Array]:
+            return (np.ascontiguousarray(b.cpu().numpy(), "<i8") for b in merged.id_blocks(block_rows(bits)))
+
+        job = _Job(rows, code_bytes(bits), bounds is None or bounds == (0, rows - 1), codes, ids)
+        _aside(path, lambda file: write(file, job))
+        if ids_path is not None:
+            _aside(ids_path, lambda file: _npy(file, "<i8", (rows,), ids()))
+
+
+def _aside(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with new_file(aside) as file:
+        write(file)
+    os.replace(aside, path)
+    sync_folder(path.parent)
+
+
+def _put(file: BinaryIO, blocks: Iterator[_Array]) -> None:
+    for block in blocks:
+        file.write(block.reshape(-1).view(np.uint8).data)
+
+
+def _npy(file: BinaryIO, dtype: str, shape: tuple[int, ...], blocks: Iterator[_Array]) -> None:
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    _put(file, blocks)
+
+
+def _write_npy(file: BinaryIO, job: _Job) -> None:
+    _npy(file, "|u1", (job.rows, job.width), job.codes())
+
+
+def _write_u8bin(file: BinaryIO, job: _Job) -> None:
+    if job.rows >= 1 << 32:
+        raise ValueError(f"{_FUNCTION}: a .u8bin file holds at most 2**32 - 1 codes, got {job.rows}")
+    file.write(np.array((job.rows, job.width), U8BIN_HEADER).tobytes())
+    _put(file, job.codes())
+
+
+def _write_faiss(file: BinaryIO, job: _Job) -> None:
+    """IndexBinaryFlat, inside an IndexBinaryIDMap where the ids are not 0 .. N - 1."""
+    header = np.array((8 * job.width, job.width, job.rows, 1, _HAMMING), FAISS_HEADER).tobytes()
+    if not job.plain_ids:
+        file.write(FAISS_ID_MAPS[0] + header)
+    file.write(FAISS_FLAT + header + (job.rows * job.width).to_bytes(8, "little"))
+    _put(file, job.codes())
+    if not job.plain_ids:
+        file.write(job.rows.to_bytes(8, "little"))
+        _put(file, job.ids())
+
+
+def _write_arrow(file: BinaryIO, job: _Job, parquet: bool) -> None:
+    """Columns id (int64) and code (FixedSizeBinary)."""
+    arrow = import_arrow("pyarrow", _FUNCTION)
+    schema = arrow.schema([("id", arrow.int64()), ("code", arrow.binary(job.width))])
+    if parquet:
+        writer = import_arrow("pyarrow.parquet", _FUNCTION).ParquetWriter(file, schema)
+    else:
+        writer = import_arrow("pyarrow.ipc", _FUNCTION).new_file(file, schema)
+    with writer:
+        for codes, ids in zip(job.codes(), job.ids(), strict=True):
+            column = arrow.FixedSizeBinaryArray.from_buffers(
+                arrow.binary(job.width), len(codes), [None, arrow.py_buffer(codes.data)]
+            )
+            writer.write_batch(arrow.record_batch([arrow.array(ids), column], schema=schema))
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, _Job], None]] = {
+    ".npy": _write_npy,
+    ".u8bin": _write_u8bin,
+    ".faiss": _write_faiss,
+    ".ibxf": _write_faiss,
+    ".parquet": lambda file, job: _write_arrow(file, job, parquet=True),
+    ".arrow": lambda file, job: _write_arrow(file, job, parquet=False),
+}
