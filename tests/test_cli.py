@@ -234,7 +234,7 @@ def test_bench(works: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     "command",
     [
         *(["demo"], ["train"], ["encode"], ["search"], ["eval"], ["bench"], ["info"]),
-        *(["index", action] for action in ("build", "add", "remove", "compact", "info", "verify")),
+        *(["index", action] for action in ("build", "add", "remove", "compact", "export", "info", "verify")),
     ],
     ids=" ".join,
 )
@@ -418,6 +418,26 @@ def test_damaged_indexes(fails: Invoke, tmp_path: Path) -> None:
     (file,) = (file for file in altered.iterdir() if file.name.startswith("segment"))
     file.write_bytes(file.read_bytes()[:-2] + b"\x55\x55")
     assert file.name in fails("index", "verify", str(altered))
+
+
+def test_index_export_and_build_from_it(works: Invoke, fails: Invoke, tmp_path: Path) -> None:
+    codes = np.load("codes.npy")
+    for name in ("codes.npy", "codes.u8bin", "codes.faiss"):
+        done = json.loads(works("index", "export", "index", "--out", f"{tmp_path}/{name}", "--json"))
+        assert done["codes"] == 120
+        assert done["bytes"] == (tmp_path / name).stat().st_size
+        assert "120 codes" in works("index", "build", f"{tmp_path}/{name}", "--out", f"{tmp_path}/from-{name}")
+        np.testing.assert_array_equal(HammingIndex.open(tmp_path / f"from-{name}").get(np.arange(120)), codes)
+    ids = f"{tmp_path}/ids.npy"
+    assert "120 codes" in works("index", "export", "index", "--out", f"{tmp_path}/codes.npy", "--ids", ids)
+    assert np.load(ids).tolist() == list(range(120))
+    (tmp_path / "codes.raw").write_bytes(codes.tobytes())
+    raw = ("index", "build", f"{tmp_path}/codes.raw", "--out", f"{tmp_path}/raw")
+    assert "which needs bits" in fails(*raw)
+    assert "120 codes of 20 bits" in works(*raw, "--bits", "20", "--ids", ids)
+    assert "absent.u8bin: No such file" in fails("index", "build", "absent.u8bin", "--out", "i")
+    assert "the suffix must be one of .npy" in fails("index", "export", "index", "--out", f"{tmp_path}/codes.csv")
+    assert "there is no folder" in fails("index", "export", "index", "--out", f"{tmp_path}/nowhere/codes.npy")
 
 
 def test_index_mistakes(fails: Invoke, tmp_path: Path) -> None:

@@ -141,10 +141,13 @@ def _index(commands: Any) -> None:
         "build",
         "retrieve:index_build",
         "make an index folder of codes",
-        "CODES.npy holds packed codes, uint8 [N, ceil(bits / 8)], as `fasthash encode` writes them.",
+        """CODES holds packed codes: .npy, uint8 [N, ceil(bits / 8)], as `fasthash encode` writes them; .u8bin; a
+        faiss IndexBinaryFlat; .parquet or .arrow with one FixedSizeBinary column, and an integer column "id"
+        if there is one (these need pyarrow); any other file is raw codes of --bits bits.
+        It may be larger than memory.""",
         "fasthash index build codes.npy --out index",
     )
-    build.add_argument("codes", metavar="CODES.npy")
+    build.add_argument("codes", metavar="CODES")
     build.add_argument("--out", required=True, metavar="FOLDER")
     build.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
     build.add_argument("--ids", metavar="IDS.npy", help="ids, integers >= 0 (default: the row numbers)")
@@ -180,6 +183,19 @@ def _index(commands: Any) -> None:
         "fasthash index compact index",
     )
     compact.add_argument("index", metavar="FOLDER")
+    export = _command(
+        actions,
+        "export",
+        "retrieve:index_export",
+        "write the codes of an index folder for other programs",
+        """In ascending order of id, in the format of the suffix: .npy, .u8bin, .faiss (for faiss.read_index_binary;
+        ids other than 0, 1, 2 ... are kept in an IndexBinaryIDMap), .parquet or .arrow (columns id and code; need
+        pyarrow).""",
+        "fasthash index export index --out codes.faiss",
+    )
+    export.add_argument("index", metavar="FOLDER")
+    export.add_argument("--out", required=True, metavar="FILE")
+    export.add_argument("--ids", metavar="IDS.npy", help="write the ids there")
     info = _command(
         actions, "info", "retrieve:index_info", "tell what an index folder holds", "", "fasthash index info index"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,18 @@ from fasthash.index import HammingIndex, RangeResult
 
 
 def index_build(arguments: argparse.Namespace) -> None:
-    codes, bits = read_codes(arguments.codes, arguments.bits)
-    index = HammingIndex(bits)
-    index.add(codes, None if arguments.ids is None else _ids_for(arguments.ids, codes, arguments.codes))
-    index.save(arguments.out, overwrite=arguments.overwrite)
+    source, bits = arguments.codes, arguments.bits
+    if source.endswith(".npy"):
+        codes, bits = read_codes(source, bits)
+        if arguments.ids is not None:
+            _ids_for(arguments.ids, codes, source)  # checked; the index maps the file itself
+    elif arguments.ids is not None:
+        read_ids(arguments.ids)
+    with _needed_modules():
+        index = HammingIndex.build(arguments.out, source, bits, arguments.ids, overwrite=arguments.overwrite)
     _tell(
         arguments,
-        {"index": arguments.out, "bits": bits, "codes": len(index)},
+        {"index": arguments.out, "bits": index.bits, "codes": len(index)},
         "{index}: {codes:,} codes of {bits} bits",
     )
 
@@ -66,16 +73,26 @@ def index_compact(arguments: argparse.Namespace) -> None:
         _tell(arguments, result, "{index}: {codes:,} codes, {disk_bytes_before:,} bytes before, {disk_bytes:,} now")
 
 
+def index_export(arguments: argparse.Namespace) -> None:
+    target = check_target(arguments.out)
+    ids = None if arguments.ids is None else check_target(arguments.ids)
+    index = HammingIndex.open(arguments.index)
+    with _needed_modules():
+        index.export(target, ids)
+    result = {"index": arguments.index, "out": arguments.out, "codes": len(index), "bytes": target.stat().st_size}
+    _tell(arguments, result, "{out}: {codes:,} codes, {bytes:,} bytes")
+
+
 def index_info(arguments: argparse.Namespace) -> None:
     index = HammingIndex.open(arguments.index)
-    ids = index.ids
+    lowest, highest = index.id_range or (None, None)
     result: dict[str, Any] = {
         "index": arguments.index,
         "codes": len(index),
         "bits": index.bits,
         "code_bytes": code_bytes(index.bits),
-        "lowest_id": int(ids[0]) if len(ids) else None,
-        "highest_id": int(ids[-1]) if len(ids) else None,
+        "lowest_id": lowest,
+        "highest_id": highest,
         "disk_bytes": _disk_bytes(arguments.index),
     }
     line = "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk"
@@ -159,6 +176,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
         return
     for name, value in result.items():
         print(f"{name:16} {value:,.0f}" if name == "codes" else f"{name:16} {value:.4f}")
+
+
+@contextlib.contextmanager
+def _needed_modules() -> Iterator[None]:
+    """Some files need a package that is not installed everywhere: that is told like other input that cannot be used."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(str(error)) from None
 
 
 def _tell(arguments: argparse.Namespace, result: dict[str, Any], line: str) -> None:

@@ -28,7 +28,7 @@ _ID_END = 2**63
 _FUNCTION = "HammingIndex.build"
 
 
-def build(writer: Writer, source: Source, progress: bool) -> None:
+def build(writer: Writer, source: Source, progress: bool | None) -> None:
     """Makes the codes of the source the state of the folder; on any failure it keeps the state that it had."""
     written: list[Path] = []
 
@@ -37,7 +37,8 @@ def build(writer: Writer, source: Source, progress: bool) -> None:
         return written[-1]
 
     try:
-        with tqdm(total=source.rows, unit=" codes", unit_scale=True, disable=not progress) as bar:
+        hidden = None if progress is None else not progress
+        with tqdm(total=source.rows, desc="build", unit="code", unit_scale=True, disable=hidden) as bar:
             stream = _Stream(source, bar)
             make = _ranges if stream.first_ids() is None else _runs
             segments = []

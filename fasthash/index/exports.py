@@ -36,7 +36,7 @@ class _Job(NamedTuple):
     ids: Callable[[], Iterator[_Array]]
 
 
-def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, progress: bool) -> None:
+def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, progress: bool | None) -> None:
     """Writes codes to a file in the format of its suffix (see HammingIndex.export)."""
     write = _WRITERS.get(path.suffix.lower())
     if write is None:
@@ -45,7 +45,8 @@ def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, pro
         raise ValueError(f"{_FUNCTION}: ids are written as .npy, got {ids_path}")
     merged, rows = Merged.of(contents.segments), contents.size
     bounds = contents.bounds()
-    with tqdm(total=rows, unit=" codes", unit_scale=True, disable=not progress) as bar:
+    hidden = None if progress is None else not progress
+    with tqdm(total=rows, desc="export", unit="code", unit_scale=True, disable=hidden) as bar:
 
         def codes() -> Iterator[_Array]:
             for block in merged.code_blocks(block_rows(bits)):

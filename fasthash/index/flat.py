@@ -86,6 +86,11 @@ class HammingIndex:
         ids: np.ndarray[Any, np.dtype[np.int64]] = self._contents.ids().cpu().numpy()
         return ids
 
+    @property
+    def id_range(self) -> tuple[int, int] | None:
+        """The lowest and the highest id of the live codes; None where there are none. Costs nothing, unlike `ids`."""
+        return self._contents.bounds()
+
     def __len__(self) -> int:
         return self._contents.size
 
@@ -344,7 +349,7 @@ class HammingIndex:
         ids: Any = None,
         *,
         overwrite: bool = False,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> HammingIndex:
         """Writes an index folder from a stream of codes, in one transaction, and opens it.
 
@@ -354,8 +359,9 @@ class HammingIndex:
         FixedSizeBinary column and perhaps an integer column "id" (these need pyarrow), anything else as raw codes.
         bits: 8 for each byte unless given. ids: N distinct integers >= 0 or a `.npy` file of them; None: 0 .. N - 1,
         which take no space. Explicit ids are sorted in runs, of which each becomes a segment; `compact` merges them.
-        progress=True shows a bar. Raises ValueError or TypeError for codes and ids that cannot be added, OSError where
-        a file cannot be read or the disk is full, IndexFolderError as `save`; the folder is then as it was.
+        progress: a bar on stderr; None: where that is a terminal. Raises ValueError or TypeError for codes and ids that
+        cannot be added, OSError where a file cannot be read or the disk is full, IndexFolderError as `save`; the folder
+        is then as it was.
 
         >>> import numpy as np, tempfile
         >>> blocks = (np.full((1000, 8), number, dtype=np.uint8) for number in range(3))
@@ -373,7 +379,7 @@ class HammingIndex:
         return cls.open(folder)
 
     def export(
-        self, path: str | os.PathLike[str], ids: str | os.PathLike[str] | None = None, *, progress: bool = False
+        self, path: str | os.PathLike[str], ids: str | os.PathLike[str] | None = None, *, progress: bool | None = None
     ) -> None:
         """Writes the codes, in ascending order of id, to a file that other programs read (replaced where there is one).
 
