@@ -32,46 +32,31 @@ fh_status check_tables(const fh_hamming_problem* problem, const fh_mih_tables* t
 
 namespace {
 
-constexpr int64_t kMostChunks = 8;   // each has counters of its own
+constexpr int64_t kMostChunks = 8;
 constexpr int64_t kSlice = 1 << 20;  // codes of a chunk between two looks at the cancel flag
 
+// Each chunk has counters of its own, so it should have many more codes than there are buckets.
 struct Chunks {
-    int64_t N, count, codes;
-    Chunks(int64_t N, int32_t threads)
-        : N(N),
-          count(std::clamp<int64_t>(std::min<int64_t>(threads, N / (kSlice / 16)), 1, kMostChunks)),
+    int64_t count, codes;
+    Chunks(int64_t N, int64_t buckets, int32_t threads)
+        : count(std::clamp<int64_t>(std::min<int64_t>(threads, N / (16 * buckets + kSlice / 4)), 1, kMostChunks)),
           codes((N + count - 1) / count) {}
 };
 
-// Runs visit(chunk, position, padded code) over the codes of each chunk, in order of position.
-template <int64_t kWidth, class Visit>
+// Runs visit(chunk, position, code) over the codes of each chunk, in order of position.
+template <class Visit>
 fh_status each_code(const fh_hamming_problem& p, const Chunks& chunks, int32_t threads, fh_cancel* cancel,
                     const Visit& visit) {
+    std::vector<PaddedCodes> codes(static_cast<size_t>(chunks.count), PaddedCodes(p.database, p.N, p.W, p.stride));
     for (int64_t slice = 0; slice < chunks.codes; slice += kSlice) {
         const fh_status status = parallel_for(chunks.count, threads, cancel, [&](int64_t chunk, int) {
-            PaddedCode<kWidth> padded(p.W);
             const int64_t begin = chunk * chunks.codes + slice;
             const int64_t end = std::min({begin + kSlice, (chunk + 1) * chunks.codes, p.N});
-            for (int64_t n = begin; n < end; ++n) visit(chunk, n, padded.load(p.database + n * p.stride));
+            for (int64_t n = begin; n < end; ++n) visit(chunk, n, codes[static_cast<size_t>(chunk)][n]);
         });
         if (status != FH_OK) return status;
     }
     return FH_OK;
-}
-
-template <class Visit>
-fh_status each_code(const fh_hamming_problem& p, const Chunks& chunks, int32_t threads, fh_cancel* cancel,
-                    const Visit& visit) {
-    switch (p.W) {
-        case 8:
-            return each_code<8>(p, chunks, threads, cancel, visit);
-        case 16:
-            return each_code<16>(p, chunks, threads, cancel, visit);
-        case 32:
-            return each_code<32>(p, chunks, threads, cancel, visit);
-        default:
-            return each_code<0>(p, chunks, threads, cancel, visit);
-    }
 }
 
 // counts [chunks, last - first]: the codes of each chunk in each of the buckets.
@@ -113,7 +98,7 @@ extern "C" fh_status fh_mih_offsets_cpu(const fh_hamming_problem* problem, int32
         const fh_mih_tables tables = {&table, 1, static_cast<int32_t>(8 * problem->W), 4};
         if (const fh_status status = check_tables(problem, &tables, false)) return status;
         const int64_t buckets = int64_t{1} << length;
-        const Chunks chunks(problem->N, threads);
+        const Chunks chunks(problem->N, buckets, threads);
         std::vector<uint32_t> counts(static_cast<size_t>(chunks.count * buckets));
         if (const fh_status status = count(*problem, chunks, table, 0, buckets, counts.data(), threads, cancel))
             return status;
@@ -137,7 +122,7 @@ extern "C" fh_status fh_mih_fill_cpu(const fh_hamming_problem* problem, const fh
         const int64_t buckets = last - first;
         if (first < 0 || buckets < 0 || last > int64_t{1} << table.length)
             return fail(FH_INVALID, "fh_mih_fill_cpu: no such buckets");
-        const Chunks chunks(problem->N, threads);
+        const Chunks chunks(problem->N, buckets, threads);
         std::vector<uint32_t> places(static_cast<size_t>(chunks.count * buckets));
         if (const fh_status status = count(*problem, chunks, table, first, last, places.data(), threads, cancel))
             return status;

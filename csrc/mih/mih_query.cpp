@@ -89,8 +89,8 @@ MihQuery::MihQuery(const MihPlan& plan, const uint8_t* query, std::vector<MihScr
       radii_(tables_.size(), -1),
       ns_(kQueryNs) {
     const fh_mih_tables& all = *plan.tables;
-    PaddedCode<0> padded(plan.problem->W);
-    const uint8_t* code = padded.load(query);
+    PaddedCodes padded(query, 1, plan.problem->W, plan.problem->W);
+    const uint8_t* code = padded[0];
     for (int32_t t = 0; t < all.m; ++t) {
         tables_[t].bucket = substring(code, all.tables[t]);
         tables_[t].fingerprint = fingerprint(code, all.tables[t], all.bits, all.fingerprint_bytes);

@@ -38,32 +38,27 @@ inline uint64_t fingerprint(const uint8_t* code, const fh_mih_table& table, int3
     return __builtin_bswap64(value);
 }
 
-// A code with the bytes behind it that read_bits needs. A width known to the compiler makes the copy a move.
-template <int64_t kWidth>
-class PaddedCode {
+// Codes of a database as read_bits wants them: in place, but for the last few, which are copied to where the bytes
+// behind them can be read.
+class PaddedCodes {
   public:
-    explicit PaddedCode(int64_t) {}
-    const uint8_t* load(const uint8_t* code) {
-        std::memcpy(bytes_, code, kWidth);
-        return bytes_;
+    PaddedCodes(const uint8_t* codes, int64_t N, int64_t W, int64_t stride)
+        : codes_(codes),
+          stride_(stride),
+          W_(W),
+          in_place_(std::max<int64_t>(0, N - 1 - kCodePadding / stride)),
+          copy_(static_cast<size_t>(W + kCodePadding)) {}
+    const uint8_t* operator[](int64_t n) {
+        const uint8_t* code = codes_ + n * stride_;
+        if (n < in_place_) return code;
+        std::memcpy(copy_.data(), code, static_cast<size_t>(W_));
+        return copy_.data();
     }
 
   private:
-    uint8_t bytes_[kWidth + kCodePadding] = {};
-};
-
-template <>
-class PaddedCode<0> {
-  public:
-    explicit PaddedCode(int64_t W) : W_(W), bytes_(static_cast<size_t>(W + kCodePadding)) {}
-    const uint8_t* load(const uint8_t* code) {
-        std::memcpy(bytes_.data(), code, static_cast<size_t>(W_));
-        return bytes_.data();
-    }
-
-  private:
-    int64_t W_;
-    std::vector<uint8_t> bytes_;
+    const uint8_t* codes_;
+    int64_t stride_, W_, in_place_;
+    std::vector<uint8_t> copy_;
 };
 
 // FH_INVALID, with a message, for tables that Python should have refused.
