@@ -156,6 +156,7 @@ bool HammingTiles::next_unmasked(HammingTile& tile, int64_t n) {
 bool HammingTiles::next_picked(HammingTile& tile) {
     const fh_hamming_problem& p = *plan_.problem;
     const int64_t room = std::min(scratch_.panel_codes, round_up(p.N, 64));
+    const int64_t from = cursor_;
     int64_t n = 0;
     while (cursor_ < end_ && n < room) {
         const int64_t base = cursor_ / 64 * 64;
@@ -170,7 +171,11 @@ bool HammingTiles::next_picked(HammingTile& tile) {
             scratch_.positions[n++] = static_cast<uint32_t>(base + __builtin_ctzll(bits) - chunk_);
         }
     }
-    tile = {scratch_.panel, nullptr, scratch_.positions.get(), chunk_, n, nullptr, 0};
+    // Where many codes are picked the next tile will read nearly all of as many bytes; where few are, fetching would
+    // waste.
+    const int64_t seen = cursor_ - from, following = 2 * n < seen ? 0 : std::min(seen, p.N - cursor_);
+    tile = {scratch_.panel,      nullptr, scratch_.positions.get(), chunk_, n, p.database + cursor_ * p.stride,
+            following * p.stride};
     plan_.table->pack(p.database + chunk_ * p.stride, p.stride, scratch_.positions.get(), n, p.W, scratch_.panel);
     return n > 0;
 }

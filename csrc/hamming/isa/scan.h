@@ -92,7 +92,7 @@ bool scan_panel(ScanRequest* request) {
     using Word = typename L::Word;
     constexpr int kVecs = L::kCheck / L::kLanes;
     constexpr int64_t kSpan = 32 * L::kCheck;       // one flag for each block
-    constexpr int64_t kFirstSpan = 4 * kScanBlock;  // as long as a query takes every code
+    constexpr int64_t kFirstSpan = 4 * kScanBlock;  // while a query takes every code, and where hits are dense
     constexpr int64_t kTakeAt = 64;
     static_assert(kTakeAt + kSpan + 16 <= kHitsRoom && kFirstSpan <= kSpan, "a span's hits must fit");
     constexpr uint64_t kBlockBits = L::kCheck == 64 ? ~uint64_t{0} : (uint64_t{1} << (L::kCheck % 64)) - 1;
@@ -109,7 +109,7 @@ bool scan_panel(ScanRequest* request) {
         Vec queries[kWords > 0 ? kWords : 1];
         broadcast_query<L, kWords>(query, queries);
         const Vec limit = L::limit(static_cast<uint32_t>(request->limits[q]));
-        const int64_t length = request->limits[q] > request->bits ? kFirstSpan : kSpan;
+        const int64_t length = i > 0 || request->limits[q] > request->bits ? kFirstSpan : kSpan;
         while (i < n) {
             const int64_t span = i, end = n - i < length ? n : i + length;
             uint32_t flags = 0;
@@ -136,6 +136,11 @@ bool scan_panel(ScanRequest* request) {
                 for (int v = 0; v < kVecs; ++v)
                     hits += L::emit(distances[v], limit, valid >> (v * L::kLanes),
                                     static_cast<uint32_t>(block + v * L::kLanes), hits);
+                // The limit may fall by these hits; what is left of a long span is then scanned again.
+                if (length > kFirstSpan && hits - request->hits >= kTakeAt) {
+                    i = block + L::kCheck;
+                    break;
+                }
             }
             if (hits - request->hits >= kTakeAt) break;
         }
