@@ -1,22 +1,64 @@
-"""fasthash: learn binary hash codes that keep meaning, and search billions of them exactly."""
+"""fasthash: learn binary hash codes that keep meaning, and search billions of them exactly.
 
-from fasthash import baselines, codes, datasets, evaluate, hierarchy, index, losses, metrics, targets, train
+Names are imported when they are first used: the command line answers --help without waiting for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fasthash._core import __version__
-from fasthash.codes import pack_bits, unpack_bits
-from fasthash.hierarchy import Hierarchy
-from fasthash.index import (
-    HammingIndex,
-    IndexFolderError,
-    RangeResult,
-    SearchResult,
-    hamming_distances,
-    hamming_histogram,
-    hamming_range,
-    hamming_topk,
-)
-from fasthash.losses import kl_loss, koleo_loss, listwise_loss, similarity_loss
-from fasthash.neighbors import Neighbors, entropy, kl_divergence, nearest
-from fasthash.train.hasher import Hasher
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from fasthash import (
+        baselines,
+        codes,
+        datasets,
+        distributed,
+        evaluate,
+        hierarchy,
+        index,
+        losses,
+        metrics,
+        neighbors,
+        reference,
+        targets,
+        train,
+    )
+    from fasthash.codes import pack_bits, unpack_bits
+    from fasthash.hierarchy import Hierarchy
+    from fasthash.index import (
+        HammingIndex,
+        IndexFolderError,
+        RangeResult,
+        SearchResult,
+        hamming_distances,
+        hamming_histogram,
+        hamming_range,
+        hamming_topk,
+    )
+    from fasthash.losses import kl_loss, koleo_loss, listwise_loss, similarity_loss
+    from fasthash.neighbors import Neighbors, entropy, kl_divergence, nearest
+    from fasthash.train import Hasher
+
+_NAMES = {
+    "codes": ["pack_bits", "unpack_bits"],
+    "hierarchy": ["Hierarchy"],
+    "index": [
+        "HammingIndex",
+        "IndexFolderError",
+        "RangeResult",
+        "SearchResult",
+        "hamming_distances",
+        "hamming_histogram",
+        "hamming_range",
+        "hamming_topk",
+    ],
+    "losses": ["kl_loss", "koleo_loss", "listwise_loss", "similarity_loss"],
+    "neighbors": ["Neighbors", "entropy", "kl_divergence", "nearest"],
+    "train": ["Hasher"],
+}
+_MODULES = [*_NAMES, "baselines", "datasets", "distributed", "evaluate", "metrics", "reference", "targets"]
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "HammingIndex",
@@ -30,6 +72,7 @@ __all__ = [
     "baselines",
     "codes",
     "datasets",
+    "distributed",
     "entropy",
     "evaluate",
     "hamming_distances",
@@ -45,9 +88,26 @@ __all__ = [
     "losses",
     "metrics",
     "nearest",
+    "neighbors",
     "pack_bits",
+    "reference",
     "similarity_loss",
     "targets",
     "train",
     "unpack_bits",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f"fasthash.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"fasthash.{name}")
+    else:
+        raise AttributeError(f"module 'fasthash' has no attribute {name!r}")
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -567,7 +567,6 @@ def test_reader_that_stops_early(here: Path) -> None:
     process.stderr.close()
 
 
-@pytest.mark.xfail(reason="fasthash/__init__.py imports everything at once, before the command line can answer")
 def test_unknown_instruction_set(here: Path) -> None:
     done = command_line("info", FASTHASH_ISA="abacus")
     assert done.returncode == 2

@@ -63,6 +63,26 @@ class Standardize(nn.Module):
         return (x.to(self.mean.dtype) - self.mean) / self.deviation
 
 
+class Dropout(nn.Module):
+    """nn.Dropout from uniform numbers: torch draws those 5 times faster than Bernoulli ones on a CPU.
+
+    >>> Dropout(0.5).eval()(torch.ones(2))
+    tensor([1., 1.])
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return x * (torch.rand_like(x) >= self.p).to(x.dtype).mul_(1 / (1 - self.p))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
 def encoder(
     features: int,
     bits: int,
@@ -88,7 +108,7 @@ def encoder(
         raise ValueError(f"encoder: dropout must be at least 0 and below 1, got {dropout}")
     layers: list[nn.Module] = [Standardize(features, mean, deviation)]
     for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(before, after), nn.ReLU(), Dropout(dropout)]
     return nn.Sequential(*layers, HashHead(widths[-1], bits))
 
 
