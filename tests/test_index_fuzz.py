@@ -1,0 +1,165 @@
+"""Index folders with random damage, also damage with right checksums: refused clearly or read, never a crash.
+
+FASTHASH_FUZZ_EXAMPLES sets how many are tried; a minute or more of it:
+
+    FASTHASH_FUZZ_EXAMPLES=10000 python -m pytest tests/test_index_fuzz.py
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import xxhash
+from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import strategies as st
+from index_folders import content, files, make_folder, random_codes, read_manifest, write_manifest
+
+from fasthash.index import HammingIndex, IndexFolderError
+
+EXAMPLES = int(os.environ.get("FASTHASH_FUZZ_EXAMPLES", "250"))
+NUMBERS = [0, 1, -1, 7, 8, 49, 51, 2**31, 2**32, 2**60, 2**63 - 1, 2**63, 2**64, 1e300, 0.5]
+WORDS = [
+    "",
+    ".",
+    "..",
+    "lock",
+    "manifest.json",
+    "../x",
+    "/etc/passwd",
+    "explicit",
+    "implicit",
+    "I64",
+    "U8",
+    "F64",
+    "\0",
+]
+VALUES = st.sampled_from([None, True, False, [], {}, [0], [[]], *NUMBERS, *WORDS])
+
+bytes_changed = st.tuples(
+    st.just("bytes"), st.integers(0, 5), st.integers(0, 10**6), st.binary(min_size=1, max_size=16)
+)  # fmt: skip
+cut = st.tuples(st.just("cut"), st.integers(0, 5), st.integers(0, 10**6), st.booleans())
+grown = st.tuples(st.just("grown"), st.integers(0, 5), st.integers(0, 10**6), st.binary(min_size=1, max_size=64))
+value = st.tuples(st.just("value"), st.integers(0, 5), st.integers(0, 100), VALUES)
+swapped = st.tuples(st.just("swapped"), st.integers(0, 5), st.integers(0, 5), st.none())
+damage = st.lists(st.one_of(bytes_changed, cut, grown, value, swapped), min_size=1, max_size=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("fuzz") / "index")
+
+
+def places(document):
+    """Every (container, key) of a JSON document."""
+    found = []
+    todo = [document]
+    while todo:
+        item = todo.pop()
+        for key in list(item) if isinstance(item, dict) else range(len(item)):
+            found.append((item, key))
+            if isinstance(item[key], (dict, list)):
+                todo.append(item[key])
+    return found
+
+
+def with_value(text, number, new):
+    """JSON text with one of its values replaced; the same text where it is no JSON any more."""
+    with contextlib.suppress(ValueError, TypeError):
+        document = json.loads(text)
+        options = places(document)
+        if options:
+            container, key = options[number % len(options)]
+            container[key] = new
+        return json.dumps(document).encode()
+    return text
+
+
+def damaged(data, is_manifest, kind, at, what):
+    if kind == "bytes":
+        at %= len(data) + 1
+        return data[:at] + what + data[at + len(what) :]
+    if kind == "cut":
+        at %= len(data) + 1
+        return data[at:] if what else data[:at]
+    if kind == "grown":
+        at %= len(data) + 1
+        return data[:at] + what + data[at:]
+    if is_manifest:
+        return with_value(data, at, what)
+    length = int.from_bytes(data[:8], "little")
+    header = with_value(data[8 : 8 + length], at, what).ljust(min(length, len(data)))
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def sign(folder):
+    """Makes the checksums right, as someone would who wants the damage to be believed."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, OSError):
+        manifest = read_manifest(folder)
+        for entry in manifest["segments"]:
+            for name, checksum in (("file", "xxh3_128"), ("tombstones", "tombstones_xxh3_128")):
+                if isinstance(entry.get(name), str) and (folder / entry[name]).parent == folder:
+                    entry[checksum] = xxhash.xxh3_128_hexdigest((folder / entry[name]).read_bytes())
+        write_manifest(folder, manifest)
+
+
+def use(index):
+    """Everything that a reader does. The content of mapped segments is not checked, so it may be nonsense."""
+    queries = random_codes(2, -(-index.bits // 8)) & 0
+    for filter in (None, [0, 5, 1010], index.ids >= 0):
+        with contextlib.suppress(ValueError):  # ids that are live twice make a mask of another length
+            index.search(queries, 3, filter=filter)
+            index.range_search(queries, min(index.bits, 20), filter=filter)
+    with contextlib.suppress(KeyError):
+        index.get(index.ids[:3])
+    assert isinstance(5 in index, bool)
+    assert isinstance(index.id_range, tuple | None)
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    print_blob=True,
+)
+@given(damage=damage, signed=st.booleans(), mmap=st.booleans())
+@example(damage=[("value", 0, 4, 2**60)], signed=True, mmap=True)
+@example(damage=[("bytes", 1, 0, b"\0\0\0\0\0\0\0\x10")], signed=True, mmap=True)
+def test_random_damage(folder, damage, signed, mmap):
+    before = content(HammingIndex.open(folder))
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "index"
+        shutil.copytree(folder, copy)
+        names = files(copy)
+        for kind, number, at, what in damage:
+            file = names[number % len(names)]
+            if kind == "swapped":
+                other = names[at % len(names)]
+                mine, theirs = file.read_bytes(), other.read_bytes()
+                file.write_bytes(theirs)
+                other.write_bytes(mine)
+            else:
+                file.write_bytes(damaged(file.read_bytes(), file.name == "manifest.json", kind, at, what))
+        if signed:
+            sign(copy)
+        listed = {file.name: file.read_bytes() for file in copy.iterdir()}
+        try:
+            index = HammingIndex.open(copy, mmap=mmap)
+        except IndexFolderError:
+            event("refused")
+        else:
+            with contextlib.suppress(IndexFolderError):  # a filter walks the ids in order, and finds that they are not
+                use(index)
+            try:
+                index.verify()
+            except IndexFolderError:
+                event("verify refuses")
+            else:
+                event("good")
+                assert signed or content(index) == before
+        assert {file.name: file.read_bytes() for file in copy.iterdir()} == listed  # reading writes nothing
+        assert os.listdir(place) == ["index"]
