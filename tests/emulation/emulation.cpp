@@ -15,12 +15,9 @@
 #include <numeric>
 #include <vector>
 
-#if defined(__SANITIZE_ADDRESS__)
+#ifdef FH_EMULATION_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-#define FH_ASAN 1
-#else
-#define FH_ASAN 0
 #endif
 
 uint3 threadIdx, blockIdx, blockDim, gridDim;
@@ -131,7 +128,7 @@ int number(const Fiber& f) { return static_cast<int>(&f - fibers.data()); }
 
 void switch_context(Context& from, Context& to, bool from_ends) {
     ++switch_count;
-#if FH_ASAN
+#ifdef FH_EMULATION_ASAN
     __sanitizer_start_switch_fiber(from_ends ? nullptr : &from.fake_stack, to.bottom, to.bytes);
 #else
     (void)from_ends;
@@ -141,7 +138,7 @@ void switch_context(Context& from, Context& to, bool from_ends) {
 #else
     swapcontext(&from.context, &to.context);
 #endif
-#if FH_ASAN
+#ifdef FH_EMULATION_ASAN
     __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
 #endif
 }
@@ -153,7 +150,7 @@ void leave(bool for_good = false) {
 }
 
 void fiber_entry() {
-#if FH_ASAN
+#ifdef FH_EMULATION_ASAN
     __sanitizer_finish_switch_fiber(nullptr, &scheduler.bottom, &scheduler.bytes);
 #endif
     thread_body(thread_arguments);
@@ -171,7 +168,7 @@ void prepare(Fiber& f) {
     }
     f.context.bottom = f.stack + 4096;
     f.context.bytes = kStackBytes - 4096;
-#if FH_ASAN
+#ifdef FH_EMULATION_ASAN
     __asan_unpoison_memory_region(f.context.bottom, f.context.bytes);  // a failed launch leaves frames behind
 #endif
 #if FH_ASSEMBLY_SWITCH

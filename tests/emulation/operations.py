@@ -58,8 +58,10 @@ class Device:
         self.library.fh_emulation_switches.restype = ctypes.c_uint64
         self.library.fh_last_error.restype = ctypes.c_char_p
 
-    def run(self, operation: str, seed: int, arguments: dict[str, Any]) -> Any:
+    def run(self, operation: str, seed: int, arguments: dict[str, Any], shortfall: int) -> Any:
+        """Calls a method below with one schedule; workspaces are `shortfall` bytes smaller than they must be."""
         self.library.fh_emulation_seed(seed)
+        self.shortfall = shortfall
         return getattr(self, operation)(**arguments)
 
     # ---- memory and calls
@@ -85,7 +87,7 @@ class Device:
         size = native(*arguments)
         if size < 0:
             raise DeviceError(f"{function} gave {size}")
-        return Buffer(self.library, size), I64(size)
+        return Buffer(self.library, size), I64(size - self.shortfall)
 
     # ---- operations
 
@@ -266,8 +268,8 @@ class Device:
         grad_target = self.output(shape, kind) if want_target else None
         workspace, size = self.workspace("fh_kl_loss_cuda_workspace", problem, I32(z.itemsize))
         self.check(
-            f"fh_kl_loss_backward_cuda_f{bits}", problem, F64(eps), self.upload(grad_loss), nu, nu_index, rho, rho_index,
-            grad_z, grad_target, workspace, size, None,
+            f"fh_kl_loss_backward_cuda_f{bits}", problem, F64(eps), self.upload(grad_loss), nu, nu_index, rho,
+            rho_index, grad_z, grad_target, workspace, size, None,
         )  # fmt: skip
         return (
             loss.read((len(z),), kind),

@@ -50,6 +50,16 @@ __global__ void toy_divergent_barrier_kernel(const int* values, int64_t, int* ou
     out[threadIdx.x] = values[threadIdx.x];
 }
 
+// Each half of the threads waits at a barrier of its own.
+__global__ void toy_two_barriers_kernel(const int* values, int64_t, int* out) {
+    if (threadIdx.x < blockDim.x / 2) {
+        __syncthreads();
+    } else {
+        __syncthreads();
+    }
+    out[threadIdx.x] = values[threadIdx.x];
+}
+
 // A warp's sum by shuffles; with kAllLanes the mask names lanes that did not come.
 template <bool kAllLanes>
 __global__ void toy_half_warp_sum_kernel(const int* values, int64_t, int* out) {
@@ -123,6 +133,7 @@ FH_TOY(copy_past_the_edge, toy_copy_kernel<1>)
 FH_TOY(reverse, toy_reverse_kernel<0>)
 FH_TOY(reverse_past_the_tile, toy_reverse_kernel<1>)
 FH_TOY(divergent_barrier, toy_divergent_barrier_kernel)
+FH_TOY(two_barriers, toy_two_barriers_kernel)
 FH_TOY(half_warp_sum, toy_half_warp_sum_kernel<false>)
 FH_TOY(half_warp_sum_of_all_lanes, toy_half_warp_sum_kernel<true>)
 FH_TOY(warp_neighbour, toy_warp_neighbour_kernel<true>)
