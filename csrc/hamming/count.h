@@ -9,7 +9,12 @@ namespace fasthash {
 
 using Count = unsigned long long;  // the 64-bit type of atomicAdd
 
-constexpr int64_t kBatchBytes = 64 << 20;  // what the counts of a batch of queries may take
+// What the counts of a batch of queries may take; little in the emulation, so that small problems have several batches.
+#ifdef FASTHASH_EMULATE_CUDA
+constexpr int64_t kBatchBytes = 256 << 10;
+#else
+constexpr int64_t kBatchBytes = 64 << 20;
+#endif
 
 // How queries are tiled and batched, and rows cut into units.
 struct CountPlan {

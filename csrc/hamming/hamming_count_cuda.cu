@@ -58,43 +58,46 @@ __global__ void __launch_bounds__(kScanThreads) hamming_count_kernel(Scan scan, 
     }
 }
 
-constexpr int kPrefixColumns = 8;     // columns of a block: 64-byte pieces of each row
-constexpr int kPrefixSegments = 128;  // runs of units that are summed side by side
+constexpr int kLeastPrefixColumns = 8;  // columns of a block, at least: 64-byte pieces of each row
+constexpr int kLeastPrefixThreads = 256;
+constexpr int kMostPrefixThreads = 1024;
 
 struct PrefixSums {
-    Count sum[kPrefixSegments][kPrefixColumns];
+    Count sum[kMostPrefixThreads];  // [segments, block_columns]
 };
 
-// totals[c] = sum over units of counts[unit, c]; with keep, counts[unit, c] becomes the sum over the units before it.
-__global__ void __launch_bounds__(kPrefixColumns* kPrefixSegments)
-    hamming_prefix_kernel(Count* __restrict__ counts,                                               // [units, columns]
-                          int64_t units, int64_t columns, bool keep, Count* __restrict__ totals) {  // [columns]
-    auto& segments = shared_memory<PrefixSums>();
-    const int segment = static_cast<int>(threadIdx.x) / kPrefixColumns;
-    const int64_t length = (units + kPrefixSegments - 1) / kPrefixSegments;
-    const int64_t begin = min(segment * length, units), end = min(begin + length, units);
-    const int64_t step = static_cast<int64_t>(gridDim.x) * kPrefixColumns;
-    for (int64_t first = static_cast<int64_t>(blockIdx.x) * kPrefixColumns; first < columns; first += step) {
-        const int64_t c = first + threadIdx.x % kPrefixColumns;
+// totals[c] = sum over units of counts[unit, c]; with keep, counts[unit, c] becomes the sum over the units before it. A
+// block takes block_columns columns; its threads cut the units into segments, which are summed side by side.
+__global__ void __launch_bounds__(kMostPrefixThreads)
+    hamming_prefix_kernel(Count* __restrict__ counts,  // [units, columns]
+                          int64_t units, int64_t columns, int block_columns, bool keep,
+                          Count* __restrict__ totals) {  // [columns]
+    auto& shared = shared_memory<PrefixSums>();
+    const int segments = static_cast<int>(blockDim.x) / block_columns, t = static_cast<int>(threadIdx.x);
+    const int64_t length = (units + segments - 1) / segments;
+    const int64_t begin = min(t / block_columns * length, units), end = min(begin + length, units);
+    const int64_t step = static_cast<int64_t>(gridDim.x) * block_columns;
+    for (int64_t first = static_cast<int64_t>(blockIdx.x) * block_columns; first < columns; first += step) {
+        const int64_t c = first + t % block_columns;
         Count sum = 0;
         if (c < columns) {
 #pragma unroll 8
             for (int64_t unit = begin; unit < end; ++unit) sum += counts[unit * columns + c];
         }
-        segments.sum[segment][threadIdx.x % kPrefixColumns] = sum;
+        shared.sum[t] = sum;
         __syncthreads();
-        if (threadIdx.x < kPrefixColumns) {
+        if (t < block_columns) {
             Count before = 0;
-            for (int s = 0; s < kPrefixSegments; ++s) {
-                const Count own = segments.sum[s][threadIdx.x];
-                segments.sum[s][threadIdx.x] = before;
+            for (int s = 0; s < segments; ++s) {
+                const Count own = shared.sum[s * block_columns + t];
+                shared.sum[s * block_columns + t] = before;
                 before += own;
             }
             if (c < columns) totals[c] = before;
         }
         __syncthreads();
         if (keep && c < columns) {
-            Count before = segments.sum[segment][threadIdx.x % kPrefixColumns];
+            Count before = shared.sum[t];
 #pragma unroll 8
             for (int64_t unit = begin; unit < end; ++unit) {
                 const Count own = counts[unit * columns + c];
@@ -102,7 +105,7 @@ __global__ void __launch_bounds__(kPrefixColumns* kPrefixSegments)
                 before += own;
             }
         }
-        __syncthreads();
+        __syncthreads();  // the sums are read before the next columns write them
     }
 }
 
@@ -156,9 +159,12 @@ fh_status count_distances(const CountPlan& plan, const Scan& scan, const CountAr
                    : launch(shape, hamming_count_kernel<Width, false>, scan, plan.bins, arrays.counts, arrays.closest);
     }));
     const int64_t columns = scan.Q * plan.bins;
-    const LaunchShape shape = {"hamming_prefix_kernel", ceil_div(columns, kPrefixColumns),
-                               kPrefixColumns * kPrefixSegments, 0, stream};
-    return launch(shape, hamming_prefix_kernel, arrays.counts, scan.units, columns, keep, totals);
+    // Many units: many short segments, so that a few columns still make enough threads.
+    int threads = kLeastPrefixThreads, block_columns = kLeastPrefixThreads;
+    while (block_columns > kLeastPrefixColumns && scan.units > 16 * (threads / block_columns)) block_columns /= 2;
+    while (threads < kMostPrefixThreads && scan.units > 64 * (threads / block_columns)) threads *= 2;
+    const LaunchShape shape = {"hamming_prefix_kernel", ceil_div(columns, block_columns), threads, 0, stream};
+    return launch(shape, hamming_prefix_kernel, arrays.counts, scan.units, columns, block_columns, keep, totals);
 }
 
 }  // namespace fasthash

@@ -86,7 +86,9 @@ __global__ void __launch_bounds__(kGradThreads) pairwise_l1_backward_kernel(cons
 #pragma unroll
             for (int i = 0; i < kGradRows; i += 8) {
                 const int64_t b = b0 + warp + i, c = c0 + lane;
-                if (b < B && c < B) stage.weight[lane][warp + i] += grad[b * B + c];
+                if (b >= B || c >= B) continue;
+                T& weight = stage.weight[lane][warp + i];
+                weight = b == c ? T(0) : weight + grad[b * B + c];
             }
             __syncthreads();
 #pragma unroll 8
