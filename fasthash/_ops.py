@@ -524,7 +524,7 @@ def _mih_topk(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
     k: int, bounds: Tensor | None, share: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Distances and positions as hamming_topk gives them, and int64 [Q]: entries looked at, -1 where it was scanned."""
+    """Distances and positions as of hamming_topk, and int64 [Q]: entries looked at, -1: given up, for the scan."""
     _mih_cpu_only("mih_topk", queries)
     queries, database = queries.contiguous(), _rows(database)
     bounds = None if bounds is None else bounds.contiguous()
@@ -549,7 +549,7 @@ def _mih_range(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
     radius: int, share: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Offsets, distances and positions as hamming_range gives them, and the entries looked at, as above."""
+    """Offsets, distances and positions as of hamming_range, and the entries looked at, as above."""
     _mih_cpu_only("mih_range", queries)
     queries, database = queries.contiguous(), _rows(database)
     problem = _hamming_problem(queries, database, mask)

@@ -34,7 +34,7 @@ struct MihStep {
 };
 
 // One worker's buffers and findings.
-struct MihScratch {
+struct alignas(64) MihScratch {
     explicit MihScratch(const MihPlan& plan);
     void start() { entries = 0, ns = 0, damaged = false, keys.clear(); }
 

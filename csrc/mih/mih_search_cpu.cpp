@@ -1,4 +1,4 @@
-// k-nearest and range search by tables: queries over threads, and the scan for those that tables do not help.
+// k-nearest and range search by tables: queries over threads.
 #include <atomic>
 #include <cstdio>
 #include <new>
@@ -28,24 +28,7 @@ const NearTable& near_table() {
     }
 }
 
-// Queries of a call that are scanned.
-struct Scanned {
-    std::vector<int64_t> queries;
-    std::vector<uint8_t> codes;  // [queries, W]
-    fh_hamming_problem problem;
-
-    Scanned(const fh_hamming_problem& p, const int64_t* visited) : problem(p) {
-        for (int64_t q = 0; q < p.Q; ++q)
-            if (visited[q] < 0) {
-                queries.push_back(q);
-                codes.insert(codes.end(), p.queries + q * p.W, p.queries + (q + 1) * p.W);
-            }
-        problem.queries = codes.data();
-        problem.Q = static_cast<int64_t>(queries.size());
-    }
-};
-
-// Searches every query, then take(q, hits); visited[q] = -1 for those given up, which are not taken.
+// Searches every query, then take(q, hits); no hits and visited[q] = -1 for those given up.
 template <class Reach, class Take>
 fh_status each_query(const MihPlan& plan, double share, const Reach& reach, const Take& take, int64_t* visited,
                      int32_t threads, fh_cancel* cancel) {
@@ -63,7 +46,7 @@ fh_status each_query(const MihPlan& plan, double share, const Reach& reach, cons
         try {
             MihQuery query(plan, p.queries + q * p.W, workers, worker);
             const MihOutcome outcome = query.search(reach(q), limit_ns, side_by_side ? 1 : threads, cancel);
-            if (outcome == MihOutcome::kFound) take(q, query.hits());
+            take(q, outcome == MihOutcome::kFound ? query.hits() : std::vector<uint64_t>());
             visited[q] = outcome == MihOutcome::kFound ? query.entries() : -1;
             if (outcome == MihOutcome::kDamaged) failure = FH_INVALID;
         } catch (const std::bad_alloc&) {
@@ -104,22 +87,7 @@ extern "C" fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh
             std::fill(ids + q * K + found, ids + (q + 1) * K, -1);
         };
         const auto reach = [&](int64_t q) { return bounds == nullptr ? none : bounds[q]; };
-        if (const fh_status status = each_query(plan, share, reach, take, visited, threads, cancel)) return status;
-
-        Scanned rest(*problem, visited);
-        if (rest.queries.empty()) return FH_OK;
-        if (rest.problem.Q == problem->Q) return fh_hamming_topk_cpu(problem, K, distances, ids, threads, cancel);
-        std::vector<int32_t> near(static_cast<size_t>(rest.problem.Q * K));
-        std::vector<int64_t> positions(near.size());
-        if (const fh_status status =
-                fh_hamming_topk_cpu(&rest.problem, K, near.data(), positions.data(), threads, cancel))
-            return status;
-        for (size_t i = 0; i < rest.queries.size(); ++i) {
-            const int64_t from = static_cast<int64_t>(i) * K, to = rest.queries[i] * K;
-            std::copy(near.begin() + from, near.begin() + from + K, distances + to);
-            std::copy(positions.begin() + from, positions.begin() + from + K, ids + to);
-        }
-        return FH_OK;
+        return each_query(plan, share, reach, take, visited, threads, cancel);
     });
 }
 
@@ -134,38 +102,14 @@ extern "C" fh_status fh_mih_range_cpu(const fh_hamming_problem* problem, const f
         const auto take = [&](int64_t q, const std::vector<uint64_t>& found) { hits[q] = found; };
         const auto reach = [&](int64_t) { return radius; };
         if (const fh_status status = each_query(plan, share, reach, take, visited, threads, cancel)) return status;
-
-        const Scanned rest(*problem, visited);
-        std::vector<int64_t> from(rest.queries.size() + 1);  // where each scanned query's results begin
-        if (!rest.queries.empty()) {
-            if (const fh_status status =
-                    fh_hamming_range_count_cpu(&rest.problem, radius, from.data() + 1, threads, cancel))
-                return status;
-        }
         offsets[0] = 0;
-        size_t scanned = 0;
-        for (int64_t q = 0; q < problem->Q; ++q)
-            offsets[q + 1] = offsets[q] + (visited[q] < 0 ? from[++scanned] : static_cast<int64_t>(hits[q].size()));
+        for (int64_t q = 0; q < problem->Q; ++q) offsets[q + 1] = offsets[q] + static_cast<int64_t>(hits[q].size());
         if (offsets[problem->Q] > capacity) return FH_OK;
         for (int64_t q = 0; q < problem->Q; ++q)
-            for (size_t i = 0; i < hits[q].size(); ++i) {
-                distances[offsets[q] + static_cast<int64_t>(i)] = hit_distance(hits[q][i]);
-                ids[offsets[q] + static_cast<int64_t>(i)] = hit_position(hits[q][i]);
+            for (const uint64_t hit : hits[q]) {
+                *distances++ = hit_distance(hit);
+                *ids++ = hit_position(hit);
             }
-        if (rest.queries.empty()) return FH_OK;
-        for (size_t i = 1; i < from.size(); ++i) from[i] += from[i - 1];
-        if (rest.problem.Q == problem->Q)
-            return fh_hamming_range_fill_cpu(problem, radius, offsets, distances, ids, threads, cancel);
-        std::vector<int32_t> near(static_cast<size_t>(from.back()));
-        std::vector<int64_t> positions(near.size());
-        if (const fh_status status = fh_hamming_range_fill_cpu(&rest.problem, radius, from.data(), near.data(),
-                                                               positions.data(), threads, cancel))
-            return status;
-        for (size_t i = 0; i < rest.queries.size(); ++i) {
-            const int64_t to = offsets[rest.queries[i]];
-            std::copy(near.begin() + from[i], near.begin() + from[i + 1], distances + to);
-            std::copy(positions.begin() + from[i], positions.begin() + from[i + 1], ids + to);
-        }
         return FH_OK;
     });
 }

@@ -22,6 +22,7 @@ from fasthash.index.exports import export
 from fasthash.index.formats import open_source
 from fasthash.index.manifest import MAX_BITS
 from fasthash.index.merge import SEGMENT_ROWS, Merged, compacted, settle
+from fasthash.index.mih import SHARES, can_have_tables
 from fasthash.index.scan import eligible_parts, nearest, rescored, within
 from fasthash.index.search import RangeResult, SearchResult
 from fasthash.index.segment_file import block_rows
@@ -60,6 +61,7 @@ class HammingIndex:
         self._path: Path | None = None
         self._writer: Writer | None = None
         self._mmap = False
+        self._method = "scan"
         self._frozen = ""  # why the index cannot be changed; empty: it can
         self._changing = threading.Lock()
 
@@ -182,6 +184,24 @@ class HammingIndex:
             if len(segments) < len(contents.segments) or any(isinstance(segment, Merged) for segment in segments):
                 self._commit(segments, contents.next_id, compact=True)
 
+    def build_mih(self) -> None:
+        """Makes the tables of multi-index hashing, by which few-neighbour searches need not scan all codes.
+
+        They lie in files beside the segments and take about 8 m bytes a code (12 m above 64 bits), m tables of
+        substrings of some 20 bits: at 1e8 codes m = 3 for 64 bits, 6 for 128. One durable transaction, for an index
+        that is open with writable=True; codes that are added later are scanned until the next call, which makes the
+        tables of their segments alone. Segments of less than 1,024 codes are always scanned. Memory: about 0.5 GiB at
+        most. Raises ValueError for an index in memory or opened read-only, OSError where the disk is full.
+        """
+        with self._change("build_mih") as contents:
+            if self._writer is None:
+                raise ValueError("HammingIndex.build_mih: the index is in memory; save it and open the folder")
+            self._writer.add_tables(self._bits, contents.next_id, contents.segments, self._mmap)
+            self._writer.finish()
+            known = [segment for segment in contents.segments if segment.entry is not None and segment.tables]
+            snapshot = load(self._writer.path, self._mmap, known, self._method != "scan")
+            self._contents = Contents.of(snapshot.segments, contents.next_id)
+
     def refresh(self) -> bool:
         """Sees what a writer has changed in the folder of an opened index since; gives whether there was anything.
 
@@ -195,7 +215,7 @@ class HammingIndex:
             if self._writer is not None:
                 return False  # nobody else may change it
             before = self._contents
-            snapshot = load(self._path, self._mmap, before.segments)
+            snapshot = load(self._path, self._mmap, before.segments, self._method != "scan")
             if snapshot.manifest.bits != self._bits:
                 bits = snapshot.manifest.bits
                 raise IndexFolderError(
@@ -245,7 +265,7 @@ class HammingIndex:
         if rescore and real is None:
             raise ValueError(f"{function}: rescore needs real-valued queries [Q, {self._bits}], got packed codes")
         contents = self._contents
-        parts = eligible_parts(contents, filter, self._device, function)
+        parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
         wanted = min(k * rescore, max(k, contents.size)) if rescore else k
         distances, ids = nearest(packed, parts, wanted, self._bits, contents.ordered)
         if rescore and real is not None:
@@ -264,7 +284,7 @@ class HammingIndex:
         if radius < 0:
             raise ValueError(f"{function}: radius must be at least 0, got {radius}")
         contents = self._contents
-        parts = eligible_parts(contents, filter, self._device, function)
+        parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
         return _to_kind(within(packed, parts, min(radius, self._bits), contents.ordered), queries)
 
     def _queries(self, queries: Any, function: str) -> tuple[Tensor, Tensor | None]:
@@ -318,25 +338,35 @@ class HammingIndex:
                 writer.close()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], mmap: bool = True, writable: bool = False) -> HammingIndex:
+    def open(
+        cls, path: str | os.PathLike[str], mmap: bool = True, writable: bool = False, method: str = "auto"
+    ) -> HammingIndex:
         """Opens the index in a folder, as it is now; later changes by a writer are not seen.
 
         mmap=True maps the codes (nothing is copied; they may be larger than memory) and checks all but their content;
         mmap=False loads them and checks their checksums too. writable=True makes this the folder's one writer, until
-        `close`: add and remove then change the folder. Raises IndexFolderError where the folder is not an index, is
-        damaged, of an unknown version, or (writable) read-only or open in another writer.
+        `close`: add and remove then change the folder. method: how searches go through segments that have the tables of
+        `build_mih`; results are the same. "auto" uses the tables where that should be faster than the scan, and turns
+        to the scan so early that the attempt costs little; "mih" uses them until they take as long as the scan; "scan"
+        never. Raises ValueError for another method, and for "mih" where there are no tables; IndexFolderError where the
+        folder is not an index, is damaged, of an unknown version, or (writable) read-only or open in another writer.
         """
+        if method not in ("scan", *SHARES):
+            raise ValueError(f"HammingIndex.open: method must be 'auto', 'scan' or 'mih', got {method!r}")
         folder = Path(path).absolute()
         writer = Writer(folder) if writable else None
         try:
-            snapshot = load(folder, mmap)
+            snapshot = load(folder, mmap, tables=method != "scan")
+            could = [segment for segment in snapshot.segments if can_have_tables(segment)]
+            if method == "mih" and could and all(segment.tables is None for segment in could):
+                raise ValueError(f"HammingIndex.open: {folder} has no tables for method 'mih'; build_mih makes them")
         except BaseException:
             if writer is not None:
                 writer.close()
             raise
         index = cls(snapshot.manifest.bits)
         index._contents = Contents.of(snapshot.segments, snapshot.manifest.next_id)
-        index._path, index._writer, index._mmap = folder, writer, mmap
+        index._path, index._writer, index._mmap, index._method = folder, writer, mmap, method
         index._frozen = "" if writable else "the index was opened read-only; open it with writable=True"
         return index
 

@@ -20,6 +20,7 @@ _CHECKSUM = re.compile(r"[0-9a-f]{32}")
 _KEYS = {"format", "version", "bits", "code_bytes", "generation", "next_id", "segments"}
 _SEGMENT_KEYS = {
     "file", "rows", "ids", "first_id", "xxh3_128", "tombstones", "tombstones_xxh3_128", "deleted",
+    "mih", "mih_xxh3_128",
 }  # fmt: skip
 
 
@@ -35,6 +36,13 @@ class SegmentEntry:
     tombstones: str | None = None
     tombstones_checksum: str | None = None
     deleted: int = 0
+    mih: str | None = None
+    mih_checksum: str | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """The names of its files."""
+        return [name for name in (self.file, self.tombstones, self.mih) if name is not None]
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class Manifest:
                     "tombstones": entry.tombstones,
                     "tombstones_xxh3_128": entry.tombstones_checksum,
                     "deleted": entry.deleted,
+                    **({} if entry.mih is None else {"mih": entry.mih, "mih_xxh3_128": entry.mih_checksum}),
                 }
                 for entry in self.segments
             ],
@@ -103,7 +112,7 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
         _parse_entry(entry, next_id, f"{where}: segment {number}", strict=expected is None)
         for number, entry in enumerate(entries)
     )
-    names = [name for entry in segments for name in (entry.file, entry.tombstones) if name is not None]
+    names = [name for entry in segments for name in entry.files]
     if len(set(names)) != len(names):
         raise IndexFolderError(f"{where}: the same file is named twice")
     return Manifest(bits, generation, next_id, segments)
@@ -124,6 +133,7 @@ def _parse_entry(entry: Any, next_id: int, where: str, strict: bool) -> SegmentE
     tombstones, tombstones_checksum = entry.get("tombstones"), entry.get("tombstones_xxh3_128")
     if (tombstones is None) != (deleted == 0):
         raise IndexFolderError(f"{where}: {deleted} rows are deleted, but tombstones is {shorten(tombstones)}")
+    mih = entry.get("mih")
     return SegmentEntry(
         file=plain_name(entry.get("file"), f"{where}: file"),
         rows=rows,
@@ -135,6 +145,8 @@ def _parse_entry(entry: Any, next_id: int, where: str, strict: bool) -> SegmentE
         if tombstones_checksum is None
         else _checksum(tombstones_checksum, f"{where}: tombstones_xxh3_128"),
         deleted=deleted,
+        mih=None if mih is None else plain_name(mih, f"{where}: mih"),
+        mih_checksum=None if mih is None else _checksum(entry.get("mih_xxh3_128"), f"{where}: mih_xxh3_128"),
     )
 
 

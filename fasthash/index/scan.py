@@ -16,6 +16,7 @@ from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes, unpack_bits
 from fasthash.index.bitmap import count_rows, pack_rows, unpack_rows, with_rows
 from fasthash.index.merge import windows
+from fasthash.index.mih import tables_range, tables_topk
 from fasthash.index.readahead import read_ahead
 from fasthash.index.search import RangeResult
 from fasthash.index.segments import Contents, Segment, id_tensor
@@ -34,6 +35,7 @@ class Part(NamedTuple):
     mask: Tensor | None  # bitmap of [len(codes)]
     start: int  # row of the first code, where `rows` does not say
     rows: Tensor | None = None  # int64 [len(codes)]: their rows in the segment
+    share: float | None = None  # search the whole segment by its tables: how long that may take, of a scan's time
 
     def ids_of(self, positions: Tensor) -> Tensor:
         """Positions of a result -> ids; -1 stays."""
@@ -43,14 +45,19 @@ class Part(NamedTuple):
         return torch.where(positions < 0, -1, self.segment.ids[rows.clamp_(min=0)])
 
     def mapped(self) -> Tensor | None:
-        return self.codes if self.segment.mapped and self.rows is None else None
+        return self.codes if self.segment.mapped and self.rows is None and self.share is None else None
 
 
-def eligible_parts(contents: Contents, filter: Any, device: torch.device, function: str) -> Iterator[Part]:
-    """The eligible codes, part by part, in the order of the segments; made as they are asked for."""
+def eligible_parts(
+    contents: Contents, filter: Any, device: torch.device, function: str, share: float | None = None
+) -> Iterator[Part]:
+    """The eligible codes, part by part, in the order of the segments; made as they are asked for.
+
+    share: None scans all segments; else those that have tables are searched by them (Part.share).
+    """
     segments = [segment for segment in contents.segments if segment.count]
     if filter is None:
-        return (part for segment in segments for part in _parts(segment, segment.live, count=False))
+        return (part for segment in segments for part in _parts(segment, segment.live, False, share))
     given = to_tensor(filter, function, "filter").to(device)
     if given.dtype != torch.bool:
         allowed = torch.unique(id_tensor(given, function, "filter"))
@@ -62,11 +69,19 @@ def eligible_parts(contents: Contents, filter: Any, device: torch.device, functi
                 f"got shape {tuple(given.shape)}"
             )
         masks = _masks_in_order(segments, given) if contents.ordered else _masks_by_id(segments, given)
-    return (part for segment, mask in zip(segments, masks, strict=True) for part in _parts(segment, mask, count=True))
+    return (part for segment, mask in zip(segments, masks, strict=True) for part in _parts(segment, mask, True, share))
 
 
-def _parts(segment: Segment, mask: Tensor | None, count: bool) -> Iterator[Part]:
-    """A segment, of which the rows of `mask` are eligible, in spans. count: spans with few of them are gathered."""
+def _parts(segment: Segment, mask: Tensor | None, count: bool, share: float | None) -> Iterator[Part]:
+    """A segment, of which the rows of `mask` are eligible, in spans. count: spans with few of them are gathered.
+
+    share: by its tables, whole, where it has some and enough rows are eligible.
+    """
+    if share is not None and segment.tables is not None:
+        few = mask is not None and count and count_rows(mask) * _GATHER < segment.rows
+        if not few:
+            yield Part(segment, segment.codes, mask, 0, None, share)
+            return
     span = max(64, _SPAN_BYTES // segment.codes.shape[1] // 64 * 64)
     if segment.codes.device.type != "cpu":
         span = segment.rows  # kernels there bound their own memory
@@ -139,8 +154,12 @@ def nearest(queries: Tensor, parts: Iterable[Part], k: int, bits: int, ordered: 
     distances = torch.empty((len(queries), 0), dtype=torch.int32, device=queries.device)
     ids = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
     for part in read_ahead(parts, Part.mapped):
-        near, positions = torch.ops.fasthash.hamming_topk(queries, part.codes, part.mask, min(k, len(part.codes)))
-        near_ids = part.ids_of(positions)
+        if part.share is None:
+            near, positions = torch.ops.fasthash.hamming_topk(queries, part.codes, part.mask, min(k, len(part.codes)))
+            near_ids = part.ids_of(positions)
+        else:
+            bounds = distances[:, -1] if ids.shape[1] == k else None
+            near, near_ids = _nearest_by_tables(queries, part, part.share, k, bits, bounds)
         if ids.shape[1] == 0:
             distances, ids = near, near_ids
         else:
@@ -149,6 +168,19 @@ def nearest(queries: Tensor, parts: Iterable[Part], k: int, bits: int, ordered: 
     distances.masked_fill_(ids < 0, bits + 1)  # the kernels count the padding bits too
     missing = (0, k - ids.shape[1])
     return torch.nn.functional.pad(distances, missing, value=bits + 1), torch.nn.functional.pad(ids, missing, value=-1)
+
+
+def _nearest_by_tables(
+    queries: Tensor, part: Part, share: float, k: int, bits: int, bounds: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The nearest of one segment: by its tables, and by scanning it where they do not help."""
+    k = min(k, part.segment.rows)
+    near, positions, left = tables_topk(queries, part.segment, part.mask, k, bounds, share)
+    near_ids = part.ids_of(positions)
+    if len(left):
+        parts = _parts(part.segment, part.mask, False, None)
+        near[left], near_ids[left] = nearest(queries[left], parts, k, bits, ordered=True)
+    return near, near_ids
 
 
 def _ordered(distances: Tensor, ids: Tensor, k: int, by_id: bool) -> tuple[Tensor, Tensor]:
@@ -186,11 +218,15 @@ def within(queries: Tensor, parts: Iterable[Part], radius: int, ordered: bool) -
     distances = [torch.empty(0, dtype=torch.int32, device=device)]
     ids = [torch.empty(0, dtype=torch.int64, device=device)]
     for part in read_ahead(parts, Part.mapped):
-        offsets, near, positions = torch.ops.fasthash.hamming_range(queries, part.codes, part.mask, radius)
+        if part.share is None:
+            offsets, near, positions = torch.ops.fasthash.hamming_range(queries, part.codes, part.mask, radius)
+            near_ids = part.ids_of(positions)
+        else:
+            offsets, near, near_ids = _within_by_tables(queries, part, part.share, radius)
         counts += offsets.diff()
-        rows.append(_rows(offsets, len(positions)))
+        rows.append(_rows(offsets, len(near)))
         distances.append(near)
-        ids.append(part.ids_of(positions))
+        ids.append(near_ids)
     offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
     if len(ids) == 2:
         return RangeResult(offsets, distances[1], ids[1])
@@ -201,6 +237,20 @@ def within(queries: Tensor, parts: Iterable[Part], radius: int, ordered: bool) -
         key, all_distances = key[order], all_distances[order]
     order = key.argsort(stable=True)
     return RangeResult(offsets, all_distances[order], all_ids[order])
+
+
+def _within_by_tables(queries: Tensor, part: Part, share: float, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Those of one segment within the radius: by its tables, and by scanning it where they do not help."""
+    offsets, near, positions, left = tables_range(queries, part.segment, part.mask, radius, share)
+    ids = part.ids_of(positions)
+    if not len(left):
+        return offsets, near, ids
+    scanned = within(queries[left], _parts(part.segment, part.mask, False, None), radius, ordered=True)
+    counts = offsets.diff().index_add_(0, left, scanned.offsets.diff())
+    query = torch.cat([_rows(offsets, len(ids)), left[_rows(scanned.offsets, len(scanned.ids))]])
+    order = query.argsort(stable=True)
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    return offsets, torch.cat([near, scanned.distances])[order], torch.cat([ids, scanned.ids])[order]
 
 
 def _rows(offsets: Tensor, total: int) -> Tensor:

@@ -33,7 +33,7 @@ def read_segment(path: Path, entry: SegmentEntry, bits: int, next_id: int, mmap:
     file = read_tensors(where, mmap)
     if not mmap:
         check_sum(where, file, entry.checksum)
-    _check_metadata(where, file, {"format": f"{FORMAT}-segment", "version": str(VERSION), "bits": str(bits)})
+    check_metadata(where, file, {"format": f"{FORMAT}-segment", "version": str(VERSION), "bits": str(bits)})
     expected: dict[str, tuple[str, tuple[int, ...]]] = {"codes": ("uint8", (entry.rows, code_bytes(bits)))}
     if not entry.implicit:
         expected["ids"] = ("int64", (entry.rows,))
@@ -57,7 +57,7 @@ def _read_tombstones(where: Path, entry: SegmentEntry) -> Tensor:
     file = read_tensors(where, mmap=False)
     if entry.tombstones_checksum is not None:
         check_sum(where, file, entry.tombstones_checksum)
-    _check_metadata(where, file, {"format": f"{FORMAT}-tombstones", "version": str(VERSION), "rows": str(entry.rows)})
+    check_metadata(where, file, {"format": f"{FORMAT}-tombstones", "version": str(VERSION), "rows": str(entry.rows)})
     found = {name: (str(tensor.dtype), tensor.shape) for name, tensor in file.tensors.items()}
     if found != {"deleted": ("uint8", (code_bytes(entry.rows),))}:
         raise IndexFolderError(f"{where}: must hold tombstones of {entry.rows} rows, got {shorten(found)}")
@@ -125,7 +125,7 @@ def check_sum(where: Path, file: TensorFile, expected: str) -> None:
         raise IndexFolderError(f"{where}: damaged: its checksum is {found}, the manifest says {expected}")
 
 
-def _check_metadata(where: Path, file: TensorFile, expected: dict[str, str]) -> None:
+def check_metadata(where: Path, file: TensorFile, expected: dict[str, str]) -> None:
     """A file may do without metadata (another program may have written it), but it must not contradict the manifest."""
     for name, value in expected.items():
         if file.metadata.get(name, value) != value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,15 @@ from fasthash.index.bitmap import all_rows, has_rows, row_blocks, rows_between, 
 from fasthash.index.manifest import SegmentEntry
 
 _BLOCK = 1 << 22  # rows of a bitmap that are unpacked at once
+
+
+class Tables(NamedTuple):
+    """Tables of multi-index hashing of a segment (mih.py), by which it can be searched without scanning it."""
+
+    file: Path
+    bits: int
+    starts: list[int]  # first bits of the substrings
+    arrays: list[Tensor]  # of each: offsets int32 [2^length + 1], fingerprints uint8 [n, 4 or 8], positions int32 [n]
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Segment:
     deleted: int = 0  # rows that are not live
     entry: SegmentEntry | None = None  # the file that holds it; None: not on disk
     mapped: bool = False  # codes and ids are pages of that file
+    tables: Tables | None = None
 
     @property
     def rows(self) -> int:

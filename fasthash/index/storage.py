@@ -25,6 +25,7 @@ from fasthash.codes import check_codes
 from fasthash.index.durable import lock_file, make_folder, new_file, sync_folder
 from fasthash.index.manifest import MANIFEST_LIMIT, Manifest, SegmentEntry, parse_manifest
 from fasthash.index.merge import Merged, repeated_id
+from fasthash.index.mih import can_have_tables, read_tables, write_tables
 from fasthash.index.segment_file import (
     BLOCK_BYTES,
     block_rows,
@@ -40,7 +41,7 @@ from fasthash.index.untrusted import IndexFolderError, read_small, shorten
 _MANIFEST = "manifest.json"
 _LOCK = "lock"
 # Files that only a writer makes, and that it may delete when no manifest names them.
-_WORK_FILE = re.compile(r"(segment|tombstones)-\d{8,}-[0-9a-f]{16}\.safetensors|manifest-[0-9a-f]{16}\.tmp")
+_WORK_FILE = re.compile(r"(segment|tombstones|mih)-\d{8,}-[0-9a-f]{16}\.safetensors|manifest-[0-9a-f]{16}\.tmp")
 _ATTEMPTS = 20  # manifests that a reader tries while a writer replaces them under its feet
 _Read = TypeVar("_Read")
 
@@ -52,18 +53,21 @@ class Snapshot(NamedTuple):
     segments: tuple[Segment, ...]
 
 
-def load(path: Path, mmap: bool, known: Sequence[Segment] = ()) -> Snapshot:
+def load(path: Path, mmap: bool, known: Sequence[Segment] = (), tables: bool = True) -> Snapshot:
     """Reads the current state of an index folder; raises IndexFolderError for anything that is not as the format says.
 
     mmap=True maps the segments and checks everything but their content (verify does); mmap=False loads them and checks
     their checksums too. Of `known` segments, read before, those that the state still has are taken as they are.
+    tables=False leaves those of multi-index hashing alone.
     """
     have = {segment.entry: segment for segment in known if segment.entry is not None}
 
     def read(entry: SegmentEntry, manifest: Manifest) -> Segment:
         if entry in have:
             return have[entry]
-        return read_segment(path, entry, manifest.bits, manifest.next_id, mmap)[0]
+        segment = read_segment(path, entry, manifest.bits, manifest.next_id, mmap)[0]
+        found = read_tables(path, entry, manifest.bits, mmap) if tables else None
+        return segment if found is None else replace(segment, tables=found[0])
 
     return Snapshot(*_read(path, read))
 
@@ -75,6 +79,9 @@ def verify(path: Path) -> Manifest:
     """
 
     def read(entry: SegmentEntry, manifest: Manifest) -> tuple[Segment, TensorFile]:
+        tables = read_tables(path, entry, manifest.bits, mmap=True)
+        if tables is not None and entry.mih is not None and entry.mih_checksum is not None:
+            check_sum(path / entry.mih, tables[1], entry.mih_checksum)
         return read_segment(path, entry, manifest.bits, manifest.next_id, mmap=True)
 
     manifest, parts = _read(path, read)
@@ -170,8 +177,29 @@ class Writer:
         self._remove_leftovers()
 
     def new_name(self, kind: str) -> Path:
-        """A name for a file of the next commit: kind "segment" or "tombstones". Without that commit it is left over."""
+        """A name for a file ("segment", "tombstones" or "mih") of the next commit, without which it is left over."""
         return self.path / f"{kind}-{self._generation + 1:08d}-{secrets.token_hex(8)}.safetensors"
+
+    def add_tables(self, bits: int, next_id: int, segments: Sequence[Segment], mmap: bool) -> tuple[Segment, ...]:
+        """Makes tables of multi-index hashing for these segments, all on disk; otherwise as `commit`.
+
+        Those that have some, or can have none, stay as they are.
+        """
+        written: list[Path] = []
+        made = []
+        try:
+            for segment in segments:
+                if segment.entry is not None and segment.entry.mih is None and can_have_tables(segment):
+                    written.append(self.new_name("mih"))
+                    segment = write_tables(written[-1], segment, bits)
+                made.append(segment)
+            return self.commit(bits, next_id, made, mmap) if written else tuple(made)
+        except BaseException:
+            if not self.holds(written):
+                for name in written:
+                    with contextlib.suppress(OSError):
+                        name.unlink()
+            raise
 
     def holds(self, files: Sequence[Path]) -> bool:
         """Whether the state of the folder needs one of these files."""
@@ -206,7 +234,7 @@ class Writer:
                 manifest = parse_manifest(self._text, _MANIFEST)
             except IndexFolderError:  # a damaged index, about to be replaced
                 return
-            keep = {name for entry in manifest.segments for name in (entry.file, entry.tombstones)}
+            keep = {name for entry in manifest.segments for name in entry.files}
         for name in os.listdir(self.path):
             if _WORK_FILE.fullmatch(name) and name not in keep:
                 with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ from fasthash.index.untrusted import IndexFolderError, open_regular, parse_json,
 
 _DATA_START = 4096  # one page: mapped tensors start on a page, and so on any alignment
 _HEADER_LIMIT = 1 << 20  # a header names a tensor or two; a length field above this is damage
-_DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U32": np.dtype("<u4"), "I64": np.dtype("<i8")}
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -112,8 +112,10 @@ def _digest_of(path: Path) -> xxhash.xxh3_128:
     return digest
 
 
-def read_tensors(path: Path, mmap: bool) -> TensorFile:
-    """Maps (zero copy, read-only) or loads a safetensors file of uint8 and int64 tensors.
+def read_tensors(path: Path, mmap: bool, advice: int | None = None) -> TensorFile:
+    """Maps (zero copy, read-only) or loads a safetensors file of uint8, uint32 and int64 tensors.
+
+    advice: what to tell the system about mapped pages (a MADV_ constant).
 
     Raises FileNotFoundError where there is none; IndexFolderError where it is not one: every length, shape and offset
     of the header is checked against the size of the file before any is used.
@@ -124,6 +126,8 @@ def read_tensors(path: Path, mmap: bool) -> TensorFile:
             raise IndexFolderError(f"{path}: truncated: {size} bytes are too few for a safetensors file")
         if mmap:
             mapped = memory_map.mmap(file.fileno(), size, access=memory_map.ACCESS_READ)
+            if advice is not None:
+                mapped.madvise(advice)
             data: Bytes = np.frombuffer(mapped, np.uint8)
         else:
             data = np.fromfile(file, np.uint8, size)
@@ -145,7 +149,7 @@ def _tensors(path: Path, body: Bytes, body_start: int, header: dict[str, Any]) -
     for name, entry in header.items():
         where = f"{path}: tensor {shorten(name)}"
         if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in _DTYPES:
-            raise IndexFolderError(f"{where}: must have dtype U8 or I64, got {shorten(entry)}")
+            raise IndexFolderError(f"{where}: must have dtype U8, U32 or I64, got {shorten(entry)}")
         shape, offsets = entry.get("shape"), entry.get("data_offsets")
         if not isinstance(shape, list) or len(shape) > 2 or not isinstance(offsets, list) or len(offsets) != 2:
             raise IndexFolderError(f"{where}: must have a shape and two data_offsets, got {shorten(entry)}")

@@ -1,0 +1,188 @@
+"""Tables of multi-index hashing beside a segment: making them, reading them, searching through them.
+
+Norouzi, Punjani & Fleet, "Fast exact search in Hamming space with multi-index hashing" (2014); csrc/mih/mih.h says how
+the search works and docs/index-format.md what a file holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import mmap as memory_map
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasthash._arrays import to_tensor
+from fasthash.index.manifest import FORMAT, VERSION, SegmentEntry
+from fasthash.index.segment_file import check_metadata, check_sum
+from fasthash.index.segments import Segment, Tables
+from fasthash.index.tensorfile import Column, TensorFile, read_tensors, write_tensors
+from fasthash.index.untrusted import IndexFolderError, shorten
+
+MIN_ROWS = 1024  # a smaller segment is scanned in a few microseconds
+SHARES = {"auto": 0.15, "mih": 1.0}  # how much longer than the scan alone a search may take that ends in a scan
+_MOST_ROWS = 2**32 - 1  # positions are 32-bit numbers
+_MOST_TABLES = 16
+_LONGEST = 22  # bits: offsets of 16 MiB
+_BLOCK_BYTES = 1 << 28  # entries that are made at a time: each block takes two passes over the codes
+
+
+def substrings(bits: int, rows: int) -> list[tuple[int, int]]:
+    """The bits of a code that make up each table: (first, length), disjoint.
+
+    Of about log2(rows) - 4 bits: buckets of some 16 to 64 entries, a few cache lines each, were the fastest at 1e7 and
+    1e8 rows. Wide codes have more bits than their tables look at.
+    """
+    wanted = min(max(math.log2(rows) - 4, 4), _LONGEST)
+    tables = min(max(round(bits / wanted), 1), _MOST_TABLES)
+    longest = min(_LONGEST, math.ceil(math.log2(rows)))
+    cuts = [bits * table // tables for table in range(tables + 1)]
+    return [(start, max(1, min(end - start, longest))) for start, end in itertools.pairwise(cuts)]
+
+
+def can_have_tables(segment: Segment) -> bool:
+    """Whether tables of a segment can be made and are worth it."""
+    return MIN_ROWS <= segment.rows <= _MOST_ROWS and segment.codes.device.type == "cpu"
+
+
+def write_tables(where: Path, segment: Segment, bits: int) -> Segment:
+    """Makes the tables of a segment that is on disk, in a new file beside it; gives the segment with its new entry.
+
+    Memory beyond the codes: about 0.5 GiB at most.
+    """
+    entry = segment.entry
+    if entry is None:
+        raise ValueError("write_tables: the segment is not on disk")
+    width = _fingerprint_bytes(bits)
+    parts = substrings(bits, segment.rows)
+    offsets = [torch.ops.fasthash.mih_offsets(segment.codes, start, length) for start, length in parts]
+    starts = [start for start, _ in parts]
+
+    def entries(fingerprint_bytes: int) -> Iterator[Any]:
+        for start, ends in zip(starts, offsets, strict=True):
+            yield from _entries(segment.codes, ends, start, bits, fingerprint_bytes)
+
+    count = segment.rows * len(parts)
+    columns = [
+        Column("offsets", "U32", (sum(map(len, offsets)),), (ends.numpy().view(np.uint32) for ends in offsets)),
+        Column("fingerprints", "U8", (count, width), entries(width)),
+        Column("positions", "U32", (count,), entries(0)),
+    ]
+    metadata = {
+        "format": f"{FORMAT}-mih",
+        "version": str(VERSION),
+        "bits": str(bits),
+        "segment": entry.checksum,
+        "substrings": json.dumps(parts),
+    }
+    checksum, _ = write_tensors(where, columns, metadata)
+    return replace(segment, entry=replace(entry, mih=where.name, mih_checksum=checksum))
+
+
+def _entries(codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_bytes: int) -> Iterator[Any]:
+    """A column of a table, by ranges of buckets whose entries fit a block."""
+    ends = offsets.numpy().view(np.uint32)
+    first, last = 0, len(ends) - 1
+    while first < last:
+        room = int(ends[first]) + _BLOCK_BYTES // (fingerprint_bytes or 4)
+        stop = min(max(int(np.searchsorted(ends, room, side="right")) - 1, first + 1), last)
+        entries = torch.ops.fasthash.mih_fill(codes, offsets, start, bits, fingerprint_bytes, first, stop).numpy()
+        yield entries if fingerprint_bytes else entries.view(np.uint32)
+        first = stop
+
+
+def read_tables(path: Path, entry: SegmentEntry, bits: int, mmap: bool) -> tuple[Tables, TensorFile] | None:
+    """Maps or loads the tables of a segment; None where it has none. Gives the file too, for checks of every byte.
+
+    Raises FileNotFoundError where the file is missing, IndexFolderError where it contradicts itself or is not one of
+    the segment. Mapped entries are not read; the search itself checks every access.
+    """
+    if entry.mih is None or entry.mih_checksum is None:
+        return None
+    where = path / entry.mih
+    file = read_tensors(where, mmap, advice=getattr(memory_map, "MADV_RANDOM", None))
+    if not mmap:
+        check_sum(where, file, entry.mih_checksum)
+    expected = {"format": f"{FORMAT}-mih", "version": str(VERSION), "bits": str(bits), "segment": entry.checksum}
+    check_metadata(where, file, expected)
+    parts = _parse_substrings(file.metadata.get("substrings"), bits, where)
+    sizes = [(1 << length) + 1 for _, length in parts]
+    count = entry.rows * len(parts)
+    expected_tensors = {
+        "offsets": ("uint32", (sum(sizes),)),
+        "fingerprints": ("uint8", (count, _fingerprint_bytes(bits))),
+        "positions": ("uint32", (count,)),
+    }
+    found = {name: (str(tensor.dtype), tensor.shape) for name, tensor in file.tensors.items()}
+    if found != expected_tensors:
+        raise IndexFolderError(f"{where}: must hold {shorten(expected_tensors)}, got {shorten(found)}")
+    offsets = torch.split(to_tensor(file.tensors["offsets"].view(np.int32)), sizes)
+    fingerprints = torch.split(to_tensor(file.tensors["fingerprints"]), entry.rows)
+    positions = torch.split(to_tensor(file.tensors["positions"].view(np.int32)), entry.rows)
+    arrays = [array for table in zip(offsets, fingerprints, positions, strict=True) for array in table]
+    return Tables(where, bits, [start for start, _ in parts], arrays), file
+
+
+def _fingerprint_bytes(bits: int) -> int:
+    """Of short codes 32 bits beside the substring are nearly all; of longer ones 64 rule out most at their radii."""
+    return 4 if bits <= 64 else 8
+
+
+def _parse_substrings(text: str | None, bits: int, where: Path) -> list[tuple[int, int]]:
+    """The substrings that a file says it is about: disjoint, in order, inside the code."""
+    try:
+        parts = [(start, length) for start, length in json.loads(text or "")]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise IndexFolderError(f"{where}: substrings must be a list of pairs, got {shorten(text)}") from error
+    end = 0
+    for start, length in parts:
+        if type(start) is not int or type(length) is not int or start < end or not 1 <= length <= 24:
+            raise IndexFolderError(f"{where}: substrings must be disjoint, of 1 to 24 bits, got {shorten(parts)}")
+        end = start + length
+    if not 1 <= len(parts) <= 64 or end > bits:
+        raise IndexFolderError(f"{where}: substrings must be 1 to 64, of codes of {bits} bits, got {shorten(parts)}")
+    return parts
+
+
+def tables_topk(
+    queries: Tensor, segment: Segment, mask: Tensor | None, k: int, bounds: Tensor | None, share: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The k nearest rows by the segment's tables: distances, positions [Q, k] and, int64, the queries given up.
+
+    bounds: int32 [Q], codes beyond which are not wanted.
+    """
+    tables = _tables_of(segment)
+    try:
+        distances, positions, visited = torch.ops.fasthash.mih_topk(
+            queries, segment.codes, mask, tables.starts, tables.arrays, tables.bits, k, bounds, share
+        )
+    except ValueError as error:
+        raise IndexFolderError(f"{tables.file}: {error}") from error
+    return distances, positions, (visited < 0).nonzero()[:, 0]
+
+
+def tables_range(
+    queries: Tensor, segment: Segment, mask: Tensor | None, radius: int, share: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The rows within a radius by the segment's tables: offsets, distances, positions, and the queries given up."""
+    tables = _tables_of(segment)
+    try:
+        offsets, distances, positions, visited = torch.ops.fasthash.mih_range(
+            queries, segment.codes, mask, tables.starts, tables.arrays, tables.bits, radius, share
+        )
+    except ValueError as error:
+        raise IndexFolderError(f"{tables.file}: {error}") from error
+    return offsets, distances, positions, (visited < 0).nonzero()[:, 0]
+
+
+def _tables_of(segment: Segment) -> Tables:
+    if segment.tables is None:
+        raise ValueError("mih: the segment has no tables")
+    return segment.tables
