@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Everything that needs an NVIDIA GPU, in one command: builds from source for this GPU, runs the tests on CUDA and the small
+# ones under compute-sanitizer, then the benchmarks of the CUDA ops. Results: benchmarks/results/gpu-<device>-*.json.
+# Needs torch with CUDA, nvcc, pybind11, scikit-build-core, cmake, ninja, pytest, hypothesis in the environment.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+failed=0
+step() {
+    echo "== $1"
+    shift
+    "$@" || { echo "FAILED ($?): $*"; failed=1; }
+}
+
+capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+[ "$capability" = 90 ] && capability=90a
+device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' A-Z' '-a-z')
+export FASTHASH_CUDA=ON FASTHASH_CUDA_ARCHS="$capability"
+
+step "build for sm_$capability" python -m pip install -q --no-build-isolation --no-deps .
+step "what was built" python -m fasthash info
+step "tests on CUDA" timeout 240 pytest -q -x -k cuda tests --ignore tests/test_cuda_sources.py --ignore tests/test_emulation.py
+small="tests/test_hamming.py tests/test_neighbors.py tests/test_losses_kl.py tests/test_losses_similarity.py tests/test_sampling.py"
+if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck; do
+        # shellcheck disable=SC2086
+        step "compute-sanitizer $tool" timeout 90 compute-sanitizer --tool $tool --error-exitcode 9 \
+            python -m pytest -q -x $small -k "cuda and (oracle or ties or coincident)"
+    done
+else
+    echo "compute-sanitizer is not installed: left out"
+fi
+step "KL loss" timeout 120 python benchmarks/bench_kl.py --device cuda --sizes 128x32 4096x64 4096x256 16384x64 16384x256 \
+    --rounds 7 --name "gpu-$device-kl"
+step "Hamming search" timeout 120 python benchmarks/bench_hamming_cuda.py --name "gpu-$device-hamming"
+exit $failed
