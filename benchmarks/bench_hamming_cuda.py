@@ -1,6 +1,6 @@
 """Exact Hamming search on an NVIDIA GPU against plain torch and the memory's bandwidth, interleaved in one run.
 
-    python benchmarks/bench_hamming_cuda.py [--codes 100000000] [--bits 64 256] [--queries 1 4 1024] [--k 10 1000] [--name NAME]
+    python benchmarks/bench_hamming_cuda.py [--codes 100000000] [--bits 64 256] [--queries 1 4 1024] [--k 10 1000]
 
 "read" is a sum over the same bytes: what one pass over the database costs at least. "matmul" is the best plain-torch
 way, a product of +-1 half-precision matrices and torch.topk, in blocks. Results are checked against the oracle on a

@@ -17,14 +17,14 @@ device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' A-Z'
 export FASTHASH_CUDA=ON FASTHASH_CUDA_ARCHS="$capability"
 
 step "build for sm_$capability" python -m pip install -q --no-build-isolation --no-deps .
-step "what was built" python -m fasthash info
+step "what was built" fasthash info
 step "tests on CUDA" timeout 240 pytest -q -x -k cuda tests --ignore tests/test_cuda_sources.py --ignore tests/test_emulation.py
 small="tests/test_hamming.py tests/test_neighbors.py tests/test_losses_kl.py tests/test_losses_similarity.py tests/test_sampling.py"
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
         # shellcheck disable=SC2086
         step "compute-sanitizer $tool" timeout 90 compute-sanitizer --tool $tool --error-exitcode 9 \
-            python -m pytest -q -x $small -k "cuda and (oracle or ties or coincident)"
+            python "$(command -v pytest)" -q -x $small -k "cuda and (oracle or ties or coincident)"
     done
 else
     echo "compute-sanitizer is not installed: left out"
