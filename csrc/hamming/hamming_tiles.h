@@ -99,20 +99,11 @@ class HammingTiles {
 template <class Take>
 void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const HammingTile& tile, int64_t query_begin,
                int64_t query_end, const int32_t* limits, const Take& take) {
-    ScanRequest request{plan.queries,
-                        limits,
-                        tile.panel,
-                        tile.mask,
-                        plan.words,
-                        plan.bits,
-                        tile.n,
-                        scratch.hits.get(),
-                        tile.next,
-                        tile.next_bytes / (query_end - query_begin) / 64 * 64,
-                        query_begin,
-                        query_end,
-                        0,
-                        0};
+    // Fewer than four queries pass too quickly to hide a fetch, and then the processor's own prefetcher keeps up
+    // better.
+    const int64_t queries = query_end - query_begin, fetched = queries < 4 ? 0 : tile.next_bytes / queries / 64 * 64;
+    ScanRequest request{plan.queries,       limits,    tile.panel, tile.mask,   plan.words, plan.bits, tile.n,
+                        scratch.hits.get(), tile.next, fetched,    query_begin, query_end,  0,         0};
     const auto scan = plan.table->scan[plan.width];
     while (scan(&request)) take(request.query, request.hits, request.hit_count);
 }

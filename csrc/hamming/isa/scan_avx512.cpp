@@ -152,10 +152,15 @@ inline void pack_group_256(const uint8_t* const* rows, uint64_t* group) {
 // As pack_any, with rows turned to columns in registers where a row is wider than a word.
 void pack_transposed(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W,
                      void* panel) {
+    constexpr int64_t kAhead = 8192;  // bytes: one query reads at the memory's pace only if much is under way
+    const bool dense = positions == nullptr && stride < W + kCacheLine;
     const int64_t words = (W + 7) / 8, whole = W > 8 ? n / kScanBlock * kScanBlock : 0;
     uint64_t* group = static_cast<uint64_t*>(panel);
     for (int64_t i = 0; i < whole; i += kGroup, group += kGroup * words) {
         const uint8_t* rows[kGroup];
+        if (dense)
+            for (int64_t byte = 0; byte < kGroup * stride; byte += kCacheLine)
+                __builtin_prefetch(database + i * stride + kAhead + byte);
         for (int64_t r = 0; r < kGroup; ++r)
             rows[r] = database + (positions != nullptr ? int64_t{positions[i + r]} : i + r) * stride;
         if (W == 16)
