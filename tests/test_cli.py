@@ -518,6 +518,14 @@ def test_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr() == ("", "")
 
 
+def test_out_of_memory(fails: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: Any) -> None:
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(Hasher, "fit", too_much)
+    assert fails("train", "features.npy", "--out", "m") == "not enough memory: Unable to allocate 9 TiB"
+
+
 def test_a_mistake_of_the_package_is_not_hidden(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def mistake(*_: Any) -> None:
         raise ZeroDivisionError

@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except MemoryError as error:
+        return _refuse(f"not enough memory: {error}" if str(error) else "not enough memory")
     except (UserError, ValueError, TypeError, FloatingPointError) as error:  # the library says clearly what is wrong
         return _refuse(str(error))
 

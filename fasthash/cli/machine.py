@@ -30,7 +30,7 @@ def info(arguments: argparse.Namespace) -> None:
     lines = {
         "fasthash": result["version"],
         "compiler": result["compiler"],
-        "CUDA kernels": ", ".join(result["cuda_architectures"]) or "none (built without nvcc)",
+        "CUDA kernels": ", ".join(result["cuda_architectures"]) or "none (a build for the CPU alone)",
         "instructions": f"{result['isa']} (found: {', '.join(result['isa_found'])})",
         "threads": result["threads"],
         "Python": result["python"],
