@@ -168,6 +168,21 @@ def test_hamming_of_many_queries(gpu: Emulation) -> None:
     np.testing.assert_allclose(sums, expected[1].numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("rows", "width", "k"), [(9000, 4, 300), (270_000, 1, 20)])
+def test_hamming_of_many_rows(gpu: Emulation, rows: int, width: int, k: int) -> None:
+    """So many units of rows that their counts are summed in segments; most have nothing to add to the answer."""
+    rng = np.random.default_rng(rows)
+    database, queries = (
+        rng.integers(0, 256, (rows, width), dtype=np.uint8),
+        rng.integers(0, 256, (1, width), dtype=np.uint8),
+    )
+    for seed in range(2):
+        distances, ids = gpu.call("hamming_topk", queries=queries, database=database, k=k, seed=seed)
+        expected = reference.hamming_topk(tensor(queries), tensor(database), k)
+        np.testing.assert_array_equal(distances, expected[0].numpy())
+        np.testing.assert_array_equal(ids, expected[1].numpy())
+
+
 @pytest.mark.parametrize("k", [1, 7, 600])
 def test_hamming_topk_of_equal_codes(gpu: Emulation, k: int) -> None:
     """All distances tie: the lowest positions, in order, whatever the schedule."""

@@ -25,8 +25,7 @@ inline fh_status cuda_status(cudaError_t error, const char* what) {
     return fail(FH_CUDA_ERROR, message);
 }
 
-// Grids and blocks are one-dimensional; where more blocks are wanted than a grid can have, kernels loop with the grid's
-// stride.
+// Grids and blocks are one-dimensional: 2^31 - 1 blocks, more than any problem that fits a GPU's memory asks for.
 struct LaunchShape {
     const char* kernel_name;
     int64_t blocks;
@@ -42,12 +41,13 @@ fh_status launch(const LaunchShape& shape, void (*kernel)(Parameters...), Argume
     constexpr int64_t kMaxBlocks = 0x7fffffff;
     constexpr size_t kSharedWithoutAsking = 48 << 10;
     if (shape.blocks <= 0) return FH_OK;
+    if (shape.blocks > kMaxBlocks) return cuda_status(cudaErrorInvalidConfiguration, shape.kernel_name);
     if (shape.dynamic_shared_bytes > kSharedWithoutAsking)
         FH_RETURN_IF_ERROR(cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                             static_cast<int>(shape.dynamic_shared_bytes)),
                                        shape.kernel_name));
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(std::min(shape.blocks, kMaxBlocks)));
+    config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
     config.blockDim = dim3(static_cast<unsigned>(shape.threads));
     config.dynamicSmemBytes = shape.dynamic_shared_bytes;
     config.stream = static_cast<cudaStream_t>(shape.stream);

@@ -76,36 +76,33 @@ __global__ void __launch_bounds__(kMostPrefixThreads)
     const int segments = static_cast<int>(blockDim.x) / block_columns, t = static_cast<int>(threadIdx.x);
     const int64_t length = (units + segments - 1) / segments;
     const int64_t begin = min(t / block_columns * length, units), end = min(begin + length, units);
-    const int64_t step = static_cast<int64_t>(gridDim.x) * block_columns;
-    for (int64_t first = static_cast<int64_t>(blockIdx.x) * block_columns; first < columns; first += step) {
-        const int64_t c = first + t % block_columns;
-        Count sum = 0;
-        if (c < columns) {
+
+    const int64_t c = static_cast<int64_t>(blockIdx.x) * block_columns + t % block_columns;
+    Count sum = 0;
+    if (c < columns) {
 #pragma unroll 8
-            for (int64_t unit = begin; unit < end; ++unit) sum += counts[unit * columns + c];
+        for (int64_t unit = begin; unit < end; ++unit) sum += counts[unit * columns + c];
+    }
+    shared.sum[t] = sum;
+    __syncthreads();
+    if (t < block_columns) {
+        Count before = 0;
+        for (int s = 0; s < segments; ++s) {
+            const Count own = shared.sum[s * block_columns + t];
+            shared.sum[s * block_columns + t] = before;
+            before += own;
         }
-        shared.sum[t] = sum;
-        __syncthreads();
-        if (t < block_columns) {
-            Count before = 0;
-            for (int s = 0; s < segments; ++s) {
-                const Count own = shared.sum[s * block_columns + t];
-                shared.sum[s * block_columns + t] = before;
-                before += own;
-            }
-            if (c < columns) totals[c] = before;
-        }
-        __syncthreads();
-        if (keep && c < columns) {
-            Count before = shared.sum[t];
+        if (c < columns) totals[c] = before;
+    }
+    __syncthreads();
+    if (keep && c < columns) {
+        Count before = shared.sum[t];
 #pragma unroll 8
-            for (int64_t unit = begin; unit < end; ++unit) {
-                const Count own = counts[unit * columns + c];
-                counts[unit * columns + c] = before;
-                before += own;
-            }
+        for (int64_t unit = begin; unit < end; ++unit) {
+            const Count own = counts[unit * columns + c];
+            counts[unit * columns + c] = before;
+            before += own;
         }
-        __syncthreads();  // the sums are read before the next columns write them
     }
 }
 
@@ -124,7 +121,7 @@ CountPlan plan_counting(const fh_hamming_problem& p, int64_t bins) {
     int64_t units = std::max<int64_t>(1, kUnitsInAll / ceil_div(std::max<int64_t>(p.Q, 1), tile));
     units = std::max<int64_t>(1, std::min(units, kBatchBytes / (tile * cell_bytes)));
     units = std::max(units, ceil_div(p.N, int64_t{1} << 31));  // a unit's counts are 32-bit
-    const int64_t unit_rows = std::max<int64_t>(256, ceil_div(ceil_div(p.N, units), 128) * 128);
+    const int64_t unit_rows = std::max(kLeastUnitRows, ceil_div(ceil_div(p.N, units), 128) * 128);
 
     const Scan scan = make_scan(p, tile, unit_rows);
     const int64_t batch =

@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kScanThreads) hamming_emit_kernel(Scan scan, i
 __global__ void __launch_bounds__(kScanThreads)
     hamming_row_sum_kernel(const Count* __restrict__ totals,  // [Q, bins]
                            int64_t Q, int64_t bins, int64_t* __restrict__ counts) {
-    const int64_t q = static_cast<int64_t>(blockIdx.x) * kScanWarps + warp_index();
+    const int64_t q = grid_warp();
     if (q >= Q) return;
     Count sum = 0;
     for (int64_t d = lane_index(); d < bins; d += kWarpSize) sum += totals[q * bins + d];

@@ -12,20 +12,18 @@ template <class Width>
 __global__ void __launch_bounds__(kScanThreads)
     hamming_distances_kernel(Scan scan, int32_t* __restrict__ out) {  // [Q, N]
     uint32_t* staged = dynamic_shared_memory<uint32_t>();
-    for (int64_t block = blockIdx.x; block < scan.blocks(); block += gridDim.x) {
-        const int64_t q0 = block % scan.tiles() * scan.tile;
-        const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
-        __syncthreads();  // the last tile's queries are done with
-        stage_queries<Width>(scan, q0, tile, staged);
-        __syncthreads();
-        const int64_t begin = (block / scan.tiles() * kScanWarps + warp_index()) * scan.unit_rows;
-        const int64_t end = min(begin + scan.unit_rows, scan.N);
-        scan_rows<Width>(
-            scan, begin, end, q0, staged, tile, [](int i) { return i; },
-            [&](int q, int64_t n, bool live, int distance) {
-                if (live) out[(q0 + q) * scan.N + n] = distance;
-            });
-    }
+    const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
+    const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
+
+    stage_queries<Width>(scan, q0, tile, staged);
+    __syncthreads();
+    const int64_t begin = (blockIdx.x / scan.tiles() * kScanWarps + warp_index()) * scan.unit_rows;
+    const int64_t end = min(begin + scan.unit_rows, scan.N);
+    scan_rows<Width>(
+        scan, begin, end, q0, staged, tile, [](int i) { return i; },
+        [&](int q, int64_t n, bool live, int distance) {
+            if (live) out[(q0 + q) * scan.N + n] = distance;
+        });
 }
 
 // counts[q, d, c] += eligible codes of class c at distance d. Integers, so that the order of the atomics does not show.
@@ -56,7 +54,7 @@ __global__ void __launch_bounds__(kScanThreads)
                              int64_t Q, int64_t bins, int64_t C,
                              int64_t* __restrict__ counts,  // [Q, bins]
                              double* __restrict__ sums) {
-    const int64_t row = static_cast<int64_t>(blockIdx.x) * kScanWarps + warp_index();
+    const int64_t row = grid_warp();
     if (row >= Q * bins) return;
     const double* weights = class_weights + row / bins * C;
     Count count = 0;

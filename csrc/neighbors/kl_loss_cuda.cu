@@ -17,28 +17,25 @@ struct LossSums {
 
 // One block for each batch. bad[l, i] != 0: a block of the search met a NaN or an infinity in z or the target.
 template <class T>
-__global__ void __launch_bounds__(kLossThreads) kl_loss_kernel(int64_t L, int64_t N, double eps,
+__global__ void __launch_bounds__(kLossThreads) kl_loss_kernel(int64_t N, double eps,
                                                                const T* __restrict__ nu,  // [L, N]
                                                                const T* __restrict__ rho,
                                                                const int32_t* __restrict__ bad,  // [L, bad_count]
                                                                int64_t bad_count, T* __restrict__ loss) {  // [L]
     auto& warps = shared_memory<LossSums>();
-    for (int64_t l = blockIdx.x; l < L; l += gridDim.x) {
-        double sum = 0;
-        for (int64_t i = l * N + threadIdx.x; i < (l + 1) * N; i += kLossThreads)
-            sum += log(static_cast<double>(nu[i]) + eps) - log(static_cast<double>(rho[i]) + eps);
-        sum = warp_sum(sum);
-        if (lane_index() == 0) warps.sum[warp_index()] = sum;
-        bool any_bad = false;
-        for (int64_t i = threadIdx.x; i < bad_count; i += kLossThreads)
-            any_bad = any_bad || bad[l * bad_count + i] != 0;
-        any_bad = __syncthreads_or(any_bad);
-        if (threadIdx.x == 0) {
-            double total = 0;
-            for (const double part : warps.sum) total += part;
-            loss[l] = any_bad ? static_cast<T>(NAN) : static_cast<T>(total / static_cast<double>(N));
-        }
-        __syncthreads();  // the sums are read before the next batch writes them
+    const int64_t l = blockIdx.x;
+    double sum = 0;
+    for (int64_t i = l * N + threadIdx.x; i < (l + 1) * N; i += kLossThreads)
+        sum += log(static_cast<double>(nu[i]) + eps) - log(static_cast<double>(rho[i]) + eps);
+    sum = warp_sum(sum);
+    if (lane_index() == 0) warps.sum[warp_index()] = sum;
+    bool any_bad = false;
+    for (int64_t i = threadIdx.x; i < bad_count; i += kLossThreads) any_bad = any_bad || bad[l * bad_count + i] != 0;
+    any_bad = __syncthreads_or(any_bad);
+    if (threadIdx.x == 0) {
+        double total = 0;
+        for (const double part : warps.sum) total += part;
+        loss[l] = any_bad ? static_cast<T>(NAN) : static_cast<T>(total / static_cast<double>(N));
     }
 }
 
@@ -78,8 +75,8 @@ fh_status kl_loss(const fh_nearest_problem& problem, double eps, T* loss, T* nu,
     plan.rho.indices = rho_index;
     FH_RETURN_IF_ERROR(run_searches(plan.nu, &plan.rho, problem.p, stream));
     const int64_t bad_count = plan.nu.splits * plan.nu.row_tiles();
-    return launch({"kl_loss_kernel", problem.L, kLossThreads, 0, stream}, kl_loss_kernel<T>, problem.L, problem.N, eps,
-                  nu, rho, plan.bad, bad_count, loss);
+    return launch({"kl_loss_kernel", problem.L, kLossThreads, 0, stream}, kl_loss_kernel<T>, problem.N, eps, nu, rho,
+                  plan.bad, bad_count, loss);
 }
 
 template <class T>

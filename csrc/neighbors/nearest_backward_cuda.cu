@@ -25,29 +25,26 @@ constexpr int kColumnsPerLane = 4;  // columns that a lane adds in one walk over
 // One thread for each term (choice, l, n, c): its coefficient, and its key in the inverse map.
 template <class T>
 __global__ void __launch_bounds__(kThreads) nearest_terms_kernel(Backward<T> backward, int64_t terms) {
-    const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < terms * backward.choices;
-         i += step) {
-        const Chosen<T>& chosen = backward.chosen[i / terms];
-        const int64_t term = i % terms, terms_of_batch = backward.N * chosen.C;
-        const int64_t l = term / terms_of_batch;
-        const T distance = chosen.distances[term];
-        const bool counts = is_finite(distance) && distance != 0;
-        T weight = 0;
-        if (chosen.weights != nullptr) {
-            weight = chosen.weights[term];
-        } else if (counts) {
-            const double scale =
-                chosen.sign * static_cast<double>(chosen.grad_loss[l]) / static_cast<double>(backward.N);
-            weight = static_cast<T>(scale / (static_cast<double>(distance) + chosen.eps));
-        }
-        chosen.coefficients[term] = !counts ? T(0) : backward.p == 1 ? weight : weight / distance;
-        if (chosen.mapped) {
-            const int64_t segment = chosen.first_segment + l * chosen.M + chosen.indices[term];
-            // Mapped choices have their keys in the order of the choices.
-            const int64_t place = backward.key_count > terms ? i : term;
-            backward.keys[place] = counts ? static_cast<Key>(segment * terms_of_batch + term % terms_of_batch) : kNoKey;
-        }
+    const int64_t i = grid_thread();
+    if (i >= terms * backward.choices) return;
+    const Chosen<T>& chosen = backward.chosen[i / terms];
+    const int64_t term = i % terms, terms_of_batch = backward.N * chosen.C;
+    const int64_t l = term / terms_of_batch;
+    const T distance = chosen.distances[term];
+    const bool counts = is_finite(distance) && distance != 0;
+    T weight = 0;
+    if (chosen.weights != nullptr) {
+        weight = chosen.weights[term];
+    } else if (counts) {
+        const double scale = chosen.sign * static_cast<double>(chosen.grad_loss[l]) / static_cast<double>(backward.N);
+        weight = static_cast<T>(scale / (static_cast<double>(distance) + chosen.eps));
+    }
+    chosen.coefficients[term] = !counts ? T(0) : backward.p == 1 ? weight : weight / distance;
+    if (chosen.mapped) {
+        const int64_t segment = chosen.first_segment + l * chosen.M + chosen.indices[term];
+        // Mapped choices have their keys in the order of the choices.
+        const int64_t place = backward.key_count > terms ? i : term;
+        backward.keys[place] = counts ? static_cast<Key>(segment * terms_of_batch + term % terms_of_batch) : kNoKey;
     }
 }
 
@@ -79,30 +76,25 @@ __device__ __forceinline__ void order_step(Key* keys, int64_t i, int64_t span, b
 __global__ void __launch_bounds__(kSortThreads)
     nearest_sort_block_kernel(Key* __restrict__ keys, int64_t count, bool whole) {
     auto& stage = shared_memory<SortStage>();
-    for (int64_t first = static_cast<int64_t>(blockIdx.x) * kSortKeys; first < count;
-         first += static_cast<int64_t>(gridDim.x) * kSortKeys) {
-        const int here = static_cast<int>(min(static_cast<int64_t>(kSortKeys), count - first));
-        for (int i = static_cast<int>(threadIdx.x); i < here; i += kSortThreads) stage.keys[i] = keys[first + i];
-        __syncthreads();
-        for (int top = whole ? 1 : kSortKeys / 2; top < kSortKeys && (!whole || top < here); top *= 2) {
-            for (int span = top; span > 0; span /= 2) {
-                for (int i = static_cast<int>(threadIdx.x); i < kSortKeys / 2 && i / span * 2 * span < here;
-                     i += kSortThreads)
-                    order_step(stage.keys, i, span, whole && span == top, here);
-                __syncthreads();
-            }
+    const int64_t first = static_cast<int64_t>(blockIdx.x) * kSortKeys;
+    const int here = static_cast<int>(min(static_cast<int64_t>(kSortKeys), count - first));
+    for (int i = static_cast<int>(threadIdx.x); i < here; i += kSortThreads) stage.keys[i] = keys[first + i];
+    __syncthreads();
+    for (int top = whole ? 1 : kSortKeys / 2; top < kSortKeys && (!whole || top < here); top *= 2) {
+        for (int span = top; span > 0; span /= 2) {
+            for (int i = static_cast<int>(threadIdx.x); i < kSortKeys / 2 && i / span * 2 * span < here;
+                 i += kSortThreads)
+                order_step(stage.keys, i, span, whole && span == top, here);
+            __syncthreads();
         }
-        for (int i = static_cast<int>(threadIdx.x); i < here; i += kSortThreads) keys[first + i] = stage.keys[i];
-        __syncthreads();
     }
+    for (int i = static_cast<int>(threadIdx.x); i < here; i += kSortThreads) keys[first + i] = stage.keys[i];
 }
 
 // One merge step whose span is at least a block's keys, in global memory: 32 bytes read and written a pair.
 __global__ void __launch_bounds__(kThreads)
     nearest_sort_step_kernel(Key* __restrict__ keys, int64_t count, int64_t pairs, int64_t span, bool mirrored) {
-    const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < pairs; i += step)
-        order_step(keys, i, span, mirrored, count);
+    if (grid_thread() < pairs) order_step(keys, grid_thread(), span, mirrored, count);
 }
 
 fh_status sort_keys(Key* keys, int64_t count, void* stream) {
@@ -182,44 +174,43 @@ __device__ __forceinline__ void add_incoming(const Backward<T>& backward, const 
 template <int P, class T>
 __global__ void __launch_bounds__(kThreads) nearest_gather_kernel(Backward<T> backward, int64_t rows) {
     const int64_t own_rows = backward.L * backward.N, D = backward.D;
-    const int64_t step = static_cast<int64_t>(gridDim.x) * kWarps;
-    for (int64_t r = static_cast<int64_t>(blockIdx.x) * kWarps + warp_index(); r < rows; r += step) {
-        const bool is_target = r >= own_rows;
-        const Chosen<T>& cross = backward.chosen[0];
-        const int64_t per_batch = is_target ? cross.M : backward.N;
-        const int64_t row = is_target ? r - own_rows : r, l = row / per_batch, m = row % per_batch;
-        const T* point = is_target ? cross.y + l * cross.y_stride + m * D : backward.x + row * D;
-        T* out = (is_target ? backward.grad_y : backward.grad_x) + row * D;
+    const int64_t r = grid_warp();
+    if (r >= rows) return;
+    const bool is_target = r >= own_rows;
+    const Chosen<T>& cross = backward.chosen[0];
+    const int64_t per_batch = is_target ? cross.M : backward.N;
+    const int64_t row = is_target ? r - own_rows : r, l = row / per_batch, m = row % per_batch;
+    const T* point = is_target ? cross.y + l * cross.y_stride + m * D : backward.x + row * D;
+    T* out = (is_target ? backward.grad_y : backward.grad_x) + row * D;
 
-        bool bad = false;
-        if (is_target && backward.mark_bad_targets) {
-            for (int64_t d = lane_index(); d < D; d += kWarpSize) bad = bad || !is_finite(point[d]);
-            bad = __any_sync(kAllLanes, bad);
-        }
-        for (int64_t d0 = 0; d0 < D; d0 += kColumnsPerLane * kWarpSize) {
-            RowPart<T> own, sum = {};
-            own.load(point, d0, D);
-            for (int s = 0; s < backward.choices; ++s) {
-                const Chosen<T>& chosen = backward.chosen[s];
-                if (is_target) {
-                    if (!chosen.self) add_incoming<P>(backward, chosen, l, m, own, d0, sum);
-                    continue;
-                }
-                for (int64_t c = 0; c < chosen.C; ++c) {
-                    const int64_t term = row * chosen.C + c;
-                    const T coefficient = chosen.coefficients[term];
-                    if (!is_finite(chosen.distances[term]))
-                        bad = true;
-                    else if (chosen.distances[term] != 0)
-                        add_term<P>(coefficient, own, chosen.y + l * chosen.y_stride + chosen.indices[term] * D, d0, D,
-                                    sum);
-                }
-                if (chosen.self) add_incoming<P>(backward, chosen, l, m, own, d0, sum);
+    bool bad = false;
+    if (is_target && backward.mark_bad_targets) {
+        for (int64_t d = lane_index(); d < D; d += kWarpSize) bad = bad || !is_finite(point[d]);
+        bad = __any_sync(kAllLanes, bad);
+    }
+    for (int64_t d0 = 0; d0 < D; d0 += kColumnsPerLane * kWarpSize) {
+        RowPart<T> own, sum = {};
+        own.load(point, d0, D);
+        for (int s = 0; s < backward.choices; ++s) {
+            const Chosen<T>& chosen = backward.chosen[s];
+            if (is_target) {
+                if (!chosen.self) add_incoming<P>(backward, chosen, l, m, own, d0, sum);
+                continue;
             }
-#pragma unroll
-            for (int i = 0; i < kColumnsPerLane; ++i)
-                if (own.column(d0, i) < D) out[own.column(d0, i)] = bad ? static_cast<T>(NAN) : sum.value[i];
+            for (int64_t c = 0; c < chosen.C; ++c) {
+                const int64_t term = row * chosen.C + c;
+                const T coefficient = chosen.coefficients[term];
+                if (!is_finite(chosen.distances[term]))
+                    bad = true;
+                else if (chosen.distances[term] != 0)
+                    add_term<P>(coefficient, own, chosen.y + l * chosen.y_stride + chosen.indices[term] * D, d0, D,
+                                sum);
+            }
+            if (chosen.self) add_incoming<P>(backward, chosen, l, m, own, d0, sum);
         }
+#pragma unroll
+        for (int i = 0; i < kColumnsPerLane; ++i)
+            if (own.column(d0, i) < D) out[own.column(d0, i)] = bad ? static_cast<T>(NAN) : sum.value[i];
     }
 }
 

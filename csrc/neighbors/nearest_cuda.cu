@@ -151,17 +151,15 @@ __device__ __forceinline__ void search_run(const Search<T>& search, int64_t task
             search.run_indices[(row * search.splits + split) * K + i % kept] = index;
         }
     }
-    __syncthreads();  // the lists are written before the next task starts new ones
 }
 
 template <int P, class T>
-__global__ void __launch_bounds__(kTileThreads) nearest_kernel(Search<T> first, Search<T> second, int64_t tasks) {
-    for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
-        if (task < first.tasks())
-            search_run<P>(first, task);
-        else
-            search_run<P>(second, task - first.tasks());
-    }
+__global__ void __launch_bounds__(kTileThreads) nearest_kernel(Search<T> first, Search<T> second) {
+    const int64_t task = blockIdx.x;
+    if (task < first.tasks())
+        search_run<P>(first, task);
+    else
+        search_run<P>(second, task - first.tasks());
 }
 
 template <class T>
@@ -205,13 +203,12 @@ template <class T>
 __global__ void __launch_bounds__(kMergeThreads) nearest_merge_kernel(Search<T> first, Search<T> second, int64_t rows) {
     auto& stage = shared_memory<MergeStage<T>>();
     const int64_t first_rows = first.splits > 1 ? first.L * first.N : 0;
-    const int64_t step = static_cast<int64_t>(gridDim.x) * kMergeWarps;
-    for (int64_t row = static_cast<int64_t>(blockIdx.x) * kMergeWarps + warp_index(); row < rows; row += step) {
-        if (row < first_rows)
-            merge_row(first, row, stage);
-        else
-            merge_row(second, row - first_rows, stage);
-    }
+    const int64_t row = grid_warp();
+    if (row >= rows) return;
+    if (row < first_rows)
+        merge_row(first, row, stage);
+    else
+        merge_row(second, row - first_rows, stage);
 }
 
 template <class T>
@@ -279,8 +276,8 @@ fh_status run_searches(const Search<T>& first, const Search<T>* second, int32_t 
     const Search<T> other = second == nullptr ? Search<T>{} : *second;
     const int64_t tasks = first.tasks() + other.tasks();
     const LaunchShape shape = {"nearest_kernel", tasks, kTileThreads, SearchStage<T>::bytes(first.K), stream};
-    FH_RETURN_IF_ERROR(p == 1 ? launch(shape, nearest_kernel<1, T>, first, other, tasks)
-                              : launch(shape, nearest_kernel<2, T>, first, other, tasks));
+    FH_RETURN_IF_ERROR(p == 1 ? launch(shape, nearest_kernel<1, T>, first, other)
+                              : launch(shape, nearest_kernel<2, T>, first, other));
     int64_t rows = 0;
     for (const Search<T>& search : {first, other}) rows += search.splits > 1 ? search.L * search.N : 0;
     return launch({"nearest_merge_kernel", ceil_div(rows, kMergeWarps), kMergeThreads, 0, stream},

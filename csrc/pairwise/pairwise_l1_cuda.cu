@@ -20,25 +20,23 @@ __device__ __forceinline__ void triangular_pair(int64_t index, int64_t* i, int64
 // once.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads) pairwise_l1_kernel(const T* __restrict__ z,  // [B, D]
-                                                                   int64_t B, int64_t D, int64_t tile_pairs,
+                                                                   int64_t B, int64_t D,
                                                                    T* __restrict__ out) {  // [B, B]
     auto& stage = shared_memory<TileStage<T>>();
-    for (int64_t pair = blockIdx.x; pair < tile_pairs; pair += gridDim.x) {
-        int64_t tile_i, tile_j;
-        triangular_pair(pair, &tile_i, &tile_j);
-        const int64_t i0 = tile_i * kTileRows, j0 = tile_j * kTileRows;
-        TileDistances<T> distances;
-        distance_tile<1>(z + i0 * D, B - i0, z + j0 * D, B - j0, D, stage, distances);
+    int64_t tile_i, tile_j;
+    triangular_pair(blockIdx.x, &tile_i, &tile_j);
+    const int64_t i0 = tile_i * kTileRows, j0 = tile_j * kTileRows;
+    TileDistances<T> distances;
+    distance_tile<1>(z + i0 * D, B - i0, z + j0 * D, B - j0, D, stage, distances);
 #pragma unroll
-        for (int u = 0; u < 4; ++u) {
+    for (int u = 0; u < 4; ++u) {
 #pragma unroll
-            for (int v = 0; v < 4; ++v) {
-                const int64_t i = i0 + distances.a_row(u), j = j0 + distances.b_row(v);
-                if (i >= B || j >= B) continue;
-                const T distance = i == j ? T(0) : distances.value[u][v];
-                out[i * B + j] = distance;
-                if (tile_i != tile_j) out[j * B + i] = distance;
-            }
+        for (int v = 0; v < 4; ++v) {
+            const int64_t i = i0 + distances.a_row(u), j = j0 + distances.b_row(v);
+            if (i >= B || j >= B) continue;
+            const T distance = i == j ? T(0) : distances.value[u][v];
+            out[i * B + j] = distance;
+            if (tile_i != tile_j) out[j * B + i] = distance;
         }
     }
 }
@@ -64,49 +62,47 @@ __global__ void __launch_bounds__(kGradThreads) pairwise_l1_backward_kernel(cons
     auto& stage = shared_memory<GradStage<T>>();
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const int64_t column_tiles = (D + kGradColumns - 1) / kGradColumns;
-    const int64_t tiles = (B + kGradRows - 1) / kGradRows * column_tiles;
-    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const int64_t b0 = tile / column_tiles * kGradRows, d = tile % column_tiles * kGradColumns + lane;
-        T own[4], sum[4];
+
+    const int64_t b0 = blockIdx.x / column_tiles * kGradRows, d = blockIdx.x % column_tiles * kGradColumns + lane;
+    T own[4], sum[4];
 #pragma unroll
-        for (int u = 0; u < 4; ++u) {
-            const int64_t b = b0 + warp * 4 + u;
-            own[u] = b < B && d < D ? z[b * D + d] : T(0);
-            sum[u] = 0;
+    for (int u = 0; u < 4; ++u) {
+        const int64_t b = b0 + warp * 4 + u;
+        own[u] = b < B && d < D ? z[b * D + d] : T(0);
+        sum[u] = 0;
+    }
+    for (int64_t c0 = 0; c0 < B; c0 += kGradChunk) {
+        __syncthreads();  // the last chunk is done
+#pragma unroll
+        for (int i = 0; i < kGradChunk; i += 8) {
+            const int64_t c = c0 + warp + i, b = b0 + lane;
+            stage.weight[warp + i][lane] = c < B && b < B ? grad[c * B + b] : T(0);
+            stage.z[warp + i][lane] = c < B && d < D ? z[c * D + d] : T(0);
         }
-        for (int64_t c0 = 0; c0 < B; c0 += kGradChunk) {
-            __syncthreads();  // the last chunk is done
+        __syncthreads();
 #pragma unroll
-            for (int i = 0; i < kGradChunk; i += 8) {
-                const int64_t c = c0 + warp + i, b = b0 + lane;
-                stage.weight[warp + i][lane] = c < B && b < B ? grad[c * B + b] : T(0);
-                stage.z[warp + i][lane] = c < B && d < D ? z[c * D + d] : T(0);
-            }
-            __syncthreads();
-#pragma unroll
-            for (int i = 0; i < kGradRows; i += 8) {
-                const int64_t b = b0 + warp + i, c = c0 + lane;
-                if (b >= B || c >= B) continue;
-                T& weight = stage.weight[lane][warp + i];
-                weight = b == c ? T(0) : weight + grad[b * B + c];
-            }
-            __syncthreads();
+        for (int i = 0; i < kGradRows; i += 8) {
+            const int64_t b = b0 + warp + i, c = c0 + lane;
+            if (b >= B || c >= B) continue;
+            T& weight = stage.weight[lane][warp + i];
+            weight = b == c ? T(0) : weight + grad[b * B + c];
+        }
+        __syncthreads();
 #pragma unroll 8
-            for (int c = 0; c < kGradChunk; ++c) {
-                const T other = stage.z[c][lane];
+        for (int c = 0; c < kGradChunk; ++c) {
+            const T other = stage.z[c][lane];
 #pragma unroll
-                for (int u = 0; u < 4; ++u) {
-                    const T difference = own[u] - other;
-                    const T sign = static_cast<T>((difference > 0) - (difference < 0));
-                    sum[u] = multiply_add(stage.weight[c][warp * 4 + u], sign, sum[u]);
-                }
+            for (int u = 0; u < 4; ++u) {
+                const T difference = own[u] - other;
+                const T sign = static_cast<T>((difference > 0) - (difference < 0));
+                sum[u] = multiply_add(stage.weight[c][warp * 4 + u], sign, sum[u]);
             }
         }
+    }
 #pragma unroll
-        for (int u = 0; u < 4; ++u) {
-            const int64_t b = b0 + warp * 4 + u;
-            if (b < B && d < D) grad_z[b * D + d] = sum[u];
-        }
+    for (int u = 0; u < 4; ++u) {
+        const int64_t b = b0 + warp * 4 + u;
+        if (b < B && d < D) grad_z[b * D + d] = sum[u];
     }
 }
 
@@ -114,7 +110,7 @@ template <class T>
 fh_status pairwise_l1(const T* z, int64_t B, int64_t D, T* distances, void* stream) {
     const int64_t tiles = ceil_div(B, kTileRows), tile_pairs = tiles * (tiles + 1) / 2;
     return launch({"pairwise_l1_kernel", tile_pairs, kTileThreads, 0, stream}, pairwise_l1_kernel<T>, z, B, D,
-                  tile_pairs, distances);
+                  distances);
 }
 
 template <class T>

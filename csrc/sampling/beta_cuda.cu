@@ -1,5 +1,6 @@
 // Beta(0.1, 0.1) samples on CUDA: see beta.h for the contract.
 #include "core/cuda_check.h"
+#include "core/warp.cuh"
 #include "sampling/beta.h"
 #include "sampling/beta_inverse.h"
 
@@ -13,21 +14,20 @@ __global__ void __launch_bounds__(256) beta_sample_kernel(const int64_t* __restr
                                                           float* __restrict__ out) {  // [count]
     const uint64_t key = static_cast<uint64_t>(*seed);
     const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(float4) == 0;
-    const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    for (int64_t block = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; block * kSamples < count;
-         block += step) {
-        const Philox4 random = philox4x32_10(key, static_cast<uint64_t>(block));
-        const int64_t first = block * kSamples;
-        float sample[kSamples];
+
+    const int64_t block = grid_thread();
+    if (block * kSamples >= count) return;
+    const Philox4 random = philox4x32_10(key, static_cast<uint64_t>(block));
+    const int64_t first = block * kSamples;
+    float sample[kSamples];
 #pragma unroll
-        for (int i = 0; i < kSamples; ++i) sample[i] = beta_inverse(random.word[i]);
-        if (aligned && first + kSamples <= count) {
-            *reinterpret_cast<float4*>(out + first) = make_float4(sample[0], sample[1], sample[2], sample[3]);
-        } else {
+    for (int i = 0; i < kSamples; ++i) sample[i] = beta_inverse(random.word[i]);
+    if (aligned && first + kSamples <= count) {
+        *reinterpret_cast<float4*>(out + first) = make_float4(sample[0], sample[1], sample[2], sample[3]);
+    } else {
 #pragma unroll
-            for (int i = 0; i < kSamples; ++i)
-                if (first + i < count) out[first + i] = sample[i];
-        }
+        for (int i = 0; i < kSamples; ++i)
+            if (first + i < count) out[first + i] = sample[i];
     }
 }
 

@@ -109,8 +109,14 @@ Bytes garbage(size_t bytes, uint64_t pattern) {
     return Bytes(static_cast<char*>(p), std::free);
 }
 
+// How the next fiber is picked. A fair pick alone would let all threads go on at one pace, and a missing barrier shows
+// when one runs far ahead: so some blocks give each thread, or each warp, a priority that seldom changes.
+enum class Policy { kFair, kThreadPriorities, kWarpPriorities };
+
 std::vector<Fiber> fibers(kMaxThreads);
-std::vector<int> runnable;
+std::vector<std::pair<uint64_t, int>> runnable;  // a heap of (priority, thread)
+uint64_t priorities[kMaxThreads];
+Policy policy = Policy::kFair;
 Context scheduler;
 Fiber* running = nullptr;
 int threads = 0, at_barrier = 0;
@@ -198,8 +204,13 @@ void note_failure(const char* format, ...) {
 }
 
 void make_runnable(Fiber& f) {
+    constexpr int kChangeOneIn = 64;
     f.state = State::kRunnable;
-    runnable.push_back(number(f));
+    const int owner = policy == Policy::kWarpPriorities ? number(f) / kWarp : number(f);
+    if (policy == Policy::kFair || random_order.below(kChangeOneIn) == 0) priorities[owner] = random_order.next();
+    // The low bits order the lanes of a warp anew each time.
+    runnable.emplace_back((priorities[owner] & ~uint64_t{0xffff}) | random_order.below(0x10000), number(f));
+    std::push_heap(runnable.begin(), runnable.end());
 }
 
 const char* name(Collective kind) {
@@ -244,6 +255,8 @@ bool run_block() {
     shared_variables.clear();
     runnable.clear();
     at_barrier = 0;
+    policy = static_cast<Policy>(random_order.below(3));
+    for (int t = 0; t < threads; ++t) priorities[t] = random_order.next();
     for (int t = 0; t < threads; ++t) {
         Fiber& f = fibers[t];
         f.index = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
@@ -251,9 +264,8 @@ bool run_block() {
         make_runnable(f);
     }
     while (!runnable.empty() && !failed) {
-        const size_t pick = random_order.below(runnable.size());
-        running = &fibers[runnable[pick]];
-        runnable[pick] = runnable.back();
+        std::pop_heap(runnable.begin(), runnable.end());
+        running = &fibers[runnable.back().second];
         runnable.pop_back();
         threadIdx = running->index;
         switch_context(scheduler, running->context, false);

@@ -1,9 +1,10 @@
 // The CUDA execution model on the CPU: what the kernels see of it.
 //
 // Blocks run one after another in random order. The threads of a block are fibers; a fiber runs until it meets a
-// barrier, a warp collective or an atomic, and then a random runnable one goes on. So code that lacks a barrier meets
-// schedules that show it, and one seed always gives the same schedule. Shared memory is a heap block for each variable,
-// filled with garbage before every block, so that the address sanitizer sees each step over its end.
+// barrier, a warp collective or an atomic, and then a random runnable one goes on (at one pace, or some threads or
+// warps far ahead of others). So code that lacks a barrier meets schedules that show it, and one seed always gives the
+// same schedule. Shared memory is a heap block for each variable, filled with garbage before every block, so that the
+// address sanitizer sees each step over its end.
 #pragma once
 
 #include <cstddef>
