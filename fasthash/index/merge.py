@@ -46,7 +46,7 @@ class Merged:
         for window in windows(self.parts, rows):
             ids = torch.cat([_live(*part)[1] for part in window])
             if len(ids):
-                yield ids if len(window) == 1 else ids[_order(ids)]
+                yield ids if len(window) == 1 else ids[id_order(ids)]
 
     def code_blocks(self, rows: int) -> Iterator[Tensor]:
         """Their codes, at most `rows` at a time."""
@@ -54,7 +54,7 @@ class Merged:
             chosen = [_live(*part) for part in window]
             codes = [_codes(*part, live) for part, (live, _) in zip(window, chosen, strict=True)]
             if sum(map(len, codes)):
-                whole = codes[0] if len(codes) == 1 else torch.cat(codes)[_order(torch.cat([i for _, i in chosen]))]
+                whole = codes[0] if len(codes) == 1 else torch.cat(codes)[id_order(torch.cat([i for _, i in chosen]))]
                 yield whole
 
     def made(self) -> Segment:
@@ -184,7 +184,7 @@ def _codes(segment: Segment, start: int, stop: int, live: Tensor | None) -> Tens
     return segment.codes[start:stop] if live is None else segment.codes[live]
 
 
-def _order(ids: Tensor) -> Tensor:
+def id_order(ids: Tensor) -> Tensor:
     """What sorts distinct ids (numpy's sort of 64-bit integers is the faster one on the CPU)."""
     return torch.from_numpy(np.argsort(ids.numpy())) if ids.device.type == "cpu" else ids.argsort()
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes, unpack_bits
 from fasthash.index.bitmap import count_rows, pack_rows, unpack_rows, with_rows
-from fasthash.index.merge import windows
-from fasthash.index.mih import tables_range, tables_topk
+from fasthash.index.merge import id_order, windows
+from fasthash.index.mih import AUTO_BYTES, tables_range, tables_topk
 from fasthash.index.readahead import read_ahead
 from fasthash.index.search import RangeResult
 from fasthash.index.segments import Contents, Segment, id_tensor
@@ -79,7 +79,7 @@ def _parts(segment: Segment, mask: Tensor | None, count: bool, share: float | No
     """
     if share is not None and segment.tables is not None:
         few = mask is not None and count and count_rows(mask) * _GATHER < segment.rows
-        if not few:
+        if not few and (share >= 1 or segment.codes.numel() >= AUTO_BYTES):
             yield Part(segment, segment.codes, mask, 0, None, share)
             return
     span = max(64, _SPAN_BYTES // segment.codes.shape[1] // 64 * 64)
@@ -139,7 +139,7 @@ def _masks_by_id(segments: list[Segment], given: Tensor) -> list[Tensor]:
         rows = [segment.live_rows(start, stop) for segment, start, stop in window]
         ids = torch.cat([segment.ids_of(own) for (segment, _, _), own in zip(window, rows, strict=True)])
         chosen = torch.empty(len(ids), dtype=torch.bool, device=given.device)
-        chosen[ids.argsort()] = given[at : at + len(ids)]
+        chosen[id_order(ids)] = given[at : at + len(ids)]
         at += len(ids)
         for (segment, _, _), own, here in zip(window, rows, chosen.split([len(own) for own in rows]), strict=True):
             with_rows(masks[number_of[id(segment)]], own[here])
