@@ -27,6 +27,7 @@ from fasthash.index.tensorfile import Column, TensorFile, read_tensors, write_te
 from fasthash.index.untrusted import IndexFolderError, shorten
 
 MIN_ROWS = 1024  # a smaller segment is scanned in a few microseconds
+AUTO_BYTES = 1 << 24  # codes of a segment that take the scan 0.3 ms, beside which trying tables first counts for little
 SHARES = {"auto": 0.15, "mih": 1.0}  # how much longer than the scan alone a search may take that ends in a scan
 _MOST_ROWS = 2**32 - 1  # positions are 32-bit numbers
 _MOST_TABLES = 16

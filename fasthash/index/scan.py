@@ -15,7 +15,7 @@ from torch import Tensor
 from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes, unpack_bits
 from fasthash.index.bitmap import count_rows, pack_rows, unpack_rows, with_rows
-from fasthash.index.merge import id_order, windows
+from fasthash.index.merge import id_order, joined, windows
 from fasthash.index.mih import AUTO_BYTES, tables_range, tables_topk
 from fasthash.index.readahead import read_ahead
 from fasthash.index.search import RangeResult
@@ -137,7 +137,7 @@ def _masks_by_id(segments: list[Segment], given: Tensor) -> list[Tensor]:
     at = 0
     for window in windows([(segment, 0, segment.rows) for segment in segments], _WINDOW):
         rows = [segment.live_rows(start, stop) for segment, start, stop in window]
-        ids = torch.cat([segment.ids_of(own) for (segment, _, _), own in zip(window, rows, strict=True)])
+        ids = joined([segment.ids_of(own) for (segment, _, _), own in zip(window, rows, strict=True)])
         chosen = torch.empty(len(ids), dtype=torch.bool, device=given.device)
         chosen[id_order(ids)] = given[at : at + len(ids)]
         at += len(ids)
