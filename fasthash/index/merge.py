@@ -44,7 +44,7 @@ class Merged:
     def id_blocks(self, rows: int) -> Iterator[Tensor]:
         """The ids, ascending, at most `rows` at a time."""
         for window in windows(self.parts, rows):
-            ids = torch.cat([_live(*part)[1] for part in window])
+            ids = joined([_live(*part)[1] for part in window])
             if len(ids):
                 yield ids if len(window) == 1 else ids[id_order(ids)]
 
@@ -54,14 +54,13 @@ class Merged:
             chosen = [_live(*part) for part in window]
             codes = [_codes(*part, live) for part, (live, _) in zip(window, chosen, strict=True)]
             if sum(map(len, codes)):
-                whole = codes[0] if len(codes) == 1 else torch.cat(codes)[id_order(torch.cat([i for _, i in chosen]))]
-                yield whole
+                yield codes[0] if len(codes) == 1 else joined(codes)[id_order(joined([ids for _, ids in chosen]))]
 
     def made(self) -> Segment:
         """The segment, in memory."""
         everything = 1 << 62
         ids, codes = list(self.id_blocks(everything)), list(self.code_blocks(everything))
-        return make_segment(*(blocks[0] if len(blocks) == 1 else torch.cat(blocks) for blocks in (codes, ids)))
+        return make_segment(joined(codes), joined(ids))
 
 
 def windows(parts: Sequence[Rows], rows: int) -> Iterator[list[Rows]]:
@@ -102,7 +101,7 @@ def repeated_id(segments: Sequence[Segment], rows: int) -> tuple[int, list[Segme
     """
     for window in windows([(segment, 0, segment.rows) for segment in segments], rows):
         if len(window) > 1:
-            ids = torch.cat([_live(*part)[1] for part in window])
+            ids = joined([_live(*part)[1] for part in window])
             ids = torch.from_numpy(np.sort(ids.numpy())) if ids.device.type == "cpu" else ids.sort().values
             same = (ids[1:] == ids[:-1]).nonzero()[:, 0]
             if len(same):
@@ -182,6 +181,18 @@ def _live(segment: Segment, start: int, stop: int) -> tuple[Tensor | None, Tenso
 
 def _codes(segment: Segment, start: int, stop: int, live: Tensor | None) -> Tensor:
     return segment.codes[start:stop] if live is None else segment.codes[live]
+
+
+def joined(blocks: Sequence[Tensor]) -> Tensor:
+    """The rows of several tensors one after the other; one is not copied.
+
+    numpy where it can: for a few MB torch's threads may take longer to meet than one takes to copy.
+    """
+    if len(blocks) == 1:
+        return blocks[0]
+    if blocks[0].device.type == "cpu":
+        return torch.from_numpy(np.concatenate([block.numpy() for block in blocks]))
+    return torch.cat(list(blocks))
 
 
 def id_order(ids: Tensor) -> Tensor:
