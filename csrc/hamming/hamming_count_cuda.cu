@@ -35,13 +35,14 @@ __global__ void __launch_bounds__(kScanThreads) hamming_count_kernel(Scan scan, 
             cells[i] = 0;
     }
     __syncwarp();
+    const int bins_here = static_cast<int>(bins);
     const int64_t begin = unit * scan.unit_rows, end = min(begin + scan.unit_rows, scan.N);
     scan_rows<Width>(
         scan, begin, end, q0, staged, tile, [](int i) { return i; },
         [&](int q, int64_t, bool live, int distance) {
-            if (!live || distance >= bins) return;
+            if (!live || distance >= bins_here) return;
             if (kShared)
-                atomicAdd(&tile_counts[q * bins + distance], 1u);
+                atomicAdd(&tile_counts[q * bins_here + distance], 1u);  // at most 66 KiB of counts
             else
                 atomicAdd(&cells[q * bins + distance], Count(1));
         });

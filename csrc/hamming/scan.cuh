@@ -127,7 +127,7 @@ __device__ __forceinline__ void scan_rows(const Scan& scan, int64_t begin, int64
                 if (live[r]) code[r] = load_code<Width>(scan, scan.database + (n0 + kWarpSize * r) * scan.stride);
             for (int i = 0; i < count; ++i) {
                 const int q = which(i);
-                const auto& query = reinterpret_cast<const Code<Width::kWords>*>(staged)[q];
+                const auto query = reinterpret_cast<const Code<Width::kWords>*>(staged)[q];
 #pragma unroll
                 for (int r = 0; r < kRows; ++r) visit(q, n0 + kWarpSize * r, live[r], code_distance(code[r], query));
             }

@@ -196,7 +196,6 @@ __device__ __forceinline__ void merge_row(const Search<T>& search, int64_t row, 
         search.distances[row * kept + c] = from_key(keys[first + c]);
         search.indices[row * kept + c] = indices[first + c];
     }
-    __syncwarp();
 }
 
 template <class T>
