@@ -28,7 +28,7 @@ from fasthash.index.untrusted import IndexFolderError, shorten
 
 MIN_ROWS = 1024  # a smaller segment is scanned in a few microseconds
 AUTO_BYTES = 1 << 24  # codes of a segment that take the scan 0.3 ms, beside which trying tables first counts for little
-SHARES = {"auto": 0.15, "mih": 1.0}  # how much longer than the scan alone a search may take that ends in a scan
+SHARES = {"auto": 0.1, "mih": 1.0}  # by the model, how much longer than a scan a search that ends in one may take
 _MOST_ROWS = 2**32 - 1  # positions are 32-bit numbers
 _MOST_TABLES = 16
 _LONGEST = 22  # bits: offsets of 16 MiB
