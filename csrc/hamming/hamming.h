@@ -51,7 +51,8 @@ fh_status fh_hamming_distances_cpu(const fh_hamming_problem* problem, int32_t* d
 fh_status fh_hamming_histogram_cpu(const fh_hamming_problem* problem, const int64_t* labels, const double* class_weights, int64_t C,
                                    int64_t* counts, double* sums, int32_t threads, fh_cancel* cancel);
 
-// The same on CUDA. `workspace` and `workspace_bytes` as said above.
+// The same on CUDA. `workspace` and `workspace_bytes` as said above; sizes depend on the problem's sizes alone. Sums are
+// class_weights[q, c] x count added in one order of the classes: the same bits every time, the CPU's up to rounding.
 int64_t fh_hamming_topk_cuda_workspace(const fh_hamming_problem* problem, int64_t K);
 fh_status fh_hamming_topk_cuda(const fh_hamming_problem* problem, int64_t K, int32_t* distances, int64_t* ids, void* workspace,
                                int64_t workspace_bytes, void* stream);
