@@ -213,6 +213,22 @@ def test_large_k(k: int, place: torch.device) -> None:
     check_topk(random_codes(3, 8, 1), random_codes(40_000, 8), k, random_mask(40_000, 0.7), place)
 
 
+@pytest.mark.parametrize("runs", [1, 60])
+def test_a_large_database(runs: int, threads: int) -> None:
+    """A sample sets the first limits. Where equal codes lie side by side it says too little for some queries."""
+    count = 270_000
+    database = random_codes(count // runs, 8).repeat_interleave(runs, 0)
+    queries, mask = random_codes(12, 8, 1), random_mask(count, 0.5)
+    distances = fasthash.hamming_distances(queries, database)
+    for k in (500, 3000):
+        for chosen in (None, mask):
+            ranked = distances if chosen is None else distances.masked_fill(~chosen, 99)
+            wanted, order = ranked.sort(dim=1, stable=True)
+            found = fasthash.hamming_topk(queries, database, k, filter=chosen)
+            assert torch.equal(found.distances, wanted[:, :k])
+            assert torch.equal(found.ids, order[:, :k])
+
+
 @pytest.mark.parametrize("width", [8, 24])
 def test_threads(width: int, threads: int) -> None:
     # Enough work for every thread to wake; ties at the k-th distance lie in several threads' chunks.

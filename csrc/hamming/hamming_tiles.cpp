@@ -6,7 +6,7 @@
 namespace fasthash {
 namespace {
 
-constexpr int64_t kPanelBytes = 24 << 10;   // half of a level-1 cache, and up
+constexpr int64_t kPanelBytes = 32 << 10;   // a level-1 cache has 32 to 64 KiB
 constexpr int64_t kChunkBytes = 512 << 10;  // stays in the level-2 cache while a block of queries passes
 constexpr int64_t kSmallChunkBytes = 64 << 10;
 constexpr int64_t kThreadWork = 1 << 19;  // panel words against one query: less is not worth waking a thread for

@@ -91,10 +91,10 @@ bool scan_panel(ScanRequest* request) {
     using Vec = typename L::Vec;
     using Word = typename L::Word;
     constexpr int kVecs = L::kCheck / L::kLanes;
-    constexpr int64_t kSpan = 32 * L::kCheck;       // one flag for each block
+    constexpr int64_t kSpan = 64 * L::kCheck;       // one flag for each block
     constexpr int64_t kFirstSpan = 4 * kScanBlock;  // while a query takes every code, and where hits are dense
     constexpr int64_t kTakeAt = 64;
-    static_assert(kTakeAt + kSpan + 16 <= kHitsRoom && kFirstSpan <= kSpan, "a span's hits must fit");
+    static_assert(kTakeAt + kFirstSpan + 16 <= kHitsRoom && kFirstSpan < kSpan, "a span's hits must fit");
     constexpr uint64_t kBlockBits = L::kCheck == 64 ? ~uint64_t{0} : (uint64_t{1} << (L::kCheck % 64)) - 1;
     const int64_t n = request->n, words = kWords > 0 ? kWords : request->words;
     const Word* panel = static_cast<const Word*>(request->panel);
@@ -112,8 +112,8 @@ bool scan_panel(ScanRequest* request) {
         const int64_t length = i > 0 || request->limits[q] > request->bits ? kFirstSpan : kSpan;
         while (i < n) {
             const int64_t span = i, end = n - i < length ? n : i + length;
-            uint32_t flags = 0;
-            for (uint32_t flag = 1; i < end; i += L::kCheck, flag += flag) {
+            uint64_t flags = 0;
+            for (uint64_t flag = 1; i < end; i += L::kCheck, flag += flag) {
                 Vec distances[kVecs];
                 block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
                 Vec nearest = distances[0];
@@ -123,7 +123,7 @@ bool scan_panel(ScanRequest* request) {
             }
             if (__builtin_expect(flags == 0, 1)) continue;
             for (; flags != 0; flags &= flags - 1) {
-                const int64_t block = span + __builtin_ctz(flags) * L::kCheck;
+                const int64_t block = span + __builtin_ctzll(flags) * L::kCheck;
                 uint64_t valid = ~uint64_t{0};
                 if constexpr (kMasked) {
                     valid = request->mask[block / 64] >> (block % 64);
