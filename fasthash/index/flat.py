@@ -190,7 +190,7 @@ class HammingIndex:
         They lie in files beside the segments and take about 8 m bytes a code (12 m above 64 bits), m tables of
         substrings of some 20 bits: at 1e8 codes m = 3 for 64 bits, 6 for 128. One durable transaction, for an index
         that is open with writable=True; codes that are added later are scanned until the next call, which makes the
-        tables of their segments alone. Segments of less than 1,024 codes are always scanned. Memory: about 0.5 GiB at
+        tables of their segments alone. Segments of less than 1,024 codes are always scanned. Memory: about 0.8 GiB at
         most. Raises ValueError for an index in memory or opened read-only, OSError where the disk is full.
         """
         with self._change("build_mih") as contents:

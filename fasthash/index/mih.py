@@ -32,7 +32,7 @@ SHARES = {"auto": 0.1, "mih": 1.0}  # by the model, how much longer than a scan 
 _MOST_ROWS = 2**32 - 1  # positions are 32-bit numbers
 _MOST_TABLES = 16
 _LONGEST = 22  # bits: offsets of 16 MiB
-_BLOCK_BYTES = 1 << 28  # entries that are made at a time: each block takes two passes over the codes
+_BLOCK_BYTES = 1 << 29  # entries that are made at a time: each block takes two passes over the codes
 
 
 def substrings(bits: int, rows: int) -> list[tuple[int, int]]:
@@ -56,7 +56,7 @@ def can_have_tables(segment: Segment) -> bool:
 def write_tables(where: Path, segment: Segment, bits: int) -> Segment:
     """Makes the tables of a segment that is on disk, in a new file beside it; gives the segment with its new entry.
 
-    Memory beyond the codes: about 0.5 GiB at most.
+    Memory beyond the codes: about 0.8 GiB at most.
     """
     entry = segment.entry
     if entry is None:
