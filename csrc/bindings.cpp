@@ -1,5 +1,5 @@
 // The Python module fasthash._core: one line for each function of the flat interface. Pointers arrive as integers
-// (tensor.data_ptr()); fasthash/_ops.py has checked everything else. Every kernel runs without the GIL and answers Ctrl-C.
+// (tensor.data_ptr()); fasthash/_ops/ has checked everything else. Every kernel runs without the GIL and answers Ctrl-C.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -83,7 +83,7 @@ std::string isa_chosen() {
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
-    m.doc() = "The compiled kernels of fasthash, over raw addresses: fasthash/_ops.py alone calls them.";
+    m.doc() = "The compiled kernels of fasthash, over raw addresses: fasthash/_ops/ alone calls them.";
     m.attr("__version__") = FASTHASH_VERSION;
     m.attr("compiler") = FASTHASH_COMPILER;
     m.attr("cuda_architectures") = FASTHASH_CUDA_ARCHS;  // "" where CUDA was not built

@@ -1,4 +1,4 @@
-"""The compiled kernels, over raw addresses. fasthash/_ops.py alone calls them; csrc/*/*.h are the contracts."""
+"""The compiled kernels, over raw addresses. fasthash/_ops/ alone calls them; csrc/*/*.h are the contracts."""
 
 __version__: str
 compiler: str

@@ -109,7 +109,7 @@ def test_cuda_tensors_need_a_cuda_build() -> None:
     if _ops.cuda_architectures():
         pytest.skip("this build has CUDA kernels")
     with pytest.raises(RuntimeError, match="nearest: this build of fasthash has no CUDA kernels, got a tensor on cuda"):
-        _ops._call("nearest", torch.device("cuda"))
+        _ops.registry.call("nearest", torch.device("cuda"))
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,11 @@
+"""Every torch op of the package: allocate, call the kernel, shape for tracing, gradient. No user API.
+
+Each op is defined once in the `fasthash::` namespace with one implementation for CPU and CUDA tensors. Public functions
+check their arguments before they come here; an op called directly is for tests and tracing.
+"""
+
+from fasthash._ops import hamming, mih, neighbors
+from fasthash._ops.hamming import mask_words
+from fasthash._ops.registry import cuda_architectures, isa_chosen, isa_names, set_isa
+
+__all__ = ["cuda_architectures", "hamming", "isa_chosen", "isa_names", "mask_words", "mih", "neighbors", "set_isa"]

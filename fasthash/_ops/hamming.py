@@ -1,0 +1,135 @@
+"""Ops of Hamming search: queries uint8 [Q, W], database uint8 [N, W], mask int64 [ceil(N / 64)] words or None."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasthash import _core
+from fasthash._ops.registry import address, call, define
+
+
+def mask_words(allowed: Tensor) -> Tensor:
+    """A boolean mask [N] as the bitmap that the kernels read: int64 [ceil(N / 64)], bit n % 64 of word n // 64."""
+    words = (len(allowed) + 63) // 64
+    if allowed.device.type == "cpu":
+        bitmap = torch.zeros(words, dtype=torch.int64)
+        bitmap.numpy().view(np.uint8)[: (len(allowed) + 7) // 8] = np.packbits(allowed.numpy(), bitorder="little")
+        return bitmap
+    padded = torch.zeros(words * 64, dtype=torch.bool, device=allowed.device)
+    padded[: len(allowed)] = allowed
+    places = torch.arange(64, device=allowed.device)
+    return (padded.view(words, 64).long() << places).sum(1)
+
+
+def rows(codes: Tensor) -> Tensor:
+    """Codes whose bytes are adjacent; rows may lie apart, so a column slice of a larger array is not copied."""
+    bytes_adjacent = codes.shape[1] <= 1 or codes.stride(1) == 1
+    return codes if bytes_adjacent and codes.stride(0) >= codes.shape[1] else codes.contiguous()
+
+
+def hamming_problem(queries: Tensor, database: Tensor, mask: Tensor | None) -> _core.HammingProblem:
+    """`queries`, `database` and `mask` must outlive the call, and have come through contiguous() and rows()."""
+    count, width = database.shape
+    return _core.HammingProblem(
+        address(queries), address(database), address(mask), queries.shape[0], count, width, database.stride(0)
+    )
+
+
+def _hamming_topk(queries: Tensor, database: Tensor, mask: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    queries, database = queries.contiguous(), rows(database)
+    distances, ids = hamming_topk_fake(queries, database, mask, k)
+    problem = hamming_problem(queries, database, mask)
+    call(
+        "hamming_topk", queries.device, problem, k, address(distances), address(ids),
+        workspace=("hamming_topk", problem, k),
+    )  # fmt: skip
+    return distances, ids
+
+
+def hamming_topk_fake(queries: Tensor, database: Tensor, mask: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    shape = (queries.shape[0], k)
+    return queries.new_empty(shape, dtype=torch.int32), queries.new_empty(shape, dtype=torch.int64)
+
+
+def _hamming_range(
+    queries: Tensor, database: Tensor, mask: Tensor | None, radius: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    queries, database = queries.contiguous(), rows(database)
+    problem = hamming_problem(queries, database, mask)
+    workspace = ("hamming_range", problem, radius)
+    offsets = torch.zeros(queries.shape[0] + 1, dtype=torch.int64, device=queries.device)
+    counts = torch.empty(queries.shape[0], dtype=torch.int64, device=queries.device)
+    call("hamming_range_count", queries.device, problem, radius, address(counts), workspace=workspace)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    total = int(offsets[-1])
+    distances = queries.new_empty(total, dtype=torch.int32)
+    ids = queries.new_empty(total, dtype=torch.int64)
+    call(
+        "hamming_range_fill", queries.device, problem, radius, address(offsets), address(distances), address(ids),
+        workspace=workspace,
+    )  # fmt: skip
+    return offsets, distances, ids
+
+
+def hamming_range_fake(
+    queries: Tensor, database: Tensor, mask: Tensor | None, radius: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    total = torch.library.get_ctx().new_dynamic_size()
+    offsets = queries.new_empty(queries.shape[0] + 1, dtype=torch.int64)
+    return offsets, queries.new_empty(total, dtype=torch.int32), queries.new_empty(total, dtype=torch.int64)
+
+
+def _hamming_distances(queries: Tensor, database: Tensor) -> Tensor:
+    queries, database = queries.contiguous(), rows(database)
+    distances = _hamming_distances_fake(queries, database)
+    call("hamming_distances", queries.device, hamming_problem(queries, database, None), address(distances))
+    return distances
+
+
+def _hamming_distances_fake(queries: Tensor, database: Tensor) -> Tensor:
+    return queries.new_empty(queries.shape[0], database.shape[0], dtype=torch.int32)
+
+
+def _hamming_histogram(
+    queries: Tensor, database: Tensor, labels: Tensor | None, class_weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    queries, database = queries.contiguous(), rows(database)
+    labels = None if labels is None else labels.contiguous()
+    class_weights = None if class_weights is None else class_weights.contiguous()
+    counts, sums = _hamming_histogram_fake(queries, database, labels, class_weights)
+    classes = 0 if class_weights is None else class_weights.shape[1]
+    problem = hamming_problem(queries, database, None)
+    call(
+        "hamming_histogram", queries.device, problem, address(labels), address(class_weights), classes,
+        address(counts), address(sums) if labels is not None else 0,
+        workspace=("hamming_histogram", problem, classes),
+    )  # fmt: skip
+    return counts, sums
+
+
+def _hamming_histogram_fake(
+    queries: Tensor, database: Tensor, labels: Tensor | None, class_weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    shape = (queries.shape[0], 8 * database.shape[1] + 1)
+    sums = queries.new_empty(shape if labels is not None else (0,), dtype=torch.float64)
+    return queries.new_empty(shape, dtype=torch.int64), sums
+
+
+define(
+    "hamming_topk(Tensor queries, Tensor database, Tensor? mask, int k) -> (Tensor, Tensor)",
+    _hamming_topk,
+    hamming_topk_fake,
+)
+define(
+    "hamming_range(Tensor queries, Tensor database, Tensor? mask, int radius) -> (Tensor, Tensor, Tensor)",
+    _hamming_range,
+    hamming_range_fake,
+)
+define("hamming_distances(Tensor queries, Tensor database) -> Tensor", _hamming_distances, _hamming_distances_fake)
+define(
+    "hamming_histogram(Tensor queries, Tensor database, Tensor? labels, Tensor? class_weights) -> (Tensor, Tensor)",
+    _hamming_histogram,
+    _hamming_histogram_fake,
+)

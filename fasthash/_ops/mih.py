@@ -1,0 +1,139 @@
+"""Ops of multi-index hashing (csrc/mih/mih.h), CPU only.
+
+Table t is starts[t] and tables[3 t ..]: offsets [2^length + 1], fingerprints uint8 [N, 4 or 8], positions [N];
+offsets and positions are uint32 numbers in int32 tensors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fasthash import _core
+from fasthash._ops.hamming import hamming_problem, hamming_range_fake, hamming_topk_fake, rows
+from fasthash._ops.registry import address, call, define
+
+_RANGE_CAPACITY = 1 << 16  # results for which there is room at the first try
+
+
+def _mih_cpu_only(name: str, tensor: Tensor) -> None:
+    if tensor.device.type != "cpu":
+        raise RuntimeError(f"{name}: tables are searched on the CPU, got a tensor on {tensor.device}")
+
+
+def _mih_tables(starts: list[int], tables: list[Tensor], bits: int) -> _core.MihTables:
+    columns = zip(starts, tables[::3], tables[1::3], tables[2::3], strict=True)
+    rows = [(start, len(o).bit_length() - 1, address(o), address(f), address(p)) for start, o, f, p in columns]
+    return _core.MihTables(rows, bits, tables[1].shape[1])
+
+
+def _mih_offsets(codes: Tensor, start: int, length: int) -> Tensor:
+    _mih_cpu_only("mih_offsets", codes)
+    codes, offsets = rows(codes), _mih_offsets_fake(codes, start, length)
+    call("mih_offsets", codes.device, hamming_problem(codes[:0], codes, None), start, length, address(offsets))
+    return offsets
+
+
+def _mih_offsets_fake(codes: Tensor, start: int, length: int) -> Tensor:
+    return codes.new_empty((1 << length) + 1, dtype=torch.int32)
+
+
+def _mih_fill(
+    codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_bytes: int, first: int, last: int
+) -> Tensor:
+    """Entries of the buckets first .. last: fingerprints, or where fingerprint_bytes is 0, positions."""
+    _mih_cpu_only("mih_fill", codes)
+    codes, offsets = rows(codes), offsets.contiguous()
+    count = (int(offsets[last]) - int(offsets[first])) % 2**32
+    entries = codes.new_empty(count, fingerprint_bytes) if fingerprint_bytes else offsets.new_empty(count)
+    problem = hamming_problem(codes[:0], codes, None)
+    table = (start, len(offsets).bit_length() - 1, address(offsets), 0, 0)
+    tables = _core.MihTables([table], bits, fingerprint_bytes or 4)
+    addresses = (address(entries), 0) if fingerprint_bytes else (0, address(entries))
+    call("mih_fill", codes.device, problem, tables, 0, first, last, *addresses)
+    return entries
+
+
+def _mih_fill_fake(
+    codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_bytes: int, first: int, last: int
+) -> Tensor:
+    count = torch.library.get_ctx().new_dynamic_size()
+    return codes.new_empty(count, fingerprint_bytes) if fingerprint_bytes else offsets.new_empty(count)
+
+
+def _mih_topk(
+    queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
+    k: int, bounds: Tensor | None, share: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Distances and positions as of hamming_topk, and int64 [Q]: entries looked at, -1: given up, for the scan."""
+    _mih_cpu_only("mih_topk", queries)
+    queries, database = queries.contiguous(), rows(database)
+    bounds = None if bounds is None else bounds.contiguous()
+    distances, ids = hamming_topk_fake(queries, database, mask, k)
+    visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
+    call(
+        "mih_topk", queries.device, hamming_problem(queries, database, mask), _mih_tables(starts, tables, bits), k,
+        address(bounds), share, address(distances), address(ids), address(visited),
+    )  # fmt: skip
+    return distances, ids, visited
+
+
+def _mih_topk_fake(
+    queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
+    k: int, bounds: Tensor | None, share: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
+    return *hamming_topk_fake(queries, database, mask, k), visited
+
+
+def _mih_range(
+    queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
+    radius: int, share: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Offsets, distances and positions as of hamming_range, and the entries looked at, as above."""
+    _mih_cpu_only("mih_range", queries)
+    queries, database = queries.contiguous(), rows(database)
+    problem = hamming_problem(queries, database, mask)
+    arrays = _mih_tables(starts, tables, bits)
+    results = torch.zeros(queries.shape[0] + 1, dtype=torch.int64)
+    visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
+    capacity = _RANGE_CAPACITY
+    while True:
+        distances = queries.new_empty(capacity, dtype=torch.int32)
+        ids = queries.new_empty(capacity, dtype=torch.int64)
+        call(
+            "mih_range", queries.device, problem, arrays, radius, share, capacity,
+            address(results), address(distances), address(ids), address(visited),
+        )  # fmt: skip
+        total = int(results[-1])
+        if total <= capacity:
+            return results, distances[:total].clone(), ids[:total].clone(), visited
+        capacity = total
+
+
+def _mih_range_fake(
+    queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
+    radius: int, share: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
+    return *hamming_range_fake(queries, database, mask, radius), visited
+
+
+define("mih_offsets(Tensor codes, int start, int length) -> Tensor", _mih_offsets, _mih_offsets_fake)
+define(
+    "mih_fill(Tensor codes, Tensor offsets, int start, int bits, int fingerprint_bytes, int first, int last) -> Tensor",
+    _mih_fill,
+    _mih_fill_fake,
+)
+define(
+    "mih_topk(Tensor queries, Tensor database, Tensor? mask, int[] starts, Tensor[] tables, int bits, "
+    "int k, Tensor? bounds, float share) -> (Tensor, Tensor, Tensor)",
+    _mih_topk,
+    _mih_topk_fake,
+)
+define(
+    "mih_range(Tensor queries, Tensor database, Tensor? mask, int[] starts, Tensor[] tables, int bits, "
+    "int radius, float share) -> (Tensor, Tensor, Tensor, Tensor)",
+    _mih_range,
+    _mih_range_fake,
+)

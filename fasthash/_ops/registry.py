@@ -1,0 +1,76 @@
+"""How an op is registered and how a kernel is called: once for all ops, on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fasthash import _core
+
+_core.isa_chosen()  # a FASTHASH_ISA that names nothing available is an error now, not at the first search
+
+_library = torch.library.Library("fasthash", "DEF")
+
+
+def cuda_architectures() -> list[str]:
+    """The CUDA architectures that were built; [] for a CPU-only build."""
+    return _core.cuda_architectures.split()
+
+
+def isa_names() -> list[str]:
+    """Instruction sets that this machine can run, the preferred one last."""
+    return _core.isa_names()
+
+
+def isa_chosen() -> str:
+    """The instruction set in use."""
+    return _core.isa_chosen()
+
+
+def set_isa(name: str) -> None:
+    """For tests: replaces the instruction set in use; "" returns to the best."""
+    _core.isa_force(name)
+
+
+def define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Registers one op: `run` does the work on CPU and CUDA tensors, `fake` gives empty outputs of the same shapes."""
+    name = schema[: schema.index("(")]
+    _library.define(schema)
+    _library.impl(name, run, "CPU")
+    _library.impl(name, run, "CUDA")
+    torch.library.register_fake(f"fasthash::{name}", fake, lib=_library)
+
+
+def differentiable(name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
+    qualified = f"fasthash::{name}"
+    torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast(qualified, device, torch.float32, lib=_library)
+
+
+def call(name: str, device: torch.device, *arguments: Any, workspace: tuple[Any, ...] | None = None) -> None:
+    """Calls _core.<name>_cpu or _cuda. `workspace`: arguments of <name>_cuda_workspace, where the kernel needs one."""
+    if device.type == "cpu":
+        getattr(_core, f"{name}_cpu")(*arguments, torch.get_num_threads())
+        return
+    if not _core.cuda_architectures:
+        raise RuntimeError(
+            f"{name}: this build of fasthash has no CUDA kernels, got a tensor on {device}; "
+            "reinstall where nvcc is on PATH (FASTHASH_CUDA=ON makes its absence an error)"
+        )
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device).cuda_stream
+        if workspace is None:
+            getattr(_core, f"{name}_cuda")(*arguments, stream)
+            return
+        owner, *sizes = workspace
+        count = getattr(_core, f"{owner}_cuda_workspace")(*sizes)
+        buffer = torch.empty(max(count, 1), dtype=torch.uint8, device=device)
+        getattr(_core, f"{name}_cuda")(*arguments, buffer.data_ptr(), count, stream)
+
+
+def address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
