@@ -117,7 +117,7 @@ def describe(results: dict[str, Any], folder: str) -> str:
     return "\n".join(lines)
 
 
-# ---- data and methods
+# Data and methods
 
 
 def _part(split: Clinc150, fraction: float) -> Clinc150:
@@ -179,7 +179,7 @@ def _learned(splits: dict[str, Clinc150], hashers: list[tuple[str, bool, Hasher,
         yield Method(f"fasthash, {BITS} bits", source, kl, "hamming", BITS // 8, codes)
 
 
-# ---- measuring
+# Measuring
 
 
 def _measure_all(methods: list[Method], splits: dict[str, Clinc150]) -> dict[str, list[dict[str, Any]]]:
@@ -245,7 +245,7 @@ def _queries_per_second(query: Array, database: Array, metric: str) -> float:
     return float(f"{len(q) / min(times):.3g}")
 
 
-# ---- writing
+# Writing
 
 
 def _write_items(folder: Path, splits: dict[str, Clinc150], codes: dict[str, Array]) -> None:

@@ -98,7 +98,7 @@ def write_report(path: Path, results: dict[str, Any], plots: Plots) -> bool:
     return drawing is not None
 
 
-# ---- words
+# Words
 
 
 _SOURCE = (
@@ -157,7 +157,7 @@ def _escape(text: str) -> str:
     return html.escape(text)
 
 
-# ---- plots
+# Plots
 
 
 def _draw(plots: Plots) -> str | None:

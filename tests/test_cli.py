@@ -79,7 +79,7 @@ def fails(here: Path, capsys: pytest.CaptureFixture[str]) -> Invoke:
     return invoke
 
 
-# ---- what the commands do
+# What the commands do
 
 
 def test_codes_are_the_models(here: Path) -> None:
@@ -227,7 +227,7 @@ def test_bench(works: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "agreed with its plain-torch definition" in works("bench")
 
 
-# ---- help
+# Help
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n    {command} " in text
 
 
-# ---- input that cannot be used
+# Input that cannot be used
 
 
 def save(path: Path, array: Any) -> str:
@@ -506,7 +506,7 @@ def test_an_old_output_survives_a_failure(works: Invoke, fails: Invoke, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["codes.npy"]
 
 
-# ---- how it ends
+# How it ends
 
 
 def test_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,7 +225,7 @@ def test_hamming_where_a_mask_leaves_nothing(gpu: Emulation) -> None:
     assert gpu.call("hamming_range", radius=64, **arguments)[1].size == 0
 
 
-# ---- nearest neighbours
+# Nearest neighbours
 
 
 def points(kind: str, shape: tuple[int, ...], dtype: Any, seed: int) -> Array:
@@ -449,7 +449,7 @@ def test_kl_loss_of_bad_rows(gpu: Emulation, p: int, where: str, value: float) -
     assert np.isfinite(other[0]).all()
 
 
-# ---- pairwise distances and samples
+# Pairwise distances and samples
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -492,7 +492,7 @@ def test_beta_sample(gpu: Emulation, count: int) -> None:
     np.testing.assert_allclose(samples, expected, rtol=1e-6)
 
 
-# ---- workspaces
+# Workspaces
 
 
 def test_a_short_workspace_is_refused(gpu: Emulation) -> None:

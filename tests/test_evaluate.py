@@ -77,7 +77,7 @@ def test_evaluate_adds_the_overlap():
     assert found["overlap@4"] != overlap_at(database[:12], database, y[:12], y, b[:12], b, 4)
 
 
-# ---- overlap_at
+# Overlap_at
 
 
 def plain_overlap(dist, true, k):
@@ -134,7 +134,7 @@ def test_overlap_extremes():
     assert math.isnan(overlap_at(one_code, one_code, x, x, y, y, 50))
 
 
-# ---- code_statistics
+# Code_statistics
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 20))

@@ -45,7 +45,7 @@ def same_weights(a: Hasher, b: Hasher) -> bool:
     return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
 
 
-# ---- what it learns
+# What it learns
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -154,7 +154,7 @@ def test_settings_left_open_depend_on_the_target() -> None:
         assert same_weights(Hasher(**QUICK).fit(X, targets), Hasher(**QUICK, **given).fit(X, targets))
 
 
-# ---- validation
+# Validation
 
 
 @pytest.mark.parametrize("kind", ["integers", "hierarchy", "multilabel", "embedding", "nothing"])
@@ -220,7 +220,7 @@ def test_large_validation_sets_are_sampled(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(seen) == {(20, 50, 50)}
 
 
-# ---- arrays
+# Arrays
 
 
 def test_numpy_and_torch_give_their_own_kind() -> None:
@@ -266,7 +266,7 @@ def test_no_rows_and_many_rows() -> None:
     np.testing.assert_array_equal(hasher.encode(many), np.tile(hasher.encode(X), (80, 1)))
 
 
-# ---- the same again
+# The same again
 
 
 def test_same_seed_same_weights_whatever_the_global_generator() -> None:
@@ -288,7 +288,7 @@ def test_fit_again_forgets() -> None:
     assert same_weights(hasher, Hasher(**QUICK).fit(X, y))
 
 
-# ---- scikit-learn's manners
+# Scikit-learn's manners
 
 
 def test_params() -> None:
@@ -351,7 +351,7 @@ def test_on_another_device(device: torch.device) -> None:
     assert hasher.encode(torch.from_numpy(X).to(device)).device.type == device.type
 
 
-# ---- the model file
+# The model file
 
 
 @pytest.mark.parametrize("kind", ["integers", "hierarchy", "multilabel", "nothing"])

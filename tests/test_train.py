@@ -38,7 +38,7 @@ def blobs(rows: int = 128, classes: int = 4, features: int = 6, seed: int = 0) -
     return centres[y] + torch.randn(rows, features, generator=generator), y
 
 
-# ---- networks
+# Networks
 
 
 def test_head_can_saturate_from_the_start() -> None:
@@ -96,7 +96,7 @@ def test_feature_scale_of_constant_features_is_one() -> None:
     assert deviation == 1
 
 
-# ---- objective
+# Objective
 
 
 def test_objective_is_the_weighted_sum_of_the_losses() -> None:
@@ -177,7 +177,7 @@ def test_objective_names_what_a_term_lacks() -> None:
         Objective(8, classification=0, similarity_weight=0, preserve=1.0)(torch.rand(4, 8))
 
 
-# ---- loop
+# Loop
 
 
 def small_objective() -> Objective:
@@ -357,7 +357,7 @@ def test_shuffled_batches_cover_every_row_and_repeat_by_seed() -> None:
     assert epochs() == [first, second]
 
 
-# ---- checkpoint
+# Checkpoint
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:

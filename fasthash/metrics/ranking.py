@@ -273,7 +273,7 @@ def ndcg(
     return _result(score(ranking, [gain], ratio), query, per_query)
 
 
-# ---- steps shared with `fasthash.evaluate`, which computes several metrics of one ranking
+# Steps shared with `fasthash.evaluate`, which computes several metrics of one ranking
 
 
 def score(ranking: Ranking, gains: list[Gain], value: Callable[[Groups], Tensor], width: int = 1) -> Tensor:
