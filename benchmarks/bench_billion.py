@@ -273,6 +273,7 @@ def main() -> None:
                 result["upsert_seconds"] = seconds(lambda: writer.add(queries[:100], gone[:100], replace=True))
     finally:
         shutil.rmtree(place)
+    result["load_after"] = os.getloadavg()[0]
     kit.write_json(arguments.name, result)
     (kit.RESULTS / f"{arguments.name}.md").write_text(table(result))
     print(table(result))
