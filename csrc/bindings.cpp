@@ -9,6 +9,7 @@
 
 #include "bindings.h"
 #include "core/cpu_features.h"
+#include "hamming/asymmetric.h"
 #include "hamming/hamming.h"
 #include "mih/mih.h"
 #include "neighbors/nearest.h"
@@ -126,6 +127,12 @@ PYBIND11_MODULE(_core, m) {
                                                   at<double>(sums), threads, c);
               });
           });
+
+    m.def("asymmetric_distances_cpu", [](Address queries, Address codes, int64_t Q, int64_t C, int64_t D, int64_t W,
+                                         Address distances, int32_t threads) {
+        const fh_asymmetric_problem p{at<double>(queries), at<uint8_t>(codes), Q, C, D, W};
+        run([&](fh_cancel* c) { return fh_asymmetric_distances_cpu(&p, at<float>(distances), threads, c); });
+    });
 
     // Multi-index hashing. Addresses as mih.h names them.
     m.def("mih_offsets_cpu", [](const Hamming& p, int32_t start, int32_t length, Address offsets, int32_t threads) {

@@ -26,6 +26,9 @@ def hamming_distances_cpu(p: HammingProblem, distances: int, threads: int) -> No
 def hamming_histogram_cpu(
     p: HammingProblem, labels: int, weights: int, C: int, counts: int, sums: int, threads: int
 ) -> None: ...
+def asymmetric_distances_cpu(
+    queries: int, codes: int, Q: int, C: int, D: int, W: int, distances: int, threads: int
+) -> None: ...
 def mih_offsets_cpu(p: HammingProblem, start: int, length: int, offsets: int, threads: int) -> None: ...
 def mih_fill_cpu(
     p: HammingProblem, t: MihTables, table: int, first: int, last: int, fingerprints: int, positions: int, threads: int

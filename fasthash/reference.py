@@ -65,6 +65,13 @@ def hamming_distances(a: Tensor, b: Tensor) -> Tensor:
     return ones[(a.unsqueeze(1) ^ b.unsqueeze(0)).long()].sum(-1, dtype=torch.int32)
 
 
+def asymmetric_distances(queries: Tensor, codes: Tensor) -> Tensor:
+    """sum_d |q_d - b_d|, float32 [Q, C], of queries [Q, D] and each one's packed codes uint8 [Q, C, W]; in float64."""
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=codes.device)
+    bits = (codes.unsqueeze(-1) >> shifts & 1).flatten(2)[..., : queries.shape[1]]
+    return (queries.double().unsqueeze(1) - bits).abs().sum(-1).float()
+
+
 def hamming_topk(queries: Tensor, database: Tensor, k: int, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k nearest (distances int32, positions int64), ordered by (distance, position); missing ones (8 W + 1, -1)."""
     bits = 8 * database.shape[-1]

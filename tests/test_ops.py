@@ -41,10 +41,11 @@ def example_calls(device: torch.device) -> list[tuple[Any, tuple[Any, ...]]]:
         (ops.hamming_distances.default, (q, d)),
         (ops.hamming_histogram.default, (q, d, labels, weights)),
         (ops.hamming_histogram.default, (q, d, None, None)),
+        (ops.asymmetric_distances.default, (torch.rand(3, 61, device=device), d[:30].view(3, 10, 8))),
     ]
 
 
-@pytest.mark.parametrize("index", range(11))
+@pytest.mark.parametrize("index", range(12))
 def test_opcheck(index: int, device: torch.device) -> None:
     op, arguments = example_calls(device)[index]
     opcheck(op, arguments)

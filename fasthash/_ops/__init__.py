@@ -4,8 +4,18 @@ Each op is defined once in the `fasthash::` namespace with one implementation fo
 check their arguments before they come here; an op called directly is for tests and tracing.
 """
 
-from fasthash._ops import hamming, mih, neighbors
+from fasthash._ops import asymmetric, hamming, mih, neighbors
 from fasthash._ops.hamming import mask_words
 from fasthash._ops.registry import cuda_architectures, isa_chosen, isa_names, set_isa
 
-__all__ = ["cuda_architectures", "hamming", "isa_chosen", "isa_names", "mask_words", "mih", "neighbors", "set_isa"]
+__all__ = [
+    "asymmetric",
+    "cuda_architectures",
+    "hamming",
+    "isa_chosen",
+    "isa_names",
+    "mask_words",
+    "mih",
+    "neighbors",
+    "set_isa",
+]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
-from fasthash.codes import code_bytes, unpack_bits
+from fasthash.codes import code_bytes
 from fasthash.index.bitmap import count_rows, pack_rows, unpack_rows, with_rows
 from fasthash.index.merge import id_order, joined, windows
 from fasthash.index.mih import AUTO_BYTES, tables_range, tables_topk
@@ -24,7 +24,7 @@ from fasthash.index.segments import Contents, Segment, id_tensor
 _GATHER = 16  # where fewer than one row in this many is eligible, the rows are copied out instead of masked
 _SPAN_BYTES = 1 << 28  # codes that are scanned at once
 _WINDOW = 1 << 21  # ids that are sorted at once to align a filter
-_RESCORE_VALUES = 1 << 22  # float64 values of a rescoring block: 32 MiB
+_RESCORE_BYTES = 1 << 22  # codes of a rescoring block
 
 
 class Part(NamedTuple):
@@ -198,15 +198,15 @@ def rescored(contents: Contents, queries: Tensor, ids: Tensor, k: int) -> tuple[
     Sums are taken in float64 and rounded once, so that the order of summation does not show. Missing candidates (-1)
     have distance bits + 1.
     """
-    bits = queries.shape[1]
+    bits, width = queries.shape[1], code_bytes(queries.shape[1])
     distances = torch.empty(ids.shape, dtype=torch.float32, device=ids.device)
-    rows = max(1, _RESCORE_VALUES // max(1, ids.shape[1] * bits))
+    rows = max(1, _RESCORE_BYTES // max(1, ids.shape[1] * width))
     for start in range(0, len(ids), rows):
         block = ids[start : start + rows]
-        codes, _ = contents.codes_of(block.reshape(-1), code_bytes(bits))
-        values = unpack_bits(codes, bits).reshape(*block.shape, bits).to(torch.float64)
-        values -= queries[start : start + rows, None, :]
-        distances[start : start + rows] = values.abs_().sum(-1)
+        codes, _ = contents.codes_of(block.reshape(-1), width)
+        distances[start : start + rows] = torch.ops.fasthash.asymmetric_distances(
+            queries[start : start + rows], codes.view(*block.shape, width)
+        )
     return _ordered(distances.masked_fill_(ids < 0, bits + 1), ids, k, by_id=True)
 
 
