@@ -1,8 +1,8 @@
 // Distances of real-valued queries to packed codes.
 //
-// queries [Q, D] double, codes [Q, C, W] uint8 contiguous (each query's own candidates; bit d of a code is bit 7 - d % 8
-// of byte d / 8), 1 <= D <= 8 W; bits from D on do not count. distances[q, c] = sum over d of |queries[q, d] - bit d|,
-// [Q, C] float, rounded once from a double.
+// queries [Q, D] double, codes [Q, C, W] uint8 contiguous (each query's own candidates; bit d of a code is bit 7 - d %
+// 8 of byte d / 8), 1 <= D <= 8 W; bits from D on do not count. distances[q, c] = sum over d of |queries[q, d] - bit
+// d|, [Q, C] float, rounded once from a double.
 //
 // Order of summation, everywhere: four bits make a group whose terms are added in ascending order; the groups' sums are
 // added in ascending order. Where queries are float32 numbers in [0, 1] that are 0 or at least 2^-17 and D <= 4,096,

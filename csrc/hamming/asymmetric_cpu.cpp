@@ -1,12 +1,11 @@
 // Asymmetric distances on the CPU: a table of 16 partial sums for each group of four bits of the query.
-#include "hamming/asymmetric.h"
-
 #include <algorithm>
 #include <cmath>
 #include <exception>
 #include <vector>
 
 #include "core/thread_pool.h"
+#include "hamming/asymmetric.h"
 
 namespace fasthash {
 namespace {

@@ -169,7 +169,9 @@ class Contents(NamedTuple):
         for segment in self.segments:
             rows = segment.find(ids)
             here = rows >= 0
-            codes[here] = segment.codes[rows[here]]
+            if bool(here.all()):
+                return segment.codes.index_select(0, rows), here
+            codes[here] = segment.codes.index_select(0, rows[here])
             found |= here
         return codes, found
 
