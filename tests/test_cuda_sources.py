@@ -17,6 +17,7 @@ import torch
 from emulation import Emulation, EmulationError, build, compiler
 from numpy.typing import NDArray
 
+import fasthash._ops  # noqa: F401 (registers torch.ops.fasthash)
 from fasthash import reference
 
 Array = NDArray[Any]

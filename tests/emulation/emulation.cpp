@@ -100,13 +100,17 @@ struct Random {
     size_t below(size_t n) { return next() % n; }
 };
 
-// Memory of exactly the wanted size, so that the sanitizer's red zone begins at its end.
+// Memory of exactly the wanted size, so that the sanitizer's red zone begins at its end. What it holds is arbitrary:
+// zeros, ones (a NaN, -1), one byte over and over, or noise.
 using Bytes = std::unique_ptr<char, void (*)(void*)>;
-Bytes garbage(size_t bytes, uint64_t pattern) {
+Bytes garbage(size_t bytes, Random& random) {
     void* p = nullptr;
     if (posix_memalign(&p, 256, bytes == 0 ? 1 : bytes) != 0) std::abort();
-    std::memset(p, static_cast<int>(0x81 + pattern % 0x7e), bytes);
-    return Bytes(static_cast<char*>(p), std::free);
+    char* out = static_cast<char*>(p);
+    const size_t kind = random.below(4);
+    std::memset(out, kind == 0 ? 0 : kind == 1 ? 0xff : static_cast<int>(random.below(256)), bytes);
+    for (size_t i = 0; kind == 3 && i < bytes; ++i) out[i] = static_cast<char>(random.next());
+    return Bytes(out, std::free);
 }
 
 // How the next fiber is picked. A fair pick alone would let all threads go on at one pace, and a missing barrier shows
@@ -362,7 +366,7 @@ void maybe_yield() {
 void* shared_variable(const void* key, size_t bytes) {
     auto found = shared_variables.find(key);
     if (found == shared_variables.end())
-        found = shared_variables.emplace(key, std::make_pair(garbage(bytes, random_order.next()), bytes)).first;
+        found = shared_variables.emplace(key, std::make_pair(garbage(bytes, random_order), bytes)).first;
     return found->second.first.get();
 }
 
@@ -381,7 +385,7 @@ bool run_grid(uint3 grid, uint3 block, size_t dynamic_shared_bytes, void (*body)
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_order.below(i)]);
     for (const uint32_t b : order) {
         blockIdx = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
-        dynamic_shared = garbage(dynamic_shared_bytes, random_order.next());
+        dynamic_shared = garbage(dynamic_shared_bytes, random_order);
         if (!run_block()) break;
     }
     dynamic_shared.reset();
@@ -418,7 +422,7 @@ extern "C" void fh_emulation_seed(uint64_t seed) {
 extern "C" uint64_t fh_emulation_switches() { return emulation::switch_count; }
 
 extern "C" void* fh_emulation_allocate(int64_t bytes) {
-    return emulation::garbage(static_cast<size_t>(bytes), 0x2a).release();
+    return emulation::garbage(static_cast<size_t>(bytes), emulation::random_order).release();
 }
 
 extern "C" void fh_emulation_free(void* address) { std::free(address); }
