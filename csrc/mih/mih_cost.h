@@ -7,11 +7,11 @@
 
 namespace fasthash {
 
-// Tables, one thread. Fitted to range searches of random queries, each once, over 1e8 and 4e7 random codes of 64 bits with
-// tables of 21 and 22 bits (AMD EPYC, 4 kB pages, other work on the machine): at radius 11, 4,000 buckets took 395
+// Tables, one thread. Fitted to range searches of random queries, each once, over 1e8 and 4e7 random codes of 64 bits
+// with tables of 21 and 22 bits (AMD EPYC, 4 kB pages, other work on the machine): at radius 11, 4,000 buckets took 395
 // microseconds with 48 entries each and 280 with 19. Nearly all of it is waiting for memory and address translation.
-// Codes of 128 bits (3e7, radius 17 to 29: 0.2 to 4.5 ms) agree within a third, with 20 to 30 ns a code that is verified;
-// twice that is reckoned, for mapped files, whose pages have to be faulted in.
+// Codes of 128 bits (3e7, radius 17 to 29: 0.2 to 4.5 ms) agree within a third, with 20 to 30 ns a code that is
+// verified; twice that is reckoned, for mapped files, whose pages have to be faulted in.
 constexpr double kBucketNs = 50;    // finding a bucket and its first cache line
 constexpr double kEntryNs = 1;      // an entry of 4 bytes more: 16 ns a cache line
 constexpr double kVerifyNs = 60;    // fetching a position and a code
