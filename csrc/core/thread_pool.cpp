@@ -31,7 +31,7 @@ struct Job {
     int32_t joined = 1;               // worker numbers handed out, the caller's 0 included; guarded by Pool::mutex
     std::atomic<int32_t> inside{0};   // helpers at work
 
-    bool stopped() const { return cancel != nullptr && cancel->requested != 0; }
+    bool stopped() const { return cancel != nullptr && __atomic_load_n(&cancel->requested, __ATOMIC_RELAXED) != 0; }
 
     void work(int worker) {
         for (int64_t task; !stopped() && (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
@@ -52,7 +52,7 @@ struct Job {
         const auto now = Clock::now();
         if (now - last < kPollEvery) return;
         last = now;
-        if (cancel->poll() != 0) cancel->requested = 1;
+        if (cancel->poll() != 0) __atomic_store_n(&cancel->requested, 1, __ATOMIC_RELAXED);
     }
 };
 

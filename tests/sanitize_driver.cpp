@@ -1,0 +1,327 @@
+// Runs every CPU function of the core for the sanitizers (see sanitize.sh): all instruction sets of the machine,
+// several thread counts, concurrent callers, cancellation and, with the argument "fork", a forked child. Inputs lie in
+// heap blocks of exactly their size. Hamming results are compared with a plain loop; everything else with one thread's.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "core/cpu_features.h"
+#include "hamming/asymmetric.h"
+#include "hamming/hamming.h"
+#include "mih/mih.h"
+#include "neighbors/nearest.h"
+#include "pairwise/pairwise_l1.h"
+#include "sampling/beta.h"
+
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+
+[[noreturn]] void stop(const std::string& what) {
+    std::fprintf(stderr, "sanitize_driver: %s (%s)\n", what.c_str(), fh_last_error());
+    std::exit(1);
+}
+
+void check(bool good, const char* what) {
+    if (!good) stop(what);
+}
+
+void run(fh_status status, const char* what) { check(status == FH_OK, what); }
+
+template <class T>
+void append(Bytes& all, const std::vector<T>& values) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+    all.insert(all.end(), bytes, bytes + values.size() * sizeof(T));
+}
+
+struct Shape {
+    int64_t Q, N, W, gap;  // gap: bytes between rows
+    int mask;              // percent of eligible codes; 100: no mask
+};
+
+struct Codes {
+    explicit Codes(const Shape& shape) : shape(shape) {
+        std::mt19937 random(static_cast<unsigned>(shape.W * 1000 + shape.N));
+        queries.resize(shape.Q * shape.W);
+        database.resize(shape.N * (shape.W + shape.gap) - shape.gap);
+        for (auto& byte : queries) byte = static_cast<uint8_t>(random());
+        for (auto& byte : database) byte = static_cast<uint8_t>(random() & random());
+        if (shape.mask < 100) {
+            mask.assign((shape.N + 63) / 64, 0);
+            for (int64_t n = 0; n < shape.N; ++n)
+                if (static_cast<int>(random() % 100) < shape.mask) mask[n / 64] |= uint64_t{1} << (n % 64);
+        }
+    }
+    fh_hamming_problem problem() const {
+        return {queries.data(), database.data(),    mask.empty() ? nullptr : mask.data(), shape.Q, shape.N,
+                shape.W,        shape.W + shape.gap};
+    }
+    bool eligible(int64_t n) const { return mask.empty() || (mask[n / 64] >> (n % 64) & 1) != 0; }
+    int32_t distance(int64_t q, int64_t n) const {
+        int32_t bits = 0;
+        for (int64_t byte = 0; byte < shape.W; ++byte)
+            bits += __builtin_popcount(queries[q * shape.W + byte] ^ database[n * (shape.W + shape.gap) + byte]);
+        return bits;
+    }
+
+    Shape shape;
+    Bytes queries, database;
+    std::vector<uint64_t> mask;
+};
+
+// All codes of a query in (distance, position) order.
+std::vector<std::pair<int32_t, int64_t>> ranking(const Codes& codes, int64_t q) {
+    std::vector<std::pair<int32_t, int64_t>> all;
+    for (int64_t n = 0; n < codes.shape.N; ++n)
+        if (codes.eligible(n)) all.emplace_back(codes.distance(q, n), n);
+    std::sort(all.begin(), all.end());
+    return all;
+}
+
+void topk(const Codes& codes, int64_t K, int32_t threads, bool compare, Bytes& all) {
+    const fh_hamming_problem p = codes.problem();
+    std::vector<int32_t> distances(p.Q * K);
+    std::vector<int64_t> ids(p.Q * K);
+    run(fh_hamming_topk_cpu(&p, K, distances.data(), ids.data(), threads, nullptr), "hamming_topk");
+    for (int64_t q = 0; compare && q < p.Q; ++q) {
+        const auto wanted = ranking(codes, q);
+        for (int64_t i = 0; i < K; ++i) {
+            const bool there = i < static_cast<int64_t>(wanted.size());
+            check(distances[q * K + i] == (there ? wanted[i].first : 8 * p.W + 1), "hamming_topk: distances");
+            check(ids[q * K + i] == (there ? wanted[i].second : -1), "hamming_topk: ids");
+        }
+    }
+    append(all, distances);
+    append(all, ids);
+}
+
+void range(const Codes& codes, int32_t radius, int32_t threads, bool compare, Bytes& all) {
+    const fh_hamming_problem p = codes.problem();
+    std::vector<int64_t> counts(p.Q), offsets(p.Q + 1);
+    run(fh_hamming_range_count_cpu(&p, radius, counts.data(), threads, nullptr), "hamming_range_count");
+    for (int64_t q = 0; q < p.Q; ++q) offsets[q + 1] = offsets[q] + counts[q];
+    std::vector<int32_t> distances(offsets[p.Q]);
+    std::vector<int64_t> ids(offsets[p.Q]);
+    run(fh_hamming_range_fill_cpu(&p, radius, offsets.data(), distances.data(), ids.data(), threads, nullptr),
+        "hamming_range_fill");
+    for (int64_t q = 0; compare && q < p.Q; ++q) {
+        const auto wanted = ranking(codes, q);
+        for (int64_t i = 0; i < counts[q]; ++i)
+            check(distances[offsets[q] + i] == wanted[i].first && ids[offsets[q] + i] == wanted[i].second,
+                  "hamming_range: results");
+        check(counts[q] == static_cast<int64_t>(wanted.size()) || wanted[counts[q]].first > radius,
+              "hamming_range: too few");
+    }
+    append(all, distances);
+    append(all, ids);
+}
+
+void counts(const Codes& codes, int32_t threads, Bytes& all) {
+    const fh_hamming_problem p = codes.problem();
+    const int64_t C = 5, bins = 8 * p.W + 1;
+    std::vector<int64_t> labels(p.N), counted(p.Q * bins);
+    std::vector<double> weights(p.Q * C), sums(p.Q * bins);
+    for (int64_t n = 0; n < p.N; ++n) labels[n] = n * 7 % C;
+    for (int64_t i = 0; i < p.Q * C; ++i) weights[i] = 1.0 / static_cast<double>(i + 1);
+    run(fh_hamming_histogram_cpu(&p, nullptr, nullptr, 0, counted.data(), nullptr, threads, nullptr), "counts");
+    append(all, counted);
+    run(fh_hamming_histogram_cpu(&p, labels.data(), weights.data(), C, counted.data(), sums.data(), threads, nullptr),
+        "sums");
+    append(all, counted);
+    append(all, sums);
+    std::vector<int32_t> distances(p.Q * p.N);
+    run(fh_hamming_distances_cpu(&p, distances.data(), threads, nullptr), "hamming_distances");
+    append(all, distances);
+}
+
+void asymmetric(const Codes& codes, int32_t threads, Bytes& all) {
+    const int64_t D = 8 * codes.shape.W - 3, C = codes.shape.N / codes.shape.Q;
+    if (codes.shape.gap != 0) return;
+    std::vector<double> queries(codes.shape.Q * D, 0.25);
+    const fh_asymmetric_problem p{queries.data(), codes.database.data(), codes.shape.Q, C, D, codes.shape.W};
+    std::vector<float> distances(p.Q * C);
+    run(fh_asymmetric_distances_cpu(&p, distances.data(), threads, nullptr), "asymmetric_distances");
+    append(all, distances);
+}
+
+void mih(const Codes& codes, int32_t threads, Bytes& all) {
+    const fh_hamming_problem p = codes.problem();
+    if (p.W < 4) return;
+    const int32_t length = 10;
+    std::vector<uint32_t> offsets[2], positions[2];
+    Bytes fingerprints[2];
+    fh_mih_table tables[2];
+    const fh_mih_tables both{tables, 2, static_cast<int32_t>(8 * p.W), 4};
+    for (int t = 0; t < 2; ++t) {
+        offsets[t].resize((1 << length) + 1);
+        positions[t].resize(p.N);
+        fingerprints[t].resize(4 * p.N);
+        run(fh_mih_offsets_cpu(&p, t * 16, length, offsets[t].data(), threads, nullptr), "mih_offsets");
+        tables[t] = {t * 16, length, offsets[t].data(), fingerprints[t].data(), positions[t].data()};
+        const fh_mih_tables alone{&tables[t], 1, both.bits, both.fingerprint_bytes};
+        run(fh_mih_fill_cpu(&p, &alone, 0, 0, 1 << length, fingerprints[t].data(), positions[t].data(), threads,
+                            nullptr),
+            "mih_fill");
+        append(all, fingerprints[t]);
+    }
+    const int64_t K = std::min<int64_t>(5, p.N);
+    std::vector<int32_t> distances(p.Q * K), scanned(p.Q * K);
+    std::vector<int64_t> ids(p.Q * K), scanned_ids(p.Q * K), visited(p.Q), ends(p.Q + 1);
+    run(fh_mih_topk_cpu(&p, &both, K, nullptr, 1e9, distances.data(), ids.data(), visited.data(), threads, nullptr),
+        "mih_topk");
+    run(fh_hamming_topk_cpu(&p, K, scanned.data(), scanned_ids.data(), threads, nullptr), "hamming_topk");
+    for (int64_t q = 0; q < p.Q; ++q)
+        if (visited[q] >= 0)
+            check(std::equal(&ids[q * K], &ids[q * K] + K, &scanned_ids[q * K]), "mih_topk: not as the scan");
+    std::vector<int32_t> near(p.Q * p.N);
+    std::vector<int64_t> near_ids(p.Q * p.N);
+    run(fh_mih_range_cpu(&p, &both, 3, 1e9, p.Q * p.N, ends.data(), near.data(), near_ids.data(), visited.data(),
+                         threads, nullptr),
+        "mih_range");
+    append(all, ends);
+}
+
+// Points, losses and samples; the float and the double functions alike.
+template <class T>
+void points(int64_t N, int64_t D, int32_t threads, Bytes& all) {
+    constexpr bool kFloat = std::is_same_v<T, float>;
+    const auto pick = [](auto f32, auto f64) {
+        if constexpr (kFloat)
+            return f32;
+        else
+            return f64;
+    };
+    const int64_t L = 2, M = N - 1, K = 3;
+    std::mt19937 random(static_cast<unsigned>(N * D));
+    std::vector<T> x(L * N * D), y(L * M * D), grad_x(x.size()), grad_y(y.size());
+    for (auto& value : x) value = static_cast<T>(random() % 1000) / 1000;
+    for (auto& value : y) value = static_cast<T>(random() % 1000) / 1000;
+    for (int32_t norm = 1; norm <= 2; ++norm) {
+        const fh_nearest_problem p{x.data(), y.data(), L, N, M, D, K, M * D, norm};
+        const fh_nearest_problem own{x.data(), nullptr, L, N, N, D, K, 0, norm};
+        std::vector<T> distances(L * N * K), weights(L * N * K, 1), nu(L * N), rho(L * N), loss(L), one(L, 1);
+        std::vector<int64_t> indices(L * N * K), nu_index(L * N), rho_index(L * N);
+        for (const auto* problem : {&p, &own}) {
+            T* const grad = problem->y == nullptr ? nullptr : grad_y.data();
+            run(pick(fh_nearest_cpu_f32, fh_nearest_cpu_f64)(problem, distances.data(), indices.data(), threads,
+                                                             nullptr),
+                "nearest");
+            run(pick(fh_nearest_backward_cpu_f32, fh_nearest_backward_cpu_f64)(problem, weights.data(),
+                                                                               distances.data(), indices.data(), K,
+                                                                               grad_x.data(), grad, threads, nullptr),
+                "nearest_backward");
+            append(all, distances);
+            append(all, indices);
+            append(all, grad_x);
+        }
+        run(pick(fh_kl_loss_cpu_f32, fh_kl_loss_cpu_f64)(&p, 1e-2, loss.data(), nu.data(), nu_index.data(), rho.data(),
+                                                         rho_index.data(), threads, nullptr),
+            "kl_loss");
+        run(pick(fh_kl_loss_backward_cpu_f32, fh_kl_loss_backward_cpu_f64)(
+                &p, 1e-2, one.data(), nu.data(), nu_index.data(), rho.data(), rho_index.data(), grad_x.data(),
+                grad_y.data(), threads, nullptr),
+            "kl_loss_backward");
+        append(all, loss);
+        append(all, grad_x);
+        append(all, grad_y);
+    }
+    std::vector<T> distances(N * N), ones(N * N, 1);
+    run(pick(fh_pairwise_l1_cpu_f32, fh_pairwise_l1_cpu_f64)(x.data(), N, D, distances.data(), threads, nullptr),
+        "pairwise_l1");
+    run(pick(fh_pairwise_l1_backward_cpu_f32, fh_pairwise_l1_backward_cpu_f64)(x.data(), ones.data(), N, D,
+                                                                               grad_x.data(), threads, nullptr),
+        "pairwise_l1_backward");
+    append(all, distances);
+    append(all, grad_x);
+}
+
+Bytes everything(const std::vector<Shape>& shapes, int64_t most_points, int32_t threads, bool compare) {
+    Bytes all;
+    for (const Shape& shape : shapes) {
+        const Codes codes(shape);
+        for (const int64_t K : {int64_t{1}, int64_t{10}, (shape.N + 1) / 2, shape.N})
+            topk(codes, K, threads, compare, all);
+        for (const int32_t radius : {0, static_cast<int32_t>(3 * shape.W)}) range(codes, radius, threads, compare, all);
+        counts(codes, threads, all);
+        asymmetric(codes, threads, all);
+        mih(codes, threads, all);
+    }
+    for (const int64_t N : {int64_t{5}, most_points / 3 + 1, most_points}) {
+        points<float>(N, 17, threads, all);
+        points<double>(N, 32, threads, all);
+    }
+    const int64_t seed = 7;
+    std::vector<float> samples(100003);
+    run(fh_beta_sample_cpu(&seed, static_cast<int64_t>(samples.size()), samples.data(), threads, nullptr),
+        "beta_sample");
+    append(all, samples);
+    return all;
+}
+
+int32_t stop_at_once(void) { return 1; }
+
+void cancelled() {
+    const Codes codes({40, 60000, 64, 0, 100});
+    const fh_hamming_problem p = codes.problem();
+    std::vector<int32_t> distances(p.Q * 10);
+    std::vector<int64_t> ids(p.Q * 10);
+    fh_cancel already{1, stop_at_once};
+    check(fh_hamming_topk_cpu(&p, 10, distances.data(), ids.data(), 3, &already) == FH_CANCELLED, "not cancelled");
+    fh_cancel polled{0, stop_at_once};  // may be done before the first poll
+    const fh_status status = fh_hamming_topk_cpu(&p, 10, distances.data(), ids.data(), 3, &polled);
+    check(status == FH_OK || status == FH_CANCELLED, "cancelled: status");
+}
+
+void in_a_child(const std::vector<Shape>& shapes, const Bytes& wanted, int64_t most_points) {
+    const pid_t child = fork();
+    check(child >= 0, "fork");
+    if (child == 0) _exit(everything(shapes, most_points, 3, false) == wanted ? 0 : 1);
+    int status = 0;
+    check(waitpid(child, &status, 0) == child && status == 0, "the child's results differ");
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    const auto asked = [&](const char* name) {
+        return std::any_of(arguments + 1, arguments + count,
+                           [&](char* given) { return std::strcmp(given, name) == 0; });
+    };
+    const bool quick = asked("quick");
+    std::vector<Shape> shapes{{3, 1, 8, 0, 100}, {2, 70, 1, 0, 100}, {3, 200, 12, 5, 60}, {5, 3300, 8, 0, 30}};
+    if (quick) {
+        shapes.push_back({20, 9000, 16, 0, 100});
+    } else {
+        for (const int64_t W : {2, 3, 4, 5, 8, 9, 16, 24, 31, 32, 33, 64, 65, 127, 128, 130, 256})
+            for (const int mask : {100, 97, 40, 1}) shapes.push_back({3, 500, W, mask == 40 ? 3 : 0, mask});
+        shapes.push_back({60, 20011, 8, 0, 100});
+        shapes.push_back({3, 270011, 4, 0, 90});
+    }
+    const int64_t most_points = quick ? 150 : 400;
+    for (int32_t isa = 0; isa < FH_ISA_COUNT; ++isa) {
+        if (!fh_isa_available(isa)) continue;
+        run(fh_isa_force(fh_isa_name(isa)), "isa");
+        const Bytes wanted = everything(shapes, most_points, 1, true);
+        for (const int32_t threads : {2, 4})
+            check(everything(shapes, most_points, threads, false) == wanted, "results depend on the thread count");
+        std::vector<std::thread> callers;
+        for (int caller = 0; caller < 4; ++caller)
+            callers.emplace_back([&] {
+                check(everything(shapes, most_points, 3, false) == wanted, "concurrent callers: results differ");
+            });
+        for (auto& caller : callers) caller.join();
+        cancelled();
+        if (asked("fork")) in_a_child(shapes, wanted, most_points);
+        std::printf("%s: ok\n", fh_isa_name(isa));
+    }
+    return 0;
+}
