@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,9 +50,8 @@ def nearest(x: Any, y: Any = None, *, p: int = 2, k: int = 1) -> Neighbors:
     points = check_points("nearest", "x", to_tensor(x, "nearest", "x"))
     targets = None if y is None else check_points("nearest", "y", to_tensor(y, "nearest", "y"))
     batch, flat, flat_targets = flatten("nearest", points, targets)
-    check_norm("nearest", p)
-    limit = points.shape[-2] - 1 if targets is None else targets.shape[-2]
-    check_k("nearest", k, limit)
+    p = check_norm("nearest", p)
+    k = check_k("nearest", k, points.shape[-2] - 1 if targets is None else targets.shape[-2])
     distances, indices = torch.ops.fasthash.nearest(flat, flat_targets, p, k)
     shape = (*batch, points.shape[-2], k)
     return Neighbors(like(distances.view(shape), x), like(indices.view(shape), x))
@@ -82,8 +82,7 @@ def kl_divergence(x: Any, y: Any, *, p: int = 2, k: int = 1) -> Any:
     points = check_points("kl_divergence", "x", to_tensor(x, "kl_divergence", "x"))
     targets = check_points("kl_divergence", "y", to_tensor(y, "kl_divergence", "y"))
     n, dims, m = points.shape[-2], points.shape[-1], targets.shape[-2]
-    check_norm("kl_divergence", p)
-    check_k("kl_divergence", k, min(n - 1, m))
+    p, k = check_norm("kl_divergence", p), check_k("kl_divergence", k, min(n - 1, m))
     nu = nearest(points, targets, p=p, k=k).distances[..., -1]
     rho = nearest(points, p=p, k=k).distances[..., -1]
     return like(dims * (nu.log() - rho.log()).mean(-1) + math.log(m / (n - 1)), x)
@@ -110,15 +109,21 @@ def entropy(x: Any, *, p: int = 2, k: int = 1) -> Any:
     """
     points = check_points("entropy", "x", to_tensor(x, "entropy", "x"))
     n, dims = points.shape[-2], points.shape[-1]
-    check_norm("entropy", p)
-    check_k("entropy", k, n - 1)
+    p, k = check_norm("entropy", p), check_k("entropy", k, n - 1)
     rho = nearest(points, p=p, k=k).distances[..., -1]
     if p == 2:
         log_volume = dims / 2 * math.log(math.pi) - math.lgamma(dims / 2 + 1)
     else:
         log_volume = dims * math.log(2) - math.lgamma(dims + 1)
-    psi_n, psi_k = torch.special.digamma(torch.tensor([float(n), float(k)], dtype=torch.float64)).tolist()
-    return like(dims * rho.log().mean(-1) + (log_volume + psi_n - psi_k), x)
+    return like(dims * rho.log().mean(-1) + (log_volume + _digamma(n) - _digamma(k)), x)
+
+
+def _digamma(n: int) -> float:
+    """psi(n) of an integer n >= 1, to 1e-14: the asymptotic series, from 32 on (Abramowitz & Stegun 6.3.18)."""
+    if n < 32:
+        return _digamma(n + 1) - 1 / n
+    square = 1 / (n * n)
+    return math.log(n) - 0.5 / n - square * (1 / 12 - square * (1 / 120 - square / 252))
 
 
 def check_points(function: str, name: str, points: Tensor) -> Tensor:
@@ -130,24 +135,27 @@ def check_points(function: str, name: str, points: Tensor) -> Tensor:
     return points if points.dtype in (torch.float32, torch.float64) else points.float()
 
 
-def check_norm(function: str, p: int) -> None:
-    if p not in (1, 2):
+def check_norm(function: str, p: int) -> int:
+    if isinstance(p, bool) or p not in (1, 2):
         raise ValueError(f"{function}: p must be 1 or 2, got {p}")
+    return int(p)
 
 
-def check_k(function: str, k: int, limit: int) -> None:
+def check_k(function: str, k: int, limit: int) -> int:
     if limit < 1:
         raise ValueError(f"{function}: at least 1 other row is needed, got {limit}")
-    if isinstance(k, bool) or not isinstance(k, int):
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise TypeError(f"{function}: k must be an int, got {type(k).__name__}")
     if not 1 <= k <= min(limit, MAX_NEIGHBORS):
         raise ValueError(f"{function}: k must be between 1 and {min(limit, MAX_NEIGHBORS)}, got {k}")
+    return int(k)
 
 
 def flatten(function: str, points: Tensor, targets: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:
     """Gives the leading shape, points as [L, N, D], and targets as [1 or L, M, D] of the same dtype."""
     batch = points.shape[:-2]
-    flat = points.reshape(-1, *points.shape[-2:])
+    problems = math.prod(batch)  # not -1: that is ambiguous where there are no points
+    flat = points.reshape(problems, *points.shape[-2:])
     if targets is None:
         return batch, flat, None
     if targets.shape[-1] != points.shape[-1]:
@@ -164,4 +172,4 @@ def flatten(function: str, points: Tensor, targets: Tensor | None) -> tuple[torc
         raise ValueError(
             f"{function}: leading dimensions must broadcast to {tuple(batch)}, got {tuple(targets.shape[:-2])}"
         ) from None
-    return batch, flat, expanded.reshape(-1, *targets.shape[-2:])
+    return batch, flat, expanded.reshape(problems, *targets.shape[-2:])

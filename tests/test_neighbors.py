@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fasthash
-from fasthash import reference
+from fasthash import neighbors, reference
 
 # L, N, M, D, k: one row, odd sizes, edges of tiles (8 x 32) and of blocks (128 rows, 1,024 targets, 512 dimensions),
 # k = M.
@@ -254,3 +254,33 @@ def test_errors(call, error, message) -> None:  # type: ignore[no-untyped-def]
 def test_k_is_at_most_64() -> None:
     with pytest.raises(ValueError, match="nearest: k must be between 1 and 64, got 65"):
         fasthash.nearest(torch.rand(100, 2), k=65)
+
+
+def test_no_points() -> None:
+    found = fasthash.nearest(torch.rand(0, 3), torch.rand(5, 3), k=2)
+    assert found.distances.shape == (0, 2)
+    assert found.indices.shape == (0, 2)
+    assert fasthash.nearest(torch.rand(2, 0, 3), torch.rand(2, 5, 3)).indices.shape == (2, 0, 1)
+    assert fasthash.nearest(np.zeros((0, 4, 3)), k=3).distances.shape == (0, 4, 3)
+
+
+def test_numpy_numbers_count() -> None:
+    points = torch.rand(9, 3)
+    assert torch.equal(
+        fasthash.nearest(points, k=np.int64(3), p=np.int64(1)).indices, fasthash.nearest(points, k=3, p=1).indices
+    )
+    assert fasthash.kl_loss(points, points, k=np.uint8(2), p=2.0) == fasthash.kl_loss(points, points, k=2, p=2)
+    with pytest.raises(ValueError, match="nearest: p must be 1 or 2, got True"):
+        fasthash.nearest(points, p=True)
+
+
+def test_digamma_of_integers() -> None:
+    expected = torch.special.digamma(torch.arange(1, 3000, dtype=torch.float64))
+    found = torch.tensor([neighbors._digamma(n) for n in range(1, 3000)], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+
+
+def test_entropy_compiles() -> None:
+    points = torch.rand(50, 3, requires_grad=True)
+    compiled = torch.compile(fasthash.entropy, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(points, k=2), fasthash.entropy(points, k=2))

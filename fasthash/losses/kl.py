@@ -75,13 +75,13 @@ def kl_loss(
     points = check_points("kl_loss", "z", z)
     if points.shape[-2] < 2 and group is None:
         raise ValueError(f"kl_loss: z must have at least 2 rows, got {points.shape[-2]}")
-    check_norm("kl_loss", p)
+    p = check_norm("kl_loss", p)
     if not 0 <= eps < math.inf:
         raise ValueError(f"kl_loss: eps must be >= 0 and finite, got {eps}")
     targets = _target_points(points, target, group, generator)
     if group is not None:
         points, targets = gather_rows(points, group), gather_rows(targets, group)
-    check_k("kl_loss", k, min(points.shape[-2] - 1, targets.shape[-2]))
+    k = check_k("kl_loss", k, min(points.shape[-2] - 1, targets.shape[-2]))
     batch, flat, flat_targets = flatten("kl_loss", points, targets)
     loss: Tensor = torch.ops.fasthash.kl_loss(flat, flat_targets, p, k, float(eps))[0]
     return loss.view(batch)

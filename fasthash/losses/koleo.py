@@ -37,14 +37,14 @@ def koleo_loss(
     if not isinstance(z, Tensor):
         raise TypeError(f"koleo_loss: z must be a tensor, got {type(z).__name__}")
     points = check_points("koleo_loss", "z", z)
-    check_norm("koleo_loss", p)
+    p = check_norm("koleo_loss", p)
     if not eps >= 0:
         raise ValueError(f"koleo_loss: eps must be >= 0, got {eps}")
     if normalize:
         points = torch.nn.functional.normalize(points, dim=-1, eps=1e-12)
     if group is not None:
         points = gather_rows(points, group)
-    check_k("koleo_loss", k, points.shape[-2] - 1)
+    k = check_k("koleo_loss", k, points.shape[-2] - 1)
     rho: Tensor = nearest(points, p=p, k=k).distances[..., -1]
     return -(rho + eps).log().mean(-1)
 
