@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -122,6 +124,10 @@ def test_modules_keep_a_running_scale() -> None:
     assert set(module.state_dict()) == {"tau_y", "batches"}
     torch.testing.assert_close(SimilarityLoss().eval()(z, distance), fasthash.similarity_loss(z, distance))
     torch.testing.assert_close(ListwiseLoss()(z, distance), fasthash.listwise_loss(z, distance))
+    ignored = distance.clone().fill_diagonal_(math.nan)
+    assert torch.equal(SimilarityLoss()(z, ignored), SimilarityLoss()(z, distance))
+    with pytest.raises(ValueError, match="SimilarityLoss: distance must have shape"):
+        SimilarityLoss()(z, distance[:2])
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,7 @@ class SimilarityLoss(torch.nn.Module):
     """`similarity_loss` as a module that keeps running means of the semantic scale, as buffers.
 
     forward(z [B, D], distance [B, B]) -> scalar. In training mode tau_y is a momentum average of the batch means, as
-    in Arponen & Bishop 2020
-    ("slowly varying"); in evaluation mode it is the last one.
+    in Arponen & Bishop 2020 ("slowly varying"); in evaluation mode it is the last one.
 
     >>> import torch
     >>> z = torch.rand(8, 16)
@@ -104,8 +103,10 @@ class SimilarityLoss(torch.nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, z: Tensor, distance: Tensor) -> Tensor:
+        distance = check_pairs("SimilarityLoss", z, distance)[1]
         rows, values = len(distance), distance.detach()
-        mean = ((values.sum() - values.diagonal().sum()) / (rows * (rows - 1))).to(self.tau_y)
+        diagonal = torch.eye(rows, dtype=torch.bool, device=values.device)  # ignored, whatever is there
+        mean = (values.masked_fill(diagonal, 0.0).sum() / (rows * (rows - 1))).to(self.tau_y)
         tau_y = torch.where(self.batches == 0, mean, self.tau_y)
         if self.training:
             tau_y = tau_y + self.momentum * (mean - tau_y)
