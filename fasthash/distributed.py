@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def gather_rows(rows: Tensor, group: Any) -> Tensor:
@@ -14,7 +15,8 @@ def gather_rows(rows: Tensor, group: Any) -> Tensor:
 
     Every rank is expected to compute the same scalar from the result. The gradient that reaches a rank's rows is
     world_size times that of the single-process computation, so that the average that DistributedDataParallel takes
-    over ranks is the exact gradient.
+    over ranks is the exact gradient. It cannot be differentiated again (RuntimeError): a second derivative would need
+    the other ranks' gradients.
     """
     gathered: Tensor = _GatherRows.apply(rows, group)  # type: ignore[no-untyped-call]
     return gathered
@@ -43,5 +45,6 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).movedim(0, -2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.narrow(-2, ctx.start, ctx.count) * ctx.world, None

@@ -39,6 +39,10 @@ def worker(rank: int, world: int, port: int, folder: Path) -> None:
             loss = loss_of(name, own, target, dist.group.WORLD)
             loss.backward()
             results[name] = (loss.item(), own.grad)
+        own = z.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_of("kl", own, target, dist.group.WORLD), own, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):  # no second derivatives that lack other ranks
+            gradient.square().sum().backward()
         torch.manual_seed(0)  # one seed everywhere: the drawn targets must differ all the same
         results["drawn"] = fasthash.kl_loss(z, group=dist.group.WORLD).item()
         torch.save(results, folder / f"{rank}.pt")
