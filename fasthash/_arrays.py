@@ -21,11 +21,11 @@ def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> T
     if isinstance(array, Tensor):
         return array
     values = np.asarray(array)
-    if values.dtype.kind not in "biuf":
+    if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
         raise TypeError(f"{function}: {name} must be a numeric array or tensor, got {_describe(array, values)}")
-    if not values.dtype.isnative:
-        values = values.astype(values.dtype.newbyteorder("="))
-    if any(stride < 0 for stride in values.strides):
+    if values.dtype.char in "qQ" or not values.dtype.isnative:  # long long is a type of its own, which torch refuses
+        values = values.astype(f"{values.dtype.kind}{values.dtype.itemsize}")
+    if any(stride < 0 or stride % values.dtype.itemsize for stride in values.strides):
         values = values.copy()
     if values.flags.writeable:
         return torch.from_numpy(values)

@@ -84,9 +84,25 @@ def test_views_and_read_only_arrays(tmp_path):
         np.testing.assert_array_equal(pack_bits(same), expected)
     np.testing.assert_array_equal(pack_bits(z[::-1]), expected[::-1])
     assert torch.equal(pack_bits(torch.tensor(z).T), torch.tensor(np.packbits(z.T > 0.5, axis=1)))
+    records = np.zeros(6, dtype=[("flag", np.uint8), ("z", np.float64, 40)])  # values that are not aligned
+    records["z"] = z
+    np.testing.assert_array_equal(pack_bits(records["z"]), expected)
     packed = np.asfortranarray(expected)
     packed.flags.writeable = False
     np.testing.assert_array_equal(unpack_bits(packed, 40), z > 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.longlong, np.ulonglong])
+def test_types_of_c_that_numpy_tells_apart(dtype):
+    assert pack_bits(np.array([[1, 0, 1]], dtype=dtype)).tolist() == [[0b10100000]]
+
+
+def test_numbers_wider_than_torch_has():
+    if np.dtype(np.longdouble).itemsize > 8:
+        with pytest.raises(
+            TypeError, match=f"pack_bits: z must be a numeric array or tensor, got ndarray of {np.dtype(np.longdouble)}"
+        ):
+            pack_bits(np.zeros((1, 8), dtype=np.longdouble))
 
 
 def test_leading_dimensions_are_kept():
