@@ -386,6 +386,16 @@ def test_save_and_load(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(Hasher.load(path).encode(X), hasher.encode(X))
 
 
+def test_what_is_set_after_fit_does_not_spoil_the_file(tmp_path: Path) -> None:
+    X, y = blobs()
+    hasher = Hasher(**QUICK).fit(X, y)
+    codes = hasher.encode(X)
+    hasher.set_params(bits=hasher.bits + 8, hierarchy=hierarchy(), kl=-1.0).save(tmp_path / "model")
+    loaded = Hasher.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.encode(X), codes)
+    assert loaded.hierarchy is None
+
+
 def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
     X, y = blobs()
     path = tmp_path / "model.safetensors"

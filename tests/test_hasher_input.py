@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,6 +156,7 @@ def test_wrong_validation() -> None:
         ((X, y[:5]), ValueError, "validation y must have one row for each of the 240 rows of X, got 5"),
         ((X, None), ValueError, "validation needs yv where y is given, and None where it is not"),
         ((X, multi_hot(y)), ValueError, "validation y must be 1-D for target 'labels'"),
+        ((X, y.astype(str)), TypeError, "validation y must hold labels of the type that y holds, int, got str"),
     ):
         with pytest.raises(error, match=rf"Hasher\.fit: {message}"):
             Hasher(**QUICK).fit(X, y, validation=validation)
@@ -161,3 +164,22 @@ def test_wrong_validation() -> None:
         Hasher(**QUICK).fit(X, multi_hot(y), validation=(X, np.eye(6, dtype=int)[y]))
     with pytest.raises(ValueError, match=r"Hasher\.fit: validation needs yv where y is given"):
         Hasher(**QUICK).fit(X, validation=(X, y))
+
+
+def test_weights_are_numbers() -> None:
+    X, y = blobs()
+    with pytest.raises(TypeError, match=r"Hasher\.fit: kl must be a number, got '1'"):
+        Hasher(**QUICK).set_params(kl="1").fit(X, y)
+
+
+def test_only_files_are_read_and_replaced(tmp_path: Path) -> None:
+    X, y = blobs()
+    hasher = Hasher(**QUICK).fit(X, y)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (tmp_path, pipe):
+        with pytest.raises(OSError, match=r"Hasher\.save: .* is there and is not a regular file"):
+            hasher.save(path)
+        with pytest.raises(ValueError, match=r"Hasher\.load: .* is a folder or not a regular file"):
+            Hasher.load(path)
+    assert pipe.is_fifo()

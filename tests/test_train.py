@@ -421,7 +421,7 @@ def test_foreign_files(tmp_path: Path, metadata: dict[str, str] | None, message:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"Hasher\.load: .* does not exist"):
         load_checkpoint(tmp_path / "none")
-    with pytest.raises(ValueError, match="is damaged or not a fasthash model"):
+    with pytest.raises(ValueError, match="is a folder or not a regular file"):
         load_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError):
         save_checkpoint(tmp_path / "none" / "m.safetensors", {}, {})

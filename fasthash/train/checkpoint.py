@@ -23,9 +23,12 @@ VERSION = 1
 def save_checkpoint(path: str | PathLike[str], tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
     """Writes tensors and a JSON object to `path`. A file that is there stays whole until the new one is on the disk.
 
-    Raises OSError where the folder cannot be written, TypeError and ValueError for what JSON cannot hold.
+    Raises OSError where the file cannot be written or `path` is something other than a file, TypeError and ValueError
+    for what JSON cannot hold.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a folder or /dev/null, say: a file would take its place
+        raise OSError(f"Hasher.save: {path} is there and is not a regular file")
     metadata = {"format": FORMAT, "version": str(VERSION), "content": json.dumps(content, allow_nan=False)}
     data = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -49,6 +52,8 @@ def load_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"Hasher.load: {path} does not exist")
+    if not path.is_file():
+        raise ValueError(f"Hasher.load: {path} is a folder or not a regular file, must be a model file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -205,13 +205,15 @@ class Hasher:
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the trained model as one safetensors file, with settings, hierarchy and class names as JSON inside.
 
+        The settings are those of `fit`, whatever `set_params` has changed since.
         A file that is there is replaced only when the new one is on the disk. Raises RuntimeError before `fit`.
         """
         module = self._fitted("save")
         left_out = ("hierarchy", "device", "progress")
+        settings = self._settings  # those of `fit`: others may have been set since
         content = {
-            "settings": {name: _plain(v) for name, v in self.get_params().items() if name not in left_out},
-            "hierarchy": None if self.hierarchy is None else self.hierarchy.to_dict(),
+            "settings": {name: _plain(v) for name, v in settings.items() if name not in left_out},
+            "hierarchy": None if settings["hierarchy"] is None else settings["hierarchy"].to_dict(),
             "classes": None if self.classes_ is None else self.classes_.tolist(),
             "features": self.n_features_in_,
             "hidden": [operator.index(width) for width in self.hidden_],
@@ -306,8 +308,11 @@ class Hasher:
                 choice = " or ".join(f'"{value}"' for value in allowed)
                 raise ValueError(f"Hasher.fit: {name} must be {choice}, got {getattr(self, name)!r}")
         for name in ("classification", "similarity_weight", "kl", "preserve"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"Hasher.fit: {name} must be a weight >= 0, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float, np.number)):
+                raise TypeError(f"Hasher.fit: {name} must be a number, got {value!r}")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"Hasher.fit: {name} must be a weight >= 0, got {value!r}")
         for name in ("temperature_y", "temperature_z"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -371,6 +376,7 @@ class Hasher:
         features: int,
         history: History,
     ) -> None:
+        self._settings = self.get_params()
         self.module_ = module
         self.hidden_ = hidden
         self.classes_ = None if classes is None else np.array(classes)

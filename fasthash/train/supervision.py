@@ -88,7 +88,8 @@ def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | Non
 def read_validation(train: Targets, y: Any, rows: int, hierarchy: Hierarchy | None) -> Targets:
     """Reads the targets of `rows` validation rows as the kind of `train`, in its terms: the same classes, width.
 
-    Classes that were not trained on are legal: they follow those of `train` and have distances of their own.
+    Classes that were not trained on are legal: they follow those of `train` and have distances of their own. Raises
+    TypeError where one side has integers and the other strings, which are never the same class.
     """
     name = "validation y"
     found = read_targets(y, rows, train.kind, hierarchy, name)
@@ -97,6 +98,9 @@ def read_validation(train: Targets, y: Any, rows: int, hierarchy: Hierarchy | No
             width, got = train.values.shape[1], found.values.shape[1]
             raise ValueError(f"Hasher.fit: {name} must have {width} columns, as y has, got {got}")
         return found
+    kinds = [type(names[0]).__name__ for names in (train.classes, found.classes)]
+    if kinds[0] != kinds[1]:
+        raise TypeError(f"Hasher.fit: {name} must hold labels of the type that y holds, {kinds[0]}, got {kinds[1]}")
     classes = list(dict.fromkeys([*train.classes, *found.classes]))
     place = {label: position for position, label in enumerate(classes)}
     values = torch.tensor([place[label] for label in found.classes])[found.values]
