@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 Name = str | int
 Edge = tuple[Name, Name]
+WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]*")  # text that is an int as Python writes it: 007 is a name
 
 
 class Hierarchy:
@@ -133,7 +134,8 @@ class Hierarchy:
         """A hierarchy from a text file of edges, "parent child" on each line, or a .json file of `to_dict`.
 
         Names are separated by a tab where the line has one, else by white space; a first line "parent child" or
-        "child parent" is a header that tells the order. Where all names are whole numbers they become ints.
+        "child parent" is a header that tells the order. Where all names are whole numbers, written as Python
+        writes them (no leading zeros), they become ints.
         `child_first`: the lines are "child parent". Raises ValueError, with the line, for anything else.
         """
         path = Path(path)
@@ -144,7 +146,7 @@ class Hierarchy:
                 raise ValueError(f"Hierarchy.from_file: {path} is not JSON: {error}") from None
             return cls.from_dict(data)
         pairs: list[tuple[str, str]] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
             if not line.strip():
                 continue
             parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
@@ -156,7 +158,7 @@ class Hierarchy:
             pairs.append((parts[1], parts[0]) if child_first else (parts[0], parts[1]))
         if not pairs:
             raise ValueError(f"Hierarchy.from_file: {path} has no edges")
-        if all(re.fullmatch(r"-?\d+", part) for pair in pairs for part in pair):
+        if all(WHOLE_NUMBER.fullmatch(part) for pair in pairs for part in pair):
             return cls((int(parent), int(child)) for parent, child in pairs)
         return cls(pairs)
 
@@ -165,7 +167,10 @@ class Hierarchy:
         """The hierarchy that `to_dict` wrote. Raises ValueError for anything else."""
         if not isinstance(data, Mapping) or set(data) != {"edges", "alone"}:
             raise ValueError('Hierarchy.from_dict: the keys must be "edges" and "alone", as to_dict writes them')
-        return cls((tuple(edge) for edge in data["edges"]), data["alone"])
+        edges, alone = data["edges"], data["alone"]
+        if not (isinstance(edges, list) and isinstance(alone, list) and all(isinstance(e, list) for e in edges)):
+            raise ValueError("Hierarchy.from_dict: edges must be a list of pairs and alone a list of names")
+        return cls(edges, alone)
 
     def to_dict(self) -> dict[str, Any]:
         """A form that JSON can hold: {"edges": [[parent, child], ...], "alone": [names without an edge]}.

@@ -285,9 +285,8 @@ def test_missing_files(fails: Invoke) -> None:
 
 
 def test_files_that_are_not_npy(fails: Invoke, tmp_path: Path) -> None:
-    assert "labels.txt: not a whole .npy file of numbers" in fails(
-        "encode", "model.safetensors", "labels.txt", "--out", "o"
-    )
+    message = fails("encode", "model.safetensors", "labels.txt", "--out", "o")
+    assert message == "labels.txt: not a whole .npy file of numbers (it is of another format)"
     assert fails("encode", "model.safetensors", "index", "--out", "o") == "index: a folder, not a .npy file"
     np.savez(tmp_path / "a.npz", codes=np.zeros(3))
     assert fails("encode", "model.safetensors", f"{tmp_path}/a.npz", "--out", "o").endswith("must be a .npy file")
@@ -376,7 +375,11 @@ def test_hierarchies(fails: Invoke, tmp_path: Path) -> None:
     Path(path).write_text("a b c\n")
     assert "line 1 must be two names" in fails(*train)
     Path(path).write_text("a b\nb a\n")
-    assert "cycle" in fails(*train)
+    assert fails(*train) == f"{path}: Hierarchy: the edges have a cycle: 'a' -> 'b' -> 'a'"
+    Path(path).rename(tmp_path / "edges.json")
+    Path(path).with_suffix(".json").write_text('{"edges": 5, "alone": []}')
+    message = fails(*train[:5], str(tmp_path / "edges.json"), "--out", "m")
+    assert message.endswith("edges.json: Hierarchy.from_dict: edges must be a list of pairs and alone a list of names")
 
 
 def test_settings_out_of_range(fails: Invoke) -> None:
@@ -384,7 +387,8 @@ def test_settings_out_of_range(fails: Invoke) -> None:
     assert fails(*train, "--bits", "0") == "Hasher.fit: bits must be between 1 and 4096, got 0"
     assert "kl must be a weight >= 0" in fails(*train, "--kl", "-1")
     assert "seed" in fails(*train, "--seed", "-1")
-    assert "must be a torch device" in fails(*train, "--device", "toaster")
+    for device in ("toaster", "meta"):
+        assert "must be a torch device" in fails(*train, "--device", device)
     assert fails(*train, "--val-features", "features.npy") == "train: --val-features and --val-labels go together"
     assert not Path("m").exists()
 
@@ -472,14 +476,21 @@ def test_eval_mistakes(fails: Invoke, tmp_path: Path) -> None:
     assert "at must be between 1 and 120, got 250" in fails(
         "eval", "codes.npy", "codes.npy", *labels, "--hierarchy", "edges.txt"
     )
+    message = fails("eval", "codes.npy", "codes.npy", "--query-labels", "numbers.npy", *labels[2:])
+    assert message == "numbers.npy: no label occurs in labels.txt, got '0' and 'cat' for example"
 
 
-def test_outputs_that_cannot_be_written(fails: Invoke) -> None:
+def test_outputs_that_cannot_be_written(fails: Invoke, tmp_path: Path) -> None:
     for command in (("train", "features.npy"), ("encode", "model.safetensors", "features.npy")):
         message = fails(*command, "--out", "nowhere/out")
         assert message == "nowhere/out: cannot be written, there is no folder nowhere"
         assert fails(*command, "--out", "index") == "index: a folder, must be the name of a file"
     assert fails("search", "index", "codes.npy", "--out", "nowhere/found.npz").startswith("nowhere/found.npz: cannot")
+    os.mkfifo(tmp_path / "pipe")  # what is no file, /dev/null for one, is not replaced by one
+    message = fails("encode", "model.safetensors", "features.npy", "--out", str(tmp_path / "pipe"))
+    assert message == f"{tmp_path}/pipe: cannot be written, it is there and is not a regular file"
+    assert (tmp_path / "pipe").is_fifo()
+    assert "must not be empty" in fails("encode", "model.safetensors", "features.npy", "--out", "")
 
 
 @pytest.mark.skipif(os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="root may write anywhere")

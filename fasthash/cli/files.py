@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthash.cli.parser import UserError
-from fasthash.hierarchy import Hierarchy
+from fasthash.hierarchy import WHOLE_NUMBER, Hierarchy
 
 ROWS = 1 << 14  # rows that are read at once where an array may be larger than memory
 
@@ -31,7 +31,8 @@ def read_npy(path: str) -> NDArray[Any]:
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a whole .npy file of numbers ({error})") from None
+        why = "it is of another format" if "pickle" in str(error) else error  # numpy's advice is to unpickle it
+        raise UserError(f"{path}: not a whole .npy file of numbers ({why})") from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise UserError(f"{path}: an .npz archive, must be a .npy file")
@@ -90,9 +91,7 @@ def read_labels(path: str, rows: int, items: str) -> NDArray[Any]:
         blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
         if blank is not None:
             raise UserError(f"{path}: line {blank} is empty, must be a label")
-        labels = np.array([line.strip() for line in lines], dtype=np.str_)
-        with contextlib.suppress(ValueError, OverflowError):
-            labels = labels.astype(np.int64)
+        labels = _as_numbers(np.array([line.strip() for line in lines], dtype=np.str_))
     if len(labels) != rows:
         raise UserError(f"{path}: {items} has {rows} rows, which need as many labels, got {len(labels)}")
     return labels
@@ -106,14 +105,17 @@ def read_hierarchy(path: str) -> Hierarchy:
         raise UserError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a UTF-8 text file") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error) if path in str(error) else f"{path}: {error}") from None
 
 
 def fit_to_hierarchy(labels: NDArray[Any], hierarchy: Hierarchy, path: str) -> NDArray[Any]:
-    """The labels, as text where only that is in the hierarchy; refuses the first that is not in it."""
-    known = np.unique(labels).tolist()
-    if labels.dtype.kind != "U" and not any(label in hierarchy for label in known):
-        labels, known = labels.astype(np.str_), [str(label) for label in known]
-    for label in known:
+    """The labels, as text or as numbers where only that is in the hierarchy; refuses the first that is not in it."""
+    if not any(label in hierarchy for label in np.unique(labels).tolist()):
+        other = _as_numbers(labels) if labels.dtype.kind == "U" else labels.astype(np.str_)
+        if any(label in hierarchy for label in np.unique(other).tolist()):
+            labels = other
+    for label in np.unique(labels).tolist():
         if label not in hierarchy:
             row = int((labels == label).argmax())
             raise UserError(f"{path}: label {label!r} (row {row}) is not in the hierarchy")
@@ -123,8 +125,12 @@ def fit_to_hierarchy(labels: NDArray[Any], hierarchy: Hierarchy, path: str) -> N
 def check_target(path: str) -> Path:
     """A file that can be written: before long work, not after it."""
     target = Path(path)
+    if not path:
+        raise UserError("the name of the file to write must not be empty")
     if target.is_dir():
         raise UserError(f"{path}: a folder, must be the name of a file")
+    if target.exists() and not target.is_file():  # /dev/null, say: a file would take its place
+        raise UserError(f"{path}: cannot be written, it is there and is not a regular file")
     if not target.parent.is_dir():
         raise UserError(f"{path}: cannot be written, there is no folder {target.parent}")
     if not os.access(target.parent, os.W_OK):
@@ -169,9 +175,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _as_numbers(labels: NDArray[Any]) -> NDArray[Any]:
+    """Text labels as integers, where all are whole numbers as Python writes them: 007 is a name."""
+    if not all(WHOLE_NUMBER.fullmatch(label) for label in labels.tolist()):
+        return labels
+    try:
+        return labels.astype(np.int64)
+    except OverflowError:
+        return labels
+
+
 def _read_text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UnicodeDecodeError:

@@ -131,7 +131,9 @@ def choose_device(name: str | None) -> str:
     try:
         kind = torch.device(name).type
     except RuntimeError:
-        raise UserError(f"--device: must be a torch device such as cpu or cuda, got {name!r}") from None
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"--device: must be a torch device such as cpu, cuda or cuda:1, got {name!r}")
     if kind == "cuda" and not usable:
         why = "this build has no CUDA kernels" if torch.cuda.is_available() else "torch finds no GPU"
         raise UserError(f"--device: {name} cannot be used: {why}")

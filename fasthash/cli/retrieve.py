@@ -155,6 +155,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         labels = [fit_to_hierarchy(part, hierarchy, path) for part, path in zip(labels, paths, strict=True)]
     if len({part.dtype.kind == "U" for part in labels}) > 1:
         labels = [part.astype(np.str_) for part in labels]
+    if arguments.hierarchy is None and not np.isin(labels[0], labels[1]).any():
+        raise UserError(
+            f"{arguments.query_labels}: no label occurs in {arguments.database_labels}, "
+            f"got {str(labels[0][0])!r} and {str(labels[1][0])!r} for example"
+        )
     if arguments.hierarchy is not None:
         classes, numbers = np.unique(np.concatenate(labels), return_inverse=True)
         similarity = hierarchy.similarity_matrix(classes)
