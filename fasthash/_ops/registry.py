@@ -20,6 +20,11 @@ def cuda_architectures() -> list[str]:
     return _core.cuda_architectures.split()
 
 
+def compiler() -> str:
+    """Name and version of the compiler that built the kernels."""
+    return _core.compiler
+
+
 def isa_names() -> list[str]:
     """Instruction sets that this machine can run, the preferred one last."""
     return _core.isa_names()

@@ -48,7 +48,7 @@ def build_info() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "version": fasthash.__version__,
-        "compiler": vars(_ops)["_core"].compiler,
+        "compiler": _ops.compiler(),
         "cuda_architectures": _ops.cuda_architectures(),
         "isa": _ops.isa_chosen(),
         "isa_found": _ops.isa_names(),
