@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +117,7 @@ def test_cuda_tensors_need_a_cuda_build() -> None:
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=Path(__file__).parent,  # in the repository's root `python -c` would find the sources, not what is installed
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -193,7 +195,11 @@ def test_interrupt_stops_long_work() -> None:
             print("stopped")
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "ready"

@@ -32,5 +32,6 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, fasthash, fasthash.cli; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -255,7 +255,7 @@ def test_one_writer(folder, tmp_path):
         writer.save(folder)
     script = "import sys; from fasthash import HammingIndex; HammingIndex.open(sys.argv[1], writable=True)"
     command = [sys.executable, "-c", script, str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "another writer has it open" in result.stderr
     writer.close()
     with pytest.raises(ValueError, match=r"HammingIndex.add: the index was closed"):

@@ -6,10 +6,11 @@ check their arguments before they come here; an op called directly is for tests 
 
 from fasthash._ops import asymmetric, hamming, mih, neighbors
 from fasthash._ops.hamming import mask_words
-from fasthash._ops.registry import cuda_architectures, isa_chosen, isa_names, set_isa
+from fasthash._ops.registry import compiler, cuda_architectures, isa_chosen, isa_names, set_isa
 
 __all__ = [
     "asymmetric",
+    "compiler",
     "cuda_architectures",
     "hamming",
     "isa_chosen",
