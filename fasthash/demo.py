@@ -32,7 +32,7 @@ RESULTS = 10  # results of a query: P@10, overlap@10 and the timed searches
 RANKS = 250  # of mAHP@250
 EXAMPLES = 4  # queries shown with their nearest texts
 TIMED_QUERIES = 1000  # of real-valued searches, which take long
-TIMING = 0.25  # seconds for each speed
+TIMING = 0.1  # seconds for each speed
 
 Array = NDArray[Any]
 
