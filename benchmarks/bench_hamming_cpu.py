@@ -127,16 +127,35 @@ def single(args: argparse.Namespace, bits: int, count: int) -> dict[str, Any]:
     with threads(count):
         check(query, database, args.k, others)
         torch.set_num_threads(count)
-        times = kit.interleave(
-            {"fasthash": lambda: fasthash.hamming_topk(query, database, args.k), **others}, args.rounds, args.seconds
-        )
+        contenders = {
+            "fasthash": lambda: fasthash.hamming_topk(query, database, args.k),
+            "read": kit.reader(database, count),
+            **others,
+        }
+        times = kit.interleave(contenders, args.rounds, args.seconds)
     rates = {name: database.nbytes / kit.median(spent) for name, spent in times.items()}
-    bandwidth = kit.read_bandwidth(count)
+    bandwidth = rates.pop("read")
     print(f"single {bits:4d} bits {rates['fasthash'] / 1e9:6.1f} GB/s of {bandwidth / 1e9:.1f}", flush=True)
     return {
         "bits": bits, "bytes": database.nbytes, "threads": count, "bytes_per_second": rates,
         "read_bandwidth": bandwidth, "bandwidth_share": rates["fasthash"] / bandwidth,
     }  # fmt: skip
+
+
+def rescoring(args: argparse.Namespace, bits: int) -> dict[str, float]:
+    """Seconds of a search by real-valued queries in an index, one thread: as it is, and with rescore=10."""
+    index = fasthash.HammingIndex(bits)
+    index.add(random_codes(args.codes, bits // 8, 0))
+    queries = np.random.default_rng(1).random((args.queries, bits), dtype=np.float32)
+    with threads(1):
+        times = kit.interleave(
+            {f"rescore = {f}": lambda f=f: index.search(queries, args.k, rescore=f) for f in (0, 10)},
+            args.rounds,
+            args.seconds,
+        )
+    spent = {name: kit.median(seconds) for name, seconds in times.items()}
+    print(f"index {bits:5d} bits, rescore = 10: x{spent['rescore = 10'] / spent['rescore = 0']:.2f}", flush=True)
+    return {"bits": bits, **spent}
 
 
 def relative(args: argparse.Namespace) -> dict[str, float]:
@@ -243,6 +262,7 @@ def main() -> None:
     result["batch"] = [row for bits in args.bits for row in batch(args, bits, args.threads)]
     if args.single_bytes:
         result["single"] = [single(args, bits, args.threads) for bits in args.bits]
+    result["rescoring"] = [rescoring(args, bits) for bits in args.bits]
     result["relative"] = relative(args)
     result["small_call_microseconds"] = small(args)
     result["histogram_pairs_per_second"] = histogram(args)

@@ -42,13 +42,20 @@ def median(times: list[float]) -> float:
     return statistics.median(times)
 
 
+def reader(data: np.ndarray[Any, Any], threads: int) -> Callable[[], Any]:
+    """A call that reads all of `data` (contiguous, whole 8-byte words) from memory, on `threads` threads.
+
+    Sums of int64 words: measured to be as fast as an exclusive or in AVX-512 registers.
+    """
+    parts = np.array_split(data.reshape(-1).view(np.int64), threads)
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(np.sum, parts))
+
+
 def read_bandwidth(threads: int, size: int = 1 << 30, rounds: int = 5) -> float:
     """Bytes a second that `threads` threads read from memory: the best of a few sums over `size` bytes."""
-    data = np.ones(size // 8, dtype=np.int64)
-    parts = np.array_split(data, threads)
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        best = min(_seconds(lambda: list(pool.map(np.sum, parts))) for _ in range(rounds))
-    return data.nbytes / best
+    read = reader(np.ones(size // 8, dtype=np.int64), threads)
+    return size // 8 * 8 / min(_seconds(read) for _ in range(rounds))
 
 
 def _seconds(call: Callable[[], Any]) -> float:

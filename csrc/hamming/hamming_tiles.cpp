@@ -7,6 +7,7 @@ namespace fasthash {
 namespace {
 
 constexpr int64_t kPanelBytes = 32 << 10;   // a level-1 cache has 32 to 64 KiB
+constexpr int64_t kFewQueries = 4;          // parts of a panel that few queries take
 constexpr int64_t kChunkBytes = 512 << 10;  // stays in the level-2 cache while a block of queries passes
 constexpr int64_t kSmallChunkBytes = 64 << 10;
 constexpr int64_t kThreadWork = 1 << 19;  // panel words against one query: less is not worth waking a thread for
@@ -112,10 +113,23 @@ HammingScratch::HammingScratch(const HammingPlan& plan) {
     hits.reset(new uint64_t[kHitsRoom]);
 }
 
+HammingTiles::HammingTiles(const HammingPlan& plan, HammingScratch& scratch, int64_t begin, int64_t end,
+                           int64_t queries)
+    : plan_(plan),
+      scratch_(scratch),
+      tile_codes_(scratch.panel_codes),
+      chunk_(begin),
+      cursor_(begin),
+      end_(end),
+      queries_(queries) {
+    // A tile that is laid out for few queries is small, so that reads from memory hardly pause while they pass.
+    if (!plan.is_panel && queries < 4) tile_codes_ = std::max<int64_t>(64, tile_codes_ / kFewQueries / 64 * 64);
+}
+
 bool HammingTiles::next(HammingTile& tile) {
     const uint64_t* mask = plan_.problem->mask;
     while (cursor_ < end_) {
-        const int64_t n = std::min(scratch_.panel_codes, end_ - cursor_);
+        const int64_t n = std::min(tile_codes_, end_ - cursor_);
         if (mask == nullptr) return next_unmasked(tile, n);
         if (cursor_ % 64 != 0) return next_picked(tile);
         const int64_t allowed = plan_.table->count_bits(mask + cursor_ / 64, divide_up(n, 64));

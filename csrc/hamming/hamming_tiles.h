@@ -81,8 +81,7 @@ struct HammingScratch {
 // whether picking the eligible codes out of the database pays.
 class HammingTiles {
   public:
-    HammingTiles(const HammingPlan& plan, HammingScratch& scratch, int64_t begin, int64_t end, int64_t queries)
-        : plan_(plan), scratch_(scratch), chunk_(begin), cursor_(begin), end_(end), queries_(queries) {}
+    HammingTiles(const HammingPlan& plan, HammingScratch& scratch, int64_t begin, int64_t end, int64_t queries);
     bool next(HammingTile& tile);
 
   private:
@@ -91,7 +90,7 @@ class HammingTiles {
 
     const HammingPlan& plan_;
     HammingScratch& scratch_;
-    int64_t chunk_, cursor_, end_, queries_;
+    int64_t tile_codes_, chunk_, cursor_, end_, queries_;
 };
 
 // Calls take(query, hits, count) with the codes of the tile that are nearer than limits[query], in batches: hits as in
