@@ -25,7 +25,8 @@ def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> T
         raise TypeError(f"{function}: {name} must be a numeric array or tensor, got {_describe(array, values)}")
     if values.dtype.char in "qQ" or not values.dtype.isnative:  # long long is a type of its own, which torch refuses
         values = values.astype(f"{values.dtype.kind}{values.dtype.itemsize}")
-    if any(stride < 0 or stride % values.dtype.itemsize for stride in values.strides):
+    size, strides = values.dtype.itemsize, values.strides
+    if min(strides, default=0) < 0 or (size > 1 and any(stride % size for stride in strides)):
         values = values.copy()
     if values.flags.writeable:
         return torch.from_numpy(values)
@@ -36,7 +37,7 @@ def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> T
 
 def like(result: Tensor, given: Any) -> Any:
     """Gives `result` as a tensor where `given` is one, else as a numpy array."""
-    return result if isinstance(given, Tensor) else result.detach().cpu().numpy()
+    return result if isinstance(given, Tensor) else result.numpy(force=True)
 
 
 def _describe(array: Any, values: np.ndarray[Any, Any]) -> str:
