@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -108,14 +109,22 @@ def _through(value: Callable[[], Tensor], inputs: tuple[Tensor | None, ...], gra
 def _chosen_distances(x: Tensor, y: Tensor | None, indices: Tensor, p: int) -> Tensor:
     """Distances [L, N, k] from the points to their chosen neighbours, as torch ops."""
     batches, points, k = indices.shape
+    finite = x.isfinite().all(-1)[..., None, None]
+    x, y = _marked(x), None if y is None else _marked(y)
     source = (x if y is None else y).expand(batches, -1, -1)
     rows = indices.reshape(batches, points * k, 1).expand(-1, -1, x.shape[-1])
-    difference = x.unsqueeze(2) - source.gather(1, rows).view(batches, points, k, -1)
+    chosen = source.gather(1, rows).view(batches, points, k, -1)
+    difference = x.unsqueeze(2) - torch.where(finite, chosen, chosen.detach())  # bad rows stay out of others' gradients
     if p == 1:
         return difference.abs().sum(-1)
     squared: Tensor = difference.square().sum(-1)
     zero = squared == 0
     return squared.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
+def _marked(x: Tensor) -> Tensor:
+    """The points, those of them with a NaN or an infinity all NaN, so that their own gradient is NaN."""
+    return x * torch.where(x.isfinite().all(-1, keepdim=True), 1.0, math.nan).to(x.dtype)
 
 
 # The KL loss: z [L, B, D], target [1 or L, M, D].
