@@ -51,7 +51,8 @@ def lsh(X: Any, bits: int, *, seed: int = 0) -> LinearCodes:
     (100, 2)
     """
     rows, bits = _checked(X, bits, "lsh", None)
-    weights = torch.randn(rows.shape[1], bits, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(rows.shape[1], bits, generator=generator, dtype=torch.float32)
     return LinearCodes(rows.double().mean(0).float(), weights.to(rows.device))
 
 
@@ -95,7 +96,7 @@ def itq(X: Any, bits: int, *, iterations: int = 50, seed: int = 0) -> LinearCode
     noise = torch.randn(bits, bits, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     rotation = torch.linalg.qr(noise).Q.to(rows.device)
     for _ in range(iterations):
-        signs = torch.where(projected @ rotation.float() > 0, 1.0, -1.0)
+        signs = torch.where(projected @ rotation.float() > 0, 1.0, -1.0).float()
         left, _, right = torch.linalg.svd((projected.T @ signs).double())
         rotation = left @ right  # maximises trace(rotation^T projected^T signs)
     return LinearCodes(components.mean, components.weights @ rotation.float())

@@ -31,7 +31,7 @@ def class_distances(classes: Iterable[Any], hierarchy: Hierarchy | None = None) 
             f"class_distances: classes must differ, got {len(names)} of which {len(set(names))} are different"
         )
     if hierarchy is None:
-        return 1.0 - torch.eye(len(names))
+        return 1.0 - torch.eye(len(names), dtype=torch.float32)
     return torch.from_numpy(hierarchy.distance_matrix(names)).float()
 
 

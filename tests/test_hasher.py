@@ -244,6 +244,25 @@ def test_other_number_types(dtype: type) -> None:
     assert same_weights(hasher, Hasher(**QUICK).fit(rounded.astype(np.float64), y))
 
 
+def test_the_default_type_of_torch_does_not_matter() -> None:
+    X, y = blobs()
+    outputs, itq, lsh = (
+        Hasher(**QUICK).fit(X, y).transform(X),
+        baselines.itq(X, 8).encode(X),
+        baselines.lsh(X, 8).encode(X),
+    )
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = Hasher(**QUICK).fit(X, y).transform(X)
+        np.testing.assert_array_equal(baselines.itq(X, 8).encode(X), itq)
+        np.testing.assert_array_equal(baselines.lsh(X, 8).encode(X), lsh)
+        assert fasthash.targets.class_distances(["a", "b"]).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert again.dtype == np.float32
+    assert again.shape == outputs.shape
+
+
 def test_read_only_arrays_and_memory_maps(tmp_path: Path) -> None:
     X, y = blobs()
     expected = Hasher(**QUICK).fit(X, y)

@@ -170,6 +170,9 @@ def test_weights_are_numbers() -> None:
     X, y = blobs()
     with pytest.raises(TypeError, match=r"Hasher\.fit: kl must be a number, got '1'"):
         Hasher(**QUICK).set_params(kl="1").fit(X, y)
+    for hidden in (8, (1.5,)):
+        with pytest.raises(TypeError, match=r"Hasher\.fit: hidden must be a sequence of integers, got "):
+            Hasher(**{**QUICK, "hidden": hidden}).fit(X, y)
 
 
 def test_only_files_are_read_and_replaced(tmp_path: Path) -> None:

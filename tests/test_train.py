@@ -69,6 +69,13 @@ def test_head_errors(arguments: tuple[int, int, float], message: str) -> None:
         HashHead(arguments[0], arguments[1], scale=arguments[2])
 
 
+def test_a_batch_of_one_row_cannot_be_normalised() -> None:
+    head = HashHead(4, 8)
+    with pytest.raises(ValueError, match=r"HashHead: a batch must have at least 2 rows in training, got 1 \(drop_last"):
+        head(torch.randn(1, 4))
+    assert head.eval()(torch.randn(1, 4)).shape == (1, 8)
+
+
 def test_encoder_sizes_and_errors() -> None:
     assert [m.out_features for m in encoder(5, 7, hidden=(3, 4)).modules() if isinstance(m, nn.Linear)] == [3, 4, 7]
     assert [m.out_features for m in encoder(5, 7, hidden=()).modules() if isinstance(m, nn.Linear)] == [7]

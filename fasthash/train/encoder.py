@@ -21,7 +21,7 @@ class HashHead(nn.Module):
     losses ask for. It starts at `scale`; at 4 the sigmoid of a normal variable is mostly near 0 or 1. The head fits
     any backbone: `nn.Sequential(backbone, HashHead(512, 64))`.
 
-    Raises ValueError for sizes below 1 or a scale that is not positive.
+    Raises ValueError for sizes below 1, a scale that is not positive, and a batch of one row in training.
 
     >>> HashHead(16, 8)(torch.randn(4, 16)).shape
     torch.Size([4, 8])
@@ -39,6 +39,11 @@ class HashHead(nn.Module):
         nn.init.constant_(self.norm.weight, scale)
 
     def forward(self, features: Tensor) -> Tensor:
+        if self.training and len(features) < 2:
+            raise ValueError(
+                f"HashHead: a batch must have at least 2 rows in training, got {len(features)} "
+                "(drop_last=True of a DataLoader leaves a short last batch out)"
+            )
         return torch.sigmoid(self.norm(self.linear(features)))
 
 
@@ -94,9 +99,9 @@ def encoder(
 ) -> nn.Sequential:
     """The network that Hasher trains: standardised input, hidden layers (ReLU, dropout), hash head.
 
-    x [B, features] -> z [B, bits] in [0, 1]. hidden=() leaves a linear encoder. `mean` [features] and `deviation` (a
-    scalar), both of the inputs, are for the standardisation; without them it changes nothing. Raises ValueError for
-    sizes below 1.
+    x [B, features] -> z [B, bits] in [0, 1], float32. hidden=() leaves a linear encoder. `mean` [features] and
+    `deviation` (a scalar), both of the inputs, are for the standardisation; without them it changes nothing. Raises
+    ValueError for sizes below 1.
 
     >>> encoder(384, 64, hidden=(128,))(torch.randn(4, 384)).shape
     torch.Size([4, 64])
@@ -109,7 +114,7 @@ def encoder(
     layers: list[nn.Module] = [Standardize(features, mean, deviation)]
     for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU(), Dropout(dropout)]
-    return nn.Sequential(*layers, HashHead(widths[-1], bits))
+    return nn.Sequential(*layers, HashHead(widths[-1], bits)).float()  # whatever torch's default type is
 
 
 def feature_scales(X: Array) -> tuple[Tensor, Tensor]:

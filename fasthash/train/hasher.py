@@ -317,6 +317,12 @@ class Hasher:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"Hasher.fit: {name} must be > 0, got {value!r}")
+        try:
+            widths = () if self.hidden is None else tuple(operator.index(width) for width in self.hidden)
+        except TypeError:
+            raise TypeError(f"Hasher.fit: hidden must be a sequence of integers, got {self.hidden!r}") from None
+        if min(widths, default=1) < 1:
+            raise ValueError(f"Hasher.fit: hidden sizes must be at least 1, got {self.hidden!r}")
         if self.hierarchy is not None and not isinstance(self.hierarchy, Hierarchy):
             raise TypeError(f"Hasher.fit: hierarchy must be a fasthash.Hierarchy, got {type(self.hierarchy).__name__}")
 
@@ -366,7 +372,7 @@ class Hasher:
             preserve=self.preserve,
             temperature_y=TEMPERATURE_Y[targets.kind] if self.temperature_y is None else self.temperature_y,
             temperature_z=TEMPERATURE_Z[targets.kind] if self.temperature_z is None else self.temperature_z,
-        )
+        ).float()
 
     def _set_fitted(
         self,
