@@ -73,7 +73,10 @@ def unpack_bits(codes: Any, bits: int) -> Any:
     array([[1, 0, 1, 0]], dtype=uint8)
     """
     packed = to_tensor(codes, "unpack_bits", "codes")
-    bits = operator.index(bits)
+    try:
+        bits = operator.index(bits)
+    except TypeError:
+        raise TypeError(f"unpack_bits: bits must be an integer, got {bits!r}") from None
     if packed.dtype != torch.uint8:
         raise TypeError(f"unpack_bits: codes must be packed uint8, got {packed.dtype}")
     if bits < 1 or packed.ndim < 1 or packed.shape[-1] != code_bytes(bits):

@@ -61,11 +61,15 @@ def run_demo(
     matplotlib is installed).
 
     fraction: part of the texts of each intent, 0.1 to 1. epochs: of training, None for the default. What is under way
-    is told on stderr. Raises ValueError for a fraction or a seed out of range, OSError where the folder cannot be
-    written.
+    is told on stderr. Raises ValueError for a fraction, epochs or a seed out of range, OSError where the folder cannot
+    be written.
     """
     if not 0.1 <= fraction <= 1:
         raise ValueError(f"demo: fraction must be between 0.1 and 1, got {fraction}")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"demo: epochs must be at least 1, got {epochs}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"demo: seed must be between 0 and 2**63 - 1, got {seed}")
     start = time.perf_counter()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

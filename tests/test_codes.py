@@ -145,6 +145,7 @@ def test_pack_errors(z, threshold, error, message):
         (np.zeros((2, 2), np.uint8), 17, ValueError, r"codes of 17 bits must be \[..., 3\] .* got shape \(2, 2\)"),
         (np.zeros((2, 2), np.uint8), 8, ValueError, "codes of 8 bits"),
         (np.zeros((2, 0), np.uint8), 0, ValueError, "bits >= 1"),
+        (np.zeros((2, 1), np.uint8), 8.0, TypeError, "unpack_bits: bits must be an integer, got 8.0"),
     ],
 )
 def test_unpack_errors(codes, bits, error, message):

@@ -146,6 +146,13 @@ def test_fraction_out_of_range(fraction: str, tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("option", "value"), [("epochs", "0"), ("seed", "-1")])
+def test_settings_out_of_range(option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", str(tmp_path / "out"), f"--{option}", value]) == 2
+    assert capsys.readouterr().err.startswith(f"fasthash: error: demo: {option} must be ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main(["demo", "--out", str(tmp_path / "file")]) == 2

@@ -232,6 +232,7 @@ Y = np.array([0, 1, 2])
             TypeError,
             "class_similarity needs 1-D integer labels",
         ),
+        (lambda: precision_within_radius(CODES, CODES, Y, Y, "a"), TypeError, "radius must be a number, got 'a'"),
         (lambda: precision_within_radius(CODES, CODES, Y, Y, -1), ValueError, "radius must be 0 or more, got -1"),
         (
             lambda: precision_within_radius(CODES, CODES, Y, Y, float("nan")),

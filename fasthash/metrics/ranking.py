@@ -175,6 +175,8 @@ def precision_within_radius(
     ranking = Ranking(
         "precision_within_radius", query, database, query_labels, database_labels, "expected", metric, exclude_self
     )
+    if not isinstance(radius, (int, float, np.number)):
+        raise TypeError(f"precision_within_radius: radius must be a number, got {radius!r}")
     if not radius >= 0:
         raise ValueError(f"precision_within_radius: radius must be 0 or more, got {radius}")
     scores = score(ranking, [ranking.labels.relevant], lambda g: precision_inside(g, radius))
