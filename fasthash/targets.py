@@ -63,6 +63,42 @@ def label_distances(y: Array, matrix: Array | None = None) -> Tensor:
     return table[index[:, None], index].to(labels.device, torch.float32)
 
 
+def class_levels(distances: Array, limit: int = 4) -> Tensor:
+    """The classes of each level of a hierarchy, int64 [L, C], from distances [C, C] between its leaves; finest first.
+
+    Row 0 says that every class is its own; a further row, for a distance t, numbers the groups that chains of steps of
+    at most t connect, which in a tree are its nodes of that height. A level with one group says nothing and is left
+    out. At most `limit` >= 1 levels, spread evenly, with the finest. Raises ValueError for another shape.
+
+    >>> class_levels(torch.tensor([[0.0, 0.5, 1.0], [0.5, 0.0, 1.0], [1.0, 1.0, 0.0]]))
+    tensor([[0, 1, 2],
+            [0, 0, 1]])
+    """
+    table = to_tensor(distances, "class_levels", "distances").detach().cpu()
+    if table.ndim != 2 or table.shape[0] != table.shape[1]:
+        raise ValueError(f"class_levels: distances must have shape [C, C], got {list(table.shape)}")
+    if limit < 1:
+        raise ValueError(f"class_levels: limit must be at least 1, got {limit}")
+    levels = [torch.arange(len(table))]
+    for height in torch.unique(table).tolist():
+        groups = _connected(table <= height)
+        if 1 <= int(groups.max()) < int(levels[-1].max()):
+            levels.append(groups)
+    steps = torch.linspace(0, len(levels) - 1, min(limit, len(levels))).round().long().tolist()
+    return torch.stack([levels[step] for step in steps])
+
+
+def _connected(near: Tensor) -> Tensor:
+    """Numbers int64 [C] of the connected parts of a symmetric boolean graph [C, C], by their first class."""
+    lowest = torch.arange(len(near))
+    while True:  # every class takes the lowest number among its neighbours, until nothing moves
+        lower = torch.where(near, lowest, len(near)).min(1).values.minimum(lowest)
+        if torch.equal(lower, lowest):
+            numbers: Tensor = torch.unique(lowest, return_inverse=True)[1]
+            return numbers
+        lowest = lower
+
+
 def multilabel_distances(Y: Array) -> Tensor:
     """Cosine distances between multi-hot rows, integer or boolean [B, L]: 1 - |a and b| / sqrt(|a| |b|), in [0, 1].
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasthash.hierarchy import Hierarchy
-from fasthash.targets import class_distances, embedding_distances, label_distances, multilabel_distances
+from fasthash.targets import class_distances, class_levels, embedding_distances, label_distances, multilabel_distances
 
 
 def test_class_distances_come_from_the_hierarchy():
@@ -113,3 +113,16 @@ def test_embedding_distances_equal_cosine():
 def test_errors(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_class_levels_are_the_heights_of_a_tree() -> None:
+    edges = [("root", "a"), ("root", "b"), ("a", "c"), ("c", 0), ("c", 1), ("a", "d"), ("d", 2), ("b", "e"), ("e", 3)]
+    distances = class_distances([0, 1, 2, 3], Hierarchy.from_edges(edges))
+    assert class_levels(distances).tolist() == [[0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 0, 1]]
+    assert class_levels(distances, limit=2).tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
+    assert class_levels(distances, limit=1).tolist() == [[0, 1, 2, 3]]
+    assert class_levels(1.0 - torch.eye(3)).tolist() == [[0, 1, 2]]  # no hierarchy: one level
+    with pytest.raises(ValueError, match=r"class_levels: distances must have shape \[C, C\], got \[2, 3\]"):
+        class_levels(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="class_levels: limit must be at least 1, got 0"):
+        class_levels(distances, limit=0)

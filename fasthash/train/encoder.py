@@ -17,6 +17,8 @@ ROWS = 1 << 14
 class HashHead(nn.Module):
     """Linear layer, batch norm with a learnable scale, sigmoid: features [B, F] -> outputs [B, bits] in [0, 1].
 
+    sigmoid=False leaves the sigmoid out: outputs are real numbers, as the baselines of `fasthash.losses` take them.
+
     The scale lets outputs saturate: behind a normalisation without one, |z - round z| stays near 0.3 whatever the
     losses ask for. It starts at `scale`; at 4 the sigmoid of a normal variable is mostly near 0 or 1. The head fits
     any backbone: `nn.Sequential(backbone, HashHead(512, 64))`.
@@ -27,7 +29,7 @@ class HashHead(nn.Module):
     torch.Size([4, 8])
     """
 
-    def __init__(self, features: int, bits: int, *, scale: float = 4.0) -> None:
+    def __init__(self, features: int, bits: int, *, scale: float = 4.0, sigmoid: bool = True) -> None:
         super().__init__()
         for name, value in (("features", features), ("bits", bits)):
             if value < 1:
@@ -37,6 +39,7 @@ class HashHead(nn.Module):
         self.linear = nn.Linear(features, bits, bias=False)  # the norm would take a bias away again
         self.norm = nn.BatchNorm1d(bits)
         nn.init.constant_(self.norm.weight, scale)
+        self.sigmoid = sigmoid
 
     def forward(self, features: Tensor) -> Tensor:
         if self.training and len(features) < 2:
@@ -44,7 +47,19 @@ class HashHead(nn.Module):
                 f"HashHead: a batch must have at least 2 rows in training, got {len(features)} "
                 "(drop_last=True of a DataLoader leaves a short last batch out)"
             )
-        return torch.sigmoid(self.norm(self.linear(features)))
+        outputs: Tensor = self.norm(self.linear(features))
+        return outputs.sigmoid() if self.sigmoid else outputs
+
+
+class Squash(nn.Module):
+    """(tanh u + 1) / 2, in [0, 1]: the sign of u as a bit, for outputs of `HashHead(sigmoid=False)`.
+
+    >>> Squash()(torch.tensor([0.0]))
+    tensor([0.5000])
+    """
+
+    def forward(self, u: Tensor) -> Tensor:
+        return (2 * u).sigmoid()
 
 
 class Standardize(nn.Module):
@@ -96,12 +111,13 @@ def encoder(
     dropout: float = 0.15,
     mean: Tensor | None = None,
     deviation: Tensor | None = None,
+    sigmoid: bool = True,
 ) -> nn.Sequential:
     """The network that Hasher trains: standardised input, hidden layers (ReLU, dropout), hash head.
 
     x [B, features] -> z [B, bits] in [0, 1], float32. hidden=() leaves a linear encoder. `mean` [features] and
-    `deviation` (a scalar), both of the inputs, are for the standardisation; without them it changes nothing. Raises
-    ValueError for sizes below 1.
+    `deviation` (a scalar), both of the inputs, are for the standardisation; without them it changes nothing.
+    sigmoid=False gives real-valued outputs, of deviation 1 at the start. Raises ValueError for sizes below 1.
 
     >>> encoder(384, 64, hidden=(128,))(torch.randn(4, 384)).shape
     torch.Size([4, 64])
@@ -114,7 +130,8 @@ def encoder(
     layers: list[nn.Module] = [Standardize(features, mean, deviation)]
     for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU(), Dropout(dropout)]
-    return nn.Sequential(*layers, HashHead(widths[-1], bits)).float()  # whatever torch's default type is
+    head = HashHead(widths[-1], bits, scale=4.0 if sigmoid else 1.0, sigmoid=sigmoid)
+    return nn.Sequential(*layers, head).float()  # whatever torch's default type is
 
 
 def feature_scales(X: Array) -> tuple[Tensor, Tensor]:

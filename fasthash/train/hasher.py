@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import math
 import operator
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 from fasthash._arrays import like, to_tensor
 from fasthash.codes import pack_bits
 from fasthash.hierarchy import Hierarchy, Name
+from fasthash.losses import LOSSES
+from fasthash.targets import class_levels
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
-from fasthash.train.encoder import ROWS, encoder, feature_scales
+from fasthash.train.encoder import ROWS, Squash, encoder, feature_scales
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
 from fasthash.train.supervision import Targets, read_targets, read_validation
@@ -49,6 +52,9 @@ class Hasher:
         hierarchy: a `Hierarchy` that holds every label of y.
         target: "labels", "multilabel" or "embedding" where the type of y does not tell; None: it does.
         supervision: "full", or "similarity": only distances between targets are used, never which class a row is of.
+        loss: None for this package's objective, which the next seven settings describe; or a baseline of
+            `fasthash.losses`, by name ("csq", see `LOSSES`) or as a module (a copy of it is trained along), in whose
+            place they have no meaning.
         classification: weight of a linear classifier's loss (labels and multi-hot labels; else it is left out).
         similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
         kl: weight of the KL term, kl_k: by which neighbours (see `kl_loss`).
@@ -84,6 +90,7 @@ class Hasher:
         *,
         target: str | None = None,
         supervision: str = "full",
+        loss: str | nn.Module | None = None,
         classification: float = 1.0,
         similarity: str = "listwise",
         similarity_weight: float = 1.0,
@@ -106,6 +113,7 @@ class Hasher:
         self.hierarchy = hierarchy
         self.target = target
         self.supervision = supervision
+        self.loss = loss
         self.classification = classification
         self.similarity = similarity
         self.similarity_weight = similarity_weight
@@ -147,34 +155,41 @@ class Hasher:
         _check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), "fit", "X")
         targets = self._targets(y, rows)
         batch_size = min(operator.index(self.batch_size), len(rows))
-        if self.kl and self.kl_k > batch_size - 1:
+        if self.loss is None and self.kl and self.kl_k > batch_size - 1:
             raise ValueError(
                 f"Hasher.fit: kl_k must be between 1 and {batch_size - 1} (the others of a batch), got {self.kl_k}"
             )
         hidden = (() if y is None else HIDDEN) if self.hidden is None else tuple(self.hidden)
         device = torch.device(rows.device if self.device is None else self.device)
         score = self._score(validation, rows, targets, device)
-        columns = [rows, targets.values] + ([rows] if self.preserve else [])
+        columns = [rows, targets.values] + ([rows] if self.preserve and self.loss is None else [])
         order = torch.Generator().manual_seed(operator.index(self.seed))
         loader = shuffled_batches(*columns, batch_size=batch_size, generator=order)
         epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / len(loader)))
         with _seeded(operator.index(self.seed), device):
             module = encoder(
-                rows.shape[1], self.bits, hidden=hidden, dropout=self.dropout, mean=mean, deviation=deviation
+                rows.shape[1],
+                self.bits,
+                hidden=hidden,
+                dropout=self.dropout,
+                mean=mean,
+                deviation=deviation,
+                sigmoid=self.loss is None,
             )
+            squashed = module if self.loss is None else nn.Sequential(module, Squash())
             history = train(
                 module,
                 loader,
-                self._objective(targets),
+                self._objective(targets) if self.loss is None else self._baseline(self.loss, targets),
                 epochs=epochs,
                 lr=self.lr,
                 weight_decay=self.weight_decay,
-                score=score,
+                score=None if score is None else lambda _: score(squashed),
                 score_every=max(1, epochs // 5),
                 device=device,
                 progress=self.progress,
             )
-        self._set_fitted(module, hidden, targets.classes, rows.shape[1], history)
+        self._set_fitted(squashed.eval(), hidden, targets.classes, rows.shape[1], history)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -212,7 +227,7 @@ class Hasher:
         left_out = ("hierarchy", "device", "progress")
         settings = self._settings  # those of `fit`: others may have been set since
         content = {
-            "settings": {name: _plain(v) for name, v in settings.items() if name not in left_out},
+            "settings": {name: _plain(v) for name, v in settings.items() if name not in left_out} | self._saved_loss(),
             "hierarchy": None if settings["hierarchy"] is None else settings["hierarchy"].to_dict(),
             "classes": None if self.classes_ is None else self.classes_.tolist(),
             "features": self.n_features_in_,
@@ -240,7 +255,9 @@ class Hasher:
             hasher._check_settings()
             features, hidden = operator.index(content["features"]), tuple(content["hidden"])
             with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
-                module = encoder(features, hasher.bits, hidden=hidden, dropout=hasher.dropout)
+                own = hasher.loss is None
+                module = encoder(features, hasher.bits, hidden=hidden, dropout=hasher.dropout, sigmoid=own)
+                module = module if own else nn.Sequential(module, Squash())
             check_tensors(tensors, module.state_dict())
             module.load_state_dict(tensors, assign=True)
             history = History(content["losses"], content["scores"], operator.index(content["best_epoch"]))
@@ -307,6 +324,8 @@ class Hasher:
             if getattr(self, name) not in allowed:
                 choice = " or ".join(f'"{value}"' for value in allowed)
                 raise ValueError(f"Hasher.fit: {name} must be {choice}, got {getattr(self, name)!r}")
+        if self.loss is not None and not isinstance(self.loss, (str, nn.Module)):
+            raise TypeError(f"Hasher.fit: loss must be a name, a module or None, got {type(self.loss).__name__}")
         for name in ("classification", "similarity_weight", "kl", "preserve"):
             value = getattr(self, name)
             if not isinstance(value, (int, float, np.number)):
@@ -373,6 +392,26 @@ class Hasher:
             temperature_y=TEMPERATURE_Y[targets.kind] if self.temperature_y is None else self.temperature_y,
             temperature_z=TEMPERATURE_Z[targets.kind] if self.temperature_z is None else self.temperature_z,
         ).float()
+
+    def _baseline(self, loss: str | nn.Module, targets: Targets) -> nn.Module:
+        """The loss of `loss=`: a copy of the module, or what the name stands for, with the sizes that it asks for."""
+        if isinstance(loss, nn.Module):
+            return copy.deepcopy(loss).float()
+        if loss not in LOSSES:
+            raise ValueError(f"Hasher.fit: loss must be a module or one of {', '.join(LOSSES)}, got {loss!r}")
+        known: dict[str, Any] = {"bits": self.bits}
+        if targets.distances is not None:
+            known |= {"classes": targets.outputs, "levels": class_levels(targets.distances)}
+        wanted = inspect.signature(LOSSES[loss].__init__).parameters
+        missing = [name for name in ("classes", "levels") if name in wanted and name not in known]
+        if any(wanted[name].default is inspect.Parameter.empty for name in missing):
+            raise ValueError(f"Hasher.fit: loss {loss!r} needs class labels y, got target {targets.kind!r}")
+        return LOSSES[loss](**{name: value for name, value in known.items() if name in wanted}).float()
+
+    def _saved_loss(self) -> dict[str, Any]:
+        """The setting `loss` for a file: modules are not saved, since they are not needed after training."""
+        loss = self._settings["loss"]
+        return {"loss": type(loss).__name__ if isinstance(loss, nn.Module) else loss}
 
     def _set_fitted(
         self,
