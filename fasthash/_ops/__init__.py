@@ -4,7 +4,7 @@ Each op is defined once in the `fasthash::` namespace with one implementation fo
 check their arguments before they come here; an op called directly is for tests and tracing.
 """
 
-from fasthash._ops import asymmetric, hamming, mih, neighbors
+from fasthash._ops import asymmetric, hamming, mih, neighbors, pairwise, sampling
 from fasthash._ops.hamming import mask_words
 from fasthash._ops.registry import compiler, cuda_architectures, isa_chosen, isa_names, set_isa
 
@@ -18,5 +18,7 @@ __all__ = [
     "mask_words",
     "mih",
     "neighbors",
+    "pairwise",
+    "sampling",
     "set_isa",
 ]

@@ -1,16 +1,16 @@
-"""Ops over real-valued points: nearest neighbours, the KL loss, pairwise distances, the sampler of its target."""
+"""Ops over real-valued points: nearest neighbours, and the KL loss."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fasthash import _core
-from fasthash._ops.registry import address, call, define, differentiable
+from fasthash._ops.derivatives import differentiable, differentiable_again, folded, one_by_one, plain, through
+from fasthash._ops.registry import address, batched, call, define
 
 # Nearest neighbours: x [L, N, D], y [1 or L, M, D] or None (the others of x); float32 or float64.
 
@@ -24,7 +24,7 @@ def _nearest_problem(x: Tensor, y: Tensor | None, p: int, k: int) -> _core.Neare
     return _core.NearestProblem(address(x), address(y), batches, points, targets, dims, k, stride, p)
 
 
-def _is_double(x: Tensor) -> bool:
+def is_double(x: Tensor) -> bool:
     return x.dtype == torch.float64
 
 
@@ -33,8 +33,8 @@ def _nearest(x: Tensor, y: Tensor | None, p: int, k: int) -> tuple[Tensor, Tenso
     distances, indices = _nearest_fake(x, y, p, k)
     problem = _nearest_problem(x, y, p, k)
     call(
-        "nearest", x.device, _is_double(x), problem, address(distances), address(indices),
-        workspace=("nearest", _is_double(x), problem, k),
+        "nearest", x.device, is_double(x), problem, address(distances), address(indices),
+        workspace=("nearest", is_double(x), problem, k),
     )  # fmt: skip
     return distances, indices
 
@@ -53,9 +53,9 @@ def _nearest_backward(
     k = distances.shape[-1]
     problem = _nearest_problem(x, y, p, k)
     call(
-        "nearest_backward", x.device, _is_double(x), problem, address(grad), address(distances), address(indices), k,
+        "nearest_backward", x.device, is_double(x), problem, address(grad), address(distances), address(indices), k,
         address(grad_x), address(grad_y) if y is not None else 0,
-        workspace=("nearest", _is_double(x), problem, k),
+        workspace=("nearest", is_double(x), problem, k),
     )  # fmt: skip
     return grad_x, grad_y
 
@@ -76,8 +76,8 @@ def _nearest_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _nearest_gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
     x, y, distances, indices = ctx.saved_tensors
-    if torch.is_grad_enabled():
-        grads = _through(lambda: _chosen_distances(x, y, indices, ctx.p), (x, y), grad)
+    if differentiable_again(grad):
+        grads = through(lambda: _chosen_distances(x, y, indices, ctx.p), (x, y), grad)
         return grads[0], grads[1], None, None
     grad_x, grad_y = torch.ops.fasthash.nearest_backward(grad, x, y, distances, indices, ctx.p)
     if y is None:
@@ -91,19 +91,21 @@ define(
     _nearest_backward,
     _nearest_backward_fake,
 )
-differentiable("nearest", _nearest_setup, _nearest_gradient)
 
 
-# Second derivatives. With create_graph=True a gradient is recomputed from torch ops over the chosen neighbours, so that
-# it can be differentiated again; O((N + M) D) memory a neighbour.
+def _nearest_formula(x: Tensor, y: Tensor | None, p: int, k: int) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        indices = torch.ops.fasthash.nearest(plain(x), plain(y), p, k)[1]
+    return _chosen_distances(x, y, indices, p), indices
 
 
-def _through(value: Callable[[], Tensor], inputs: tuple[Tensor | None, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of value() at those inputs that ask for one, themselves differentiable."""
-    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
-    with torch.enable_grad():
-        found = iter(torch.autograd.grad(value(), wanted, grad, create_graph=True, allow_unused=True))
-    return tuple(next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs)
+differentiable("nearest", _nearest_setup, _nearest_gradient, _nearest_formula)
+batched("nearest", folded("nearest"))
+batched("nearest_backward", one_by_one("nearest_backward"))
+
+
+# Where one fused gradient is not enough (derivatives.py): torch ops over the chosen neighbours, O((N + M) D) memory a
+# neighbour.
 
 
 def _chosen_distances(x: Tensor, y: Tensor | None, indices: Tensor, p: int) -> Tensor:
@@ -135,8 +137,8 @@ def _kl_loss(z: Tensor, target: Tensor, p: int, k: int, eps: float) -> tuple[Ten
     outputs = _kl_loss_fake(z, target, p, k, eps)
     problem = _nearest_problem(z, target, p, k)
     call(
-        "kl_loss", z.device, _is_double(z), problem, eps, *map(address, outputs),
-        workspace=("kl_loss", _is_double(z), problem),
+        "kl_loss", z.device, is_double(z), problem, eps, *map(address, outputs),
+        workspace=("kl_loss", is_double(z), problem),
     )  # fmt: skip
     return outputs
 
@@ -163,9 +165,9 @@ def _kl_loss_backward(
     grad_z, grad_target = _kl_loss_backward_fake(grad, z, target, *chosen, p, k, eps, target_wanted)
     problem = _nearest_problem(z, target, p, k)
     call(
-        "kl_loss_backward", z.device, _is_double(z), problem, eps, address(grad), *map(address, chosen),
+        "kl_loss_backward", z.device, is_double(z), problem, eps, address(grad), *map(address, chosen),
         address(grad_z), address(grad_target) if target_wanted else 0,
-        workspace=("kl_loss", _is_double(z), problem),
+        workspace=("kl_loss", is_double(z), problem),
     )  # fmt: skip
     return grad_z, grad_target
 
@@ -186,15 +188,10 @@ def _kl_loss_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _kl_loss_gradient(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     z, target, nu, nu_index, rho, rho_index = ctx.saved_tensors
-    if torch.is_grad_enabled():
-        eps: float = ctx.eps
-
-        def value() -> Tensor:
-            near = _chosen_distances(z, target, nu_index.unsqueeze(-1), ctx.p)
-            own = _chosen_distances(z, None, rho_index.unsqueeze(-1), ctx.p)
-            return ((near + eps).log() - (own + eps).log()).mean((1, 2))
-
-        return *_through(value, (z, target), grad), None, None, None
+    if differentiable_again(grad):
+        p, eps = ctx.p, ctx.eps
+        grads = through(lambda: _kl_of_chosen(z, target, nu_index, rho_index, p, eps)[0], (z, target), grad)
+        return *grads, None, None, None
     target_wanted = bool(ctx.needs_input_grad[1])
     grad_z, grad_target = torch.ops.fasthash.kl_loss_backward(
         grad, z, target, nu, nu_index, rho, rho_index, ctx.p, ctx.k, ctx.eps, target_wanted
@@ -216,65 +213,26 @@ define(
     _kl_loss_backward,
     _kl_loss_backward_fake,
 )
-differentiable("kl_loss", _kl_loss_setup, _kl_loss_gradient)
 
 
-# Manhattan distances between all rows of z [B, D].
+def _kl_of_chosen(
+    z: Tensor, target: Tensor, nu_index: Tensor, rho_index: Tensor, p: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss [L] and its distances nu and rho [L, B], as torch ops."""
+    nu = _chosen_distances(z, target, nu_index.unsqueeze(-1), p).squeeze(-1)
+    rho = _chosen_distances(z, None, rho_index.unsqueeze(-1), p).squeeze(-1)
+    return ((nu + eps).log() - (rho + eps).log()).mean(1), nu, rho
 
 
-def _pairwise_l1(z: Tensor) -> Tensor:
-    z = z.contiguous()
-    distances = _pairwise_l1_fake(z)
-    call("pairwise_l1", z.device, _is_double(z), address(z), z.shape[0], z.shape[1], address(distances))
-    return distances
+def _kl_loss_formula(
+    z: Tensor, target: Tensor, p: int, k: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    with torch.no_grad():
+        _, _, nu_index, _, rho_index = torch.ops.fasthash.kl_loss(plain(z), plain(target), p, k, eps)
+    loss, nu, rho = _kl_of_chosen(z, target, nu_index, rho_index, p, eps)
+    return loss, nu, nu_index, rho, rho_index
 
 
-def _pairwise_l1_fake(z: Tensor) -> Tensor:
-    return z.new_empty(z.shape[0], z.shape[0])
-
-
-def _pairwise_l1_backward(grad: Tensor, z: Tensor) -> Tensor:
-    grad, z = grad.contiguous(), z.contiguous()
-    grad_z = _pairwise_l1_backward_fake(grad, z)
-    call(
-        "pairwise_l1_backward", z.device, _is_double(z), address(z), address(grad), z.shape[0], z.shape[1],
-        address(grad_z),
-    )  # fmt: skip
-    return grad_z
-
-
-def _pairwise_l1_backward_fake(grad: Tensor, z: Tensor) -> Tensor:
-    return z.new_empty(z.shape)
-
-
-def _pairwise_l1_setup(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _pairwise_l1_gradient(ctx: Any, grad: Tensor) -> Tensor | None:
-    (z,) = ctx.saved_tensors
-    if torch.is_grad_enabled():
-        return _through(lambda: (z.unsqueeze(1) - z.unsqueeze(0)).abs().sum(-1), (z,), grad)[0]
-    gradient: Tensor = torch.ops.fasthash.pairwise_l1_backward(grad, z)
-    return gradient
-
-
-define("pairwise_l1(Tensor z) -> Tensor", _pairwise_l1, _pairwise_l1_fake)
-define("pairwise_l1_backward(Tensor grad, Tensor z) -> Tensor", _pairwise_l1_backward, _pairwise_l1_backward_fake)
-differentiable("pairwise_l1", _pairwise_l1_setup, _pairwise_l1_gradient)
-
-
-# Samples of Beta(0.1, 0.1): float32, a function of seed (int64 [1], on the device that wants them) and position.
-
-
-def _beta_sample(seed: Tensor, count: int) -> Tensor:
-    out = _beta_sample_fake(seed, count)
-    call("beta_sample", seed.device, address(seed), count, address(out))
-    return out
-
-
-def _beta_sample_fake(seed: Tensor, count: int) -> Tensor:
-    return seed.new_empty(count, dtype=torch.float32)
-
-
-define("beta_sample(Tensor seed, SymInt count) -> Tensor", _beta_sample, _beta_sample_fake)
+differentiable("kl_loss", _kl_loss_setup, _kl_loss_gradient, _kl_loss_formula)
+batched("kl_loss", folded("kl_loss"))
+batched("kl_loss_backward", one_by_one("kl_loss_backward"))

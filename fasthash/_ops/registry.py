@@ -49,11 +49,20 @@ def define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> No
     torch.library.register_fake(f"fasthash::{name}", fake, lib=_library)
 
 
-def differentiable(name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
-    qualified = f"fasthash::{name}"
-    torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
+def batched(name: str, rule: Callable[..., Any]) -> None:
+    """Registers what the op does under torch.func.vmap: rule(info, in_dims, *arguments) -> (outputs, out_dims)."""
+    torch.library.register_vmap(f"fasthash::{name}", rule, lib=_library)
+
+
+def implement(name: str, run: Callable[..., Any], key: str) -> None:
+    """Registers another implementation of an op; it gets the keys of the call as its first argument."""
+    _library.impl(name, run, key, with_keyset=True)
+
+
+def computed_in_float32(name: str) -> None:
+    """Under autocast the op's half-precision inputs become float32."""
     for device in ("cpu", "cuda"):
-        torch.library.register_autocast(qualified, device, torch.float32, lib=_library)
+        torch.library.register_autocast(f"fasthash::{name}", device, torch.float32, lib=_library)
 
 
 def call(name: str, device: torch.device, *arguments: Any, workspace: tuple[Any, ...] | None = None) -> None:
