@@ -1,4 +1,4 @@
-"""A trained Hasher as one safetensors file, with JSON in its metadata. Nothing is unpickled."""
+"""Tensors and a JSON object in one safetensors file: a trained model, or the state of a run. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,23 @@ FORMAT = "fasthash-hasher"
 VERSION = 1
 
 
-def save_checkpoint(path: str | PathLike[str], tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Kind:
+    """What a file holds: its format, what messages call it, and who writes and reads it."""
+
+    format: str
+    noun: str
+    save: str
+    load: str
+
+
+MODEL = Kind(FORMAT, "model", "Hasher.save", "Hasher.load")
+RUN = Kind("fasthash-run", "checkpoint", "train", "train")
+
+
+def save_checkpoint(
+    path: str | PathLike[str], tensors: dict[str, Tensor], content: dict[str, Any], kind: Kind = MODEL
+) -> None:
     """Writes tensors and a JSON object to `path`. A file that is there stays whole until the new one is on the disk.
 
     Raises OSError where the file cannot be written or `path` is something other than a file, TypeError and ValueError
@@ -28,9 +45,42 @@ def save_checkpoint(path: str | PathLike[str], tensors: dict[str, Tensor], conte
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # a folder or /dev/null, say: a file would take its place
-        raise OSError(f"Hasher.save: {path} is there and is not a regular file")
-    metadata = {"format": FORMAT, "version": str(VERSION), "content": json.dumps(content, allow_nan=False)}
-    data = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
+        raise OSError(f"{kind.save}: {path} is there and is not a regular file")
+    metadata = {"format": kind.format, "version": str(VERSION), "content": json.dumps(content, allow_nan=False)}
+    write_file(path, safetensors.torch.save(_separate(tensors), metadata))
+
+
+def load_checkpoint(path: str | PathLike[str], kind: Kind = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Gives the tensors and the JSON object that `save_checkpoint` wrote.
+
+    Raises FileNotFoundError where there is no file, ValueError, naming the file, for one that is damaged, of another
+    format or of another version.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{kind.load}: {path} does not exist")
+    if not path.is_file():
+        raise ValueError(f"{kind.load}: {path} is a folder or not a regular file, must be a {kind.noun} file")
+    what = f"a fasthash {kind.noun}"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            found, version = metadata.get("format"), metadata.get("version")
+            if found != kind.format:
+                raise ValueError(f"{kind.load}: {path} is not {what}: its format is {found!r}, not {kind.format!r}")
+            if version != str(VERSION):
+                raise ValueError(f"{kind.load}: {path} has version {version}, and only version {VERSION} is known here")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        content = json.loads(metadata["content"])
+    except (safetensors.SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
+        raise ValueError(f"{kind.load}: {path} is damaged or not {what}: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{kind.load}: {path} is damaged: its content is not a JSON object")
+    return tensors, content
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file in one step: aside, to the disk, then under its name."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with new_file(aside) as file:
         file.write(data)
@@ -43,34 +93,6 @@ def save_checkpoint(path: str | PathLike[str], tensors: dict[str, Tensor], conte
     sync_folder(path.parent)
 
 
-def load_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Gives the tensors and the JSON object that `save_checkpoint` wrote.
-
-    Raises FileNotFoundError where there is no file, ValueError, naming the file, for one that is damaged, of another
-    format or of another version.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"Hasher.load: {path} does not exist")
-    if not path.is_file():
-        raise ValueError(f"Hasher.load: {path} is a folder or not a regular file, must be a model file")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            kind, version = metadata.get("format"), metadata.get("version")
-            if kind != FORMAT:
-                raise ValueError(f"Hasher.load: {path} is not a fasthash model: its format is {kind!r}, not {FORMAT!r}")
-            if version != str(VERSION):
-                raise ValueError(f"Hasher.load: {path} has version {version}, and only version {VERSION} is known here")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        content = json.loads(metadata["content"])
-    except (safetensors.SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
-        raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"Hasher.load: {path} is damaged: its content is not a JSON object")
-    return tensors, content
-
-
 def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Raises ValueError, in one line, unless `tensors` have the names, types and shapes of `expected`."""
     if tensors.keys() != expected.keys():
@@ -80,3 +102,15 @@ def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> No
         found, wanted = (f"{list(t.shape)} {t.dtype}" for t in (tensor, expected[name]))
         if found != wanted:
             raise ValueError(f"its tensor {name} is {found}, not {wanted}")
+
+
+def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each in memory of its own, as the format wants it: tied weights become two."""
+    result: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        result[name] = value.clone() if place in seen else value
+        seen.add(place)
+    return result

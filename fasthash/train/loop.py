@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import math
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from itertools import chain
+from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fasthash import distributed
+from fasthash._arrays import to_tensor
+from fasthash.train.averaging import Average
+from fasthash.train.checkpoint import RUN, save_checkpoint
+from fasthash.train.plan import PRECISIONS, Plan, adamw
+from fasthash.train.randomness import RankGenerator, common_states, set_common_states
+from fasthash.train.run_folder import RunFolder, open_run
+from fasthash.train.state import History, State
 
-@dataclass
-class History:
-    """What a training run went through, by epoch: mean loss, and validation score (None where it was not taken)."""
-
-    losses: list[float] = field(default_factory=list)
-    scores: list[float | None] = field(default_factory=list)
-    best_epoch: int = 0  # from 1: the epoch whose weights the module has
+__all__ = ["History", "train"]
 
 
 def train(
@@ -32,8 +37,17 @@ def train(
     lr: float = 2e-3,
     weight_decay: float = 1e-2,
     warmup: float = 0.1,
+    accumulate: int = 1,
+    precision: str = "float32",
+    ema: float = 0.0,
     score: Callable[[nn.Module], float] | None = None,
     score_every: int = 1,
+    patience: int | None = None,
+    run_dir: str | PathLike[str] | None = None,
+    config: dict[str, Any] | None = None,
+    log: Callable[[dict[str, Any]], None] | None = None,
+    compile: bool = False,
+    group: Any = None,
     device: torch.device | str | None = None,
     progress: bool | None = None,
 ) -> History:
@@ -42,14 +56,34 @@ def train(
     Args:
         module: x [B, ...] -> outputs z [B, bits] in [0, 1]: a backbone with a `HashHead`, say.
         loader: a DataLoader, or anything that can be iterated once for each epoch. A batch is x, (x, y) or
-            (x, y, features); the objective is called as objective(z), objective(z, y), objective(z, y, features).
+            (x, y, features), tensors or numpy arrays; the objective is called as objective(z), objective(z, y),
+            objective(z, y, features).
         objective: gives the scalar loss: an `Objective`, or any function of the same arguments.
         epochs: passes over the loader.
         lr: highest learning rate: up in a line over the first `warmup` (a part of all steps), then down to 0 in a
             cosine. weight_decay: AdamW's, of matrices only (not of biases, scales and norms).
+        accumulate: batches whose gradients are averaged for one step. Losses over pairs see the pairs of each batch
+            only, so this is not the same as larger batches.
+        precision: "float32", or "bfloat16" or "float16" for mixed precision: the module runs under autocast (with a
+            gradient scaler for float16), weights and losses stay float32.
+        ema: decay of a running average of the weights over steps, such as 0.999, which is then what is scored and what
+            the module ends with (see `fasthash.train.averaging.Average`); 0: none.
         score: called with the module, in evaluation mode and without gradients, after every `score_every`-th epoch and
             the last; higher is better. The module ends with the weights of the best of these epochs; without a score,
             of the last.
+        patience: stop when so many scores in a row were not better than the best. None: never.
+        run_dir: a folder for config.json, environment.json, metrics.csv (a row for each epoch), checkpoint.safetensors
+            (the state after the last whole epoch) and, in the end, model.safetensors (the module's state). Where it
+            holds a checkpoint the run goes on from there, with the weights that it would have had without the
+            interruption, bit for bit on a CPU with as many threads, as long as all that is random comes from the global
+            generators of torch, numpy and Python or from generators of the loader and its samplers. A finished run is
+            not trained again.
+        config: noted in config.json beside the numbers above; a run goes on only with the config that it began with.
+        log: called after every epoch with its row of metrics.csv, a dict: the place to call a tracker from.
+        compile: run the module by `torch.compile`.
+        group: a torch.distributed process group, every rank of which calls this function (see docs/training.md): the
+            loader gives each rank its part of every batch, the objective sees the whole batch, gradients are averaged
+            by DistributedDataParallel, batch norms take statistics from all ranks. Rank 0 scores, logs and writes.
         device: where to train; None: where the module is.
         progress: show a bar on stderr; None: where stderr is a terminal.
 
@@ -57,7 +91,8 @@ def train(
         The `History`. Module and objective are changed in place, stay on the device, and are left in evaluation mode.
 
     Raises:
-        ValueError: a number out of range, or a loader without batches.
+        ValueError: a number out of range, a loader without batches, or a run_dir that holds another run, is damaged, or
+            is in use.
         FloatingPointError: the mean loss of an epoch was NaN or infinite.
 
     >>> from fasthash.train import HashHead, Objective
@@ -67,86 +102,191 @@ def train(
     >>> len(history.losses), history.best_epoch
     (2, 2)
     """
-    for name, value, low in (("epochs", epochs, 1), ("score_every", score_every, 1)):
-        if value < low:
-            raise ValueError(f"train: {name} must be at least {low}, got {value}")
-    if not 0 < lr < math.inf or not 0 <= weight_decay < math.inf:
-        raise ValueError(f"train: lr must be > 0 and weight_decay >= 0, got {lr} and {weight_decay}")
-    if not 0 <= warmup <= 1:
-        raise ValueError(f"train: warmup must be between 0 and 1, got {warmup}")
-    if device is None:
-        device = next(chain(module.parameters(), module.buffers()), torch.empty(0)).device
+    plan = Plan(epochs, lr, weight_decay, warmup, accumulate, precision, ema, score_every, patience)
+    if patience is not None and score is None:
+        raise ValueError(f"train: patience needs a score, got patience {patience} and no score")
+    device = torch.device(device or next(chain(module.parameters(), module.buffers()), torch.empty(0)).device)
     trained = nn.ModuleList([module.to(device)])
     if isinstance(objective, nn.Module):
         trained.append(objective.to(device))
-    optimizer = _optimizer(trained, lr, weight_decay)
-
-    history = History()
-    best: tuple[float, dict[str, Any]] | None = None
-    steps = _length(loader)
-    hidden = None if progress is None else not progress
-    with tqdm(total=epochs * steps, desc="train", unit="step", disable=hidden) as bar:
-        for epoch in range(epochs):
-            trained.train()
-            total, count = torch.zeros((), device=device), 0
-            for batch in loader:
-                rate = lr * _schedule((epoch + min((count + 0.5) / steps, 1.0)) / epochs, warmup)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                x, *rest = (part.to(device, non_blocking=True) for part in _parts(batch))
-                loss = objective(module(x), *rest)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total += loss.detach()  # read once an epoch: reading waits for the device
-                count += 1
-                bar.update()
-            if count == 0:
-                raise ValueError("train: the loader must give at least one batch, got none")
-            history.losses.append(float(total) / count)
-            if not math.isfinite(history.losses[-1]):
-                raise FloatingPointError(
-                    f"train: the loss became {history.losses[-1]} in epoch {epoch + 1}; lr {lr} may be too high"
-                )
-            last = epoch + 1 == epochs
-            scored = None
-            if score is not None and (last or (epoch + 1) % score_every == 0):
-                trained.eval()
-                with torch.no_grad():
-                    scored = float(score(module))
-                if best is None or scored > best[0] or math.isnan(best[0]):
-                    best = scored, {} if last else copy.deepcopy(module.state_dict())
-                    history.best_epoch = epoch + 1
-            history.scores.append(scored)
-            shown = {"loss": f"{history.losses[-1]:.4f}"} | ({} if scored is None else {"score": f"{scored:.4f}"})
-            bar.set_postfix(shown)
-    if best is None:
-        history.best_epoch = epochs
-    elif best[1]:
-        module.load_state_dict(best[1])
-    trained.eval()
-    return history
+    scaler = torch.amp.GradScaler(device.type) if precision == "float16" else None
+    state = State(trained, adamw(trained, lr, weight_decay), scaler, loader, device)
+    first = distributed.rank(group) == 0
+    with (
+        open_run(run_dir, {**(config or {}), "train": asdict(plan)}, write=first) as folder,
+        distributed.synced_batch_norms(module, group),
+    ):
+        steps = _Steps(state, objective, plan, compile, group)
+        state.average = Average(module, ema) if ema else None
+        _go_on(state, folder, group)
+        length = _length(loader)
+        done = len(state.history.losses) * length
+        hidden = (None if progress is None else not progress) if first else True
+        with tqdm(total=epochs * length, initial=done, desc="train", unit="step", disable=hidden) as bar:
+            while not state.is_over(epochs, patience):
+                _epoch(state, steps, score, bar)
+                if folder is not None and first:
+                    folder.save(*state.dump())
+                if log is not None and first:
+                    log(dict(state.metrics[-1]))
+        state.finish()
+        trained.eval()
+        if folder is not None and first:
+            folder.write_metrics(state.metrics)
+            save_checkpoint(folder.path / "model.safetensors", module.state_dict(), {}, RUN)
+    return state.history
 
 
-def _optimizer(trained: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    parameters = [p for p in trained.parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError("train: module must have parameters to train, got none")
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    fused = all(
-        p.device.type in ("cpu", "cuda") for p in parameters
-    )  # one pass over the weights: 7 times faster on a CPU
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=fused)
+def _epoch(state: State, steps: _Steps, score: Callable[[nn.Module], float] | None, bar: tqdm[Any]) -> None:
+    """One epoch, with its score where one is due, noted in history and metrics."""
+    plan, epoch, start = steps.plan, len(state.history.losses) + 1, time.perf_counter()
+    loss = steps.epoch(epoch - 1, bar)
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"train: the loss became {loss} in epoch {epoch}; lr {plan.lr} may be too high")
+    due = score is not None and (epoch == plan.epochs or epoch % plan.score_every == 0)
+    scored = _score(state, score, steps.group) if score is not None and due else None
+    state.history.losses.append(loss)
+    state.take_score(scored)
+    seconds = round(time.perf_counter() - start, 3)
+    state.metrics.append({"epoch": epoch, "loss": loss, "score": scored, "lr": steps.lr, "seconds": seconds})
+    bar.set_postfix({"loss": f"{loss:.4f}"} | ({} if scored is None else {"score": f"{scored:.4f}"}))
 
 
-def _schedule(done: float, warmup: float) -> float:
-    """Part of the highest learning rate when the part `done` of the steps is behind: up in a line, down in a cosine."""
-    if done < warmup:
-        return done / warmup
-    return 0.5 * (1 + math.cos(math.pi * min((done - warmup) / max(1 - warmup, 1e-9), 1.0)))
+class _Steps:
+    """The steps of an epoch: what runs, on which part of the batch, and how gradients become weights."""
+
+    def __init__(
+        self,
+        state: State,
+        objective: Callable[..., Tensor],
+        plan: Plan,
+        compile: bool,
+        group: Any,
+    ) -> None:
+        self.state, self.objective, self.plan, self.group = state, objective, plan, group
+        self.precision, self.length, self.lr = PRECISIONS[plan.precision], _length(state.loader), 0.0
+        self.forward: Callable[[Tensor], Tensor] = state.module
+        if group is not None:
+            distributed.share(chain(state.trained.parameters(), state.trained.buffers()), group)
+            common = common_states(state.device)
+            distributed.share(common, group)
+            set_common_states(common, state.device)
+            if any(p.requires_grad for p in state.module.parameters()):
+                self.forward = distributed.data_parallel(state.module, group)
+        if compile:
+            self.forward = torch.compile(self.forward)
+        floating = (p.dtype for p in state.module.parameters() if p.is_floating_point())
+        self.dtype = next(floating, torch.get_default_dtype())
+
+    def epoch(self, epoch: int, bar: tqdm[Any]) -> float:
+        """Goes through the loader once, for the `epoch`-th time from 0; gives the mean loss."""
+        state, accumulate = self.state, self.plan.accumulate
+        state.trained.train()
+        own = None if self.group is None else RankGenerator(distributed.rank(self.group), state.device)
+        if own is not None:
+            own.start_epoch(epoch)
+        start = getattr(getattr(state.loader, "sampler", None), "set_epoch", None)
+        if start is not None:  # a DistributedSampler's order
+            start(epoch)
+        total, count = torch.zeros((), device=state.device), 0
+        for batch in state.loader:
+            x, *rest = self._parts(batch)
+            with contextlib.nullcontext() if own is None else own.active():
+                z = self._outputs(x)
+            loss = self._loss(z, rest)
+            if count % accumulate == 0:
+                state.optimizer.zero_grad(set_to_none=True)
+            part = loss if accumulate == 1 else loss / accumulate
+            (part if state.scaler is None else state.scaler.scale(part)).backward()
+            total += loss.detach()  # read once an epoch: reading waits for the device
+            self.lr = self.plan.rate(epoch + min((count + 0.5) / self.length, 1.0))
+            count += 1
+            bar.update()
+            if count % accumulate == 0:
+                self._step()
+        if count == 0:
+            raise ValueError("train: the loader must give at least one batch, got none")
+        if left := count % accumulate:
+            for p in state.trained.parameters():
+                if p.grad is not None:
+                    p.grad *= accumulate / left
+            self._step()
+        return float(total) / count
+
+    def _parts(self, batch: Any) -> list[Tensor]:
+        """The parts of a batch on the device; arrays of other floating types than the module's become that type."""
+        parts = [batch] if isinstance(batch, (Tensor, np.ndarray)) else list(batch)
+        tensors = [
+            to_tensor(part, "train", "a part of a batch").to(self.state.device, non_blocking=True) for part in parts
+        ]
+        if isinstance(parts[0], np.ndarray) and tensors[0].is_floating_point():
+            tensors[0] = tensors[0].to(self.dtype)
+        return tensors
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        if self.precision is None:
+            return self.forward(x)
+        with torch.autocast(self.state.device.type, self.precision):
+            z = self.forward(x)
+        return z.float()
+
+    def _loss(self, z: Tensor, rest: list[Tensor]) -> Tensor:
+        if self.group is not None:
+            z, *rest = (distributed.gather_batch(part, self.group) for part in (z, *rest))
+        return self.objective(z, *rest)
+
+    def _step(self) -> None:
+        state = self.state
+        if self.group is not None and len(state.trained) > 1:
+            # All ranks compute the same gradient of the objective's weights: the mean keeps them so to the last bit.
+            distributed.average_gradients(state.trained[1].parameters(), self.group)
+        for settings in state.optimizer.param_groups:
+            settings["lr"] = self.lr
+        if state.scaler is None:
+            state.optimizer.step()
+        else:
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+        if state.average is not None:
+            state.average.update()
+
+
+def _go_on(state: State, folder: RunFolder | None, group: Any) -> None:
+    """Takes up the state in the folder, if there is one; all ranks must find the same."""
+    if folder is None:
+        return
+    found = folder.load() if folder.write else None
+    if group is not None:
+        distributed.share([torch.zeros(1, device=state.device)], group)  # rank 0 has checked the folder
+        found = found if folder.write else folder.load()
+    if found is not None:
+        try:
+            state.restore(*found)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"train: run_dir {folder.path} holds a run of another module or objective, or is damaged: {error}"
+            ) from None
+    if group is not None:
+        epochs = torch.tensor([len(state.history.losses)], device=state.device)
+        ours = epochs.clone()
+        distributed.share([epochs], group)
+        if int(epochs) != int(ours):
+            raise ValueError(
+                f"train: run_dir {folder.path} must be one folder for all ranks: rank 0 found {int(epochs)} epochs in "
+                f"it, rank {distributed.rank(group)} {int(ours)}"
+            )
+
+
+def _score(state: State, score: Callable[[nn.Module], float], group: Any) -> float:
+    """The score of the weights that count, as rank 0 takes it."""
+    result = torch.zeros(1, dtype=torch.float64, device=state.device)
+    if distributed.rank(group) == 0:
+        state.trained.eval()
+        with torch.no_grad(), contextlib.nullcontext() if state.average is None else state.average.applied():
+            result += float(score(state.module))
+    if group is not None:
+        distributed.share([result], group)
+    return float(result)
 
 
 def _length(loader: Iterable[Any]) -> int:
@@ -155,7 +295,3 @@ def _length(loader: Iterable[Any]) -> int:
         return max(len(loader), 1)  # type: ignore[arg-type]
     except TypeError:
         return 1
-
-
-def _parts(batch: Any) -> list[Tensor]:
-    return [batch] if isinstance(batch, Tensor) else list(batch)

@@ -1,0 +1,170 @@
+"""The folder of a training run: what it was started with, where it stands, how it went, and the model."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from fasthash import __version__, _ops
+from fasthash.index.durable import lock_file, make_folder
+from fasthash.index.untrusted import IndexFolderError
+from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint, write_file
+
+FILES = ("config.json", "environment.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors")
+COLUMNS = ("epoch", "loss", "score", "lr", "seconds")
+SAMPLE = 1 << 26  # bytes of an array that its fingerprint reads
+
+
+class RunFolder:
+    """config.json, environment.json, metrics.csv and checkpoint.safetensors in a folder, which is made where missing.
+
+    Every file is replaced in one step. With `write`, the folder is locked until `close`, and config and environment are
+    written. Raises ValueError where the folder holds a run of another config, or another process has it open.
+    """
+
+    def __init__(self, path: str | PathLike[str], config: dict[str, Any], *, write: bool = True) -> None:
+        self.path, self.config, self.write = Path(path), _plain(config), write
+        self._lock: int | None = None
+        if not write:
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"train: run_dir must be a folder, got the file {self.path}")
+        try:
+            make_folder(self.path)
+            self._lock = lock_file(self.path / "lock")
+        except IndexFolderError as error:
+            raise ValueError(f"train: run_dir {error}") from None
+        for name in FILES:
+            for left in self.path.glob(f".{name}.????????"):  # what a killed process wrote aside
+                left.unlink()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The state after the last whole epoch; None where there is none."""
+        path = self.path / "checkpoint.safetensors"
+        try:
+            found = load_checkpoint(path, RUN) if path.exists() else None
+            if found is not None:
+                self._check_config(found[1])
+            if self.write:
+                self._begin(0 if found is None else len(found[1]["metrics"]))
+        except BaseException:
+            self.close()
+            raise
+        return found
+
+    def save(self, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+        """Writes the state after an epoch, of which content["metrics"] has one row for each epoch, and metrics.csv."""
+        save_checkpoint(self.path / "checkpoint.safetensors", tensors, {**content, "config": self.config}, RUN)
+        self.write_metrics(content["metrics"])
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Writes metrics.csv: the checkpoint is what counts, so the table is made of it."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_file(self.path / "metrics.csv", table.getvalue().encode())
+
+    def close(self) -> None:
+        """Unlocks the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _check_config(self, content: dict[str, Any]) -> None:
+        then, now = _flat(content["config"]), _flat(self.config)
+        for name in sorted(then.keys() | now.keys()):
+            if then.get(name) != now.get(name):
+                raise ValueError(
+                    f"train: run_dir {self.path} holds a run with {name} {then.get(name)!r}, got {now.get(name)!r}: "
+                    "name another folder, or remove that one"
+                )
+
+    def _begin(self, epochs: int) -> None:
+        write_file(self.path / "config.json", _json(self.config))
+        path = self.path / "environment.json"
+        starts = []
+        if epochs:
+            with contextlib.suppress(OSError, ValueError):
+                starts = json.loads(path.read_text())
+        write_file(path, _json([*starts, {"epochs_done": epochs, **environment()}]))
+
+
+@contextlib.contextmanager
+def open_run(path: str | PathLike[str] | None, config: dict[str, Any], *, write: bool) -> Iterator[RunFolder | None]:
+    """The RunFolder at `path`, closed at the end; None for None."""
+    folder = None if path is None else RunFolder(path, config, write=write)
+    try:
+        yield folder
+    finally:
+        if folder is not None:
+            folder.close()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command line of this process, as JSON holds them."""
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": sys.argv,
+        "fasthash": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "isa": _ops.isa_chosen(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def fingerprint(*arrays: Tensor) -> str:
+    """A checksum of types, shapes and values; of large arrays, of rows at even distances.
+
+    >>> fingerprint(torch.arange(3)) == fingerprint(torch.arange(3)), fingerprint(torch.arange(3).float()) == ""
+    (True, False)
+    """
+    digest = xxhash.xxh3_128()
+    for array in arrays:
+        digest.update(f"{array.dtype} {tuple(array.shape)}".encode())
+        size = array.numel() * array.element_size()
+        step = -(-size // SAMPLE) if array.dim() else 1
+        rows = array[::step] if step > 1 else array
+        digest.update(rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: numpy numbers become Python's, tuples lists, other things their text."""
+    if isinstance(value, dict):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return value
+    return _plain(value.item()) if isinstance(value, np.generic) else str(value)
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: v for part, of in value.items() for key, v in _flat(of, f"{name}.{part}" if name else part).items()}
