@@ -47,7 +47,8 @@ class HashHead(nn.Module):
                 f"HashHead: a batch must have at least 2 rows in training, got {len(features)} "
                 "(drop_last=True of a DataLoader leaves a short last batch out)"
             )
-        outputs: Tensor = self.norm(self.linear(features))
+        # Under autocast the linear layer gives 16 bits; the norm and the outputs keep the precision of the weights.
+        outputs: Tensor = self.norm(self.linear(features).to(self.linear.weight.dtype))
         return outputs.sigmoid() if self.sigmoid else outputs
 
 

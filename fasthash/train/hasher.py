@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import json
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fasthash import distributed
 from fasthash._arrays import like, to_tensor
 from fasthash.codes import pack_bits
 from fasthash.hierarchy import Hierarchy, Name
@@ -25,8 +28,10 @@ from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_check
 from fasthash.train.encoder import ROWS, Squash, encoder, feature_scales
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
+from fasthash.train.randomness import generators_kept
+from fasthash.train.run_folder import fingerprint
 from fasthash.train.supervision import Targets, read_targets, read_validation
-from fasthash.train.validation import outputs, retrieval_score
+from fasthash.train.validation import output_blocks, retrieval_score
 
 MAX_BITS = 4096
 # With epochs=None a run has at least so many passes and so many steps: small sets need more passes.
@@ -36,6 +41,8 @@ EPOCHS, STEPS = 15, 900
 TEMPERATURE_Y = {"labels": 0.2, "multilabel": 0.2, "embedding": 0.1}
 TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.05}
 HIDDEN = (512, 512)
+# Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
+NOT_SAVED = ("hierarchy", "device", "progress", "compile", "workers", "run_dir")
 
 
 class Hasher:
@@ -65,7 +72,11 @@ class Hasher:
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         epochs: passes over the rows; None: 15, or as many as make 900 steps.
         batch_size: rows of a step (all of them, where X has fewer).
-        lr, weight_decay: of AdamW (see `fasthash.train.train`).
+        lr, weight_decay: of AdamW, precision, ema, compile: see `fasthash.train.train`.
+        patience: stop when so many epochs in a row had no better validation score (then taken after each epoch).
+        workers: processes that read batches ahead, for memory-mapped features on a slow disk.
+        run_dir: folder of the run (see `fasthash.train.train`), in the end with model.safetensors as `save` writes it.
+            `fit` with the same settings and data goes on where that run was interrupted, to the same weights.
         device: where to train, "cpu" or "cuda"; None: where X is.
         seed: of weights, order and sampling. The same data, seed, machine and number of threads give the same weights
             on the CPU. Global generators are left as they were.
@@ -105,6 +116,12 @@ class Hasher:
         batch_size: int = 256,
         lr: float = 4e-3,
         weight_decay: float = 1e-2,
+        precision: str = "float32",
+        ema: float = 0.0,
+        patience: int | None = None,
+        compile: bool = False,
+        workers: int = 0,
+        run_dir: str | PathLike[str] | None = None,
         device: torch.device | str | None = None,
         seed: int = 0,
         progress: bool | None = None,
@@ -128,13 +145,19 @@ class Hasher:
         self.batch_size = batch_size
         self.lr = lr
         self.weight_decay = weight_decay
+        self.precision = precision
+        self.ema = ema
+        self.patience = patience
+        self.compile = compile
+        self.workers = workers
+        self.run_dir = run_dir
         self.device = device
         self.seed = seed
         self.progress = progress
 
     # ---- learning
 
-    def fit(self, X: Any, y: Any = None, validation: tuple[Any, Any] | None = None) -> Hasher:
+    def fit(self, X: Any, y: Any = None, validation: tuple[Any, Any] | None = None, *, group: Any = None) -> Hasher:
         """Trains on the rows of X [N, F] (any numeric type; memory-mapped arrays are read a batch at a time).
 
         validation=(Xv, yv), yv of the kind of y (None with y=None): about five times during training codes of Xv are
@@ -142,6 +165,10 @@ class Hasher:
         The score, exact over ties: mAHP@250 for labels, mAP@250 for multi-hot labels, for embeddings the part of the
         10 nearest by target that is among the 10 nearest by code. validation=None: nothing is held out, and the
         weights are those of the last epoch.
+
+        group: a torch.distributed process group, every rank of which calls this with the same data and settings: each
+        takes its part of every batch, and all end with the weights that one process would have, but for rounding and
+        for dropout, which each rank draws for itself.
 
         Raises ValueError or TypeError, naming argument, limit and value, for settings out of range and for data that
         do not fit them: NaN, another number of rows in y than in X, labels that are not in the hierarchy.
@@ -159,12 +186,19 @@ class Hasher:
             raise ValueError(
                 f"Hasher.fit: kl_k must be between 1 and {batch_size - 1} (the others of a batch), got {self.kl_k}"
             )
+        rank, world = distributed.rank(group), distributed.world_size(group)
+        if batch_size < 2 * world:
+            raise ValueError(f"Hasher.fit: batch_size must be at least {2 * world}, 2 rows a rank, got {batch_size}")
+        if self.patience is not None and validation is None:
+            raise ValueError(f"Hasher.fit: patience needs validation, got patience {self.patience} and no validation")
         hidden = (() if y is None else HIDDEN) if self.hidden is None else tuple(self.hidden)
         device = torch.device(rows.device if self.device is None else self.device)
         score = self._score(validation, rows, targets, device)
         columns = [rows, targets.values] + ([rows] if self.preserve and self.loss is None else [])
         order = torch.Generator().manual_seed(operator.index(self.seed))
-        loader = shuffled_batches(*columns, batch_size=batch_size, generator=order)
+        loader = shuffled_batches(
+            *columns, batch_size=batch_size, generator=order, workers=self.workers, rank=rank, world=world
+        )
         epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / len(loader)))
         with _seeded(operator.index(self.seed), device):
             module = encoder(
@@ -185,11 +219,20 @@ class Hasher:
                 lr=self.lr,
                 weight_decay=self.weight_decay,
                 score=None if score is None else lambda _: score(squashed),
-                score_every=max(1, epochs // 5),
+                score_every=max(1, epochs // 5) if self.patience is None else 1,
+                patience=self.patience,
+                precision=self.precision,
+                ema=self.ema,
+                run_dir=self.run_dir,
+                config=None if self.run_dir is None else self._run_config(rows, mean, deviation, targets, validation),
+                compile=self.compile,
+                group=group,
                 device=device,
                 progress=self.progress,
             )
         self._set_fitted(squashed.eval(), hidden, targets.classes, rows.shape[1], history)
+        if self.run_dir is not None and rank == 0:
+            self.save(Path(self.run_dir) / "model.safetensors")
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -203,17 +246,11 @@ class Hasher:
 
         Raises RuntimeError before `fit`, ValueError for another number of features than in `fit`, NaN or infinity.
         """
-        module = self._fitted("transform")
-        rows = _features(X, "transform", "X")
-        if rows.shape[1] != self.n_features_in_:
-            raise ValueError(f"Hasher.transform: X must have {self.n_features_in_} features, got {rows.shape[1]}")
-        result = outputs(module, rows, _device_of(module))
-        _check_finite(rows, bool(torch.isfinite(result).all()), "transform", "X")
-        return like(result, X)
+        return like(torch.cat(list(self._outputs(X))), X)
 
     def encode(self, X: Any) -> Any:
-        """Packed codes uint8 [N, ceil(bits / 8)] of the rows of X: `pack_bits(transform(X))`."""
-        return pack_bits(self.transform(X))
+        """Packed codes uint8 [N, ceil(bits / 8)] of the rows of X: `pack_bits(transform(X))`, a block at a time."""
+        return like(torch.cat([pack_bits(block) for block in self._outputs(X)]), X)
 
     # ---- storage
 
@@ -224,10 +261,9 @@ class Hasher:
         A file that is there is replaced only when the new one is on the disk. Raises RuntimeError before `fit`.
         """
         module = self._fitted("save")
-        left_out = ("hierarchy", "device", "progress")
         settings = self._settings  # those of `fit`: others may have been set since
         content = {
-            "settings": {name: _plain(v) for name, v in settings.items() if name not in left_out} | self._saved_loss(),
+            "settings": {n: _plain(v) for n, v in settings.items() if n not in NOT_SAVED} | self._saved_loss(),
             "hierarchy": None if settings["hierarchy"] is None else settings["hierarchy"].to_dict(),
             "classes": None if self.classes_ is None else self.classes_.tolist(),
             "features": self.n_features_in_,
@@ -308,10 +344,12 @@ class Hasher:
             ("kl_k", 1, 64),
             ("batch_size", 2, math.inf),
             ("epochs", 1, math.inf),
+            ("patience", 1, math.inf),
+            ("workers", 0, math.inf),
             ("seed", 0, 2**63 - 1),
         ):
             value = getattr(self, name)
-            if name == "epochs" and value is None:
+            if name in ("epochs", "patience") and value is None:
                 continue
             try:
                 value = operator.index(value)
@@ -344,6 +382,22 @@ class Hasher:
             raise ValueError(f"Hasher.fit: hidden sizes must be at least 1, got {self.hidden!r}")
         if self.hierarchy is not None and not isinstance(self.hierarchy, Hierarchy):
             raise TypeError(f"Hasher.fit: hierarchy must be a fasthash.Hierarchy, got {type(self.hierarchy).__name__}")
+
+    def _run_config(
+        self, rows: Tensor, mean: Tensor, deviation: Tensor, targets: Targets, validation: tuple[Any, Any] | None
+    ) -> dict[str, Any]:
+        """What tells one run from another: the settings, and checksums of hierarchy and data."""
+        settings = {name: value for name, value in self.get_params().items() if name not in NOT_SAVED}
+        hierarchy = None if self.hierarchy is None else self.hierarchy.to_dict()
+        data = {"shape": list(rows.shape), "X": fingerprint(rows, mean, deviation), "y": _fingerprint_of(targets)}
+        data["hierarchy"] = fingerprint(json.dumps(hierarchy))
+        if validation is not None:
+            held_out = to_tensor(validation[0])
+            data["validation_X"] = fingerprint(held_out)
+            if validation[1] is not None:
+                found = read_targets(validation[1], len(held_out), targets.kind, None)
+                data["validation_y"] = _fingerprint_of(found)
+        return {"hasher": settings, "data": data}
 
     def _targets(self, y: Any, rows: Tensor) -> Targets:
         if y is not None:
@@ -429,6 +483,16 @@ class Hasher:
         self.history_ = history
         self.best_epoch_ = history.best_epoch
 
+    def _outputs(self, X: Any) -> Iterator[Tensor]:
+        """Outputs of the rows of X, a block at a time."""
+        module = self._fitted("transform")
+        rows = _features(X, "transform", "X")
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(f"Hasher.transform: X must have {self.n_features_in_} features, got {rows.shape[1]}")
+        for block in output_blocks(module, rows, _device_of(module)):
+            _check_finite(rows, bool(torch.isfinite(block).all()), "transform", "X")
+            yield block
+
     def _fitted(self, method: str) -> nn.Module:
         if not hasattr(self, "module_"):
             raise RuntimeError(f"Hasher.{method}: call fit first (or Hasher.load)")
@@ -458,12 +522,16 @@ def _check_finite(rows: Tensor, finite: bool, method: str, name: str) -> None:
 @contextlib.contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """The global generators of the CPU and of `device` start from `seed` inside, and are afterwards what they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with generators_kept(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def _fingerprint_of(targets: Targets) -> str:
+    return fingerprint(targets.values, json.dumps(targets.classes))
 
 
 def _device_of(module: nn.Module) -> torch.device:

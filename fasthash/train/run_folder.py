@@ -133,14 +133,17 @@ def environment() -> dict[str, Any]:
     }
 
 
-def fingerprint(*arrays: Tensor) -> str:
-    """A checksum of types, shapes and values; of large arrays, of rows at even distances.
+def fingerprint(*parts: Tensor | str) -> str:
+    """A checksum of texts, and of types, shapes and values of arrays; of large arrays, of rows at even distances.
 
     >>> fingerprint(torch.arange(3)) == fingerprint(torch.arange(3)), fingerprint(torch.arange(3).float()) == ""
     (True, False)
     """
     digest = xxhash.xxh3_128()
-    for array in arrays:
+    for array in parts:
+        if isinstance(array, str):
+            digest.update(array.encode())
+            continue
         digest.update(f"{array.dtype} {tuple(array.shape)}".encode())
         size = array.numel() * array.element_size()
         step = -(-size // SAMPLE) if array.dim() else 1

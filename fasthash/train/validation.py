@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,18 @@ DATABASE = 20_000
 RANKS = 250
 
 
-@torch.no_grad()
-def outputs(module: nn.Module, X: Tensor, device: torch.device, rows: int = 8192) -> Tensor:
-    """Outputs float32 [N, bits] of the rows of X, on the device of X, a block of rows at a time; in evaluation mode."""
+def output_blocks(module: nn.Module, X: Tensor, device: torch.device, rows: int = 8192) -> Iterator[Tensor]:
+    """Outputs float32 [<= rows, bits] of blocks of rows of X, on the device of X; in evaluation mode. At least one."""
     module.eval()
-    starts = range(0, max(len(X), 1), rows)
-    return torch.cat([module(X[start : start + rows].to(device)).float().to(X.device) for start in starts])
+    for start in range(0, max(len(X), 1), rows):
+        with torch.no_grad():
+            block: Tensor = module(X[start : start + rows].to(device)).float().to(X.device)
+        yield block
+
+
+def outputs(module: nn.Module, X: Tensor, device: torch.device) -> Tensor:
+    """Outputs float32 [N, bits] of the rows of X, on the device of X, taken in blocks; in evaluation mode."""
+    return torch.cat(list(output_blocks(module, X, device)))
 
 
 def retrieval_score(
