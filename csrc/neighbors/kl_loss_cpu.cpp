@@ -83,8 +83,8 @@ fh_status kl_loss_backward(const fh_nearest_problem& p, double eps, const T* gra
     }
     for (int64_t row = 0; row < rows; ++row) {
         const double scale = static_cast<double>(grad_loss[row / p.N]) / static_cast<double>(p.N);
-        nu_weights[row] = static_cast<T>(scale / (nu[row] + eps));
-        rho_weights[row] = static_cast<T>(-scale / (rho[row] + eps));
+        nu_weights[row] = bounded_quotient<T>(scale, nu[row] + eps);
+        rho_weights[row] = bounded_quotient<T>(-scale, rho[row] + eps);
     }
     const T* z = static_cast<const T*>(p.x);
     const T* target = static_cast<const T*>(p.y);

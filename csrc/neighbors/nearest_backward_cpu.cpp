@@ -17,7 +17,7 @@ void add_direction(const T* x, const T* y, T scale, T distance, int32_t p, int64
     if (p == 1) {
         for (int64_t d = 0; d < D; ++d) out[d] += scale * static_cast<T>((x[d] > y[d]) - (x[d] < y[d]));
     } else {
-        const T factor = scale / distance;
+        const T factor = bounded_quotient<T>(scale, distance);
         for (int64_t d = 0; d < D; ++d) out[d] += factor * (x[d] - y[d]);
     }
 }

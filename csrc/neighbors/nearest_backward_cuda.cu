@@ -22,6 +22,15 @@ constexpr int kColumnsPerLane = 4;  // columns that a lane adds in one walk over
 
 // ---- terms
 
+// a / b as a T, and where a is finite at most the largest T / 2^32, as on the CPU (nearest_search.h).
+template <class T>
+__device__ __forceinline__ T bounded_quotient(double a, double b) {
+    constexpr double kMax = (sizeof(T) == 4 ? 3.4028234663852886e38 : 1.7976931348623157e308) / 4294967296.0;
+    const double quotient = a / b;
+    if (fabs(quotient) <= kMax || !is_finite(a)) return static_cast<T>(quotient);
+    return static_cast<T>(quotient > 0 ? kMax : -kMax);
+}
+
 // One thread for each term (choice, l, n, c): its coefficient, and its key in the inverse map.
 template <class T>
 __global__ void __launch_bounds__(kThreads) nearest_terms_kernel(Backward<T> backward, int64_t terms) {
@@ -37,9 +46,9 @@ __global__ void __launch_bounds__(kThreads) nearest_terms_kernel(Backward<T> bac
         weight = chosen.weights[term];
     } else if (counts) {
         const double scale = chosen.sign * static_cast<double>(chosen.grad_loss[l]) / static_cast<double>(backward.N);
-        weight = static_cast<T>(scale / (static_cast<double>(distance) + chosen.eps));
+        weight = bounded_quotient<T>(scale, static_cast<double>(distance) + chosen.eps);
     }
-    chosen.coefficients[term] = !counts ? T(0) : backward.p == 1 ? weight : weight / distance;
+    chosen.coefficients[term] = !counts ? T(0) : backward.p == 1 ? weight : bounded_quotient<T>(weight, distance);
     if (chosen.mapped) {
         const int64_t segment = chosen.first_segment + l * chosen.M + chosen.indices[term];
         // Mapped choices have their keys in the order of the choices.

@@ -17,7 +17,8 @@ namespace {
 
 constexpr int64_t kNobody = std::numeric_limits<int64_t>::max();
 constexpr int64_t kBlockRows = 128;      // rows of a task; a multiple of every tile height and panel width
-constexpr int64_t kBlockTargets = 1024;  // targets of a task among other points
+constexpr int64_t kBlockTargets = 1024;  // targets of a task among other points, at most
+constexpr int64_t kTasksPerThread = 4;   // at least, where there are targets enough: a thread that comes late then costs little
 
 // The K best neighbours of some rows, ascending by (distance, index); empty places are (inf, kNobody).
 template <class T>
@@ -75,7 +76,11 @@ class Search {
         const int64_t rows = p_.L * p_.N;
         best_.clear(rows);
         row_blocks_ = (p_.N + kBlockRows - 1) / kBlockRows;
-        target_blocks_ = (M_ + kBlockTargets - 1) / kBlockTargets;
+        const auto enough = [&] { return p_.L * row_blocks_ * target_blocks_ >= kTasksPerThread * threads_; };
+        for (block_targets_ = kBlockTargets;; block_targets_ /= 2) {
+            target_blocks_ = (M_ + block_targets_ - 1) / block_targets_;
+            if (block_targets_ <= kBlockRows || threads_ == 1 || enough()) break;
+        }
         const int64_t per_batch = self_ ? row_blocks_ * (row_blocks_ + 1) / 2 : row_blocks_ * target_blocks_;
         locks_.reset(new std::mutex[static_cast<size_t>(p_.L * row_blocks_)]);
         const int64_t list = kBlockRows * p_.K, lists = self_ ? 2 : 1;
@@ -136,8 +141,8 @@ class Search {
         own.clear(kBlockRows);
         read_limits(l, I, limits);
         const int64_t first = I * kBlockRows, end = std::min(first + kBlockRows, p_.N);
-        const int64_t last_target = std::min((J + 1) * kBlockTargets, M_);
-        for (int64_t target = J * kBlockTargets; target < last_target; target += kernels_.panel)
+        const int64_t last_target = std::min((J + 1) * block_targets_, M_);
+        for (int64_t target = J * block_targets_; target < last_target; target += kernels_.panel)
             for (int64_t row = first; row < end; row += kernels_.rows) {
                 tile_rows(x(l), row, p_.N, p_.D, kernels_.rows, rows);
                 tile(rows, panels_.panel(shared_y_ ? 0 : l, target / kernels_.panel), out);
@@ -213,7 +218,7 @@ class Search {
     Lists<T> best_;
     int32_t threads_;
     fh_cancel* cancel_;
-    int64_t row_blocks_ = 0, target_blocks_ = 0;
+    int64_t row_blocks_ = 0, target_blocks_ = 0, block_targets_ = 0;
     std::unique_ptr<std::mutex[]> locks_;  // [L, row_blocks]: guards a block's rows of best_
     std::unique_ptr<T[]> local_distances_;
     std::unique_ptr<int64_t[]> local_indices_;

@@ -1,9 +1,22 @@
 // What the loss needs of the search and of its gradient, on the CPU. Contracts: nearest.h.
 #pragma once
 
+#include <cmath>
+#include <limits>
+
 #include "neighbors/nearest.h"
 
 namespace fasthash {
+
+// a / b as a T, and where a is finite at most the largest T / 2^32: points that nearly coincide have gradients whose sums
+// are finite. What is not finite in `a` (a loss scale that overflowed) stays visible.
+template <class T>
+T bounded_quotient(double a, double b) {
+    constexpr double kMax = static_cast<double>(std::numeric_limits<T>::max()) / 4294967296.0;
+    const double quotient = a / b;
+    if (std::abs(quotient) <= kMax || !std::isfinite(a)) return static_cast<T>(quotient);
+    return static_cast<T>(std::copysign(kMax, quotient));
+}
 
 template <class T>
 fh_status nearest_search(const fh_nearest_problem& problem, T* distances, int64_t* indices, int32_t threads, fh_cancel* cancel);
