@@ -35,6 +35,8 @@ def nearest(x: Any, y: Any = None, *, p: int = 2, k: int = 1) -> Neighbors:
         Distances [..., N, k], ascending, float32 (float64 for float64 points), differentiable in x and y; and indices
         int64 [..., N, k]. Ties, judged on the computed distances, go to the lowest index; NaN distances come last.
         Distances are sums of differences, never |x|^2 + |y|^2 - 2 x.y, so clustered points keep their neighbours.
+        One that the type cannot hold is infinite (p = 2 squares differences: from 1e19 on in float32). Coincident
+        points have gradient zero; where a distance is not finite the point's own gradient is NaN, its neighbour's zero.
 
     Raises:
         ValueError, TypeError: an argument outside what is said above.

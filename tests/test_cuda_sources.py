@@ -431,6 +431,28 @@ def test_kl_loss_with_eps_zero(gpu: Emulation) -> None:
     assert np.isfinite(grad_target).all()
 
 
+@pytest.mark.parametrize("p", [1, 2])
+def test_kl_loss_at_the_ends_of_float32(gpu: Emulation, p: int) -> None:
+    """Points that nearly coincide have finite gradients, not 1 / distance; distances beyond float32 give NaN."""
+    arguments = {"k": 1, "p": p, "grad_loss": np.ones(1, np.float32)}
+    z, target = points("uniform", (1, 20, 4), np.float32, 0), points("uniform", (1, 20, 4), np.float32, 1)
+    for scale, eps in itertools.product((1e-20, 1e-30, 1e-42), (0.0, 1e-44)):
+        tiny = {"z": (z * scale).astype(np.float32), "target": (target * scale).astype(np.float32)}
+        _, grad_z, grad_target = gpu.call("kl_loss", **tiny, eps=eps, **arguments)
+        assert np.isfinite(grad_z).all()
+        assert np.isfinite(grad_target).all()
+    z[0, 3] = 3e38 * np.array([1, -1, 1, -1], np.float32)
+    z[0, 7] = -z[0, 3]
+    loss, grad_z, grad_target = gpu.call("kl_loss", z=z, target=target, eps=1e-2, **arguments)
+    assert np.isnan(loss).all()
+    assert np.isnan(grad_z[0, [3, 7]]).all()
+    assert np.isfinite(np.delete(grad_z[0], [3, 7], axis=0)).all()
+    assert np.isfinite(grad_target).all()
+    arguments["grad_loss"] *= np.inf  # what a loss scale that overflowed looks like
+    _, grad_z, _ = gpu.call("kl_loss", z=target, target=target[:, ::2], eps=1e-2, **arguments)
+    assert not np.isfinite(grad_z).all(-1).any()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("where", ["z", "target"])
 @pytest.mark.parametrize("p", [1, 2])

@@ -48,9 +48,14 @@ def kl_loss(
         generator: for target=None in eager mode: where the samples' seed is drawn from.
 
     Returns:
-        float32 (float64 for float64 inputs), shape z.shape[:-2]. Deterministic for one device. Coincident points have
-        gradient zero. A row with a NaN or an infinity makes the loss and the row's own gradient NaN; other rows get
-        nothing from it unless it is their neighbour. Memory O((B + M) D). Twice differentiable.
+        float32 (float64 for float64 inputs), shape z.shape[:-2]. Deterministic for one device. Memory O((B + M) D).
+
+        Coincident points have gradient zero; where eps = 0, they make the loss infinite or NaN. A row with a NaN or an
+        infinity makes the loss and the row's own gradient NaN; other rows get nothing from it. A distance that the type
+        cannot hold counts as infinite (p = 2 squares differences: from 1e19 on in float32).
+
+        Forward mode, torch.func's transforms and second derivatives work, from torch ops over the chosen neighbours;
+        with `group` a second derivative is refused.
 
     Raises:
         ValueError, TypeError: an argument outside what is said above.

@@ -25,7 +25,8 @@ def koleo_loss(
         group: a torch.distributed process group: the mean over all ranks' rows, as in `kl_loss`.
 
     Returns:
-        float32 (float64 for float64 inputs), shape z.shape[:-2]. Coincident points have gradient zero.
+        float32 (float64 for float64 inputs), shape z.shape[:-2]. Coincident points have gradient zero. A row with a NaN
+        or an infinity makes the loss NaN or infinite and its own gradient NaN; other rows get nothing from it.
 
     Raises:
         ValueError, TypeError: an argument outside what is said above.

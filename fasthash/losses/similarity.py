@@ -42,7 +42,9 @@ def similarity_loss(
             Where it is 0 their term is 0.
 
     Returns:
-        Scalar, float32 (float64 for float64 z). Deterministic; no [B, B, D] intermediate.
+        Scalar, float32 (float64 for float64 z). Deterministic; no [B, B, D] intermediate (second derivatives and
+        forward mode have one). A row with a NaN or an infinity makes the loss NaN or infinite, and the other rows'
+        gradients stay finite (but not with tau_z="batch").
 
     Raises:
         ValueError, TypeError: an argument outside what is said above.
