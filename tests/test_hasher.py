@@ -149,8 +149,9 @@ def test_settings_left_open_depend_on_the_target() -> None:
     assert Hasher(**quick).fit(X, y).hidden_ == (512, 512)
     assert Hasher(**quick).fit(X, X).hidden_ == (512, 512)
     assert Hasher(**quick).fit(X).hidden_ == ()
-    for targets, temperatures in ((y, (0.2, 0.1)), (multi_hot(y), (0.2, 0.1)), (X, (0.1, 0.05)), (None, (0.1, 0.05))):
-        given = {"temperature_y": temperatures[0], "temperature_z": temperatures[1]}
+    for targets, temperatures in ((y, (0.2, 0.1)), (multi_hot(y), (0.2, 0.1)), (X, (0.05, 0.05)), (None, (0.05, 0.05))):
+        given: dict[str, Any] = {"temperature_y": temperatures[0], "temperature_z": temperatures[1]}
+        given["neighbors"] = 16 if targets is X or targets is None else None
         assert same_weights(Hasher(**QUICK).fit(X, targets), Hasher(**QUICK, **given).fit(X, targets))
 
 

@@ -32,7 +32,7 @@ class HashNetLoss(nn.Module):
     steps: Tensor
 
     def __init__(
-        self, bits: int, *, alpha: float | None = None, gamma: float = 5e-3, power: float = 0.5, memory: int = 4096
+        self, bits: int, *, alpha: float | None = None, gamma: float = 5e-3, power: float = 0.5, memory: int = 1024
     ) -> None:
         super().__init__()
         check_sizes("HashNetLoss", bits=bits)

@@ -27,6 +27,7 @@ from fasthash.train.batches import shuffled_batches
 from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
 from fasthash.train.encoder import ROWS, Squash, encoder, feature_scales
 from fasthash.train.loop import History, train
+from fasthash.train.neighbor_batches import nearest_rows
 from fasthash.train.objective import Objective
 from fasthash.train.randomness import generators_kept
 from fasthash.train.run_folder import fingerprint
@@ -38,9 +39,10 @@ MAX_BITS = 4096
 EPOCHS, STEPS = 15, 900
 # What settings left at None mean, by kind of target. Labels have few distances, spread over [0, 1]; near neighbours by
 # cosine have small ones. A linear map of an embedding keeps the neighbours of that embedding better than a deep one.
-TEMPERATURE_Y = {"labels": 0.2, "multilabel": 0.2, "embedding": 0.1}
+TEMPERATURE_Y = {"labels": 0.2, "multilabel": 0.2, "embedding": 0.05}
 TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.05}
 HIDDEN = (512, 512)
+NEIGHBORS = 16
 # Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
 NOT_SAVED = ("hierarchy", "device", "progress", "compile", "workers", "run_dir")
 
@@ -67,8 +69,10 @@ class Hasher:
         kl: weight of the KL term, kl_k: by which neighbours (see `kl_loss`).
         preserve: weight of a term that keeps the neighbours of X by cosine. 1 helps much with classes that were never
             trained on, at some cost for the others.
+        neighbors: for embeddings: a batch is made of groups of so many rows, a random one and others of its 64 nearest
+            by target, since random batches hold nearly no neighbours; 1: batches are random; None: 16.
         temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.2 and 0.1
-            for labels, 0.1 and 0.05 for embeddings.
+            for labels, 0.05 and 0.05 for embeddings.
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         epochs: passes over the rows; None: 15, or as many as make 900 steps.
         batch_size: rows of a step (all of them, where X has fewer).
@@ -108,6 +112,7 @@ class Hasher:
         kl: float = 0.1,
         kl_k: int = 1,
         preserve: float = 0.0,
+        neighbors: int | None = None,
         temperature_y: float | None = None,
         temperature_z: float | None = None,
         hidden: Sequence[int] | None = None,
@@ -137,6 +142,7 @@ class Hasher:
         self.kl = kl
         self.kl_k = kl_k
         self.preserve = preserve
+        self.neighbors = neighbors
         self.temperature_y = temperature_y
         self.temperature_z = temperature_z
         self.hidden = hidden
@@ -197,7 +203,14 @@ class Hasher:
         columns = [rows, targets.values] + ([rows] if self.preserve and self.loss is None else [])
         order = torch.Generator().manual_seed(operator.index(self.seed))
         loader = shuffled_batches(
-            *columns, batch_size=batch_size, generator=order, workers=self.workers, rank=rank, world=world
+            *columns,
+            batch_size=batch_size,
+            generator=order,
+            nearest=self._nearest(targets, order),
+            group=NEIGHBORS if self.neighbors is None else operator.index(self.neighbors),
+            workers=self.workers,
+            rank=rank,
+            world=world,
         )
         epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / len(loader)))
         with _seeded(operator.index(self.seed), device):
@@ -343,13 +356,14 @@ class Hasher:
             ("bits", 1, MAX_BITS),
             ("kl_k", 1, 64),
             ("batch_size", 2, math.inf),
+            ("neighbors", 1, math.inf),
             ("epochs", 1, math.inf),
             ("patience", 1, math.inf),
             ("workers", 0, math.inf),
             ("seed", 0, 2**63 - 1),
         ):
             value = getattr(self, name)
-            if name in ("epochs", "patience") and value is None:
+            if name in ("epochs", "neighbors", "patience") and value is None:
                 continue
             try:
                 value = operator.index(value)
@@ -427,6 +441,14 @@ class Hasher:
         if validation[1] is not None:
             query = read_validation(targets, validation[1], len(held_out), self.hierarchy)
         return retrieval_score(held_out, query, rows, targets.values, device, operator.index(self.seed))
+
+    def _nearest(self, targets: Targets, generator: torch.Generator) -> Tensor | None:
+        """The nearest rows by target, where batches are made of neighbours."""
+        if targets.kind != "embedding":
+            if self.neighbors not in (None, 1):
+                raise ValueError(f"Hasher.fit: neighbors needs target embeddings, got target {targets.kind!r}")
+            return None
+        return None if self.neighbors == 1 else nearest_rows(targets.values, generator)
 
     def _objective(self, targets: Targets) -> Objective:
         classified = self.supervision == "full" and targets.outputs > 0
