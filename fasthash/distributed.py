@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -69,7 +70,10 @@ def average_gradients(parameters: Iterable[nn.Parameter], group: Any) -> None:
 
 def data_parallel(module: nn.Module, group: Any) -> nn.Module:
     """The module with rank 0's weights and buffers on all ranks, whose backward averages gradients over the ranks."""
-    return DistributedDataParallel(module, process_group=group, broadcast_buffers=False)
+    known = inspect.signature(DistributedDataParallel).parameters  # the setting was renamed in torch 2.12
+    each_forward = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    settings: dict[str, Any] = {each_forward: False}
+    return DistributedDataParallel(module, process_group=group, **settings)
 
 
 # ---- the global batch

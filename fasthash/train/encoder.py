@@ -138,18 +138,19 @@ def encoder(
 def feature_scales(X: Array) -> tuple[Tensor, Tensor]:
     """Mean [F] and overall standard deviation (a scalar, 1 where it would be 0) of X [N, F]: float32.
 
-    Sums are float64, taken in blocks of rows. NaN or infinity anywhere makes the deviation NaN.
+    Sums are float64, taken in blocks of rows of at most 8 MB. NaN or infinity anywhere makes the deviation NaN.
 
     >>> feature_scales(torch.tensor([[0.0, 2.0], [2.0, 4.0]]))
     (tensor([1., 3.]), tensor(1.))
     """
     rows = to_tensor(X, "feature_scales", "X")
-    blocks = range(0, len(rows), ROWS)
+    size = max(1, min(ROWS, (1 << 20) // rows.shape[1]))
+    blocks = range(0, len(rows), size)
     mean = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
     for start in blocks:
-        mean += rows[start : start + ROWS].double().sum(0) / len(rows)
+        mean += rows[start : start + size].double().sum(0) / len(rows)
     variance = mean.new_zeros(())
     for start in blocks:
-        variance += (rows[start : start + ROWS].double() - mean).square().sum() / rows.numel()
+        variance += (rows[start : start + size].double() - mean).square_().sum() / rows.numel()
     deviation = variance.sqrt().float()
     return mean.float(), torch.where(deviation == 0, torch.ones_like(deviation), deviation)

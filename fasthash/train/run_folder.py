@@ -27,7 +27,7 @@ from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint, wri
 
 FILES = ("config.json", "environment.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors")
 COLUMNS = ("epoch", "loss", "score", "lr", "seconds")
-SAMPLE = 1 << 26  # bytes of an array that its fingerprint reads
+SAMPLE = 1 << 24  # bytes of an array that its fingerprint reads
 
 
 class RunFolder:

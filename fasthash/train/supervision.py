@@ -16,6 +16,7 @@ from fasthash.targets import class_distances, embedding_distances, multilabel_di
 
 Kind = Literal["labels", "multilabel", "embedding"]
 KINDS = ("labels", "multilabel", "embedding")
+ROWS = 1 << 12  # that are checked at once: memory-mapped targets are never read whole
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,11 @@ def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | Non
         raise ValueError(f"Hasher.fit: a hierarchy is for 1-D class labels, got {name} of shape {tuple(array.shape)}")
     values = to_tensor(array, "Hasher.fit", name)
     if found == "multilabel":
-        if not bool(((values == 0) | (values == 1)).all()):
+        if any(bool(((block != 0) & (block != 1)).any()) for block in values.split(ROWS)):
             raise ValueError(f"Hasher.fit: {name} must hold 0 and 1 only (multi-hot labels), got others")
-        return Targets("multilabel", values.to(torch.uint8))
+        return Targets("multilabel", values.view(torch.uint8) if values.element_size() == 1 else values.to(torch.uint8))
     values = values if values.is_floating_point() else values.float()
-    bad = int((~torch.isfinite(values)).any(1).sum())
+    bad = sum(int((~torch.isfinite(block)).any(1).sum()) for block in values.split(ROWS))
     if bad:
         raise ValueError(f"Hasher.fit: {name} must be finite, got NaN or infinity in {bad} of {rows} rows")
     return Targets("embedding", values)
