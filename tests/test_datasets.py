@@ -1,15 +1,28 @@
-"""The data inside the package: what it holds, that it is as good as its source, that its notices are there."""
+"""The data inside the package: what it holds, that it is as good as its source; and the loaders of public sets."""
 
 from __future__ import annotations
 
 import csv
+import io
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import fasthash
-from fasthash.datasets import clinc150, clinc150_hierarchy, clinc150_names
+from fasthash.datasets import (
+    cifar10,
+    cifar100,
+    clinc150,
+    clinc150_hierarchy,
+    clinc150_names,
+    coco_captions,
+    conceptual_captions,
+    image_archive,
+    image_folder,
+)
 from fasthash.metrics import precision_at
 
 FOLDER = Path(fasthash.__file__).parent / "data" / "clinc150"
@@ -79,3 +92,154 @@ def test_small_without_pickles_and_with_notices() -> None:
     notice = (FOLDER / "NOTICE.txt").read_text(encoding="utf-8")
     for word in ("CC BY 3.0", "Larson", "all-MiniLM-L6-v2", "Apache License 2.0", "Changes"):
         assert word in notice
+
+
+# Public data sets as they are distributed, in small copies
+
+
+def small_cifar(folder: Path, labels: list[str], names: dict[str, list[str]], kind: str) -> dict[str, tuple[Any, Any]]:
+    """Writes a few images into files of the format; gives images [N, 32, 32, 3] and labels [N, L] by split."""
+    rng = np.random.default_rng(0)
+    written = {}
+    for split, files in names.items():
+        images = rng.integers(0, 256, size=(len(files), 4, 3072), dtype=np.uint8)
+        classes = rng.integers(0, 10, size=(len(files), 4, len(labels)))
+        for name, pixels, rows in zip(files, images, classes, strict=True):
+            if kind == "binary":
+                (folder / f"{name}.bin").write_bytes(np.hstack([rows.astype(np.uint8), pixels]).tobytes())
+                continue
+            content: dict[Any, Any] = {b"data": pixels, b"batch_label": b"of 5"}
+            content |= {label.encode(): rows[:, column].tolist() for column, label in enumerate(labels)}
+            (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+        written[split] = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), classes.reshape(-1, len(labels))
+    return written
+
+
+CIFAR10 = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+CIFAR100 = {"train": ["train"], "test": ["test"]}
+
+
+@pytest.mark.parametrize("kind", ["binary", "python"])
+def test_cifar(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "10").mkdir()
+    (tmp_path / "100").mkdir()
+    written = small_cifar(tmp_path / "10", ["labels"], CIFAR10, kind)
+    for split, (images, classes) in written.items():
+        found = cifar10(tmp_path / "10", split)
+        np.testing.assert_array_equal(found.images, images)
+        np.testing.assert_array_equal(found.labels, classes[:, 0])
+        assert found.coarse is None
+    written = small_cifar(tmp_path / "100", ["coarse_labels", "fine_labels"], CIFAR100, kind)
+    for split, (images, classes) in written.items():
+        found = cifar100(tmp_path / "100", split)
+        np.testing.assert_array_equal(found.images, images)
+        np.testing.assert_array_equal(found.labels, classes[:, 1])
+        np.testing.assert_array_equal(found.coarse, classes[:, 0])
+
+
+class Dangerous:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("unpickled"),)
+
+
+def test_cifar_runs_nothing_that_a_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Dangerous(), b"labels": [1]}, protocol=2))
+    with pytest.raises(
+        ValueError, match=r"cifar10: .*test_batch is damaged or not a file of this data set: it asks for"
+    ):
+        cifar10(tmp_path, "test")
+    (tmp_path / "test_batch").write_bytes(b"cos\nsystem\n(S'touch unpickled'\ntR.")
+    with pytest.raises(ValueError, match="it asks for os.system"):
+        cifar10(tmp_path, "test")
+    assert not (tmp_path / "unpickled").exists()
+
+
+def test_cifar_refuses_other_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"cifar10: .*test_batch does not exist \(give the folder"):
+        cifar10(tmp_path, "test")
+    with pytest.raises(ValueError, match='cifar100: split must be "train" or "test", got \'val\''):
+        cifar100(tmp_path, "val")
+    (tmp_path / "test_batch").write_bytes(b"\x80\x04broken")
+    with pytest.raises(ValueError, match="is damaged or not a file of this data set"):
+        cifar10(tmp_path, "test")
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": np.zeros((2, 5), np.uint8), b"labels": [1, 2]}))
+    with pytest.raises(ValueError, match=r"must hold uint8 pixels \[2, 3072\], got uint8 \[2, 5\]"):
+        cifar10(tmp_path, "test")
+    (tmp_path / "test.bin").write_bytes(b"123")
+    with pytest.raises(ValueError, match=r"cifar100: .*test.bin must hold images of 3074 bytes, got 3 bytes in all"):
+        cifar100(tmp_path, "test")
+
+
+def test_image_folder(tmp_path: Path) -> None:
+    for name in ("n02/b.JPEG", "n02/a.JPEG", "n01/deep/c.png", "n01/readme.txt", "n03/x.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = image_folder(tmp_path)
+    assert found.classes == ["n01", "n02", "n03"]
+    assert [str(path.relative_to(tmp_path)) for path in found.paths] == [
+        "n01/deep/c.png",
+        "n02/a.JPEG",
+        "n02/b.JPEG",
+        "n03/x.jpg",
+    ]
+    assert found.labels.tolist() == [0, 1, 1, 2]
+    with pytest.raises(ValueError, match="must have folders of classes with images, got 0 classes"):
+        image_folder(tmp_path / "n03")
+    with pytest.raises(FileNotFoundError, match="image_folder: .*nowhere does not exist"):
+        image_folder(tmp_path / "nowhere")
+
+
+def test_image_archive(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, size=(3, 8, 8, 3), dtype=np.uint8)
+    files = []
+    for each in pixels:
+        buffer = io.BytesIO()
+        image.fromarray(each).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    data = {"jpeg": np.frombuffer(b"".join(files), np.uint8), "offset": np.cumsum([0, *map(len, files)])}
+    np.savez(tmp_path / "a.npz", **data, label=np.array([4, 0, 4], np.uint8))
+    images, labels = image_archive(tmp_path / "a.npz")
+    np.testing.assert_array_equal(images, pixels)
+    assert labels.tolist() == [4, 0, 4]
+    np.savez(tmp_path / "b.npz", **data)
+    with pytest.raises(ValueError, match="must hold jpeg, offset and label, got no label"):
+        image_archive(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", **data, label=np.zeros(2, np.uint8))
+    with pytest.raises(ValueError, match="offset must have 3 entries, got 4"):
+        image_archive(tmp_path / "c.npz")
+
+
+def test_captions(tmp_path: Path) -> None:
+    (tmp_path / "captions.tsv").write_text('image_id\tcaption_id\tcaption\n7\t1\ta "cat\n7\t2\ta dog\n3\t3\tsnow\n')
+    with pytest.raises(FileNotFoundError, match="coco_captions: .*minilm_l6_v2_f16.npz does not exist"):
+        coco_captions(tmp_path)
+    np.savez(tmp_path / "minilm_l6_v2_f16.npz", embedding=2 * np.eye(3, 4, dtype=np.float16))
+    found = coco_captions(tmp_path)
+    assert found.captions == ['a "cat', "a dog", "snow"]
+    assert found.images.tolist() == [7, 7, 3]
+    np.testing.assert_array_equal(found.embeddings, np.eye(3, 4, dtype=np.float32))
+    np.savez(tmp_path / "minilm_l6_v2_f16.npz", embedding=np.eye(2, 4))
+    with pytest.raises(ValueError, match=r"captions.tsv has 3 rows, and minilm_l6_v2_f16.npz 2"):
+        coco_captions(tmp_path)
+
+
+def test_conceptual_captions(tmp_path: Path) -> None:
+    path = tmp_path / "Validation_GCC-1.1.0-Validation.tsv"
+    path.write_text('a "quote\thttp://a/1.jpg\nsnow \u2028 there\thttp://b/2.jpg\r\n', encoding="utf-8")
+    found = conceptual_captions(path)
+    assert found.captions == ['a "quote', "snow \u2028 there"]
+    assert found.urls == ["http://a/1.jpg", "http://b/2.jpg"]
+    path.write_text("caption\turl\nx\ty\n")
+    assert conceptual_captions(path).captions == ["x"]
+    path.write_text("x\ty\nonly\n")
+    with pytest.raises(ValueError, match="line 2: must be caption, tab, url, got 'only"):
+        conceptual_captions(path)
+
+
+def test_the_developers_copies(shared_data: Path) -> None:
+    captions = coco_captions(shared_data / "coco_captions_val2017")
+    assert captions.embeddings.shape == (25_014, 384)
+    assert len(np.unique(captions.images)) == 5000
+    assert len(conceptual_captions(shared_data / "conceptual_captions_val" / "captions.tsv").urls) == 15_833

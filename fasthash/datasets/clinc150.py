@@ -1,4 +1,4 @@
-"""Real data inside the package: clinc150, short texts with sentence embeddings and a two-level hierarchy of intents."""
+"""Data inside the package: clinc150, short texts with sentence embeddings and a two-level hierarchy of intents."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import gzip
 import io
 from functools import lru_cache
 from importlib.resources import files
-from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,36 +91,3 @@ def _clinc150_rows() -> tuple[list[str], NDArray[np.int8], NDArray[np.uint8]]:
 
 def _read(name: str) -> bytes:
     return (files("fasthash") / "data" / "clinc150" / name).read_bytes()
-
-
-class CocoCaptions(NamedTuple):
-    """Captions of COCO images with sentence embeddings; row i of each belongs together."""
-
-    captions: list[str]
-    embeddings: NDArray[np.float32]  # [N, E], unit length
-    images: NDArray[np.int64]  # [N], the image that a caption describes
-
-
-def coco_captions(folder: str | PathLike[str]) -> CocoCaptions:
-    """Captions and their sentence embeddings from a folder with captions.tsv (image_id, caption_id, caption) and
-    minilm_l6_v2_f16.npz (embedding [N, E], row i = caption row i).
-
-    Raises FileNotFoundError, naming what is missing, and ValueError where the two do not have as many rows.
-    """
-    table = _existing(Path(folder) / "captions.tsv", "COCO captions")
-    archive = _existing(Path(folder) / "minilm_l6_v2_f16.npz", "COCO captions")
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    with np.load(archive, allow_pickle=False) as arrays:
-        embeddings = arrays["embedding"].astype(np.float32)
-    if len(rows) != len(embeddings):
-        raise ValueError(f"coco_captions: {table} has {len(rows)} rows, and {archive.name} {len(embeddings)}")
-    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True).clip(min=1e-12)
-    images = np.array([int(row["image_id"]) for row in rows], dtype=np.int64)
-    return CocoCaptions([row["caption"] for row in rows], embeddings, images)
-
-
-def _existing(path: Path, name: str) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(f"{name}: {path} does not exist (give the folder that holds the data)")
-    return path

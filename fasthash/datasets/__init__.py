@@ -1,0 +1,24 @@
+"""Data sets: clinc150 inside the package, and loaders of public ones as they are distributed. Nothing is downloaded."""
+
+from fasthash.datasets.captions import CocoCaptions, ConceptualCaptions, coco_captions, conceptual_captions
+from fasthash.datasets.cifar import Images, cifar10, cifar100
+from fasthash.datasets.clinc150 import Clinc150, Clinc150Names, clinc150, clinc150_hierarchy, clinc150_names
+from fasthash.datasets.image_files import ImageFiles, image_archive, image_folder
+
+__all__ = [
+    "Clinc150",
+    "Clinc150Names",
+    "CocoCaptions",
+    "ConceptualCaptions",
+    "ImageFiles",
+    "Images",
+    "cifar10",
+    "cifar100",
+    "clinc150",
+    "clinc150_hierarchy",
+    "clinc150_names",
+    "coco_captions",
+    "conceptual_captions",
+    "image_archive",
+    "image_folder",
+]
