@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +63,6 @@ def image_archive(path: str | PathLike[str]) -> tuple[NDArray[np.uint8], NDArray
         data, offset, labels = arrays["jpeg"], arrays["offset"], arrays["label"].astype(np.int64)
     if len(offset) != len(labels) + 1:
         raise ValueError(f"image_archive: {path}: offset must have {len(labels) + 1} entries, got {len(offset)}")
-    pieces = (data[start:stop].tobytes() for start, stop in zip(offset[:-1], offset[1:], strict=True))
+    pieces = (data[start:stop].tobytes() for start, stop in itertools.pairwise(offset.tolist()))
     images = np.stack([np.asarray(Image.open(io.BytesIO(piece)).convert("RGB")) for piece in pieces])
     return images, labels
