@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fasthash import HammingIndex
 from fasthash.index import IndexFolderError, mih, scan
 from fasthash.index.manifest import parse_manifest
+from fasthash.index.segments import Trials
 
 ops = torch.ops.fasthash
 FORCED = 1e12  # a share that never gives up for cost
@@ -303,6 +304,36 @@ def test_small_segments_are_scanned_in_auto_mode(tmp_path: Path, monkeypatch: py
     index = HammingIndex.open(build(tmp_path / "index", codes, 64))
     monkeypatch.setattr(scan, "tables_topk", None)
     assert index.search(codes[:2], 1).ids[:, 0].tolist() == [0, 1]
+
+
+def test_tables_that_do_not_help_are_tried_less_and_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = random_codes(np.random.default_rng(3), 5000, 64)
+    index = HammingIndex.open(build(tmp_path / "index", codes, 64))
+    tried = []
+    monkeypatch.setattr(scan, "AUTO_BYTES", 0)
+    monkeypatch.setattr(scan, "tables_topk", lambda *given: tried.append(len(given[0])) or mih.tables_topk(*given))
+    for number in range(1, 41):  # so few codes leave no time for tables
+        assert index.search(codes[:2], 1).ids[:, 0].tolist() == [0, 1]
+        assert len(tried) == min(number, 9) + max(number - 9, 0) // 8
+    trials = Trials()
+    for _ in range(9):
+        trials.tell(helped=False)
+    assert [trials.worthwhile() for _ in range(8)].count(True) == 1
+    trials.tell(helped=True)
+    assert trials.worthwhile()
+
+
+def test_a_batch_that_tables_do_not_help_is_given_up_early() -> None:
+    """Codes so alike that every query takes too long: of 1,000 only the first few are tried, and all are left over."""
+    codes = torch.zeros(200_000, 8, dtype=torch.uint8)
+    starts, tables = tables_of(codes, 64, [(0, 8), (8, 8)])
+    arguments = (codes[:1000], codes, None, starts, tables, 64, 1, None)
+    distances, positions, visited = ops.mih_topk(*arguments, 0.5)
+    assert (visited == -1).all()
+    assert (positions == -1).all()
+    assert (distances == 65).all()
+    few = (codes[:4], *arguments[1:])
+    assert (ops.mih_topk(*few, FORCED)[2] > 0).all()
 
 
 @pytest.mark.usefixtures("forced")

@@ -16,13 +16,14 @@ constexpr double kBucketNs = 50;    // finding a bucket and its first cache line
 constexpr double kEntryNs = 1;      // an entry of 4 bytes more: 16 ns a cache line
 constexpr double kVerifyNs = 60;    // fetching a position and a code
 constexpr double kQueryNs = 10000;  // starting, ordering the results
+constexpr double kCallNs = 80000;   // what a call that gives up costs beside its buckets, most of it in Python
 
 // The scan of N codes of W bytes for Q queries on all threads together. Rather too fast than too slow, so that a search
 // gives tables up too early rather than too late: the same machine read 37 GB/s with one thread and 43 with four, and
 // compared 250e9 bytes of code a second and thread.
 inline double scan_ns(int64_t N, int64_t W, int64_t Q, int32_t threads) {
     const double bytes = static_cast<double>(N) * static_cast<double>(W);
-    const double memory = bytes / std::min(25.0 + 10.0 * threads, 100.0);
+    const double memory = bytes / std::min(25.0 + 10.0 * threads, 400.0);
     const double arithmetic = bytes * static_cast<double>(Q) / (250.0 * threads);
     return std::max(memory, arithmetic);
 }

@@ -19,6 +19,7 @@ namespace {
 
 constexpr int64_t kBlock = 256;        // buckets whose offsets are fetched together
 constexpr int64_t kAhead = 8;          // buckets whose entries are fetched ahead
+constexpr int64_t kClock = 8;          // buckets between two looks at the clock: each may take a page fault or two
 constexpr int64_t kPiece = 4096;       // entries of a bucket compared at a time
 constexpr size_t kSurvivors = 1024;    // verified together, so that their fetches overlap
 constexpr double kParallelNs = 200e3;  // a step worth several threads
@@ -130,6 +131,7 @@ MihOutcome MihQuery::search(int32_t reach, double limit_ns, int32_t threads, fh_
     const int32_t m = plan_.tables->m;
     const bool all = plan_.K == INT64_MAX;
     reach = std::min(reach, plan_.tables->bits);
+    limit_ns_ = limit_ns;
     int32_t found = -1;                                         // all codes within are found
     int32_t window = all ? reach : std::min(reach, 2 * m - 1);  // hits beyond are not kept
     while (found < reach) {
@@ -207,7 +209,7 @@ MihOutcome MihQuery::take(const MihStep& step, int32_t threads, fh_cancel* cance
         }
     }
     entries_ += own.entries;
-    ns_ += own.ns;
+    ns_ = std::max(ns_ + own.ns, elapsed_ns());
     if (own.damaged) return MihOutcome::kDamaged;
     return enough ? MihOutcome::kGivenUp : MihOutcome::kFound;
 }
@@ -232,6 +234,7 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
         }
         int64_t filled = 0, entries = 0;
         for (int64_t i = 0; i < block; ++i) {
+            if (i % kClock == 0 && late()) return false;
             begins[filled] = table.offsets[buckets[i]];
             ends[filled] = table.offsets[buckets[i] + 1];
             scratch.damaged |= ends[filled] < begins[filled] || ends[filled] > plan_.problem->N;
@@ -250,6 +253,7 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
         for (int64_t i = 0; i < std::min(kAhead, filled); ++i) fetch(i);
         for (int64_t i = 0; i < filled; ++i) {
             if (i + kAhead < filled) fetch(i + kAhead);
+            if (i % kClock == 0 && late()) return false;
             for (int64_t at = begins[i]; at < ends[i]; at += kPiece) {
                 survivors += plan_.near(table.fingerprints + at * bytes, std::min<int64_t>(kPiece, ends[i] - at),
                                         own.fingerprint, most - step.radius, static_cast<uint32_t>(at),
@@ -258,7 +262,7 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
                     scratch.survivors_count = survivors;
                     verify(step, most, scratch);
                     survivors = 0;
-                    if (scratch.damaged || scratch.ns > step.limit_ns) return false;
+                    if (scratch.damaged || scratch.ns > step.limit_ns || late()) return false;
                 }
             }
         }

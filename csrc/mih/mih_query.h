@@ -1,6 +1,7 @@
 // One query on its way through the tables: which buckets next, what they hold, when all is found.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <vector>
 
@@ -29,7 +30,7 @@ enum class MihOutcome { kFound, kGivenUp, kDamaged, kCancelled };
 struct MihStep {
     int32_t table, radius;
     int32_t above, most;  // distances above < d <= most
-    double limit_ns;      // gives up beyond
+    double limit_ns;      // gives up beyond, by the model
     const int32_t* seen;  // [m] radii seen before this step, -1: none: what they hold is no hit again
 };
 
@@ -52,7 +53,8 @@ class MihQuery {
     // workers: at least `threads` scratches; the hits end up in the first. query [W].
     MihQuery(const MihPlan& plan, const uint8_t* query, std::vector<MihScratch>& workers, int32_t first_worker);
 
-    // Finds the K nearest of the codes within `reach`, giving up where the buckets would take more than limit_ns.
+    // Finds the K nearest of the codes within `reach`, giving up where the buckets would take more than limit_ns, or
+    // have: pages that are not mapped yet, let alone on a disk, take far longer than the model says.
     MihOutcome search(int32_t reach, double limit_ns, int32_t threads, fh_cancel* cancel);
 
     // The hits, ordered; at most K.
@@ -67,7 +69,11 @@ class MihQuery {
         double mean_entries;   // a bucket of the next step, as far as is known
     };
 
+    using Clock = std::chrono::steady_clock;
+
     MihScratch& mine() const { return workers_[static_cast<size_t>(first_worker_)]; }
+    double elapsed_ns() const { return std::chrono::duration<double, std::nano>(Clock::now() - start_).count(); }
+    bool late() const { return elapsed_ns() > limit_ns_; }
     double step_ns(int32_t table) const;
     int32_t cheapest_table() const;
     double bucket_mean(int32_t table, int32_t radius) const;
@@ -85,7 +91,9 @@ class MihQuery {
     std::vector<int32_t> radii_;  // [m], of tables_ or of a replay
     std::vector<int32_t> order_;  // the table of each step
     int64_t entries_ = 0;
-    double ns_ = 0;
+    double ns_ = 0;  // by the model or by the clock, whichever is more
+    Clock::time_point start_ = Clock::now();
+    double limit_ns_ = 0;
 };
 
 }  // namespace fasthash

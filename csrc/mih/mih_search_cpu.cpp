@@ -28,6 +28,8 @@ const NearTable& near_table() {
     }
 }
 
+constexpr int64_t kTrials = 8;  // queries of a call that fail before the rest is not tried, where hardly any succeeds
+
 // Searches every query, then take(q, hits); no hits and visited[q] = -1 for those given up.
 template <class Reach, class Take>
 fh_status each_query(const MihPlan& plan, double share, const Reach& reach, const Take& take, int64_t* visited,
@@ -36,18 +38,25 @@ fh_status each_query(const MihPlan& plan, double share, const Reach& reach, cons
     if (p.Q == 0) return FH_OK;
     threads = std::max(threads, 1);
     const bool side_by_side = p.Q >= threads;  // else one after another, each on all threads
-    const double limit_ns =
-        share * scan_ns(p.N, p.W, p.Q, threads) * (side_by_side ? threads : 1) / static_cast<double>(p.Q);
+    const double limit_ns = (share * scan_ns(p.N, p.W, p.Q, threads) - (share < 1 ? kCallNs : 0)) *
+                            (side_by_side ? threads : 1) / static_cast<double>(p.Q);
     std::vector<MihScratch> workers;
     for (int32_t worker = 0; worker < threads; ++worker) workers.emplace_back(plan);
     std::atomic<int32_t> failure{-1};
+    std::atomic<int64_t> found{0}, given_up{0};
     const auto one = [&](int64_t q, int worker) {
         if (failure.load(std::memory_order_relaxed) >= 0) return;
         try {
+            if (share < 1 && given_up >= kTrials && found * kTrials < given_up) {
+                take(q, std::vector<uint64_t>());
+                visited[q] = -1;
+                return;
+            }
             MihQuery query(plan, p.queries + q * p.W, workers, worker);
             const MihOutcome outcome = query.search(reach(q), limit_ns, side_by_side ? 1 : threads, cancel);
             take(q, outcome == MihOutcome::kFound ? query.hits() : std::vector<uint64_t>());
             visited[q] = outcome == MihOutcome::kFound ? query.entries() : -1;
+            ++(outcome == MihOutcome::kFound ? found : given_up);
             if (outcome == MihOutcome::kDamaged) failure = FH_INVALID;
         } catch (const std::bad_alloc&) {
             failure = FH_NO_MEMORY;

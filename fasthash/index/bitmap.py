@@ -7,6 +7,7 @@ never carry because the rows are distinct.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from fasthash._ops import mask_words as pack_rows
 
-__all__ = ["all_rows", "count_rows", "has_rows", "pack_rows", "row_blocks", "rows_between", "unpack_rows"]
-__all__ += ["with_rows", "without_rows"]
+__all__ = ["add_ascending", "all_rows", "count_rows", "has_rows", "pack_rows", "row_blocks", "rows_between"]
+__all__ += ["unpack_rows", "with_rows", "without_rows"]
 
 _WORDS = 1 << 18  # words that are looked at at once: 2 MiB, and 16 MiB as bytes
+_BYTE_COUNTS = np.array([byte.bit_count() for byte in range(256)], np.uint8)
+_COUNTS = (_BYTE_COUNTS[:, None] + _BYTE_COUNTS).reshape(-1)  # bits set in each 16-bit number
 
 
 def all_rows(rows: int, device: torch.device) -> Tensor:
@@ -27,6 +30,24 @@ def all_rows(rows: int, device: torch.device) -> Tensor:
     if rows % 64:
         words[-1] = (1 << rows % 64) - 1
     return words
+
+
+def add_ascending(words: Tensor, rows: Tensor) -> None:
+    """Puts ascending rows, whether they are in the set or not, into it, in place. Costs a pass over their range."""
+    if not len(rows):
+        return
+    size, device = 64 * _WORDS, rows.device
+    first, last = int(rows[0]) // size, int(rows[-1]) // size
+    cuts = torch.searchsorted(rows, torch.arange(first + 1, last + 1, device=device) * size).tolist()
+    for number, (start, stop) in enumerate(itertools.pairwise([0, *cuts, len(rows)]), first):
+        part = words[number * _WORDS : (number + 1) * _WORDS]
+        member = torch.zeros(64 * len(part), dtype=torch.bool, device=device)
+        here = rows[start:stop] - number * size
+        if device.type == "cpu":
+            member.numpy()[here.numpy()] = True  # several times faster than torch's
+        else:
+            member[here] = True
+        part |= pack_rows(member)
 
 
 def has_rows(words: Tensor, rows: Tensor) -> Tensor:
@@ -69,12 +90,20 @@ def row_blocks(words: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
 
 def count_rows(words: Tensor) -> int:
     """Rows in the set."""
-    total = 0
-    for x in torch.split(words, _WORDS):
-        x = x - ((x >> 1) & 0x5555555555555555)
-        x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
-        x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F
-        for shift in (8, 16, 32):
-            x = x + (x >> shift)
-        total += int((x & 0x7F).sum())
-    return total
+    count = _count_on_cpu if words.device.type == "cpu" else _count_by_masks
+    return sum(count(block) for block in torch.split(words, _WORDS))
+
+
+def _count_on_cpu(words: Tensor) -> int:
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        return int(np.bitwise_count(words.numpy().view(np.uint64)).sum(dtype=np.int64))
+    return int(_COUNTS[words.numpy().view(np.uint16)].sum(dtype=np.int64))
+
+
+def _count_by_masks(x: Tensor) -> int:
+    x = x - ((x >> 1) & 0x5555555555555555)
+    x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
+    x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F
+    for shift in (8, 16, 32):
+        x = x + (x >> shift)
+    return int((x & 0x7F).sum())

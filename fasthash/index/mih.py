@@ -22,12 +22,12 @@ from torch import Tensor
 from fasthash._arrays import to_tensor
 from fasthash.index.manifest import FORMAT, VERSION, SegmentEntry
 from fasthash.index.segment_file import check_metadata, check_sum
-from fasthash.index.segments import Segment, Tables
+from fasthash.index.segments import Segment, Tables, Trials
 from fasthash.index.tensorfile import Column, TensorFile, read_tensors, write_tensors
 from fasthash.index.untrusted import IndexFolderError, shorten
 
 MIN_ROWS = 1024  # a smaller segment is scanned in a few microseconds
-AUTO_BYTES = 1 << 24  # codes of a segment that take the scan 0.3 ms, beside which trying tables first counts for little
+AUTO_BYTES = 1 << 26  # codes of a segment that take the scan 1 ms or more, beside which a trial of tables is little
 SHARES = {"auto": 0.1, "mih": 1.0}  # by the model, how much longer than a scan a search that ends in one may take
 _MOST_ROWS = 2**32 - 1  # positions are 32-bit numbers
 _MOST_TABLES = 16
@@ -128,7 +128,7 @@ def read_tables(path: Path, entry: SegmentEntry, bits: int, mmap: bool) -> tuple
     fingerprints = torch.split(to_tensor(file.tensors["fingerprints"]), entry.rows)
     positions = torch.split(to_tensor(file.tensors["positions"].view(np.int32)), entry.rows)
     arrays = [array for table in zip(offsets, fingerprints, positions, strict=True) for array in table]
-    return Tables(where, bits, [start for start, _ in parts], arrays), file
+    return Tables(where, bits, [start for start, _ in parts], arrays, Trials()), file
 
 
 def _fingerprint_bytes(bits: int) -> int:
@@ -166,7 +166,9 @@ def tables_topk(
         )
     except ValueError as error:
         raise IndexFolderError(f"{tables.file}: {error}") from error
-    return distances, positions, (visited < 0).nonzero()[:, 0]
+    left = (visited < 0).nonzero()[:, 0]
+    tables.trials.tell(len(left) < len(queries))
+    return distances, positions, left
 
 
 def tables_range(
@@ -180,7 +182,9 @@ def tables_range(
         )
     except ValueError as error:
         raise IndexFolderError(f"{tables.file}: {error}") from error
-    return offsets, distances, positions, (visited < 0).nonzero()[:, 0]
+    left = (visited < 0).nonzero()[:, 0]
+    tables.trials.tell(len(left) < len(queries))
+    return offsets, distances, positions, left
 
 
 def _tables_of(segment: Segment) -> Tables:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes
-from fasthash.index.bitmap import count_rows, pack_rows, unpack_rows, with_rows
+from fasthash.index.bitmap import add_ascending, count_rows, pack_rows, row_blocks, unpack_rows, with_rows
 from fasthash.index.merge import id_order, joined, windows
 from fasthash.index.mih import AUTO_BYTES, tables_range, tables_topk
 from fasthash.index.readahead import read_ahead
@@ -23,7 +24,7 @@ from fasthash.index.segments import Contents, Segment, id_tensor
 
 _GATHER = 16  # where fewer than one row in this many is eligible, the rows are copied out instead of masked
 _SPAN_BYTES = 1 << 28  # codes that are scanned at once
-_WINDOW = 1 << 21  # ids that are sorted at once to align a filter
+_WINDOW = 1 << 21  # ids that are sorted or looked up at once to align a filter
 _RESCORE_BYTES = 1 << 22  # codes of a rescoring block
 
 
@@ -60,15 +61,15 @@ def eligible_parts(
         return (part for segment in segments for part in _parts(segment, segment.live, False, share))
     given = to_tensor(filter, function, "filter").to(device)
     if given.dtype != torch.bool:
-        allowed = torch.unique(id_tensor(given, function, "filter"))
-        masks: Iterable[Tensor] = (_found_rows(segment, allowed) for segment in segments)
-    else:
-        if given.shape != (contents.size,):
-            raise ValueError(
-                f"{function}: a boolean filter must have one value for each of the {contents.size} ids, "
-                f"got shape {tuple(given.shape)}"
-            )
-        masks = _masks_in_order(segments, given) if contents.ordered else _masks_by_id(segments, given)
+        _refuse_numbers_for_bools(given, contents.size, function)
+        allowed = _distinct(id_tensor(given, function, "filter").contiguous())
+        return (part for segment in segments for part in _allowed_parts(segment, allowed, share))
+    if given.shape != (contents.size,):
+        raise ValueError(
+            f"{function}: a boolean filter must have one value for each of the {contents.size} ids, "
+            f"got shape {tuple(given.shape)}"
+        )
+    masks: Iterable[Tensor] = _masks_in_order(segments, given) if contents.ordered else _masks_by_id(segments, given)
     return (part for segment, mask in zip(segments, masks, strict=True) for part in _parts(segment, mask, True, share))
 
 
@@ -79,7 +80,7 @@ def _parts(segment: Segment, mask: Tensor | None, count: bool, share: float | No
     """
     if share is not None and segment.tables is not None:
         few = mask is not None and count and count_rows(mask) * _GATHER < segment.rows
-        if not few and (share >= 1 or segment.codes.numel() >= AUTO_BYTES):
+        if not few and (share >= 1 or (segment.codes.numel() >= AUTO_BYTES and segment.tables.trials.worthwhile())):
             yield Part(segment, segment.codes, mask, 0, None, share)
             return
     span = max(64, _SPAN_BYTES // segment.codes.shape[1] // 64 * 64)
@@ -100,11 +101,44 @@ def _parts(segment: Segment, mask: Tensor | None, count: bool, share: float | No
             yield Part(segment, codes, words, start)
 
 
-def _found_rows(segment: Segment, allowed: Tensor) -> Tensor:
-    """The bitmap of the live rows with these distinct ids."""
+def _refuse_numbers_for_bools(given: Tensor, size: int, function: str) -> None:
+    """Zeros and ones of 8 bits, one for each code, with repeats: not ids, but a mask of the wrong type."""
+    if given.dtype in (torch.uint8, torch.int8) and given.shape == (size,):
+        zeros, ones = int((given == 0).sum()), int((given == 1).sum())
+        if zeros + ones == size and max(zeros, ones) > 1:
+            raise TypeError(
+                f"{function}: filter is a mask of {given.dtype}, which would be read as ids; make it boolean"
+            )
+
+
+def _distinct(ids: Tensor) -> Tensor:
+    """The same ids, ascending, each once; not copied where they are so already."""
+    if not bool((ids[1:] > ids[:-1]).all()):
+        ids = torch.from_numpy(np.sort(ids.numpy())) if ids.device.type == "cpu" else ids.sort().values
+        ids = torch.unique_consecutive(ids)
+    return ids
+
+
+def _allowed_parts(segment: Segment, allowed: Tensor, share: float | None) -> Iterator[Part]:
+    """The live rows with these distinct, ascending ids. Few ones are gathered, without a bitmap of all rows."""
+    edges = torch.tensor([segment.first_id, segment.last_id], device=allowed.device)
+    start, stop = (
+        int(torch.searchsorted(allowed, edges[0])),
+        int(torch.searchsorted(allowed, edges[1], right=True)),
+    )
+    few = (stop - start) * _GATHER < segment.rows
+    size = max(1, min(_WINDOW, _SPAN_BYTES // _GATHER // segment.codes.shape[1])) if few else _WINDOW
+    pieces = (segment.find(ids) for ids in torch.split(allowed[start:stop], size))
+    found = (rows[rows >= 0] for rows in pieces)
+    if few:
+        for rows in found:
+            if len(rows):
+                yield Part(segment, segment.codes[rows], None, 0, rows)
+        return
     words = torch.zeros((segment.rows + 63) // 64, dtype=torch.int64, device=allowed.device)
-    rows = segment.find(allowed)
-    return with_rows(words, rows[rows >= 0])
+    for rows in found:
+        add_ascending(words, rows)
+    yield from _parts(segment, words, True, share)
 
 
 def _masks_in_order(segments: list[Segment], given: Tensor) -> Iterator[Tensor]:
@@ -116,17 +150,18 @@ def _masks_in_order(segments: list[Segment], given: Tensor) -> Iterator[Tensor]:
         if segment.live is None:
             yield pack_rows(part)
         else:
-            yield _deposited(segment, part)
+            yield _deposited(segment, segment.live, part)
 
 
-def _deposited(segment: Segment, given: Tensor) -> Tensor:
+def _deposited(segment: Segment, live: Tensor, given: Tensor) -> Tensor:
     """A mask over the live rows of a segment as a bitmap of all its rows."""
     words, at = [], 0
-    for deleted in segment.deleted_blocks():
-        live = ~deleted
-        count = int(live.sum())
-        words.append(pack_rows(torch.zeros_like(live).masked_scatter_(live, given[at : at + count])))
-        at += count
+    for _, block in row_blocks(live, segment.rows):
+        count = int(block.sum())
+        part, at = given[at : at + count], at + count
+        if count < len(block):
+            part = torch.zeros_like(block).masked_scatter_(block, part)
+        words.append(pack_rows(part))
     return torch.cat(words)
 
 
@@ -166,8 +201,11 @@ def nearest(queries: Tensor, parts: Iterable[Part], k: int, bits: int, ordered: 
             distances, ids = torch.cat([distances, near], 1), torch.cat([ids, near_ids], 1)
             distances, ids = _ordered(distances, ids, k, by_id=not ordered)
     distances.masked_fill_(ids < 0, bits + 1)  # the kernels count the padding bits too
-    missing = (0, k - ids.shape[1])
-    return torch.nn.functional.pad(distances, missing, value=bits + 1), torch.nn.functional.pad(ids, missing, value=-1)
+    if ids.shape[1] < k:
+        missing = (0, k - ids.shape[1])
+        distances = torch.nn.functional.pad(distances, missing, value=bits + 1)
+        ids = torch.nn.functional.pad(ids, missing, value=-1)
+    return distances, ids
 
 
 def _nearest_by_tables(
@@ -176,9 +214,11 @@ def _nearest_by_tables(
     """The nearest of one segment: by its tables, and by scanning it where they do not help."""
     k = min(k, part.segment.rows)
     near, positions, left = tables_topk(queries, part.segment, part.mask, k, bounds, share)
+    parts = _parts(part.segment, part.mask, False, None)
+    if len(left) == len(queries):
+        return nearest(queries, parts, k, bits, ordered=True)
     near_ids = part.ids_of(positions)
     if len(left):
-        parts = _parts(part.segment, part.mask, False, None)
         near[left], near_ids[left] = nearest(queries[left], parts, k, bits, ordered=True)
     return near, near_ids
 

@@ -18,6 +18,27 @@ from fasthash.index.manifest import SegmentEntry
 _BLOCK = 1 << 22  # rows of a bitmap that are unpacked at once
 
 
+class Trials:
+    """How searches of a segment by its tables went lately, so that those that do not help are not tried every time.
+
+    Threads may count past one another: only the choice of a method hangs on it.
+    """
+
+    def __init__(self) -> None:
+        self._failed = 0  # since the last success
+
+    def worthwhile(self) -> bool:
+        """Whether to try now: always at first, once in 8 times after 8 failures."""
+        if self._failed >= 8 and self._failed % 8:
+            self._failed += 1
+            return False
+        return True
+
+    def tell(self, helped: bool) -> None:
+        """How a trial went."""
+        self._failed = 0 if helped else self._failed + 1
+
+
 class Tables(NamedTuple):
     """Tables of multi-index hashing of a segment (mih.py), by which it can be searched without scanning it."""
 
@@ -25,6 +46,7 @@ class Tables(NamedTuple):
     bits: int
     starts: list[int]  # first bits of the substrings
     arrays: list[Tensor]  # of each: offsets int32 [2^length + 1], fingerprints uint8 [n, 4 or 8], positions int32 [n]
+    trials: Trials  # in automatic mode
 
 
 @dataclass(frozen=True)
