@@ -1,0 +1,10 @@
+"""The method's experiments on real data: every method on every task, one set of rules for all.
+
+python -m benchmarks.quality --task a --method csq ours --bits 32 64 --seeds 3     trains and measures what is missing
+python -m benchmarks.quality --tables                                             writes docs/results.md from the JSON
+
+Rules: one split of the data for all methods; the same encoder, optimiser and number of steps; as many validated
+settings for each method; settings are chosen on validation data, by one seed at 64 bits, never on test queries; metrics
+are expectations over ties. A run is one JSON file in benchmarks/results/quality, so an interrupted command goes on
+where it was.
+"""

@@ -1,0 +1,130 @@
+"""What is measured of one model on one task: codes, and the same model's outputs before rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.quality.tasks import Items, Task
+from fasthash import hamming_distances
+from fasthash.evaluate import code_statistics, overlap_at
+from fasthash.metrics import hierarchical_precision
+from fasthash.metrics.expectation import average_precision, discounted_sum, sums_at
+from fasthash.metrics.groups import Ranking
+from fasthash.metrics.ranking import best_sums, found_at, precision_inside
+
+Array = NDArray[Any]
+RANKS = (250, 2500)
+MAP_AT = 1000
+K = 10
+
+
+def measure_classes(
+    query: Array,
+    database: Array,
+    items: tuple[Items, Items],
+    similarity: Array,
+    *,
+    metric: str | None,
+    bits: int,
+    inputs: bool,
+) -> dict[str, float]:
+    """Every retrieval metric of one ranking, in one pass; query and database are codes or outputs."""
+    ranking = Ranking("measure", query, database, items[0].y, items[1].y, "expected", metric)
+    labels = ranking.labels
+    tables = [labels.relevant, labels.table("similarity", similarity)]
+    ranks = [rank for rank in RANKS if rank <= ranking.eligible]
+    best = best_sums(ranking, tables[1], max(ranks))
+    ideal = ranking.ideal(labels.relevant, lambda counts, sums: discounted_sum(counts, sums, K))
+    places = torch.arange(1, max(ranks) + 1)
+    sums: dict[str, float] = {}
+
+    def add(name: str, values: torch.Tensor) -> None:
+        sums[name] = sums.get(name, 0.0) + float(values.sum())
+
+    for groups in ranking.blocks(*tables, width=max(ranks)):
+        relevant, graded = groups.sums
+        add("mAP", average_precision(groups.counts, relevant))
+        add(f"mAP@{MAP_AT}", average_precision(groups.counts, relevant, MAP_AT))
+        precision = sums_at(groups.counts, graded, places) / best[groups.rows].clamp(min=1e-300)
+        for rank in ranks:
+            mean = precision[:, :rank].mean(-1)
+            add(f"mAHP@{rank}", mean)
+            add(f"mAHP@{rank} trapezoid", mean - (precision[:, 0] + precision[:, rank - 1]) / (2 * rank))
+        for k in (1, K, 100):
+            add(f"P@{k}", found_at(groups, k) / k)
+        add("R@100", found_at(groups, 100) / relevant.sum(-1).clamp(min=1.0))
+        add(f"nDCG@{K}", discounted_sum(groups.counts, relevant, K) / ideal[groups.rows].clamp(min=1e-300))
+        if ranking.metric == "hamming":
+            add("P@radius2", precision_inside(groups, 2))
+    result = {name: total / len(ranking.query) for name, total in sums.items()}
+    if inputs:
+        arguments = (query, database, items[0].X, items[1].X, items[0].y, items[1].y, K)
+        result["overlap@10"] = overlap_at(*arguments, metric=metric)
+    if ranking.metric == "hamming":
+        result |= code_statistics(database, bits)
+    return result
+
+
+def measure_groups(distances: Callable[[Array], torch.Tensor], task: Task, side: str) -> dict[str, float]:
+    """Recall of the query's group, and overlap with the input's neighbours by cosine, in expectation over ties.
+
+    `distances(rows)` gives [q, N] of some rows of the database to all of it.
+    """
+    own = (task.own or {})[side]
+    database = (task.validation if side == "validation" else task.test)[1]["all"]
+    X, y = torch.from_numpy(database.X), torch.from_numpy(database.y)
+    totals: dict[str, float] = {}
+    for rows in np.array_split(own, max(1, len(own) // 500)):
+        index = torch.from_numpy(rows)
+        each = torch.arange(len(index))
+        cosines = X[index] @ X.T
+        cosines[each, index] = -2.0
+        found = distances(rows).float()
+        found[each, index] = torch.inf
+        same = y[index][:, None] == y
+        same[each, index] = False
+        for k in (10, 100):
+            limit = found.kthvalue(k, dim=1, keepdim=True).values
+            nearer, tied = found < limit, found == limit
+            chance = nearer.double() + tied.double() * (k - nearer.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)
+            overlap = chance.gather(1, cosines.topk(k, dim=1).indices).sum(1) / k
+            recall = (chance * same).sum(1) / same.sum(1).clamp(min=1)
+            for name, values in ((f"overlap@{k}", overlap), (f"R@{k}", recall)):
+                totals[name] = totals.get(name, 0.0) + float(values.sum())
+    return {name: total / len(own) for name, total in totals.items()}
+
+
+def code_distances(codes: Array) -> Callable[[Array], torch.Tensor]:
+    """Hamming distances of rows of `codes` to all of them."""
+    items = torch.from_numpy(codes)
+    return lambda rows: hamming_distances(items[torch.from_numpy(rows)], items)
+
+
+def asymmetric_distances(outputs: Array, codes: Array, bits: int) -> Callable[[Array], torch.Tensor]:
+    """Real-valued rows of `outputs` against codes: -sum_d u_d (2 b_d - 1).
+
+    That is the order of sum_d |q_d - b_d| for q in [0, 1] that is a linear function of u.
+    """
+    u = torch.from_numpy(outputs)
+    signs = torch.from_numpy(np.unpackbits(codes, axis=1, count=bits).astype(np.float32) * 2 - 1)
+    return lambda rows: -(u[torch.from_numpy(rows)] @ signs.T)
+
+
+def output_distances(outputs: Array, metric: str) -> Callable[[Array], torch.Tensor]:
+    """Distances between rows of real-valued outputs, "cosine" or "l1"."""
+    u = torch.from_numpy(outputs)
+    if metric == "cosine":
+        u = torch.nn.functional.normalize(u, dim=1)
+        return lambda rows: 1 - u[torch.from_numpy(rows)] @ u.T
+    return lambda rows: torch.cdist(u[torch.from_numpy(rows)], u, p=1.0)
+
+
+def hierarchical_score(query: Array, database: Array, items: tuple[Items, Items], similarity: Array) -> float:
+    """What settings are chosen by on tasks with classes: mAHP@250 of codes."""
+    value: float = hierarchical_precision(query, database, items[0].y, items[1].y, similarity, at=250)
+    return value

@@ -1,0 +1,261 @@
+"""The methods, each with the settings that are tried on validation data: as many for every method that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.quality.noise import fit_noisy
+from benchmarks.quality.tasks import Items, Task
+from fasthash import Hasher, baselines, losses, pack_bits
+
+Array = NDArray[Any]
+Settings = dict[str, Any]
+TRIED = 3  # settings of each method
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a method gives: outputs float32 [N, bits] of X, whose signs (u > 0) are the bits, and how they compare."""
+
+    outputs: Callable[[Array], Array]
+    metric: str
+
+    def codes(self, X: Array) -> Array:
+        codes: Array = pack_bits(self.outputs(X), threshold=0.0)
+        return codes
+
+
+@dataclass(frozen=True)
+class Method:
+    """`fit(task, rows, bits, seed, settings)` -> Model. `settings`: those tried; an ablation has its `base`'s."""
+
+    name: str
+    title: str
+    learns_from: str  # "labels", "similarities", "inputs"
+    fit: Callable[[Task, Items, int, int, Settings], Model]
+    settings: tuple[Settings, ...] = ({},)
+    base: str | None = None
+    change: Settings = field(default_factory=dict)
+    tasks: tuple[str, ...] = ("a", "e-unseen")
+
+
+def fit_linear(function: Callable[..., baselines.LinearCodes], seeded: bool) -> Callable[..., Model]:
+    def fit(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+        codes = function(rows.X, bits, **({"seed": seed} if seeded else {}))
+        return Model(codes.transform, "cosine")
+
+    return fit
+
+
+def fit_rotation(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+    """`bits` directions of a random orthogonal matrix, of centred inputs."""
+    width = rows.X.shape[1]
+    noise = torch.randn(width, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    directions = torch.linalg.qr(noise).Q[:, :bits].float().numpy()
+    mean = rows.X.mean(axis=0)
+    return Model(lambda X: (X - mean) @ directions, "cosine")
+
+
+def fit_sign(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+    """Signs of the centred inputs themselves: one width only."""
+    if bits != rows.X.shape[1]:
+        raise ValueError(f"sign(x - mean) has as many bits as inputs, {rows.X.shape[1]}, got {bits}")
+    mean = rows.X.mean(axis=0)
+    return Model(lambda X: X - mean, "cosine")
+
+
+def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
+    """A Hasher with the package's settings where `fixed` and the tried ones say nothing else."""
+
+    def fit(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+        chosen = {**fixed, **settings}
+        loss = chosen.get("loss")
+        if isinstance(loss, str):  # settings of the loss itself are written "loss.temperature"
+            own = {name.removeprefix("loss."): chosen.pop(name) for name in list(chosen) if name.startswith("loss.")}
+            if own:
+                chosen["loss"] = _loss(loss, bits, task, rows, own)
+        labels = None if chosen.pop("unsupervised", False) or task.kind == "groups" else rows.y
+        hierarchy = None if labels is None else task.hierarchy
+        hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(rows.X, labels)
+        module = hasher.module_ if loss is None else hasher.module_[0]
+        return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric)
+
+    return fit
+
+
+def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
+    def fit(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+        return Model(fit_noisy(rows, task, bits, seed, loss, settings), "l1")
+
+    return fit
+
+
+def _loss(name: str, bits: int, task: Task, rows: Items, own: Settings) -> torch.nn.Module:
+    classes = np.unique(rows.y)
+    known: dict[str, Any] = {"bits": bits, "classes": len(classes)}
+    if task.hierarchy is not None:
+        from fasthash.targets import class_distances, class_levels
+
+        known["levels"] = class_levels(class_distances(classes, task.hierarchy))
+    import inspect
+
+    wanted = inspect.signature(losses.LOSSES[name].__init__).parameters
+    if task.kind == "groups":
+        known["classes"] = 0
+    return losses.LOSSES[name](**{key: value for key, value in known.items() if key in wanted}, **own)
+
+
+@torch.no_grad()
+def _outputs(module: torch.nn.Module, X: Array, *, sigmoid: bool) -> Array:
+    module.eval()
+    parts = [module(torch.from_numpy(X[start : start + 8192])) for start in range(0, len(X), 8192)]
+    z = torch.cat(parts)
+    return (2.0 * z - 1.0 if sigmoid else z).numpy()  # z > 0.5 exactly where 2 z - 1 > 0
+
+
+def _trained(name: str, title: str, metric: str, *settings: Settings, **more: Any) -> Method:
+    learns = "inputs" if more.pop("unsupervised", False) else "labels"
+    fixed: Settings = {"loss": name} | ({"unsupervised": True} if learns == "inputs" else {})
+    return Method(name, title, learns, fit_hasher(metric, **fixed), settings, **more)
+
+
+ALL = ("a", "e-unseen")
+OURS_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"kl": 0.2})
+
+METHODS: tuple[Method, ...] = (
+    Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=("a", "d", "e-noisy", "e-unseen")),
+    Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=("a", "d", "e-unseen")),
+    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=("a", "d", "e-noisy", "e-unseen")),
+    Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
+    Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("d",)),
+    _trained(
+        "sdc",
+        "SDC",
+        "cosine",
+        {},
+        {"loss.a": 2.0, "loss.b": 2.0},
+        {"lr": 1e-3},
+        unsupervised=True,
+        tasks=("a", "d", "e-unseen"),
+    ),
+    _trained("ce", "CE, sign", "cosine", {}, {"lr": 1e-3}, {"weight_decay": 0.1}),
+    _trained("hashnet", "HashNet", "l1", {}, {"lr": 1e-3}, {"loss.gamma": 0.02}),
+    _trained("greedyhash", "GreedyHash", "l1", {}, {"lr": 1e-3}, {"loss.weight": 1.0}),
+    _trained("csq", "CSQ", "l1", {}, {"lr": 1e-3}, {"loss.weight": 0.05}),
+    _trained("orthohash", "OrthoHash", "cosine", {}, {"lr": 1e-3}, {"loss.scale": 16.0}),
+    _trained("bihalf", "BiHalf", "l1", {}, {"lr": 1e-3}, {"loss.gamma": 1.0}),
+    _trained("hpdh", "HPDH", "l2", {}, {"lr": 1e-3}, {"loss.pull": 1.0}),
+    _trained("contrastive", "contrastive, sign", "cosine", {}, {"lr": 1e-3}, {"loss.temperature": 0.2}),
+    _trained(
+        "hierarchical_contrastive", "contrastive per level, sign", "cosine", {}, {"lr": 1e-3}, {"loss.temperature": 0.2}
+    ),
+    Method("ours", "fasthash, labels", "labels", fit_hasher("l1"), OURS_TRIED),
+    Method("ours-no-kl", "fasthash, labels, no KL", "labels", fit_hasher("l1"), base="ours", change={"kl": 0.0}),
+    Method(
+        "ours-no-cls",
+        "fasthash, labels, no classifier",
+        "labels",
+        fit_hasher("l1"),
+        base="ours",
+        change={"classification": 0.0},
+    ),
+    Method(
+        "ours-no-sim",
+        "fasthash, labels, no similarity term",
+        "labels",
+        fit_hasher("l1"),
+        base="ours",
+        change={"similarity_weight": 0.0},
+    ),
+    Method(
+        "ours-stress",
+        "fasthash, labels, stress",
+        "labels",
+        fit_hasher("l1"),
+        base="ours",
+        change={"similarity": "stress"},
+    ),
+    Method(
+        "ours-preserve",
+        "fasthash, labels, preserve 1",
+        "labels",
+        fit_hasher("l1"),
+        base="ours",
+        change={"preserve": 1.0},
+    ),
+    Method(
+        "ours-sim", "fasthash, similarities", "similarities", fit_hasher("l1", supervision="similarity"), OURS_TRIED
+    ),
+    Method(
+        "ours-sim-no-kl",
+        "fasthash, similarities, no KL",
+        "similarities",
+        fit_hasher("l1", supervision="similarity"),
+        base="ours-sim",
+        change={"kl": 0.0},
+    ),
+    Method(
+        "ours-sim-stress",
+        "fasthash, similarities, stress",
+        "similarities",
+        fit_hasher("l1", supervision="similarity"),
+        base="ours-sim",
+        change={"similarity": "stress"},
+    ),
+    Method(
+        "ours-sim-stress-no-kl",
+        "fasthash, similarities, stress, no KL",
+        "similarities",
+        fit_hasher("l1", supervision="similarity"),
+        base="ours-sim",
+        change={"similarity": "stress", "kl": 0.0},
+    ),
+    Method(
+        "noisy-hashnet",
+        "HashNet, pairs below 0.25",
+        "noisy similarities",
+        fit_from_noise("hashnet"),
+        ({}, {"lr": 1e-3}, {"gamma": 0.02}),
+        tasks=("e-noisy",),
+    ),
+    Method(
+        "noisy-contrastive",
+        "contrastive, pairs below 0.25",
+        "noisy similarities",
+        fit_from_noise("contrastive"),
+        ({}, {"lr": 1e-3}, {"temperature": 0.2}),
+        tasks=("e-noisy",),
+    ),
+    Method(
+        "noisy-ours",
+        "fasthash, listwise",
+        "noisy similarities",
+        fit_from_noise(),
+        ({}, {"temperature_y": 0.1}, {"batch_size": 512, "epochs": 30}),
+        tasks=("e-noisy",),
+    ),
+    Method(
+        "noisy-ours-no-kl",
+        "fasthash, listwise, no KL",
+        "noisy similarities",
+        fit_from_noise(),
+        base="noisy-ours",
+        change={"kl": 0.0},
+        tasks=("e-noisy",),
+    ),
+    Method(
+        "noisy-ours-stress",
+        "fasthash, stress",
+        "noisy similarities",
+        fit_from_noise(),
+        base="noisy-ours",
+        change={"similarity": "stress"},
+        tasks=("e-noisy",),
+    ),
+)

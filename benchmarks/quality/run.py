@@ -1,0 +1,192 @@
+"""Trains and measures: chooses settings on validation data, then writes one JSON file for each run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.kit import RESULTS, machine
+from benchmarks.quality.measure import (
+    asymmetric_distances,
+    code_distances,
+    hierarchical_score,
+    measure_classes,
+    measure_groups,
+    output_distances,
+)
+from benchmarks.quality.methods import METHODS, Method, Model, Settings
+from benchmarks.quality.tasks import Items, Task
+from fasthash.evaluate import code_statistics
+
+FOLDER = RESULTS / "quality"
+TUNING_BITS, TUNING_SEED = 64, 100
+
+
+def run(task: Task, methods: list[Method], widths: list[int], seeds: list[int], folder: Path = FOLDER) -> int:
+    """Does what is missing of methods x widths x seeds on one task; gives the number of runs done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [(m, bits, seed) for seed in seeds for bits in widths for m in methods if _fits(m, task, bits)]
+    left = [(m, bits, seed) for m, bits, seed in wanted if not _path(folder, task, m, bits, seed).exists()]
+    with tqdm(total=len(wanted), initial=len(wanted) - len(left), desc=f"task {task.name}", unit="run") as bar:
+        for method, bits, seed in left:
+            bar.set_postfix_str(f"{method.name} {bits} bits, seed {seed}")
+            settings = {**choose(task, method, folder), **method.change}
+            start = time.perf_counter()
+            model = method.fit(task, task.train, bits, seed, settings)
+            seconds = time.perf_counter() - start
+            result = {
+                "task": task.name,
+                "method": method.name,
+                "bits": bits,
+                "seed": seed,
+                "settings": settings,
+                "train_seconds": round(seconds, 2),
+                "threads": torch.get_num_threads(),
+                "machine": machine(),
+                "metrics": measure(task, model, bits),
+            }
+            write(_path(folder, task, method, bits, seed), result)
+            bar.update()
+    return len(left)
+
+
+def choose(task: Task, method: Method, folder: Path) -> Settings:
+    """The best of a method's settings on validation data (of its base's, for an ablation)."""
+    named = next(m for m in METHODS if m.name == (method.base or method.name))
+    if len(named.settings) == 1:
+        return dict(named.settings[0])
+    path = folder / f"{task.name}.{named.name}.tuning.json"
+    tried: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"task": task.name, "scores": {}}
+    bits = TUNING_BITS if TUNING_BITS in task.widths else task.widths[0]
+    for settings in named.settings:
+        key = json.dumps(settings, sort_keys=True)
+        if key not in tried["scores"]:
+            rows = task.validation_train or task.train
+            model = named.fit(task, rows, bits, TUNING_SEED, settings)
+            tried["scores"][key] = validation_score(task, model)
+            tried |= {"method": named.name, "bits": bits, "seed": TUNING_SEED}
+            write(path, tried)
+    keys = [json.dumps(settings, sort_keys=True) for settings in named.settings]
+    best = max(range(len(keys)), key=lambda i: float(tried["scores"][keys[i]]))
+    return dict(named.settings[best])
+
+
+def validation_score(task: Task, model: Model) -> float:
+    """mAHP@250 of codes with classes, overlap@10 without: the one number that settings are chosen by."""
+    query, databases = task.validation
+    database = next(iter(databases.values()))
+    if task.kind == "groups":
+        return measure_groups(code_distances(model.codes(database.X)), task, "validation")["overlap@10"]
+    similarity = task.similarity
+    if similarity is None:
+        raise ValueError(f"task {task.name}: no similarity of classes")
+    return hierarchical_score(model.codes(query.X), model.codes(database.X), (query, database), similarity)
+
+
+def measure(task: Task, model: Model, bits: int) -> dict[str, dict[str, float]]:
+    """Metrics on test queries, by what was searched: "codes train", "outputs train" ..., rounded to 5 digits."""
+    query, databases = task.test
+    found: dict[str, dict[str, float]] = {}
+    if task.kind == "groups":
+        database = databases["all"]
+        u = model.outputs(database.X)
+        codes = model.codes(database.X)
+        found["codes all"] = measure_groups(code_distances(codes), task, "test") | code_statistics(codes, bits)
+        found["asymmetric all"] = measure_groups(asymmetric_distances(u, codes, bits), task, "test")
+        found["outputs all"] = measure_groups(output_distances(u, model.metric), task, "test")
+        return _rounded(found)
+    similarity = task.similarity
+    if similarity is None:
+        raise ValueError(f"task {task.name}: no similarity of classes")
+    for name, database in databases.items():
+        asked = _seen_queries(task) if name == "seen" else query
+        sides = (asked, database)
+        codes = model.codes(asked.X), model.codes(database.X)
+        found[f"codes {name}"] = measure_classes(*codes, sides, similarity, metric=None, bits=bits, inputs=True)
+        if name == "val":  # outputs are measured once: what rounding costs does not depend on the database
+            continue
+        u = model.outputs(asked.X), model.outputs(database.X)
+        found[f"outputs {name}"] = measure_classes(*u, sides, similarity, metric=model.metric, bits=bits, inputs=False)
+    return _rounded(found)
+
+
+def floors(task: Task, folder: Path = FOLDER) -> None:
+    """What random ranking, coarse labels alone and real-valued input cosine give: one file a task."""
+    path = folder / f"{task.name}.floors.json"
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, float]] = {}
+    query, databases = task.test
+    if task.kind == "groups":
+        X = databases["all"].X
+        found["input cosine all"] = measure_groups(output_distances(X, "cosine"), task, "test")
+        found["random all"] = measure_groups(lambda rows: torch.zeros(len(rows), len(X)), task, "test")
+    else:
+        similarity = task.similarity
+        if similarity is None:
+            raise ValueError(f"task {task.name}: no similarity of classes")
+        for name, database in databases.items():
+            asked = _seen_queries(task) if name == "seen" else query
+            sides = (asked, database)
+            same = [np.zeros((len(items.y), 1), dtype=np.uint8) for items in sides]
+            found[f"random {name}"] = measure_classes(*same, sides, similarity, metric=None, bits=8, inputs=False)
+            found[f"input cosine {name}"] = measure_classes(
+                asked.X, database.X, sides, similarity, metric="cosine", bits=8, inputs=False
+            )
+            if task.hierarchy is not None:
+                coarse = _coarse(similarity)
+                codes = [np.packbits(np.eye(coarse.max() + 1, dtype=np.uint8)[coarse[i.y]], axis=1) for i in sides]
+                found[f"coarse labels {name}"] = measure_classes(
+                    *codes, sides, similarity, metric=None, bits=8 * codes[0].shape[1], inputs=False
+                )
+    write(path, {"task": task.name, "title": task.title, "notes": list(task.notes), "metrics": _rounded(found)})
+
+
+def _coarse(similarity: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Groups of classes at the coarsest level that has more than one."""
+    from fasthash.targets import class_levels
+
+    coarse: np.ndarray[Any, Any] = class_levels(1.0 - similarity, limit=64)[-1].numpy()
+    return coarse
+
+
+def _seen_queries(task: Task) -> Items:
+    """Test queries of the intents that were trained on."""
+    from benchmarks.quality.tasks import task_a
+
+    everything = task_a(Path()).test[0]
+    return everything.part(np.isin(everything.y, task.train.y))
+
+
+def _fits(method: Method, task: Task, bits: int) -> bool:
+    if task.name not in method.tasks:
+        return False
+    width = task.train.X.shape[1]
+    return bits == width if method.name == "sign" else bits <= width
+
+
+def _path(folder: Path, task: Task, method: Method, bits: int, seed: int) -> Path:
+    return folder / f"{task.name}.{method.name}.{bits}.{seed}.json"
+
+
+def _rounded(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    return {
+        side: {name: None if math.isnan(value) else round(value, 5) for name, value in metrics.items()}
+        for side, metrics in found.items()
+    }
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """A whole file or none: what is interrupted is done again."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    aside.replace(path)

@@ -1,0 +1,149 @@
+"""docs/results.md from the JSON of the runs: nothing is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.methods import METHODS, TRIED
+from benchmarks.quality.run import FOLDER, TUNING_BITS, TUNING_SEED
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results.md"
+TITLES = {method.name: method.title for method in METHODS}
+CLASSES = ("mAP", "mAP@1000", "mAHP@250", "mAHP@2500", "P@10", "nDCG@10", "P@radius2", "overlap@10", "codes")
+GROUPS = ("R@10", "overlap@10", "overlap@100", "codes")
+Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
+
+HEAD = """# Results
+
+Written by `python -m benchmarks.quality --tables` from the JSON files in benchmarks/results/quality: nothing here is
+typed. docs/method.md tells what the terms of the loss do; the metrics are defined in the docstrings of
+`fasthash.metrics`.
+
+How to read it. Every value is a mean over the seeds, whose number is in the first column, and the standard deviation of
+one run; ties in Hamming distance count in expectation. Each method that learns had {tried} settings tried on validation
+queries at {bits} bits with seed {seed}, by mAHP@250 of codes (overlap@10 where there are no classes; 128 bits there),
+and was then trained with the best of them; ablations of fasthash keep the settings of the whole method. The encoder
+(two hidden layers of 512; for captions a linear one), the optimiser, the number of passes and the data are the same for
+all. Test queries were used for nothing but these tables.
+
+- *codes*: how many different codes the database has. *overlap@10*: of a query's 10 nearest by code, the part that is
+  among its 10 nearest by input cosine (on tasks with classes: inside its class, where chance is 10 / class size).
+- *outputs*: the same model before rounding. *retention*: codes / the best outputs of any method of that width.
+"""
+
+
+def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT) -> Path:
+    """Writes the document from all runs that are there."""
+    runs: Runs = defaultdict(list)
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text())
+        if "seed" in content and "metrics" in content:
+            runs[content["task"], content["method"], content["bits"]].append(content)
+    floors = {path.name.split(".")[0]: json.loads(path.read_text()) for path in sorted(folder.glob("*.floors.json"))}
+    parts = [HEAD.format(tried=TRIED, bits=TUNING_BITS, seed=TUNING_SEED)]
+    parts += [_task(name, floor, runs, folder) for name, floor in floors.items()]
+    document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    return document
+
+
+def _task(name: str, floor: dict[str, Any], runs: Runs, folder: Path) -> str:
+    found = {(method, bits): each for (task, method, bits), each in runs.items() if task == name}
+    if not found:
+        return ""
+    columns = GROUPS if name == "d" else CLASSES
+    lines = [f"## Task {name}: {floor['title']}", ""]
+    lines += [f"- {note}" for note in floor["notes"]] + ([""] if floor["notes"] else [])
+    sides = list(next(iter(found.values()))[0]["metrics"])
+    for bits in sorted({bits for _, bits in found}):
+        for side in (s for s in sides if not s.startswith("outputs")):
+            kind, database = side.split(" ", 1)
+            what = "codes" if kind == "codes" else "float query against codes"
+            lines += [f"### {bits} bits, {what}, database: {database}", ""]
+            lines += _table(found, floor, bits, side, database, columns)
+    lines += _chosen(name, folder)
+    return "\n".join(lines)
+
+
+def _table(
+    found: dict[tuple[str, int], list[dict[str, Any]]],
+    floor: dict[str, Any],
+    bits: int,
+    side: str,
+    database: str,
+    columns: Iterable[str],
+) -> list[str]:
+    outputs = f"outputs {database}"
+    main = "mAHP@250" if "mAHP@250" in columns else "R@10"
+    rows = [(m.name, found[m.name, bits]) for m in METHODS if (m.name, bits) in found]
+    real = any(outputs in run["metrics"] for _, each in rows for run in each)
+    best_real = max((_mean(each, outputs, main) for _, each in rows if real), default=float("nan"))
+    shown = [c for c in columns if any(c in run["metrics"].get(side, {}) for _, each in rows for run in each)]
+    head = ["method", *shown, *([f"outputs {main}", "retention"] if real else [])]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for label, metrics in floor["metrics"].items():
+        if label.endswith(f" {database}"):
+            title = label.removesuffix(f" {database}")
+            cells = [f"*{title}*", *(_number(metrics.get(c), c) for c in shown), *([""] * 2 if real else [])]
+            lines.append("| " + " | ".join(cells) + " |")
+    best = {c: max(_mean(each, side, c) for _, each in rows) for c in shown if c != "codes"}
+    for name, each in rows:
+        cells = [f"{TITLES[name]} ({len(each)})"]
+        for column in shown:
+            text = _cell([run["metrics"][side].get(column) for run in each], column)
+            top = column in best and abs(_mean(each, side, column) - best[column]) < 1e-9
+            cells.append(f"**{text}**" if top else text)
+        if real:
+            cells.append(_cell([run["metrics"].get(outputs, {}).get(main) for run in each], main))
+            cells.append(f"{_mean(each, side, main) / best_real:.3f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _chosen(task: str, folder: Path) -> list[str]:
+    """What was tried on validation data, and what won."""
+    lines = ["Validation (settings tried, their scores; the best is the one that was used):", ""]
+    for method in METHODS:
+        path = folder / f"{task}.{method.name}.tuning.json"
+        if path.exists() and method.base is None:
+            scores = json.loads(path.read_text())["scores"]
+            best = max(scores.values())
+            tried = ((json.loads(key) or "package defaults", score) for key, score in scores.items())
+            texts = [
+                f"{'**' if score == best else ''}{_plain(s)}: {score:.4f}{'**' if score == best else ''}"
+                for s, score in tried
+            ]
+            lines.append(f"- {method.title}: {'; '.join(texts)}")
+    return [*lines, ""] if len(lines) > 2 else []
+
+
+def _plain(settings: Any) -> str:
+    return settings if isinstance(settings, str) else ", ".join(f"{k} {v}" for k, v in settings.items())
+
+
+def _values(each: list[dict[str, Any]], side: str, column: str) -> list[float]:
+    values = [run["metrics"].get(side, {}).get(column) for run in each]
+    return [value for value in values if value is not None]
+
+
+def _mean(each: list[dict[str, Any]], side: str, column: str) -> float:
+    values = _values(each, side, column)
+    return statistics.fmean(values) if values else float("nan")
+
+
+def _cell(values: list[float | None], column: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    spread = f" ±{statistics.stdev(known):.4f}" if len(known) > 1 and column != "codes" else ""
+    return _number(statistics.fmean(known), column) + spread
+
+
+def _number(value: float | None, column: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if column == "codes" else f"{value:.4f}"
