@@ -77,7 +77,7 @@ def measure_groups(distances: Callable[[Array], torch.Tensor], task: Task, side:
     """
     own = (task.own or {})[side]
     database = (task.validation if side == "validation" else task.test)[1]["all"]
-    X, y = torch.from_numpy(database.X), torch.from_numpy(database.y)
+    X, y = torch.nn.functional.normalize(torch.from_numpy(database.X), dim=1), torch.from_numpy(database.y)
     totals: dict[str, float] = {}
     for rows in np.array_split(own, max(1, len(own) // 500)):
         index = torch.from_numpy(rows)

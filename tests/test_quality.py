@@ -1,0 +1,171 @@
+"""The harness of the experiments: its metrics, its noise, that it resumes, that tables come from the runs alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hasher_cases import blobs
+
+ROOT = Path(__file__).resolve().parent.parent
+if not (ROOT / "benchmarks" / "quality").is_dir():
+    pytest.skip("the benchmarks are not here", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.quality import measure, methods, noise, run, tables, tasks  # noqa: E402
+from benchmarks.quality.__main__ import main  # noqa: E402
+from fasthash import Hierarchy, metrics, pack_bits  # noqa: E402
+
+
+def small_task(kind: str = "classes") -> tasks.Task:
+    (X, y), (V, v), (T, t) = blobs(300), blobs(270, 1), blobs(60, 2)
+    train, query, test = tasks.Items(X, y), tasks.Items(V, v), tasks.Items(T, t)
+    if kind == "groups":
+        everything = tasks.Items(np.concatenate([X, T]), np.concatenate([y, t]))
+        own = {"validation": np.arange(0, 300, 7), "test": np.arange(300, 360)}
+        sides = (query, {"all": everything}), (test, {"all": everything})
+        return tasks.Task("d", "blobs", "groups", train, *sides, (8, 16), own=own)
+    hierarchy = Hierarchy.from_edges([(f"pair {c // 2}", c) for c in range(6)])
+    databases = {"train": train, "val": query}
+    return tasks.Task("a", "blobs", kind, train, (query, databases), (test, databases), (8, 16), hierarchy)
+
+
+def test_metrics_are_those_of_the_package() -> None:
+    task = small_task()
+    items = task.test[0], task.train
+    codes = [pack_bits(item.X[:, :8], threshold=0.0) for item in items]
+    similarity = task.similarity
+    assert similarity is not None
+    labels = items[0].y, items[1].y
+    for sides, metric in ((codes, None), ([item.X for item in items], "cosine")):
+        found = measure.measure_classes(*sides, items, similarity, metric=metric, bits=8, inputs=True)
+        assert found["mAP"] == pytest.approx(metrics.mean_average_precision(*sides, *labels, metric=metric))
+        for variant, name in (("mean", "mAHP@250"), ("trapezoid", "mAHP@250 trapezoid")):
+            wanted = metrics.hierarchical_precision(*sides, *labels, similarity, at=250, variant=variant, metric=metric)
+            assert found[name] == pytest.approx(wanted)
+        assert found["P@10"] == pytest.approx(metrics.precision_at(*sides, *labels, 10, metric=metric))
+        assert found["R@100"] == pytest.approx(metrics.recall_at(*sides, *labels, 100, metric=metric))
+        assert found["nDCG@10"] == pytest.approx(metrics.ndcg(*sides, *labels, 10, metric=metric))
+        assert 0 < found["overlap@10"] <= 1
+    assert found["overlap@10"] == pytest.approx(1.0)
+
+
+def test_group_metrics_are_averages_over_shuffled_ties() -> None:
+    task = small_task("groups")
+    database = task.test[1]["all"]
+    codes = pack_bits(database.X[:, :6], threshold=0.0)
+    found = measure.measure_groups(measure.code_distances(codes), task, "test")
+    assert task.own is not None
+    rng, recalls, overlaps = np.random.default_rng(0), [], []
+    unit = database.X / np.linalg.norm(database.X, axis=1, keepdims=True)
+    bits = np.unpackbits(codes, axis=1)
+    for query in task.own["test"]:
+        distances = (bits != bits[query]).sum(1).astype(float)
+        distances[query] = np.inf
+        cosines = unit @ unit[query]
+        cosines[query] = -2
+        near = set(np.argsort(-cosines)[:10])
+        same = set(np.flatnonzero(database.y == database.y[query])) - {query}
+        for _ in range(60):
+            top = set(np.lexsort((rng.random(len(distances)), distances))[:10].tolist())
+            recalls.append(len(top & same) / len(same))
+            overlaps.append(len(top & near) / 10)
+    assert found["R@10"] == pytest.approx(np.mean(recalls), abs=0.003)
+    assert found["overlap@10"] == pytest.approx(np.mean(overlaps), abs=0.02)
+
+
+def test_asymmetric_distances_order_as_those_of_the_index() -> None:
+    u = np.random.default_rng(0).normal(size=(20, 16)).astype(np.float32)
+    codes = pack_bits(u, threshold=0.0)
+    found = measure.asymmetric_distances(u, codes, 16)(np.arange(20))
+    q = torch.from_numpy(0.5 + u / (2 * np.abs(u).max()))
+    bits = torch.from_numpy(np.unpackbits(codes, axis=1).astype(np.float32))
+    wanted = torch.cdist(q, bits, p=1)
+    slope, shift = np.polyfit(found.numpy().ravel(), wanted.numpy().ravel(), 1)
+    np.testing.assert_allclose(slope * found + shift, wanted, atol=1e-4)
+    assert slope > 0
+
+
+def test_noise_belongs_to_the_pair() -> None:
+    table, classes = 1 - torch.eye(3), torch.arange(4000) % 3
+    distances = noise.NoisyDistances(table, classes, 0.2, seed=0)
+    rows = torch.arange(0, 4000, 10)
+    found = distances(rows)
+    assert torch.equal(found, found.T)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(distances(rows[order]), found[order][:, order])
+    off = ~torch.eye(400, dtype=torch.bool)
+    errors = (found - table[classes[rows][:, None], classes[rows]])[off]
+    assert float(errors.mean()) == pytest.approx(0, abs=2e-3)
+    assert float(errors.std()) == pytest.approx(0.2, rel=0.01)
+    assert float((errors.abs() < 0.2).float().mean()) == pytest.approx(0.6827, abs=5e-3)
+    assert not torch.equal(found, noise.NoisyDistances(table, classes, 0.2, seed=1)(rows))
+
+
+def quick(name: str, title: str, **more: Any) -> methods.Method:
+    fit = methods.fit_hasher("l1", epochs=2, hidden=(16,), batch_size=64)
+    return methods.Method(name, title, "labels", fit, ({}, {"lr": 1e-3}), tasks=("a", "d"), **more)
+
+
+def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = (
+        methods.Method("itq", "ITQ", "inputs", methods.fit_linear(methods.baselines.itq, True), tasks=("a", "d")),
+        quick("ours", "fasthash"),
+        quick("ours-no-kl", "no KL", base="ours", change={"kl": 0.0}),
+    )
+    monkeypatch.setattr(methods, "METHODS", chosen)
+    for module in (run, tables):
+        monkeypatch.setattr(module, "METHODS", chosen)
+    monkeypatch.setattr(tables, "TITLES", {m.name: m.title for m in chosen})
+    monkeypatch.setattr(run, "TUNING_BITS", 8)
+    for task in (small_task(), small_task("groups")):
+        run.floors(task, tmp_path)
+        assert run.run(task, list(chosen), [8], [0, 1], tmp_path) == 6
+        (tmp_path / f"{task.name}.ours.8.1.json").unlink()
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        assert run.run(task, list(chosen), [8], [0, 1], tmp_path) == 1
+        assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    tuned = json.loads((tmp_path / "a.ours.tuning.json").read_text())
+    assert set(tuned["scores"]) == {"{}", '{"lr": 0.001}'}
+    best = max(tuned["scores"], key=tuned["scores"].get)
+    done = json.loads((tmp_path / "a.ours-no-kl.8.0.json").read_text())
+    assert done["settings"] == {**json.loads(best), "kl": 0.0}
+    text = tables.write_tables(tmp_path, tmp_path / "results.md").read_text()
+    assert "| fasthash (2) |" in text
+    assert "*coarse labels*" in text
+    assert "float query against codes" in text
+    assert f"{tuned['scores'][best]:.4f}**" in text
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_every_learning_method_has_as_many_settings() -> None:
+    for method in methods.METHODS:
+        learns = method.base is None and method.name not in ("lsh", "pca", "itq", "rotation", "sign")
+        assert len(method.settings) == (methods.TRIED if learns else 1), method.name
+        assert method.base is None or any(m.name == method.base for m in methods.METHODS)
+
+
+def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    assert main(["--task", "d", "--data", str(tmp_path), "--threads", str(threads)]) == 2
+    assert "task d: coco_captions: " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([])
+
+
+def test_tasks_leave_out_what_was_seen() -> None:
+    task = tasks.task_a(Path())
+    assert len(task.test[0].y) == 4498
+    assert any("2 texts of test are in train too" in note for note in task.notes)
+    unseen = tasks.task_unseen(Path())
+    tested, validated = (set(side[0].y.tolist()) for side in (unseen.test, unseen.validation))
+    assert len(tested) == len(validated) == 30
+    assert not tested & validated
+    assert not tested & set(unseen.train.y.tolist())
+    assert unseen.validation_train is not None
+    assert not (tested | validated) & set(unseen.validation_train.y.tolist())
