@@ -13,6 +13,7 @@ import torch.multiprocessing as mp
 
 import fasthash
 
+NAMES = ("kl", "koleo", "batches")
 ROWS = {2: [5, 9], 4: [3, 1, 6, 4]}  # uneven parts, and a rank that could not have a neighbour of its own
 
 
@@ -26,6 +27,9 @@ def everything(world: int) -> tuple[torch.Tensor, torch.Tensor]:
 def loss_of(name: str, z: torch.Tensor, target: torch.Tensor, group: Any) -> torch.Tensor:
     if name == "koleo":
         return fasthash.koleo_loss(z, group=group)
+    if name == "batches":  # leading dimensions: two problems, of three columns each
+        z, target = (t.unflatten(1, (2, 3)).movedim(1, 0) for t in (z, target))
+        return fasthash.kl_loss(z, target, p=2, group=group).sum()
     return fasthash.kl_loss(z, target, k=2, group=group)
 
 
@@ -34,11 +38,11 @@ def worker(rank: int, world: int, port: int, folder: Path) -> None:
     try:
         z, target = (t.split(ROWS[world])[rank] for t in everything(world))
         results: dict[str, Any] = {}
-        for name in ("kl", "koleo"):
-            own = z.clone().requires_grad_()
-            loss = loss_of(name, own, target, dist.group.WORLD)
+        for name in NAMES:
+            own, aims = z.clone().requires_grad_(), target.clone().requires_grad_()
+            loss = loss_of(name, own, aims, dist.group.WORLD)
             loss.backward()
-            results[name] = (loss.item(), own.grad)
+            results[name] = (loss.item(), own.grad, aims.grad)
         own = z.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss_of("kl", own, target, dist.group.WORLD), own, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):  # no second derivatives that lack other ranks
@@ -59,12 +63,14 @@ def test_ranks_agree_with_one_process(world: int, tmp_path: Path) -> None:
     mp.start_processes(worker, args=(world, port, tmp_path), nprocs=world, start_method="spawn")
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     z, target = everything(world)
-    for name in ("kl", "koleo"):
-        whole = z.clone().requires_grad_()
-        loss = loss_of(name, whole, target, None)
+    for name in NAMES:
+        whole, aims = z.clone().requires_grad_(), target.clone().requires_grad_()
+        loss = loss_of(name, whole, aims, None)
         loss.backward()
         for rank, part in enumerate(whole.grad.split(ROWS[world])):
-            value, gradient = found[rank][name]
+            value, gradient, target_gradient = found[rank][name]
             assert value == pytest.approx(loss.item(), rel=1e-12)
             torch.testing.assert_close(gradient, world * part)
+            if name != "koleo":
+                torch.testing.assert_close(target_gradient, world * aims.grad.split(ROWS[world])[rank])
     assert len({found[rank]["drawn"] for rank in range(world)}) == 1

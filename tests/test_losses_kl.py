@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,6 +178,36 @@ def test_coincident_and_saturated_points(isa: str, device: torch.device) -> None
             loss.backward()
             assert loss.item() == 0
             assert torch.equal(a.grad, torch.zeros_like(a))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory as Linux tells it")
+def test_memory_is_that_of_rows_not_of_pairs() -> None:
+    """B = M = 16,384, D = 64: one [B, M] matrix would take 1 GB. A quarter of the 64 MiB allowed at 65,536."""
+    code = """
+        import pathlib, torch, fasthash
+
+        def status(field):
+            lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+        torch.set_num_threads(2)
+        fasthash.kl_loss(torch.rand(300, 64, requires_grad=True), torch.rand(300, 64)).backward()
+        z, target = torch.rand(16384, 64, requires_grad=True), torch.rand(16384, 64, requires_grad=True)
+        pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
+        before = status("VmRSS")
+        fasthash.kl_loss(z, target, p=1).backward()
+        gradients = 2 * z.numel() * 4 / 2**20
+        print(status("VmHWM") - before - gradients)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 16
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

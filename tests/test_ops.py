@@ -107,6 +107,46 @@ def test_deterministic_mode(device: torch.device) -> None:
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.skipif(not (torch.cuda.is_available() and _ops.cuda_architectures()), reason="needs a GPU")
+@pytest.mark.parametrize("drawn", [False, True])
+def test_cuda_graph_of_a_training_step(drawn: bool) -> None:
+    """Forward and backward in one graph, on a side stream: replays read the new outputs, and draw new targets."""
+    z = torch.rand(300, 16, device="cuda", requires_grad=True)
+    target = torch.rand(200, 16, device="cuda")
+
+    def step() -> torch.Tensor:
+        loss = fasthash.kl_loss(z, None if drawn else target, k=2) + fasthash.koleo_loss(z)
+        loss.backward()
+        return loss
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            z.grad = None
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    z.grad = None
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+    values = []
+    for seed in range(3):
+        with torch.no_grad():
+            z.copy_(torch.rand(300, 16, generator=torch.Generator().manual_seed(seed % 2)))
+            z.grad.zero_()
+        graph.replay()
+        values.append(loss.item())
+        if not drawn:
+            again = z.detach().clone().requires_grad_()
+            wanted = fasthash.kl_loss(again, target, k=2) + fasthash.koleo_loss(again)
+            wanted.backward()
+            assert torch.equal(loss, wanted)
+            assert torch.equal(z.grad, again.grad)
+    assert values[0] != values[1]
+    assert (values[0] == values[2]) is not drawn
+
+
 def test_cuda_tensors_need_a_cuda_build() -> None:
     if _ops.cuda_architectures():
         pytest.skip("this build has CUDA kernels")
