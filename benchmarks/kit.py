@@ -18,12 +18,15 @@ import numpy as np
 import torch
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PAUSE = 0.02  # seconds
 
 
 def interleave(contenders: dict[str, Callable[[], Any]], rounds: int, seconds: float = 60.0) -> dict[str, list[float]]:
     """Seconds of each call; contenders take turns, so that a noisy machine hurts all of them alike.
 
-    One warm-up round is not counted. At least 3 rounds, at most `rounds`, and no new one after `seconds`.
+    One warm-up round is not counted. At least 3 rounds, at most `rounds`, and no new one after `seconds`. Before each
+    call there is a pause: OpenMP's threads go on spinning for some milliseconds after a peer's call, on cores that the
+    next contender needs.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     begin = time.perf_counter()
@@ -31,6 +34,7 @@ def interleave(contenders: dict[str, Callable[[], Any]], rounds: int, seconds: f
         if round_number > 3 and time.perf_counter() - begin > seconds:
             break
         for name, call in contenders.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             call()
             if round_number > 0:

@@ -128,6 +128,10 @@ PYBIND11_MODULE(_core, m) {
               });
           });
 
+    m.def("hamming_mask_cpu", [](Address allowed, int64_t N, Address mask, int32_t threads) {
+        run([&](fh_cancel*) { return fh_hamming_mask_cpu(at<uint8_t>(allowed), N, at<uint64_t>(mask), threads); });
+    });
+
     m.def("asymmetric_distances_cpu", [](Address queries, Address codes, int64_t Q, int64_t C, int64_t D, int64_t W,
                                          Address distances, int32_t threads) {
         const fh_asymmetric_problem p{at<double>(queries), at<uint8_t>(codes), Q, C, D, W};

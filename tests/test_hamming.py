@@ -181,6 +181,30 @@ def test_a_filter_of_blocks(width: int, place: torch.device) -> None:
     check_topk(random_codes(3, width, 1), clustered_codes(20_000, width), 500, mask, place)
 
 
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("queries", [1, 5, 20])
+def test_codes_at_any_address(width: int, queries: int, isa: str) -> None:
+    """A database begins anywhere in a cache line; tiles then begin between the words of a mask."""
+    count = 5000
+    memory, mask = random_codes(count + 64, width, 2).flatten(), random_mask(count, 0.5)
+    mask[64:1200] = True
+    for offset in (0, 1, width, 3 * width, 64 - width, 65):
+        database = memory[offset : offset + count * width].view(count, width)
+        for allowed in (None, mask):
+            check_topk(random_codes(queries, width, 1), database, 30, allowed, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 63, 64, 65, 128, 1000, 70_000])
+def test_mask_words(isa: str, count: int) -> None:
+    """Any byte that is not 0 is true, wherever the booleans begin; bits behind the last are 0."""
+    rng = np.random.default_rng(count)
+    for offset in (0, 3):
+        booleans = (rng.integers(0, 256, count + offset) * rng.integers(0, 2, count + offset)).astype(np.uint8)[offset:]
+        words = _ops.mask_words(torch.from_numpy(booleans).view(torch.bool)).numpy()
+        assert len(words) == (count + 63) // 64
+        assert words.tobytes() == np.packbits(booleans, bitorder="little").tobytes().ljust(8 * len(words), b"\0")
+
+
 def test_a_filter_of_positions(place: torch.device) -> None:
     database = random_codes(500, 8)
     positions = torch.tensor([400, 3, 3, 77])

@@ -51,6 +51,9 @@ fh_status fh_hamming_distances_cpu(const fh_hamming_problem* problem, int32_t* d
 fh_status fh_hamming_histogram_cpu(const fh_hamming_problem* problem, const int64_t* labels, const double* class_weights, int64_t C,
                                    int64_t* counts, double* sums, int32_t threads, fh_cancel* cancel);
 
+// A mask's words from N booleans, one byte each: 0, or anything else for true.
+fh_status fh_hamming_mask_cpu(const uint8_t* allowed, int64_t N, uint64_t* mask, int32_t threads);
+
 // The same on CUDA. `workspace` and `workspace_bytes` as said above; sizes depend on the problem's sizes alone. Sums are
 // class_weights[q, c] x count added in one order of the classes: the same bits every time, the CPU's up to rounding.
 int64_t fh_hamming_topk_cuda_workspace(const fh_hamming_problem* problem, int64_t K);

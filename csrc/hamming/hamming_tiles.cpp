@@ -7,28 +7,11 @@ namespace fasthash {
 namespace {
 
 constexpr int64_t kPanelBytes = 32 << 10;   // a level-1 cache has 32 to 64 KiB
+constexpr int64_t kCopyFrom = 4;            // queries
 constexpr int64_t kFewQueries = 4;          // parts of a panel that few queries take
 constexpr int64_t kChunkBytes = 512 << 10;  // stays in the level-2 cache while a block of queries passes
 constexpr int64_t kSmallChunkBytes = 64 << 10;
 constexpr int64_t kThreadWork = 1 << 19;  // panel words against one query: less is not worth waking a thread for
-
-const ScanTable* chosen_table() {
-    switch (fh_isa_chosen()) {
-        case FH_ISA_SCALAR:
-            return &kScanScalar;
-#if defined(__x86_64__)
-        case FH_ISA_AVX2:
-            return &kScanAvx2;
-        case FH_ISA_AVX512:
-            return &kScanAvx512;
-#elif defined(__aarch64__)
-        case FH_ISA_NEON:
-            return &kScanNeon;
-#endif
-        default:
-            return nullptr;  // fh_isa_chosen() has left the message
-    }
-}
 
 PanelWidth panel_width(int64_t W, int64_t words) {
     if (W <= 4) return kPanel32;
@@ -52,6 +35,24 @@ int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step;
 int64_t divide_up(int64_t n, int64_t step) { return (n + step - 1) / step; }
 
 }  // namespace
+
+const ScanTable* chosen_table() {
+    switch (fh_isa_chosen()) {
+        case FH_ISA_SCALAR:
+            return &kScanScalar;
+#if defined(__x86_64__)
+        case FH_ISA_AVX2:
+            return &kScanAvx2;
+        case FH_ISA_AVX512:
+            return &kScanAvx512;
+#elif defined(__aarch64__)
+        case FH_ISA_NEON:
+            return &kScanNeon;
+#endif
+        default:
+            return nullptr;  // fh_isa_chosen() has left the message
+    }
+}
 
 fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan) {
     const fh_hamming_problem& p = *problem;
@@ -109,7 +110,10 @@ HammingScratch::HammingScratch(const HammingPlan& plan) {
     const int64_t used = std::min(panel_codes, round_up(plan.problem->N, 64));
     panel_memory.reset(new uint8_t[used * code_bytes + 64]);
     panel = panel_memory.get() + (64 - reinterpret_cast<uintptr_t>(panel_memory.get()) % 64) % 64;
-    if (plan.problem->mask != nullptr) positions.reset(new uint32_t[panel_codes]);
+    if (plan.problem->mask != nullptr) {
+        positions.reset(new uint32_t[panel_codes]);
+        mask.reset(new uint64_t[panel_codes / 64]);
+    }
     hits.reset(new uint64_t[kHitsRoom]);
 }
 
@@ -127,43 +131,71 @@ HammingTiles::HammingTiles(const HammingPlan& plan, HammingScratch& scratch, int
 }
 
 bool HammingTiles::next(HammingTile& tile) {
-    const uint64_t* mask = plan_.problem->mask;
     while (cursor_ < end_) {
-        const int64_t n = std::min(tile_codes_, end_ - cursor_);
-        if (mask == nullptr) return next_unmasked(tile, n);
-        if (cursor_ % 64 != 0) return next_picked(tile);
-        const int64_t allowed = plan_.table->count_bits(mask + cursor_ / 64, divide_up(n, 64));
+        const int64_t n = in_place_codes(std::min(tile_codes_, end_ - cursor_));
+        if (plan_.problem->mask == nullptr) {
+            next_whole(tile, n, nullptr);
+            return true;
+        }
+        const uint64_t* mask = mask_of(n);
+        const int64_t allowed = plan_.table->count_bits(mask, divide_up(n, 64));
         if (allowed == 0) {
             cursor_ += n;
             continue;
         }
-        if (allowed == n) return next_unmasked(tile, n);
-        // In bytes scanned: laying out a code takes about as long as scanning it 5 times, picking it 500 bytes more.
-        const int64_t scanned = queries_ * plan_.words * plan_.word_bytes,
-                      laid_out = 5 * plan_.words * plan_.word_bytes;
-        if (allowed * (500 + laid_out + scanned) < n * ((plan_.is_panel ? 0 : laid_out) + scanned))
+        // In bytes scanned: laying out a code takes about as long as scanning it 5 times; picking it, a read at random,
+        // so much more.
+        const int64_t bytes = plan_.words * plan_.word_bytes, scanned = queries_ * bytes, laid_out = 5 * bytes;
+        const int64_t picked = 300 + 48 * bytes;
+        if (allowed < n && allowed * (picked + laid_out + scanned) < n * ((plan_.is_panel ? 0 : laid_out) + scanned))
             return next_picked(tile);
-        const int64_t first = cursor_;
-        next_unmasked(tile, n);
-        tile.mask = mask + first / 64;
+        next_whole(tile, n, allowed < n ? mask : nullptr);
         return true;
     }
     return false;
 }
 
-// The next n codes; a database that is a panel is used in place as far as whole blocks of 64 codes reach.
-bool HammingTiles::next_unmasked(HammingTile& tile, int64_t n) {
+// How many of the next n codes to take at once. A database that is a panel is used in place as far as whole blocks of
+// 64 codes reach; and since vectors that straddle cache lines cost a third more, a tile ends where a line does.
+int64_t HammingTiles::in_place_codes(int64_t n) const {
+    if (!plan_.is_panel) return n;
+    const int64_t to_line = bytes_to_line();
+    if (to_line % plan_.problem->W == 0 && to_line > 0) n = std::min(n, to_line / plan_.problem->W);
+    return n < 64 ? n : n / 64 * 64;
+}
+
+int64_t HammingTiles::bytes_to_line() const {
     const fh_hamming_problem& p = *plan_.problem;
-    if (plan_.is_panel && n >= 64) n = n / 64 * 64;
+    return (64 - static_cast<int64_t>(reinterpret_cast<uintptr_t>(p.database + cursor_ * p.stride) % 64)) % 64;
+}
+
+// The bits of the next n codes from bit 0 on, 0 behind them.
+const uint64_t* HammingTiles::mask_of(int64_t n) {
+    const uint64_t* from = plan_.problem->mask + cursor_ / 64;
+    const int64_t shift = cursor_ % 64, words = divide_up(n, 64), present = divide_up(shift + n, 64);
+    if (shift == 0 && n % 64 == 0) return from;
+    for (int64_t i = 0; i < words; ++i) {
+        const uint64_t low = from[i] >> shift, high = shift != 0 && i + 1 < present ? from[i + 1] << (64 - shift) : 0;
+        scratch_.mask[i] = low | high;
+    }
+    if (n % 64 != 0) scratch_.mask[words - 1] &= (uint64_t{1} << (n % 64)) - 1;
+    return scratch_.mask.get();
+}
+
+// The next n codes. Where a panel could not begin at a cache line, it is copied if enough queries will pass.
+void HammingTiles::next_whole(HammingTile& tile, int64_t n, const uint64_t* mask) {
+    const fh_hamming_problem& p = *plan_.problem;
     const uint8_t* codes = p.database + cursor_ * p.stride;
     const int64_t following = std::min(scratch_.panel_codes, p.N - cursor_ - n);
-    tile = {codes, nullptr, nullptr, cursor_, n, codes + n * p.stride, following * p.stride};
-    if (!plan_.is_panel || n < 64) {
+    tile = {codes, mask, nullptr, cursor_, n, codes + n * p.stride, following * p.stride};
+    if (plan_.is_panel && n >= 64 && bytes_to_line() != 0 && queries_ >= kCopyFrom) {
+        std::memcpy(scratch_.panel, codes, static_cast<size_t>(n * p.W));
+        tile.panel = scratch_.panel;
+    } else if (!plan_.is_panel || n < 64) {
         plan_.table->pack(codes, p.stride, nullptr, n, p.W, scratch_.panel);
         tile.panel = scratch_.panel;
     }
     cursor_ += n;
-    return true;
 }
 
 // A panel of eligible codes only, from as many codes as it takes to fill it.
@@ -182,7 +214,9 @@ bool HammingTiles::next_picked(HammingTile& tile) {
                 cursor_ = base + __builtin_ctzll(bits);
                 break;
             }
-            scratch_.positions[n++] = static_cast<uint32_t>(base + __builtin_ctzll(bits) - chunk_);
+            const int64_t position = base + __builtin_ctzll(bits);
+            for (int64_t byte = 0; byte < p.W; byte += 64) __builtin_prefetch(p.database + position * p.stride + byte);
+            scratch_.positions[n++] = static_cast<uint32_t>(position - chunk_);
         }
     }
     // Where many codes are picked the next tile will read nearly all of as many bytes; where few are, fetching would

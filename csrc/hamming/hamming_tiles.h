@@ -29,6 +29,9 @@ struct HammingPlan {
     const void* query(int64_t q) const { return queries + q * words * word_bytes; }
 };
 
+// The kernels of the chosen instruction set; null, with a message left, where FASTHASH_ISA names none.
+const ScanTable* chosen_table();
+
 // Fills `plan`; FH_INVALID for sizes that Python should have refused. May throw std::bad_alloc.
 fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan);
 
@@ -74,6 +77,7 @@ struct HammingScratch {
     std::unique_ptr<uint8_t[]> panel_memory;
     uint8_t* panel;                         // 64-byte aligned, whole 64-code blocks
     std::unique_ptr<uint32_t[]> positions;  // [panel_codes]; null where there is no mask
+    std::unique_ptr<uint64_t[]> mask;       // [panel_codes / 64]; the same
     std::unique_ptr<uint64_t[]> hits;       // [kHitsRoom]
 };
 
@@ -85,7 +89,10 @@ class HammingTiles {
     bool next(HammingTile& tile);
 
   private:
-    bool next_unmasked(HammingTile& tile, int64_t n);
+    int64_t in_place_codes(int64_t n) const;
+    int64_t bytes_to_line() const;
+    const uint64_t* mask_of(int64_t n);
+    void next_whole(HammingTile& tile, int64_t n, const uint64_t* mask);
     bool next_picked(HammingTile& tile);
 
     const HammingPlan& plan_;
@@ -101,10 +108,11 @@ void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const Ham
     // Fewer than four queries pass too quickly to hide a fetch, and then the processor's own prefetcher keeps up
     // better.
     const int64_t queries = query_end - query_begin, fetched = queries < 4 ? 0 : tile.next_bytes / queries / 64 * 64;
-    ScanRequest request{plan.queries,       limits,    tile.panel, tile.mask,   plan.words, plan.bits, tile.n,
-                        scratch.hits.get(), tile.next, fetched,    query_begin, query_end,  0,         0};
+    ScanRequest request{
+        plan.queries, limits,  tile.panel,  tile.mask, plan.words, plan.bits, tile.n, scratch.hits.get(),
+        tile.next,    fetched, query_begin, query_end, 0,          0,         0};
     const auto scan = plan.table->scan[plan.width];
-    while (scan(&request)) take(request.query, request.hits, request.hit_count);
+    while (scan(&request)) take(request.hit_query, request.hits, request.hit_count);
 }
 
 // Runs body(), which may throw for want of memory, and turns that into a status.

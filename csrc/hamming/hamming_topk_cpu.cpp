@@ -25,7 +25,7 @@ constexpr int kDigitBits = 11;                 // 8 KiB of places
 constexpr int64_t kCandidateBytes = 40 << 20;  // of all workers in one pass
 
 constexpr int64_t kSampleFromK = 128, kSampleFromCodes = 32;  // K, and codes for each of the K, for a sample to pay
-constexpr int64_t kSampleEvery = 128;                         // one code in so many, at least
+constexpr int64_t kSampleEvery = 64;                          // one code in so many, at least
 constexpr int64_t kSampleLeast = 2048, kSampleBytes = 4 << 20;
 constexpr int64_t kSampleRun = 8;  // codes read side by side
 

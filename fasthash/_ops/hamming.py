@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +13,8 @@ def mask_words(allowed: Tensor) -> Tensor:
     """A boolean mask [N] as the bitmap that the kernels read: int64 [ceil(N / 64)], bit n % 64 of word n // 64."""
     words = (len(allowed) + 63) // 64
     if allowed.device.type == "cpu":
-        bitmap = torch.zeros(words, dtype=torch.int64)
-        bitmap.numpy().view(np.uint8)[: (len(allowed) + 7) // 8] = np.packbits(allowed.numpy(), bitorder="little")
+        allowed, bitmap = allowed.contiguous(), torch.empty(words, dtype=torch.int64)
+        call("hamming_mask", allowed.device, address(allowed), len(allowed), address(bitmap))
         return bitmap
     padded = torch.zeros(words * 64, dtype=torch.bool, device=allowed.device)
     padded[: len(allowed)] = allowed

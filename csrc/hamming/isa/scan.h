@@ -9,9 +9,9 @@
 //   finish(acc)     the count of each lane
 //   min(a, b), limit(d), any_below(counts, limit)
 //   pin(v)          an empty instruction: GCC would reorder sums of many words into trees, for which registers run out
-//   emit(counts, limit, valid, first, hits)   stores the hits among the lanes set in `valid`, returns how many;
-//                                             may store up to kHitsSlack places
-//   store(counts, out)                        kLanes counts as int32
+//   below(counts, limit)   a bit for each lane that is below, the first lane's the lowest
+//   count_bits(word), mask_word(64 booleans)
+//   store(counts, out)     kLanes counts as int32
 //
 // Everything is in an anonymous namespace: each ISA file gets its own copy, and the linker can merge none of them.
 #pragma once
@@ -91,7 +91,9 @@ bool scan_panel(ScanRequest* request) {
     using Vec = typename L::Vec;
     using Word = typename L::Word;
     constexpr int kVecs = L::kCheck / L::kLanes;
-    constexpr int64_t kSpan = 64 * L::kCheck;       // one flag for each block
+    // One flag for each block. Where the loop below starts it has to wait for the flags: narrow codes wait less often.
+    constexpr int kFlagWords = kWords == 1 ? 2 : 1;
+    constexpr int64_t kSpan = kFlagWords * 64 * L::kCheck;
     constexpr int64_t kFirstSpan = 4 * kScanBlock;  // while a query takes every code, and where hits are dense
     constexpr int64_t kTakeAt = 64;
     static_assert(kTakeAt + kFirstSpan + 16 <= kHitsRoom && kFirstSpan < kSpan, "a span's hits must fit");
@@ -102,9 +104,11 @@ bool scan_panel(ScanRequest* request) {
     int64_t i = request->code;
 
     for (int64_t q = request->query; q < request->query_end; ++q, i = 0) {
-        for (int64_t byte = 0; byte < request->next_bytes; byte += kCacheLine)
-            __builtin_prefetch(request->next + byte, 0, 2);
-        request->next += request->next_bytes;
+        if (i == 0) {
+            for (int64_t byte = 0; byte < request->next_bytes; byte += kCacheLine)
+                __builtin_prefetch(request->next + byte, 0, 2);
+            request->next += request->next_bytes;
+        }
         const Word* query = reinterpret_cast<const Word*>(request->queries) + q * words;
         Vec queries[kWords > 0 ? kWords : 1];
         broadcast_query<L, kWords>(query, queries);
@@ -112,18 +116,28 @@ bool scan_panel(ScanRequest* request) {
         const int64_t length = i > 0 || request->limits[q] > request->bits ? kFirstSpan : kSpan;
         while (i < n) {
             const int64_t span = i, end = n - i < length ? n : i + length;
-            uint64_t flags = 0;
-            for (uint64_t flag = 1; i < end; i += L::kCheck, flag += flag) {
-                Vec distances[kVecs];
-                block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
-                Vec nearest = distances[0];
+            uint64_t flag_words[kFlagWords] = {};
+#pragma GCC unroll 2
+            for (uint64_t& flags : flag_words) {
+                const int64_t stop = end - i < 64 * L::kCheck ? end : i + 64 * L::kCheck;
+                for (uint64_t flag = 1; i < stop; i += L::kCheck, flag += flag) {
+                    Vec distances[kVecs];
+                    block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
+                    Vec nearest = distances[0];
 #pragma GCC unroll 16
-                for (int v = 1; v < kVecs; ++v) nearest = L::min(nearest, distances[v]);
-                flags |= L::any_below(nearest, limit) ? flag : 0;
+                    for (int v = 1; v < kVecs; ++v) nearest = L::min(nearest, distances[v]);
+                    flags |= L::any_below(nearest, limit) ? flag : 0;
+                }
             }
-            if (__builtin_expect(flags == 0, 1)) continue;
-            for (; flags != 0; flags &= flags - 1) {
-                const int64_t block = span + __builtin_ctzll(flags) * L::kCheck;
+            int64_t first = span;
+            for (uint64_t flags = flag_words[0], last = flag_words[kFlagWords - 1];; flags &= flags - 1) {
+                if (flags == 0) {
+                    if (kFlagWords == 1 || last == 0) break;
+                    flags = last;
+                    last = 0;
+                    first += 64 * L::kCheck;
+                }
+                const int64_t block = first + __builtin_ctzll(flags) * L::kCheck;
                 uint64_t valid = ~uint64_t{0};
                 if constexpr (kMasked) {
                     valid = request->mask[block / 64] >> (block % 64);
@@ -132,10 +146,17 @@ bool scan_panel(ScanRequest* request) {
                 if (n - block < L::kCheck) valid &= (uint64_t{1} << (n - block)) - 1;
                 Vec distances[kVecs];
                 block_distances<L, kWords>(panel + block * words, query, queries, words, distances);
+                Word lanes[L::kCheck];
+                uint64_t found = 0;
 #pragma GCC unroll 16
-                for (int v = 0; v < kVecs; ++v)
-                    hits += L::emit(distances[v], limit, valid >> (v * L::kLanes),
-                                    static_cast<uint32_t>(block + v * L::kLanes), hits);
+                for (int v = 0; v < kVecs; ++v) {
+                    found |= L::below(distances[v], limit) << (v * L::kLanes);
+                    __builtin_memcpy(lanes + v * L::kLanes, &distances[v], sizeof(Vec));
+                }
+                for (found &= valid; found != 0; found &= found - 1) {
+                    const int lane = __builtin_ctzll(found);
+                    *hits++ = uint64_t{lanes[lane]} << 32 | static_cast<uint64_t>(block + lane);
+                }
                 // The limit may fall by these hits; what is left of a long span is then scanned again.
                 if (length > kFirstSpan && hits - request->hits >= kTakeAt) {
                     i = block + L::kCheck;
@@ -145,8 +166,9 @@ bool scan_panel(ScanRequest* request) {
             if (hits - request->hits >= kTakeAt) break;
         }
         if (hits != request->hits) {
-            request->query = q;
-            request->code = i;
+            request->hit_query = q;
+            request->query = i < n ? q : q + 1;
+            request->code = i < n ? i : 0;
             request->hit_count = hits - request->hits;
             return true;
         }
@@ -239,6 +261,26 @@ int64_t count_mask_bits(const uint64_t* words, int64_t n) {
     return total;
 }
 
+// Eight booleans, the first in the lowest byte, as eight bits, the first the lowest: each byte becomes 0 or 1, and the
+// product gathers bit 0 of byte i in bit 56 + i; no two terms meet in one place.
+inline uint64_t eight_booleans(const uint8_t* booleans) {
+    constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7fu, kOnes = 0x0101010101010101u;
+    const uint64_t bytes = load_bytes<uint64_t>(booleans);
+    const uint64_t ones = (((bytes & kLow) + kLow) | bytes) >> 7 & kOnes;
+    return (ones * 0x0102040810204080u) >> 56;
+}
+
+inline uint64_t word_of_booleans(const uint8_t* booleans) {
+    uint64_t word = 0;
+    for (int i = 0; i < 8; ++i) word |= eight_booleans(booleans + 8 * i) << (8 * i);
+    return word;
+}
+
+template <class L>
+void mask_words(const uint8_t* booleans, int64_t n, uint64_t* words) {
+    for (int64_t i = 0; i < n; ++i) words[i] = L::mask_word(booleans + 64 * i);
+}
+
 template <class L32, class L64>
 constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
     return {pack,
@@ -246,7 +288,8 @@ constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
              scan_any<L64, 16>, scan_any<L64, 0>},
             {panel_distances<L32, 1>, panel_distances<L64, 1>, panel_distances<L64, 2>, panel_distances<L64, 4>,
              panel_distances<L64, 8>, panel_distances<L64, 16>, panel_distances<L64, 0>},
-            count_mask_bits<L64>};
+            count_mask_bits<L64>,
+            mask_words<L64>};
 }
 
 }  // namespace

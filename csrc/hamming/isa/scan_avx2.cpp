@@ -33,6 +33,12 @@ struct Avx2Lanes {
         return _mm256_testz_si256(below, below) == 0;
     }
     static int64_t count_bits(uint64_t x) { return _mm_popcnt_u64(x); }
+    static uint64_t mask_word(const uint8_t* booleans) {
+        const auto zeros = [&](int64_t i) {
+            return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(load_any(booleans + i), zero())));
+        };
+        return ~(zeros(0) | uint64_t{zeros(32)} << 32);
+    }
 };
 
 struct Avx2Lanes64 : Avx2Lanes {
@@ -43,16 +49,8 @@ struct Avx2Lanes64 : Avx2Lanes {
     static Vec add(Vec a, Vec b) { return _mm256_add_epi64(a, b); }
     static Vec finish(Vec acc) { return _mm256_sad_epu8(acc, zero()); }
     static Vec limit(uint32_t d) { return _mm256_set1_epi64x(d); }
-    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
-        alignas(32) uint64_t lanes[kLanes];
-        _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), d);
-        uint32_t found = _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(limit, d)));
-        int count = 0;
-        for (found &= valid; found != 0; found &= found - 1) {
-            const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(found));
-            hits[count++] = lanes[lane] << 32 | (first + lane);
-        }
-        return count;
+    static uint64_t below(Vec d, Vec limit) {
+        return static_cast<uint64_t>(_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(limit, d))));
     }
     static void store(Vec d, int32_t* out) {
         const Vec even = _mm256_permutevar8x32_epi32(d, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
@@ -70,16 +68,8 @@ struct Avx2Lanes32 : Avx2Lanes {
         return _mm256_madd_epi16(_mm256_maddubs_epi16(acc, _mm256_set1_epi8(1)), _mm256_set1_epi16(1));
     }
     static Vec limit(uint32_t d) { return _mm256_set1_epi32(static_cast<int>(d)); }
-    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
-        alignas(32) uint32_t lanes[kLanes];
-        _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), d);
-        uint32_t found = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, d)));
-        int count = 0;
-        for (found &= valid; found != 0; found &= found - 1) {
-            const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(found));
-            hits[count++] = uint64_t{lanes[lane]} << 32 | (first + lane);
-        }
-        return count;
+    static uint64_t below(Vec d, Vec limit) {
+        return static_cast<uint64_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, d))));
     }
     static void store(Vec d, int32_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), d); }
 };

@@ -26,14 +26,9 @@ struct Avx512Lanes {
     static Vec min(Vec a, Vec b) { return _mm512_min_epu32(a, b); }
     static bool any_below(Vec d, Vec limit) { return _mm512_cmplt_epu32_mask(d, limit) != 0; }
     static int64_t count_bits(uint64_t x) { return _mm_popcnt_u64(x); }
-    // 8 hits at most: the chosen lanes, pressed together in a register (stores that compress are slow on some
-    // processors).
-    static int emit_lanes(Vec d, __mmask8 found, uint32_t first, uint64_t* hits) {
-        const Vec lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-        const Vec code = _mm512_add_epi64(_mm512_set1_epi64(first), lane);
-        const Vec hit = _mm512_or_si512(_mm512_slli_epi64(d, 32), code);
-        _mm512_storeu_si512(hits, _mm512_maskz_compress_epi64(found, hit));
-        return _mm_popcnt_u32(found);
+    static uint64_t mask_word(const uint8_t* booleans) {
+        const Vec v = _mm512_loadu_si512(booleans);
+        return _mm512_test_epi8_mask(v, v);
     }
 };
 
@@ -45,9 +40,7 @@ struct Avx512Lanes64 : Avx512Lanes {
     static Vec add(Vec a, Vec b) { return _mm512_add_epi64(a, b); }
     static Vec count(Vec acc, Vec x) { return add(acc, _mm512_popcnt_epi64(x)); }
     static Vec limit(uint32_t d) { return _mm512_set1_epi64(d); }
-    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
-        return emit_lanes(d, _mm512_mask_cmplt_epu64_mask(static_cast<__mmask8>(valid), d, limit), first, hits);
-    }
+    static uint64_t below(Vec d, Vec limit) { return _mm512_cmplt_epu64_mask(d, limit); }
     static void store(Vec d, int32_t* out) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi64_epi32(d));
     }
@@ -61,13 +54,7 @@ struct Avx512Lanes32 : Avx512Lanes {
     static Vec add(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
     static Vec count(Vec acc, Vec x) { return add(acc, _mm512_popcnt_epi32(x)); }
     static Vec limit(uint32_t d) { return _mm512_set1_epi32(static_cast<int>(d)); }
-    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
-        const uint32_t found = _mm512_mask_cmplt_epu32_mask(static_cast<__mmask16>(valid), d, limit);
-        const Vec low = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(d));
-        const Vec high = _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(d, 1));
-        const int count = emit_lanes(low, static_cast<__mmask8>(found), first, hits);
-        return count + emit_lanes(high, static_cast<__mmask8>(found >> 8), first + 8, hits + count);
-    }
+    static uint64_t below(Vec d, Vec limit) { return _mm512_cmplt_epu32_mask(d, limit); }
     static void store(Vec d, int32_t* out) { _mm512_storeu_si512(out, d); }
 };
 

@@ -22,15 +22,7 @@ struct NeonLanes {
     static Vec min(Vec a, Vec b) { return vreinterpretq_u8_u32(vminq_u32(words(a), words(b))); }
     static bool any_below(Vec d, Vec limit) { return vmaxvq_u32(vcltq_u32(words(d), words(limit))) != 0; }
     static int64_t count_bits(uint64_t x) { return __builtin_popcountll(x); }
-    template <class Word, int kLanes>
-    static int emit_lanes(const Word* lanes, uint32_t limit, uint64_t valid, uint32_t first, uint64_t* hits) {
-        int count = 0;
-        for (int lane = 0; lane < kLanes; ++lane) {
-            hits[count] = uint64_t{lanes[lane]} << 32 | (first + lane);
-            count += lanes[lane] < limit && (valid >> lane & 1) != 0;
-        }
-        return count;
-    }
+    static uint64_t mask_word(const uint8_t* booleans) { return word_of_booleans(booleans); }
 };
 
 struct NeonLanes64 : NeonLanes {
@@ -43,10 +35,9 @@ struct NeonLanes64 : NeonLanes {
     }
     static Vec finish(Vec acc) { return vreinterpretq_u8_u64(vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(acc)))); }
     static Vec limit(uint32_t d) { return broadcast(d); }
-    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
-        Word lanes[kLanes];
-        vst1q_u64(lanes, vreinterpretq_u64_u8(d));
-        return emit_lanes<Word, kLanes>(lanes, vgetq_lane_u32(words(limit), 0), valid, first, hits);
+    static uint64_t below(Vec d, Vec limit) {
+        const uint64x2_t found = vcltq_u64(vreinterpretq_u64_u8(d), vreinterpretq_u64_u8(limit));
+        return vaddvq_u64(vandq_u64(found, uint64x2_t{1, 2}));
     }
     static void store(Vec d, int32_t* out) {
         vst1_u32(reinterpret_cast<uint32_t*>(out), vmovn_u64(vreinterpretq_u64_u8(d)));
@@ -61,10 +52,8 @@ struct NeonLanes32 : NeonLanes {
     static Vec add(Vec a, Vec b) { return vreinterpretq_u8_u32(vaddq_u32(words(a), words(b))); }
     static Vec finish(Vec acc) { return vreinterpretq_u8_u32(vpaddlq_u16(vpaddlq_u8(acc))); }
     static Vec limit(uint32_t d) { return broadcast(d); }
-    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
-        Word lanes[kLanes];
-        vst1q_u32(lanes, words(d));
-        return emit_lanes<Word, kLanes>(lanes, vgetq_lane_u32(words(limit), 0), valid, first, hits);
+    static uint64_t below(Vec d, Vec limit) {
+        return vaddvq_u32(vandq_u32(vcltq_u32(words(d), words(limit)), uint32x4_t{1, 2, 4, 8}));
     }
     static void store(Vec d, int32_t* out) { vst1q_u32(reinterpret_cast<uint32_t*>(out), words(d)); }
 };

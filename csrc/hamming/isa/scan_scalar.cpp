@@ -29,12 +29,10 @@ struct ScalarLanes {
     static Vec min(Vec a, Vec b) { return a < b ? a : b; }
     static Vec limit(uint32_t d) { return d; }
     static bool any_below(Vec d, Vec limit) { return d < limit; }
-    static int emit(Vec d, Vec limit, uint64_t valid, uint32_t first, uint64_t* hits) {
-        *hits = uint64_t{d} << 32 | first;
-        return d < limit && (valid & 1) != 0;
-    }
+    static uint64_t below(Vec d, Vec limit) { return d < limit; }
     static void store(Vec d, int32_t* out) { *out = static_cast<int32_t>(d); }
     static int64_t count_bits(uint64_t x) { return static_cast<int64_t>(bits_set(x)); }
+    static uint64_t mask_word(const uint8_t* booleans) { return word_of_booleans(booleans); }
 };
 
 }  // namespace

@@ -27,23 +27,25 @@ struct ScanRequest {
     uint64_t* hits;                  // [kHitsRoom]
     const uint8_t* next;             // what will be read after this panel, fetched while the queries pass:
     int64_t next_bytes;              // so many bytes for each query
-    int64_t query, query_end, code;  // where to start, then where it stopped
-    int64_t hit_count;               // of query `query`: distance << 32 | code, ascending by code
+    int64_t query, query_end, code;  // where to go on
+    int64_t hit_query, hit_count;    // hits of this query: distance << 32 | code, ascending by code
 };
 
 constexpr int64_t kScanBlock = 64;   // codes: panels are readable to a multiple of it
-constexpr int64_t kHitsRoom = 2176;  // 64 and 32 blocks of 64, and whole vectors are stored behind the last hit
+constexpr int64_t kHitsRoom = 2176;  // far more than the hits of a span
 
 struct ScanTable {
     // Lays rows out as a panel: row i is database + (positions ? positions[i] : i) * stride, W bytes.
     // panel holds ceil(n / 64) * 64 codes; those from n on become 0.
     void (*pack)(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W, void* panel);
-    // True: take the hits of request->query, then call again. False: done. Indexed by PanelWidth.
+    // True: take the hits, then call again. False: done. Indexed by PanelWidth.
     bool (*scan[kPanelWidths])(ScanRequest* request);
     // Distances of codes [begin, end) of the panel; begin is a multiple of kScanBlock; out [end - begin].
     void (*distances[kPanelWidths])(const void* query, const void* panel, int64_t words, int64_t begin, int64_t end,
                                     int32_t* out);
     int64_t (*count_bits)(const uint64_t* words, int64_t n);
+    // 64 booleans, one byte each, 0 or anything else for true, to each of n words.
+    void (*mask)(const uint8_t* booleans, int64_t n, uint64_t* words);
 };
 
 extern const ScanTable kScanScalar;
