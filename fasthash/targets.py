@@ -38,7 +38,8 @@ def class_distances(classes: Iterable[Any], hierarchy: Hierarchy | None = None) 
 def label_distances(y: Array, matrix: Array | None = None) -> Tensor:
     """Distances between class labels, integers [B]: matrix[y_i, y_j] of a [C, C] matrix, or 0 (same) and 1 without one.
 
-    Raises TypeError for labels that are not integers, ValueError for labels outside 0..C-1 or another shape.
+    Booleans are the labels 0 and 1. Raises TypeError for other labels than integers, ValueError for labels outside
+    0..C-1 or another shape.
 
     >>> label_distances(torch.tensor([0, 1, 0]), torch.tensor([[0.0, 0.5], [0.5, 0.0]]))
     tensor([[0.0000, 0.5000, 0.0000],
@@ -48,7 +49,7 @@ def label_distances(y: Array, matrix: Array | None = None) -> Tensor:
     labels = to_tensor(y, "label_distances", "y")
     if labels.ndim != 1:
         raise ValueError(f"label_distances: y must have shape [B], got {list(labels.shape)}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"label_distances: y must hold integer labels, got {labels.dtype}")
     if matrix is None:
         return (labels[:, None] != labels).float()

@@ -268,7 +268,7 @@ def test_unknown_commands_and_options(fails: Invoke) -> None:
     assert fails().startswith("the following arguments are required: COMMAND")
     assert fails("fly").startswith("argument COMMAND: invalid choice: 'fly'")
     assert fails("train", "features.npy") == (
-        "train: the following arguments are required: --out (see fasthash train --help)"
+        "train: the following arguments are required: --out or --run-dir (see fasthash train --help)"
     )
     assert fails("index", "build", "codes.npy", "--out", "i", "--bits", "x").startswith(
         "index build: argument --bits: invalid int value: 'x'"

@@ -84,8 +84,9 @@ def read_labels(path: str, rows: int, items: str) -> NDArray[Any]:
     """One label for each of the `rows` of `items`: integers or text; lines of whole numbers only are integers."""
     if path.endswith(".npy"):
         labels = read_npy(path)
-        if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        if labels.ndim != 1 or labels.dtype.kind not in "biuU":
             raise UserError(f"{path}: labels must be integers or text [N], got {labels.dtype} of shape {labels.shape}")
+        labels = labels.astype(np.int64) if labels.dtype.kind == "b" else labels
     else:
         lines = _read_text(path).splitlines()
         blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fasthash import _ops
+from fasthash import _ops, distributed
 from fasthash.cli.files import (
     ROWS,
     check_finite,
@@ -30,9 +31,25 @@ from fasthash.codes import code_bytes, pack_bits
 from fasthash.hierarchy import Hierarchy
 from fasthash.train import Hasher
 
+OPTIONAL = (
+    "epochs", "batch_size", "lr", "ema", "patience", "precision", "compile", "workers", "run_dir", "kl", "preserve",
+)  # fmt: skip
+
 
 def train(arguments: argparse.Namespace) -> None:
-    target = check_target(arguments.out)
+    """`fasthash train`, in one process or as one of those that torchrun has started."""
+    group = distributed.join()
+    try:
+        _train(arguments, group)
+    finally:
+        distributed.leave()
+
+
+def _train(arguments: argparse.Namespace, group: Any) -> None:
+    if arguments.out is None and arguments.run_dir is None:
+        raise UserError("train: the following arguments are required: --out or --run-dir (see fasthash train --help)")
+    model = arguments.out or str(Path(arguments.run_dir) / "model.safetensors")
+    target = None if arguments.out is None else check_target(arguments.out)
     if (arguments.val_features is None) != (arguments.val_labels is None) and not _unsupervised(arguments):
         raise UserError("train: --val-features and --val-labels go together")
     if arguments.hierarchy is not None and arguments.labels is None:
@@ -50,21 +67,24 @@ def train(arguments: argparse.Namespace) -> None:
             )
         values = _targets(arguments, arguments.val_labels, hierarchy, held_out, arguments.val_features)
         validation = held_out, values
-    optional = {name: getattr(arguments, name) for name in ("epochs", "kl", "preserve")}
+    optional = {name: getattr(arguments, name) for name in OPTIONAL}
     hasher = Hasher(
         bits=arguments.bits,
         hierarchy=hierarchy,
         supervision=arguments.supervision,
         seed=arguments.seed,
-        device=choose_device(arguments.device),
+        device=_rank_device(choose_device(arguments.device), group),
         **{name: value for name, value in optional.items() if value is not None},
     )
     start = time.perf_counter()
-    hasher.fit(X, y, validation)
+    hasher.fit(X, y, validation, **({} if group is None else {"group": group}))
     seconds = time.perf_counter() - start
-    hasher.save(target)
+    if distributed.rank(group) > 0:
+        return
+    if target is not None:
+        hasher.save(target)
     result: dict[str, Any] = {
-        "model": arguments.out,
+        "model": model,
         "rows": len(X),
         "features": X.shape[1],
         "bits": arguments.bits,
@@ -80,7 +100,7 @@ def train(arguments: argparse.Namespace) -> None:
         return
     score = "" if result["validation_score"] is None else f", validation score {result['validation_score']:.4f}"
     epochs = f"epoch {result['best_epoch']} of {result['epochs']}"
-    print(f"{arguments.out}: {arguments.bits} bits, {len(X):,} rows, {epochs}{score}")
+    print(f"{model}: {arguments.bits} bits, {len(X):,} rows, {epochs}{score}")
 
 
 def encode(arguments: argparse.Namespace) -> None:
@@ -138,6 +158,11 @@ def choose_device(name: str | None) -> str:
         why = "this build has no CUDA kernels" if torch.cuda.is_available() else "torch finds no GPU"
         raise UserError(f"--device: {name} cannot be used: {why}")
     return name
+
+
+def _rank_device(name: str, group: Any) -> str:
+    """The device of this process: of several on one machine, each has a GPU of its own."""
+    return name if group is None or name != "cuda" else f"cuda:{distributed.local_rank()}"
 
 
 def _unsupervised(arguments: argparse.Namespace) -> bool:

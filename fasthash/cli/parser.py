@@ -17,6 +17,19 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{command + ': ' if command else ''}{message} (see {self.prog} --help)")
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("fasthash")
+        except PackageNotFoundError:  # run from its sources
+            from fasthash import __version__ as found
+        parser.exit(message=f"fasthash {found}\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; `run` of its result is the "module:function" that does the work."""
     parser = _Parser(
@@ -24,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Learn binary hash codes that keep the meaning of embeddings, and search them exactly.",
         epilog="Start with: fasthash demo      Help on a command: fasthash COMMAND --help",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _demo(commands)
     _train(commands)
@@ -84,11 +98,18 @@ def _train(commands: Any) -> None:
         """FEATURES.npy holds one embedding a row (float32, float16 or float64, [N, F]). What the codes should keep
         comes from --labels (classes, better with a --hierarchy over them), from --targets (other
         embeddings of the same items, or multi-hot labels, as rows of a .npy file), or from the features'
-        own distances if neither is given.""",
+        own distances if neither is given. The features may be larger than memory. Several processes or GPUs train
+        together under torchrun: torchrun --nproc-per-node 2 -m fasthash train ...""",
         "fasthash train features.npy --labels labels.txt --hierarchy edges.txt --out model.safetensors",
     )
     train.add_argument("features", metavar="FEATURES.npy")
-    train.add_argument("--out", required=True, metavar="MODEL", help="the model to write (.safetensors)")
+    train.add_argument("--out", metavar="MODEL", help="the model to write (.safetensors); needed without --run-dir")
+    train.add_argument(
+        "--run-dir",
+        metavar="FOLDER",
+        help="keep configuration, metrics.csv, a checkpoint of each epoch and the model there; the same command goes "
+        "on where an earlier one was interrupted",
+    )
     what = train.add_mutually_exclusive_group()
     what.add_argument("--labels", metavar="FILE", help="classes: .npy of integers or text, or one label a line")
     what.add_argument("--targets", metavar="FILE.npy", help="target embeddings (float) or multi-hot labels (integers)")
@@ -103,6 +124,17 @@ def _train(commands: Any) -> None:
     train.add_argument("--val-features", metavar="FILE.npy", help="validation part: the best epoch on it is kept")
     train.add_argument("--val-labels", metavar="FILE", help="its labels, or targets, as for the training part")
     train.add_argument("--epochs", type=int, help="passes over the data")
+    train.add_argument("--batch-size", type=int, help="rows of a step, of all processes together")
+    train.add_argument("--lr", type=float, help="highest learning rate")
+    train.add_argument("--ema", type=float, metavar="D", help="use the running average of the weights, of this decay")
+    train.add_argument(
+        "--patience", type=int, metavar="N", help="stop when N epochs in a row were not better on the validation part"
+    )
+    train.add_argument("--precision", choices=("float32", "bfloat16", "float16"), help="of the network's arithmetic")
+    train.add_argument("--compile", action="store_true", default=None, help="compile the network with torch.compile")
+    train.add_argument(
+        "--workers", type=int, metavar="N", help="processes that read ahead, for features on a slow disk"
+    )
     train.add_argument("--kl", type=float, help="weight of the KL term, 0 for none")
     train.add_argument("--preserve", type=float, help="weight of keeping the features' own neighbours")
     train.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -152,6 +184,7 @@ def _index(commands: Any) -> None:
     build.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
     build.add_argument("--ids", metavar="IDS.npy", help="ids, integers >= 0 (default: the row numbers)")
     build.add_argument("--overwrite", action="store_true", help="replace the index that the folder holds")
+    build.add_argument("--mih", action="store_true", help="make tables for sub-linear search too, see index mih")
     add = _command(
         actions,
         "add",
@@ -174,6 +207,17 @@ def _index(commands: Any) -> None:
     )
     remove.add_argument("index", metavar="FOLDER")
     remove.add_argument("ids", metavar="IDS.npy")
+    mih = _command(
+        actions,
+        "mih",
+        "retrieve:index_mih",
+        "make the tables by which few-neighbour searches need not scan",
+        """Tables of multi-index hashing, in files beside the codes that they are of: 24 bytes for a code of 64 bits, 73
+        for one of 128. Results stay the same, and exact. Codes that are added later are scanned until the next
+        time; compact makes them anew.""",
+        "fasthash index mih index",
+    )
+    mih.add_argument("index", metavar="FOLDER")
     compact = _command(
         actions,
         "compact",
@@ -233,6 +277,13 @@ def _search(commands: Any) -> None:
         default=0,
         metavar="F",
         help="order the F x k nearest by the distance of the unrounded query (real-valued queries or --model)",
+    )
+    search.add_argument(
+        "--method",
+        choices=("auto", "scan", "mih"),
+        default="auto",
+        help="results are the same: scan reads all codes, mih uses tables (and makes them where there are none), "
+        "auto uses those that there are where that should be quicker (default: %(default)s)",
     )
     search.add_argument("--model", metavar="MODEL", help="encode the queries with this model first")
     search.add_argument("--out", metavar="FILE.npz", help="write the arrays ids and distances (and offsets) instead")

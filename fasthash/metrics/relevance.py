@@ -109,7 +109,7 @@ def _label_array(function: str, name: str, labels: Any) -> NDArray[Any]:
         return values.astype(np.bool_)
     if values.dtype.kind == "O" and all(isinstance(value, str) for value in values):
         values = values.astype(np.str_)
-    if values.dtype.kind not in "iuU":
+    if values.dtype.kind not in "biuU":  # False and True are the classes 0 and 1, as in Hasher.fit
         raise TypeError(f"{function}: {name} must hold integer or string classes, got {values.dtype}")
     return values if values.dtype.kind == "U" else values.astype(np.int64)  # so that signed and unsigned ones compare
 

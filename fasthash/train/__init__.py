@@ -1,4 +1,10 @@
-"""Learning: Hasher for embeddings, and the parts it is made of for any module and loader."""
+"""Learning: Hasher for embeddings, and the parts it is made of for any module and loader.
+
+The package can be called: `fasthash.train(module, loader, objective)` is `fasthash.train.train`.
+"""
+
+import sys
+from types import ModuleType
 
 from fasthash.train.encoder import HashHead, encoder
 from fasthash.train.hasher import Hasher
@@ -6,3 +12,10 @@ from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
 
 __all__ = ["HashHead", "Hasher", "History", "Objective", "encoder", "train"]
+
+
+class _Callable(ModuleType):
+    __call__ = staticmethod(train)
+
+
+sys.modules[__name__].__class__ = _Callable
