@@ -70,7 +70,7 @@ def unpack_rows(words: Tensor, start: int, stop: int) -> Tensor:
     low, high = start // 64, (stop + 63) // 64
     part = words[low:high]
     if part.device.type == "cpu":
-        bits = torch.from_numpy(np.unpackbits(part.numpy().view(np.uint8), bitorder="little")).bool()
+        bits = torch.from_numpy(np.unpackbits(part.numpy().view(np.uint8), bitorder="little").view(np.bool_))
     else:
         places = torch.arange(64, device=part.device)
         bits = ((part[:, None] >> places) & 1).bool().flatten()
@@ -79,7 +79,10 @@ def unpack_rows(words: Tensor, start: int, stop: int) -> Tensor:
 
 def rows_between(words: Tensor, start: int, stop: int) -> Tensor:
     """int64, ascending: the rows of the set from start to before stop."""
-    return unpack_rows(words, start, stop).nonzero()[:, 0] + start
+    bits = unpack_rows(words, start, stop)
+    if bits.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(bits.numpy())) + start
+    return bits.nonzero()[:, 0] + start
 
 
 def row_blocks(words: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:

@@ -74,8 +74,9 @@ def eligible_parts(
 
 
 def _parts(segment: Segment, mask: Tensor | None, count: bool, share: float | None) -> Iterator[Part]:
-    """A segment, of which the rows of `mask` are eligible, in spans. count: spans with few of them are gathered.
+    """A segment, of which the rows of `mask` are eligible, in spans.
 
+    count: spans with few of them are gathered, but on the CPU, where the kernels pick them out themselves.
     share: by its tables, whole, where it has some and enough rows are eligible.
     """
     if share is not None and segment.tables is not None:
@@ -84,7 +85,9 @@ def _parts(segment: Segment, mask: Tensor | None, count: bool, share: float | No
             yield Part(segment, segment.codes, mask, 0, None, share)
             return
     span = max(64, _SPAN_BYTES // segment.codes.shape[1] // 64 * 64)
-    if segment.codes.device.type != "cpu":
+    if segment.codes.device.type == "cpu":
+        count = False
+    else:
         span = segment.rows  # kernels there bound their own memory
     for start in range(0, segment.rows, span):
         codes = segment.codes[start : start + span]
