@@ -87,6 +87,8 @@ class RunFolder:
             self._lock = None
 
     def _check_config(self, content: dict[str, Any]) -> None:
+        if not isinstance(content.get("config"), dict) or not isinstance(content.get("metrics"), list):
+            raise ValueError(f"train: {self.path / 'checkpoint.safetensors'} is damaged: it lacks config or metrics")
         then, now = _flat(content["config"]), _flat(self.config)
         for name in sorted(then.keys() | now.keys()):
             if then.get(name) != now.get(name):
