@@ -123,6 +123,7 @@ def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(module, "METHODS", chosen)
     monkeypatch.setattr(tables, "TITLES", {m.name: m.title for m in chosen})
     monkeypatch.setattr(run, "TUNING_BITS", 8)
+    monkeypatch.setattr(run, "CAPTION_TUNING_BITS", 8)
     for task in (small_task(), small_task("groups")):
         run.floors(task, tmp_path)
         assert run.run(task, list(chosen), [8], [0, 1], tmp_path) == 6

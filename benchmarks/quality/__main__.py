@@ -4,29 +4,60 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from benchmarks.quality.image_tasks import task_b, task_c
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.run import floors, run
 from benchmarks.quality.tables import write_tables
-from benchmarks.quality.tasks import TASKS
+from benchmarks.quality.tasks import TASKS as EMBEDDING_TASKS
+
+TASKS = EMBEDDING_TASKS | {
+    "b": task_b,
+    "b-reduced": partial(task_b, reduced=True),
+    "c": task_c,
+    "c-reduced": partial(task_c, reduced=True),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description="Quality of codes on real data.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality",
+        description="Quality of codes on real data.",
+    )
     parser.add_argument("--task", nargs="+", choices=list(TASKS), default=[], help="which tasks to run")
-    parser.add_argument("--method", nargs="+", choices=[m.name for m in METHODS], help="which methods (all)")
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        choices=[m.name for m in METHODS],
+        help="which methods (all)",
+    )
     parser.add_argument("--bits", nargs="+", type=int, help="widths of codes (all of the task)")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (3)")
     parser.add_argument("--first-seed", type=int, default=0, help="the lowest seed (0)")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets (./data)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        help="folder of the data sets (./data)",
+    )
     parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
-    parser.add_argument("--tables", action="store_true", help="write docs/results.md from the results that are there")
+    parser.add_argument(
+        "--tables",
+        action="store_true",
+        help="write docs/results.md from the results that are there",
+    )
+    parser.add_argument(
+        "--plots",
+        action="store_true",
+        help="draw docs/figures from the results that are there",
+    )
     options = parser.parse_args(arguments)
-    if not options.task and not options.tables:
-        parser.error("name a --task, or --tables")
+    if not (options.task or options.tables or options.plots):
+        parser.error("name a --task, or --tables, or --plots")
     torch.set_num_threads(options.threads)
     methods = [m for m in METHODS if options.method is None or m.name in options.method]
     for name in options.task:
@@ -40,6 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
         run(task, methods, options.bits or list(task.widths), seeds)
     if options.tables:
         print(write_tables())
+    if options.plots:
+        from benchmarks.quality.plots import write_plots
+
+        print(*write_plots(), sep="\n")
     return 0
 
 

@@ -19,6 +19,20 @@ from fasthash.metrics.ranking import best_sums, found_at, precision_inside
 
 Array = NDArray[Any]
 RANKS = (250, 2500)
+CURVE = (
+    1,
+    2,
+    5,
+    10,
+    25,
+    50,
+    100,
+    250,
+    500,
+    1000,
+    2500,
+)  # ranks of the hierarchical precision curve
+BINS = 20
 MAP_AT = 1000
 K = 10
 
@@ -51,19 +65,36 @@ def measure_classes(
         add("mAP", average_precision(groups.counts, relevant))
         add(f"mAP@{MAP_AT}", average_precision(groups.counts, relevant, MAP_AT))
         precision = sums_at(groups.counts, graded, places) / best[groups.rows].clamp(min=1e-300)
+        for rank in CURVE:
+            if rank <= max(ranks):
+                add(f"HP@{rank}", precision[:, rank - 1])
         for rank in ranks:
             mean = precision[:, :rank].mean(-1)
             add(f"mAHP@{rank}", mean)
-            add(f"mAHP@{rank} trapezoid", mean - (precision[:, 0] + precision[:, rank - 1]) / (2 * rank))
+            add(
+                f"mAHP@{rank} trapezoid",
+                mean - (precision[:, 0] + precision[:, rank - 1]) / (2 * rank),
+            )
         for k in (1, K, 100):
             add(f"P@{k}", found_at(groups, k) / k)
         add("R@100", found_at(groups, 100) / relevant.sum(-1).clamp(min=1.0))
-        add(f"nDCG@{K}", discounted_sum(groups.counts, relevant, K) / ideal[groups.rows].clamp(min=1e-300))
+        add(
+            f"nDCG@{K}",
+            discounted_sum(groups.counts, relevant, K) / ideal[groups.rows].clamp(min=1e-300),
+        )
         if ranking.metric == "hamming":
             add("P@radius2", precision_inside(groups, 2))
     result = {name: total / len(ranking.query) for name, total in sums.items()}
     if inputs:
-        arguments = (query, database, items[0].X, items[1].X, items[0].y, items[1].y, K)
+        arguments = (
+            query,
+            database,
+            items[0].flat,
+            items[1].flat,
+            items[0].y,
+            items[1].y,
+            K,
+        )
         result["overlap@10"] = overlap_at(*arguments, metric=metric)
     if ranking.metric == "hamming":
         result |= code_statistics(database, bits)
@@ -77,7 +108,10 @@ def measure_groups(distances: Callable[[Array], torch.Tensor], task: Task, side:
     """
     own = (task.own or {})[side]
     database = (task.validation if side == "validation" else task.test)[1]["all"]
-    X, y = torch.nn.functional.normalize(torch.from_numpy(database.X), dim=1), torch.from_numpy(database.y)
+    X, y = (
+        torch.nn.functional.normalize(torch.from_numpy(database.X), dim=1),
+        torch.from_numpy(database.y),
+    )
     totals: dict[str, float] = {}
     for rows in np.array_split(own, max(1, len(own) // 500)):
         index = torch.from_numpy(rows)
@@ -122,6 +156,12 @@ def output_distances(outputs: Array, metric: str) -> Callable[[Array], torch.Ten
         u = torch.nn.functional.normalize(u, dim=1)
         return lambda rows: 1 - u[torch.from_numpy(rows)] @ u.T
     return lambda rows: torch.cdist(u[torch.from_numpy(rows)], u, p=1.0)
+
+
+def histogram(outputs: Array) -> list[int]:
+    """Counts of (tanh-like) outputs u in [-1, 1] in BINS equal bins; what lies outside counts at the ends."""
+    counts: list[int] = np.histogram(outputs.clip(-1, 1), bins=BINS, range=(-1, 1))[0].tolist()
+    return counts
 
 
 def hierarchical_score(query: Array, database: Array, items: tuple[Items, Items], similarity: Array) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.quality.noise import fit_noisy
-from benchmarks.quality.tasks import Items, Task
+from benchmarks.quality.tasks import Items, Task, flat
 from fasthash import Hasher, baselines, losses, pack_bits
+from fasthash.targets import class_distances, class_levels
+from fasthash.train import Objective
 
 Array = NDArray[Any]
 Settings = dict[str, Any]
@@ -42,13 +45,13 @@ class Method:
     settings: tuple[Settings, ...] = ({},)
     base: str | None = None
     change: Settings = field(default_factory=dict)
-    tasks: tuple[str, ...] = ("a", "e-unseen")
+    tasks: tuple[str, ...] = ("a", "e-unseen", "b", "b-reduced", "c", "c-reduced")
 
 
 def fit_linear(function: Callable[..., baselines.LinearCodes], seeded: bool) -> Callable[..., Model]:
     def fit(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
-        codes = function(rows.X, bits, **({"seed": seed} if seeded else {}))
-        return Model(codes.transform, "cosine")
+        codes = function(rows.flat, bits, **({"seed": seed} if seeded else {}))
+        return Model(lambda X: codes.transform(flat(X)), "cosine")
 
     return fit
 
@@ -80,6 +83,8 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
             own = {name.removeprefix("loss."): chosen.pop(name) for name in list(chosen) if name.startswith("loss.")}
             if own:
                 chosen["loss"] = _loss(loss, bits, task, rows, own)
+        if task.kind == "images":
+            return Model(_fit_images(task, rows, bits, seed, chosen), metric)
         labels = None if chosen.pop("unsupervised", False) or task.kind == "groups" else rows.y
         hierarchy = None if labels is None else task.hierarchy
         hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(rows.X, labels)
@@ -87,6 +92,38 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
         return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric)
 
     return fit
+
+
+def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Callable[[Array], Array]:
+    """The same losses with the network of the images in the place of Hasher's encoder."""
+    from benchmarks.quality.image_tasks import fit_images
+
+    settings = dict(settings)
+    lr, weight_decay = settings.pop("lr", 4e-3), settings.pop("weight_decay", 1e-2)
+    loss = settings.pop("loss", None)
+    if loss is not None:
+        objective = _loss(loss, bits, task, rows, {}) if isinstance(loss, str) else loss
+        return fit_images(
+            task,
+            rows,
+            bits,
+            seed,
+            objective,
+            sigmoid=False,
+            lr=lr,
+            weight_decay=weight_decay,
+        )
+    classes = np.unique(rows.y)
+    if settings.pop("supervision", "full") == "similarity":
+        settings["classification"] = 0.0
+    classified = settings.get("classification", 1.0) > 0
+    own = Objective(
+        bits,
+        classes=len(classes) if classified else 0,
+        distance=class_distances(classes.tolist(), task.hierarchy),
+        **settings,
+    )
+    return fit_images(task, rows, bits, seed, own, sigmoid=True, lr=lr, weight_decay=weight_decay)
 
 
 def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
@@ -99,12 +136,7 @@ def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
 def _loss(name: str, bits: int, task: Task, rows: Items, own: Settings) -> torch.nn.Module:
     classes = np.unique(rows.y)
     known: dict[str, Any] = {"bits": bits, "classes": len(classes)}
-    if task.hierarchy is not None:
-        from fasthash.targets import class_distances, class_levels
-
-        known["levels"] = class_levels(class_distances(classes, task.hierarchy))
-    import inspect
-
+    known["levels"] = class_levels(class_distances(classes.tolist(), task.hierarchy))
     wanted = inspect.signature(losses.LOSSES[name].__init__).parameters
     if task.kind == "groups":
         known["classes"] = 0
@@ -125,13 +157,33 @@ def _trained(name: str, title: str, metric: str, *settings: Settings, **more: An
     return Method(name, title, learns, fit_hasher(metric, **fixed), settings, **more)
 
 
-ALL = ("a", "e-unseen")
+IMAGES = ("b", "b-reduced", "c", "c-reduced")
+CLASSES = ("a", "e-unseen", *IMAGES)
+CAPTION_EPOCHS = 40  # a linear encoder's steps cost little
 OURS_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"kl": 0.2})
 
 METHODS: tuple[Method, ...] = (
-    Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=("a", "d", "e-noisy", "e-unseen")),
-    Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=("a", "d", "e-unseen")),
-    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=("a", "d", "e-noisy", "e-unseen")),
+    Method(
+        "lsh",
+        "LSH",
+        "inputs",
+        fit_linear(baselines.lsh, True),
+        tasks=(*CLASSES, "d", "e-noisy"),
+    ),
+    Method(
+        "pca",
+        "PCA, sign",
+        "inputs",
+        fit_linear(baselines.pca_sign, False),
+        tasks=(*CLASSES, "d"),
+    ),
+    Method(
+        "itq",
+        "ITQ",
+        "inputs",
+        fit_linear(baselines.itq, True),
+        tasks=(*CLASSES, "d", "e-noisy"),
+    ),
     Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
     Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("d",)),
     _trained(
@@ -142,7 +194,49 @@ METHODS: tuple[Method, ...] = (
         {"loss.a": 2.0, "loss.b": 2.0},
         {"lr": 1e-3},
         unsupervised=True,
-        tasks=("a", "d", "e-unseen"),
+        tasks=("a", "e-unseen"),
+    ),
+    Method(
+        "captions-sdc",
+        "SDC",
+        "inputs",
+        fit_hasher("cosine", loss="sdc", epochs=CAPTION_EPOCHS),
+        ({}, {"loss.a": 2.0, "loss.b": 2.0}, {"neighbors": 1}),
+        tasks=("d",),
+    ),
+    Method(
+        "captions-contrastive",
+        "contrastive, nearest of the batch, sign",
+        "inputs",
+        fit_hasher("cosine", loss="contrastive", epochs=CAPTION_EPOCHS),
+        ({}, {"loss.temperature": 0.2}, {"neighbors": 1}),
+        tasks=("d",),
+    ),
+    Method(
+        "captions-ours",
+        "fasthash",
+        "inputs",
+        fit_hasher("l1", epochs=CAPTION_EPOCHS),
+        ({}, {"temperature_y": 0.07}, {"temperature_y": 0.07, "kl": 0.3}),
+        tasks=("d",),
+    ),
+    Method(
+        "captions-ours-no-kl",
+        "fasthash, no KL",
+        "inputs",
+        fit_hasher("l1", epochs=CAPTION_EPOCHS),
+        base="captions-ours",
+        change={"kl": 0.0},
+        tasks=("d",),
+    ),
+    Method(
+        "captions-ours-random-batches",
+        "fasthash, random batches",
+        "inputs",
+        fit_hasher("l1", epochs=CAPTION_EPOCHS),
+        base="captions-ours",
+        change={"neighbors": 1},
+        tasks=("d",),
     ),
     _trained("ce", "CE, sign", "cosine", {}, {"lr": 1e-3}, {"weight_decay": 0.1}),
     _trained("hashnet", "HashNet", "l1", {}, {"lr": 1e-3}, {"loss.gamma": 0.02}),
@@ -151,12 +245,31 @@ METHODS: tuple[Method, ...] = (
     _trained("orthohash", "OrthoHash", "cosine", {}, {"lr": 1e-3}, {"loss.scale": 16.0}),
     _trained("bihalf", "BiHalf", "l1", {}, {"lr": 1e-3}, {"loss.gamma": 1.0}),
     _trained("hpdh", "HPDH", "l2", {}, {"lr": 1e-3}, {"loss.pull": 1.0}),
-    _trained("contrastive", "contrastive, sign", "cosine", {}, {"lr": 1e-3}, {"loss.temperature": 0.2}),
     _trained(
-        "hierarchical_contrastive", "contrastive per level, sign", "cosine", {}, {"lr": 1e-3}, {"loss.temperature": 0.2}
+        "contrastive",
+        "contrastive, sign",
+        "cosine",
+        {},
+        {"lr": 1e-3},
+        {"loss.temperature": 0.2},
+    ),
+    _trained(
+        "hierarchical_contrastive",
+        "contrastive per level, sign",
+        "cosine",
+        {},
+        {"lr": 1e-3},
+        {"loss.temperature": 0.2},
     ),
     Method("ours", "fasthash, labels", "labels", fit_hasher("l1"), OURS_TRIED),
-    Method("ours-no-kl", "fasthash, labels, no KL", "labels", fit_hasher("l1"), base="ours", change={"kl": 0.0}),
+    Method(
+        "ours-no-kl",
+        "fasthash, labels, no KL",
+        "labels",
+        fit_hasher("l1"),
+        base="ours",
+        change={"kl": 0.0},
+    ),
     Method(
         "ours-no-cls",
         "fasthash, labels, no classifier",
@@ -188,9 +301,14 @@ METHODS: tuple[Method, ...] = (
         fit_hasher("l1"),
         base="ours",
         change={"preserve": 1.0},
+        tasks=("a", "e-unseen"),
     ),
     Method(
-        "ours-sim", "fasthash, similarities", "similarities", fit_hasher("l1", supervision="similarity"), OURS_TRIED
+        "ours-sim",
+        "fasthash, similarities",
+        "similarities",
+        fit_hasher("l1", supervision="similarity"),
+        OURS_TRIED,
     ),
     Method(
         "ours-sim-no-kl",

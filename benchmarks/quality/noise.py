@@ -29,10 +29,18 @@ class NoisyDistances(nn.Module):
 
     def __init__(self, table: Tensor, classes: Tensor, deviation: float, seed: int) -> None:
         super().__init__()
-        self.table, self.classes, self.deviation, self.seed = table, classes, deviation, seed
+        self.table, self.classes, self.deviation, self.seed = (
+            table,
+            classes,
+            deviation,
+            seed,
+        )
 
     def forward(self, rows: Tensor) -> Tensor:
-        low, high = torch.minimum(rows[:, None], rows), torch.maximum(rows[:, None], rows)
+        low, high = (
+            torch.minimum(rows[:, None], rows),
+            torch.maximum(rows[:, None], rows),
+        )
         uniform = _mixed(low * len(self.classes) + high + (self.seed << 40))
         normal = torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9)).float()
         classes = self.classes[rows]
@@ -49,11 +57,20 @@ def _mixed(keys: Tensor) -> Tensor:
 
 
 def fit_noisy(
-    rows: Items, task: Task, bits: int, seed: int, loss: str | None, settings: dict[str, Any]
+    rows: Items,
+    task: Task,
+    bits: int,
+    seed: int,
+    loss: str | None,
+    settings: dict[str, Any],
 ) -> Callable[[Array], Array]:
     """Trains on noisy distances; gives the outputs u [N, bits] of X [N, F], whose signs are the bits."""
     settings = dict(settings)
-    batch_size, lr, epochs = settings.pop("batch_size", 256), settings.pop("lr", 4e-3), settings.pop("epochs", 15)
+    batch_size, lr, epochs = (
+        settings.pop("batch_size", 256),
+        settings.pop("lr", 4e-3),
+        settings.pop("epochs", 15),
+    )
     X = torch.from_numpy(rows.X)
     classes, values = np.unique(rows.y, return_inverse=True)
     table = class_distances(classes, task.hierarchy)

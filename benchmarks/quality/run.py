@@ -18,6 +18,7 @@ from benchmarks.quality.measure import (
     asymmetric_distances,
     code_distances,
     hierarchical_score,
+    histogram,
     measure_classes,
     measure_groups,
     output_distances,
@@ -28,14 +29,26 @@ from fasthash.evaluate import code_statistics
 
 FOLDER = RESULTS / "quality"
 TUNING_BITS, TUNING_SEED = 64, 100
+CAPTION_TUNING_BITS = 256
 
 
-def run(task: Task, methods: list[Method], widths: list[int], seeds: list[int], folder: Path = FOLDER) -> int:
+def run(
+    task: Task,
+    methods: list[Method],
+    widths: list[int],
+    seeds: list[int],
+    folder: Path = FOLDER,
+) -> int:
     """Does what is missing of methods x widths x seeds on one task; gives the number of runs done."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [(m, bits, seed) for seed in seeds for bits in widths for m in methods if _fits(m, task, bits)]
     left = [(m, bits, seed) for m, bits, seed in wanted if not _path(folder, task, m, bits, seed).exists()]
-    with tqdm(total=len(wanted), initial=len(wanted) - len(left), desc=f"task {task.name}", unit="run") as bar:
+    with tqdm(
+        total=len(wanted),
+        initial=len(wanted) - len(left),
+        desc=f"task {task.name}",
+        unit="run",
+    ) as bar:
         for method, bits, seed in left:
             bar.set_postfix_str(f"{method.name} {bits} bits, seed {seed}")
             settings = {**choose(task, method, folder), **method.change}
@@ -52,6 +65,7 @@ def run(task: Task, methods: list[Method], widths: list[int], seeds: list[int], 
                 "threads": torch.get_num_threads(),
                 "machine": machine(),
                 "metrics": measure(task, model, bits),
+                "histogram": histogram(model.outputs(task.test[0].X)),
             }
             write(_path(folder, task, method, bits, seed), result)
             bar.update()
@@ -65,7 +79,7 @@ def choose(task: Task, method: Method, folder: Path) -> Settings:
         return dict(named.settings[0])
     path = folder / f"{task.name}.{named.name}.tuning.json"
     tried: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"task": task.name, "scores": {}}
-    bits = TUNING_BITS if TUNING_BITS in task.widths else task.widths[0]
+    bits = TUNING_BITS if TUNING_BITS in task.widths else CAPTION_TUNING_BITS
     for settings in named.settings:
         key = json.dumps(settings, sort_keys=True)
         if key not in tried["scores"]:
@@ -111,7 +125,10 @@ def measure(task: Task, model: Model, bits: int) -> dict[str, dict[str, float]]:
         sides = (asked, database)
         codes = model.codes(asked.X), model.codes(database.X)
         found[f"codes {name}"] = measure_classes(*codes, sides, similarity, metric=None, bits=bits, inputs=True)
-        if name == "val":  # outputs are measured once: what rounding costs does not depend on the database
+        if name in (
+            "val",
+            "held out",
+        ):  # outputs are measured once: what rounding costs does not depend on the database
             continue
         u = model.outputs(asked.X), model.outputs(database.X)
         found[f"outputs {name}"] = measure_classes(*u, sides, similarity, metric=model.metric, bits=bits, inputs=False)
@@ -140,15 +157,34 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
             same = [np.zeros((len(items.y), 1), dtype=np.uint8) for items in sides]
             found[f"random {name}"] = measure_classes(*same, sides, similarity, metric=None, bits=8, inputs=False)
             found[f"input cosine {name}"] = measure_classes(
-                asked.X, database.X, sides, similarity, metric="cosine", bits=8, inputs=False
+                asked.flat,
+                database.flat,
+                sides,
+                similarity,
+                metric="cosine",
+                bits=8,
+                inputs=False,
             )
             if task.hierarchy is not None:
                 coarse = _coarse(similarity)
                 codes = [np.packbits(np.eye(coarse.max() + 1, dtype=np.uint8)[coarse[i.y]], axis=1) for i in sides]
                 found[f"coarse labels {name}"] = measure_classes(
-                    *codes, sides, similarity, metric=None, bits=8 * codes[0].shape[1], inputs=False
+                    *codes,
+                    sides,
+                    similarity,
+                    metric=None,
+                    bits=8 * codes[0].shape[1],
+                    inputs=False,
                 )
-    write(path, {"task": task.name, "title": task.title, "notes": list(task.notes), "metrics": _rounded(found)})
+    write(
+        path,
+        {
+            "task": task.name,
+            "title": task.title,
+            "notes": list(task.notes),
+            "metrics": _rounded(found),
+        },
+    )
 
 
 def _coarse(similarity: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -170,7 +206,7 @@ def _seen_queries(task: Task) -> Items:
 def _fits(method: Method, task: Task, bits: int) -> bool:
     if task.name not in method.tasks:
         return False
-    width = task.train.X.shape[1]
+    width = task.train.flat.shape[1] if task.kind != "images" else np.inf
     return bits == width if method.name == "sign" else bits <= width
 
 

@@ -14,7 +14,17 @@ from benchmarks.quality.run import FOLDER, TUNING_BITS, TUNING_SEED
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results.md"
 TITLES = {method.name: method.title for method in METHODS}
-CLASSES = ("mAP", "mAP@1000", "mAHP@250", "mAHP@2500", "P@10", "nDCG@10", "P@radius2", "overlap@10", "codes")
+CLASSES = (
+    "mAP",
+    "mAP@1000",
+    "mAHP@250",
+    "mAHP@2500",
+    "P@10",
+    "nDCG@10",
+    "P@radius2",
+    "overlap@10",
+    "codes",
+)
 GROUPS = ("R@10", "overlap@10", "overlap@100", "codes")
 Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
 
@@ -26,7 +36,7 @@ typed. docs/method.md tells what the terms of the loss do; the metrics are defin
 
 How to read it. Every value is a mean over the seeds, whose number is in the first column, and the standard deviation of
 one run; ties in Hamming distance count in expectation. Each method that learns had {tried} settings tried on validation
-queries at {bits} bits with seed {seed}, by mAHP@250 of codes (overlap@10 where there are no classes; 128 bits there),
+queries at {bits} bits with seed {seed}, by mAHP@250 of codes (overlap@10 where there are no classes; 256 bits there),
 and was then trained with the best of them; ablations of fasthash keep the settings of the whole method. The encoder
 (two hidden layers of 512; for captions a linear one), the optimiser, the number of passes and the data are the same for
 all. Test queries were used for nothing but these tables.
@@ -88,7 +98,11 @@ def _table(
     for label, metrics in floor["metrics"].items():
         if label.endswith(f" {database}"):
             title = label.removesuffix(f" {database}")
-            cells = [f"*{title}*", *(_number(metrics.get(c), c) for c in shown), *([""] * 2 if real else [])]
+            cells = [
+                f"*{title}*",
+                *(_number(metrics.get(c), c) for c in shown),
+                *([""] * 2 if real else []),
+            ]
             lines.append("| " + " | ".join(cells) + " |")
     best = {c: max(_mean(each, side, c) for _, each in rows) for c in shown if c != "codes"}
     for name, each in rows:
@@ -106,7 +120,10 @@ def _table(
 
 def _chosen(task: str, folder: Path) -> list[str]:
     """What was tried on validation data, and what won."""
-    lines = ["Validation (settings tried, their scores; the best is the one that was used):", ""]
+    lines = [
+        "Validation (settings tried, their scores; the best is the one that was used):",
+        "",
+    ]
     for method in METHODS:
         path = folder / f"{task}.{method.name}.tuning.json"
         if path.exists() and method.base is None:

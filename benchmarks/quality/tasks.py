@@ -18,6 +18,11 @@ UNSEEN = 3  # intents of each domain that task e never trains on, and again as m
 NOISE = 0.2  # standard deviation of the noise on similarities, of task e
 
 
+def flat(X: Array) -> Array:
+    """Embeddings as they are; images uint8 as rows of pixels float32 in [0, 1]."""
+    return X if X.ndim == 2 else (X.reshape(len(X), -1) / 255).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Items:
     """Rows of one kind: embeddings X float32 [N, F] (or images uint8 [N, H, W, 3]) and their classes or groups y."""
@@ -28,12 +33,18 @@ class Items:
     def part(self, rows: Array) -> Items:
         return Items(self.X[rows], self.y[rows])
 
+    @property
+    def flat(self) -> Array:
+        """The rows as float32 [N, F]: embeddings as they are, pixels in [0, 1]."""
+        return flat(self.X)
+
 
 @dataclass(frozen=True)
 class Task:
     """One experiment. `validation` and `test` are pairs (queries, databases by name); `train` may differ between them.
 
-    kind: "classes", where y are classes of `hierarchy` (None: flat); "noisy", where training sees only noisy
+    kind: "classes", where y are classes of `hierarchy` (None: flat); "images", the same for images; "noisy", where
+    training sees only noisy
     similarities; "groups", where nothing is known in training, y tells which rows belong together, and query i is row
     `own[i]` of the database.
     """
@@ -54,10 +65,13 @@ class Task:
     def similarity(self) -> Array | None:
         if self.kind == "groups":
             return None
-        classes = int(max(items.y.max() for items in (self.train, self.test[0], *self.test[1].values()))) + 1
+        classes = 1 + int(max(items.y.max() for items in (self.train, self.test[0], *self.test[1].values())))
         if self.hierarchy is None:
             return np.eye(classes)
-        return self.hierarchy.similarity_matrix(range(classes))
+        names = [name for name in range(classes) if name in self.hierarchy]
+        similarity = np.zeros((classes, classes))
+        similarity[np.ix_(names, names)] = self.hierarchy.similarity_matrix(names)
+        return similarity
 
 
 def task_a(data: Path) -> Task:
@@ -114,11 +128,17 @@ def task_unseen(data: Path) -> Task:
         "classes",
         known,
         (only(splits["val"], validated), {"train": splits["train"]}),
-        (only(splits["test"], tested), {"train": splits["train"], "seen": splits["train"]}),
+        (
+            only(splits["test"], tested),
+            {"train": splits["train"], "seen": splits["train"]},
+        ),
         (32, 64),
         clinc150_hierarchy(),
         validation_train=without(known, validated),
-        notes=(*notes, "database 'seen': queries of the intents that were trained on, in the same database"),
+        notes=(
+            *notes,
+            "database 'seen': queries of the intents that were trained on, in the same database",
+        ),
     )
 
 

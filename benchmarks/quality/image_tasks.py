@@ -1,0 +1,236 @@
+"""Tasks b and c: images of 32 x 32 pixels and a small residual network trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from benchmarks.quality.tasks import Items, Task
+from fasthash import Hierarchy
+from fasthash.datasets import cifar10, image_archive
+from fasthash.datasets.files import existing
+from fasthash.train import HashHead, train
+
+Array = NDArray[Any]
+HELD_OUT = 10  # of each class one in so many is validated with, and is the database that was not trained on
+REDUCED = 100  # images a class of the reduced tasks
+EPOCHS, REDUCED_EPOCHS = 40, 8
+WIDTHS = (16, 32, 64, 128)
+
+
+def task_b(data: Path, *, reduced: bool = False) -> Task:
+    """Tiny ImageNet at 32 x 32: 180 WordNet classes (reduced: every fourth, 100 images of each)."""
+    folder = data / "tiny_imagenet_32"
+    train_images = Items(*image_archive(folder / "dev_train.npz"))
+    test_images = Items(*image_archive(folder / "dev_query.npz"))
+    table = existing(folder / "classes.tsv", "tiny_imagenet_32").read_text(encoding="utf-8").splitlines()[1:]
+    names = [line.split("\t")[1] for line in table]
+    edges = [line.split("\t") for line in (folder / "isa.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    place = {name: number for number, name in enumerate(names)}
+    hierarchy = Hierarchy.from_edges([(parent, place.get(child, child)) for parent, child in edges])
+    title = "Tiny ImageNet at 32 x 32, 180 WordNet classes"
+    return _image_task(
+        "b",
+        title,
+        train_images,
+        test_images,
+        hierarchy,
+        range(0, len(names), 4 if reduced else 1),
+        reduced,
+    )
+
+
+def task_c(data: Path, *, reduced: bool = False) -> Task:
+    """CIFAR-10 in its standard split, flat classes; an .npz archive of the images, or the files as distributed."""
+    folder = data / "cifar10"
+    if (folder / "train.npz").exists():
+        train_images, test_images = (Items(*image_archive(folder / f"{split}.npz")) for split in ("train", "test"))
+    else:
+        train_images, test_images = (Items(*cifar10(folder, split)[:2]) for split in ("train", "test"))
+    return _image_task(
+        "c",
+        "CIFAR-10, standard split",
+        train_images,
+        test_images,
+        None,
+        range(10),
+        reduced,
+    )
+
+
+def _image_task(
+    name: str,
+    title: str,
+    train: Items,
+    test: Items,
+    hierarchy: Hierarchy | None,
+    classes: range,
+    reduced: bool,
+) -> Task:
+    known = {image.tobytes() for image in train.X}
+    twice = np.array([image.tobytes() in known for image in test.X])
+    notes = [f"{int(twice.sum())} test images are in train too, pixel by pixel, and left out: rows {_listed(twice)}"]
+    chosen = [items.part(np.isin(items.y, classes)) for items in (train, test.part(~twice))]
+    if reduced:
+        chosen = [
+            chosen[0].part(_first(chosen[0].y, REDUCED)),
+            chosen[1].part(_first(chosen[1].y, REDUCED // 4)),
+        ]
+        name, title = (
+            f"{name}-reduced",
+            f"{title}; {len(classes)} classes, {REDUCED} images of each",
+        )
+    number = _number_inside(chosen[0].y)
+    held = number % HELD_OUT == 0
+    fitted, kept = chosen[0].part(~held), chosen[0].part(held)
+    databases = {"train": fitted, "held out": kept}
+    notes.append(f"trained for {REDUCED_EPOCHS if reduced else EPOCHS} epochs on {len(fitted.y):,} images")
+    return Task(
+        name,
+        title,
+        "images",
+        fitted,
+        (kept, {"train": fitted}),
+        (chosen[1], databases),
+        WIDTHS,
+        hierarchy,
+        notes=tuple(notes),
+    )
+
+
+def _first(y: Array, count: int) -> Array:
+    return _number_inside(y) < count
+
+
+def _number_inside(y: Array) -> Array:
+    """How many earlier rows are of the same class."""
+    number = np.zeros(len(y), dtype=np.int64)
+    for label in np.unique(y):
+        rows = np.flatnonzero(y == label)
+        number[rows] = np.arange(len(rows))
+    return number
+
+
+def _listed(mask: Array) -> str:
+    return ", ".join(map(str, np.flatnonzero(mask))) or "none"
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions and a way around them."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(),
+            nn.Conv2d(out, out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(out),
+        )
+        same = stride == 1 and channels == out
+        self.around: nn.Module = nn.Identity()
+        if not same:
+            self.around = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.relu(self.body(x) + self.around(x))
+        return result
+
+
+def network(bits: int, width: int, *, sigmoid: bool) -> nn.Sequential:
+    """Images uint8 [B, 32, 32, 3] -> outputs [B, bits]."""
+    blocks = [
+        Residual(a, b, stride)
+        for a, b, stride in (
+            (width, width, 1),
+            (width, 2 * width, 2),
+            (2 * width, 4 * width, 2),
+        )
+    ]
+    return nn.Sequential(
+        Pixels(),
+        nn.Conv2d(3, width, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        *blocks,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        HashHead(4 * width, bits, scale=4.0 if sigmoid else 1.0, sigmoid=sigmoid),
+    )
+
+
+class Pixels(nn.Module):
+    """uint8 [B, H, W, 3] to floats [B, 3, H, W] about 0; in training shifted by up to 4 pixels, some mirrored."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.permute(0, 3, 1, 2).float().div_(64).sub_(2)
+        if not self.training:
+            return x
+        down, right = torch.randint(-4, 5, (2,)).tolist()
+        x = x.roll((down, right), dims=(2, 3))
+        mirrored = torch.rand(len(x), 1, 1, 1) < 0.5
+        return torch.where(mirrored, x.flip(3), x)
+
+
+class Shuffled:
+    """Batches (images, labels) of Items in a new order each epoch."""
+
+    def __init__(self, items: Items, batch_size: int, generator: torch.Generator) -> None:
+        self.X, self.y = torch.from_numpy(items.X), torch.from_numpy(items.y)
+        self.batch_size, self.generator = batch_size, generator
+
+    def __len__(self) -> int:
+        return len(self.y) // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.y), generator=self.generator)
+        for rows in order.split(self.batch_size)[: len(self)]:
+            yield self.X[rows], self.y[rows]
+
+
+def fit_images(
+    task: Task,
+    rows: Items,
+    bits: int,
+    seed: int,
+    objective: nn.Module,
+    *,
+    sigmoid: bool,
+    lr: float,
+    weight_decay: float,
+) -> Callable[[Array], Array]:
+    """Trains the network; gives the outputs u of images, whose signs are the bits."""
+    reduced = task.name.endswith("reduced")
+    y = np.unique(rows.y, return_inverse=True)[1]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = network(bits, 16 if reduced else 32, sigmoid=sigmoid)
+        loader = Shuffled(Items(rows.X, y.astype(np.int64)), 128, torch.Generator().manual_seed(seed))
+        epochs = REDUCED_EPOCHS if reduced else EPOCHS
+        train(
+            module,
+            loader,
+            objective,
+            epochs=epochs,
+            lr=lr,
+            weight_decay=weight_decay,
+            device=device,
+            progress=False,
+        )
+
+    @torch.no_grad()
+    def outputs(X: Array) -> Array:
+        module.eval()
+        parts = [module(torch.from_numpy(X[start : start + 500]).to(device)).cpu() for start in range(0, len(X), 500)]
+        found = torch.cat(parts)
+        result: Array = (2.0 * found - 1.0 if sigmoid else found).numpy()
+        return result
+
+    return outputs

@@ -1,0 +1,131 @@
+"""Figures of docs/method.md from the JSON of the runs; needs matplotlib."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality.measure import BINS, CURVE
+from benchmarks.quality.run import FOLDER
+from benchmarks.quality.tables import TITLES
+
+FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
+SHOWN = (
+    "ours",
+    "ours-sim",
+    "hierarchical_contrastive",
+    "orthohash",
+    "csq",
+    "ce",
+    "itq",
+)
+COLOURS = {name: f"C{number}" for number, name in enumerate(SHOWN)}
+
+
+def write_plots(folder: Path = FOLDER, figures: Path = FIGURES) -> list[Path]:
+    """Writes the figures for which there are runs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    figures.mkdir(parents=True, exist_ok=True)
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("a.*.*.*.json"))]
+    written = []
+    for name, draw in (
+        ("histograms", _histograms),
+        ("retention", _retention),
+        ("curves", _curves),
+    ):
+        figure = draw(runs)
+        if figure is not None:
+            written.append(figures / f"{name}.png")
+            figure.savefig(written[-1], dpi=110, bbox_inches="tight")
+    return written
+
+
+def _pick(runs: list[dict[str, Any]], method: str, bits: int) -> list[dict[str, Any]]:
+    return [run for run in runs if run["method"] == method and run["bits"] == bits]
+
+
+def _axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots(1, columns)
+
+
+def _histograms(runs: list[dict[str, Any]]) -> Any:
+    """Outputs of test queries, with the KL term and without, by what they were learned from."""
+    pairs = (
+        ("ours", "ours-no-kl", "labels"),
+        ("ours-sim", "ours-sim-no-kl", "similarities"),
+    )
+    figure, axes = _axes(9, 3, 2)
+    edges = (np.arange(BINS) + 0.5) / BINS
+    drawn = False
+    for axis, (with_kl, without, title) in zip(axes, pairs, strict=True):
+        for name, label in ((with_kl, "with KL"), (without, "without")):
+            counts = [run["histogram"] for run in _pick(runs, name, 64) if "histogram" in run]
+            if counts:
+                total = np.sum(counts, axis=0)
+                axis.step(edges, total / total.sum(), where="mid", label=label)
+                drawn = True
+        axis.set(
+            title=f"64 bits, from {title}",
+            xlabel="output z",
+            ylabel="part of outputs",
+            yscale="log",
+        )
+        axis.legend()
+    return figure if drawn else None
+
+
+def _retention(runs: list[dict[str, Any]]) -> Any:
+    """mAHP@250 of codes / that of the same model's outputs, against bits."""
+    figure, axis = _axes(5.5, 3.5)
+    widths = sorted({run["bits"] for run in runs})
+    for name in (*SHOWN, "ours-no-kl", "ours-sim-no-kl"):
+        points = []
+        for bits in widths:
+            values = [
+                run["metrics"]["codes train"]["mAHP@250"] / run["metrics"]["outputs train"]["mAHP@250"]
+                for run in _pick(runs, name, bits)
+            ]
+            if values:
+                points.append((bits, statistics.fmean(values)))
+        if len(points) > 1:
+            style = "--" if name.endswith("no-kl") else "-"
+            axis.plot(
+                *zip(*points, strict=True),
+                style,
+                marker="o",
+                color=COLOURS.get(name),
+                label=TITLES[name],
+            )
+    axis.set(xscale="log", xlabel="bits", ylabel="mAHP@250: codes / own outputs")
+    axis.set_xticks(widths, [str(bits) for bits in widths], minor=False)
+    axis.minorticks_off()
+    axis.legend(fontsize=7)
+    return figure if axis.lines else None
+
+
+def _curves(runs: list[dict[str, Any]]) -> Any:
+    """Hierarchical precision against rank, of 64-bit codes."""
+    figure, axis = _axes(5.5, 3.5)
+    for name in SHOWN:
+        found = [run["metrics"]["codes train"] for run in _pick(runs, name, 64)]
+        found = [metrics for metrics in found if f"HP@{CURVE[0]}" in metrics]
+        if found:
+            means = [statistics.fmean(metrics[f"HP@{rank}"] for metrics in found) for rank in CURVE]
+            axis.plot(CURVE, means, marker=".", color=COLOURS[name], label=TITLES[name])
+    axis.axvline(100, color="grey", linewidth=0.5)
+    axis.set(
+        xscale="log",
+        xlabel="rank (100 items a class, 1,500 a domain)",
+        ylabel="hierarchical precision",
+    )
+    axis.legend(fontsize=7)
+    return figure if len(axis.lines) > 1 else None
