@@ -2,9 +2,9 @@
 
     python benchmarks/bench_hamming_cpu.py [--codes 4000000] [--queries 128] [--bits 64 128 256 512 1024] [--name NAME]
 
-Writes benchmarks/results/NAME.json. Results are checked before anything is timed. Peers that are not installed are left
-out. "popcount_share" is the share of the bound of one VPOPCNTQ (8 words of 64 bits) a cycle at --ghz: give the clock
-that the processor holds under load (a processor with two such units can pass 1).
+Writes benchmarks/results/NAME.json and NAME.md, tables made of it. Results are checked before anything is timed. Peers
+that are not installed are left out. "popcount_share" is the share of the bound of one VPOPCNTQ (8 words of 64 bits) a
+cycle at --ghz: give the clock that the processor holds under load (a processor with two such units can pass 1).
 """
 
 from __future__ import annotations
@@ -45,8 +45,11 @@ def random_codes(count: int, width: int, seed: int) -> np.ndarray:
     return np.frombuffer(np.random.default_rng(seed).bytes(count * width), dtype=np.uint8).reshape(count, width)
 
 
+USEARCH_QUERIES = 2  # its exact search takes hundreds of times as long, and as long for each query
+
+
 def peers(queries: np.ndarray, database: np.ndarray, k: int, count: int) -> dict[str, Callable[[], Any]]:
-    """Searches by other libraries, each giving distances [Q, k] first, at `count` threads."""
+    """Searches by other libraries, each giving distances [Q, k] first, at `count` threads; usearch of few queries."""
     found: dict[str, Callable[[], Any]] = {}
     if faiss is not None:
         flat = faiss.IndexBinaryFlat(8 * database.shape[1])
@@ -60,7 +63,9 @@ def peers(queries: np.ndarray, database: np.ndarray, k: int, count: int) -> dict
     if usearch is not None:
 
         def search_usearch() -> Any:
-            matches = usearch.search(database, queries, k, usearch.MetricKind.Hamming, exact=True, threads=count)
+            matches = usearch.search(
+                database, queries[:USEARCH_QUERIES], k, usearch.MetricKind.Hamming, exact=True, threads=count
+            )
             return matches.distances, matches.keys
 
         found[f"usearch_{count}"] = search_usearch
@@ -78,8 +83,8 @@ def check(queries: np.ndarray, database: np.ndarray, k: int, others: dict[str, C
     if not (np.diff(keys, axis=1) > 0).all():
         raise SystemExit("hamming_topk: not in (distance, id) order")
     for name, search in others.items():
-        theirs = np.asarray(search()[0]).reshape(ours.distances.shape)
-        if not np.array_equal(np.asarray(theirs, dtype=np.int32), ours.distances):
+        theirs = np.asarray(search()[0]).reshape(-1, k)
+        if not np.array_equal(np.asarray(theirs, dtype=np.int32), ours.distances[: len(theirs)]):
             raise SystemExit(f"hamming_topk: distances differ from those of {name}")
 
 
@@ -99,7 +104,8 @@ def batch(args: argparse.Namespace, bits: int, most_threads: int) -> list[dict[s
             return fasthash.hamming_topk(queries, database, args.k)
 
         times = kit.interleave({"fasthash": ours, **others}, args.rounds, args.seconds)
-        pairs = {name: args.queries * args.codes / kit.median(spent) for name, spent in times.items()}
+        asked = {name: USEARCH_QUERIES if name.startswith("usearch") else args.queries for name in times}
+        pairs = {name: asked[name] * args.codes / kit.median(spent) for name, spent in times.items()}
         row: dict[str, Any] = {
             "bits": bits, "codes": args.codes, "queries": args.queries, "k": args.k, "threads": count,
             "pairs_per_second": pairs, "best_pairs_per_second": args.queries * args.codes / min(times["fasthash"]),
@@ -177,6 +183,10 @@ def relative(args: argparse.Namespace) -> dict[str, float]:
     cases |= {"identical": search(queries, identical), "clusters": search(queries, clusters)}
     cases |= {"nearer and nearer": search(same, nearer), "further and further": search(same, further)}
     cases |= {f"filter {share}": search(queries, database, 10, mask) for share, mask in masks.items()}
+    for name, ids in {"an index": None, "ids that fall": np.arange(count)[::-1].copy()}.items():
+        index = fasthash.HammingIndex(64)
+        index.add(database, ids=ids)
+        cases[name] = lambda index=index: index.search(queries, 10)
     with threads(1):
         times = kit.interleave(cases, args.rounds, args.seconds)
     plain = kit.median(times["plain"])
@@ -241,6 +251,51 @@ def histogram(args: argparse.Namespace) -> dict[str, float]:
     return rates
 
 
+def tables(result: dict[str, Any]) -> str:
+    """The results in Markdown."""
+
+    def ratio(row: dict[str, Any], peer: str) -> str:
+        return f"{row[peer]:.1f}" if peer in row else "-"
+
+    arguments, machine = result["arguments"], result["machine"]
+    small = ", ".join(
+        f"{name.replace('_1', '')} {micro:.1f}" for name, micro in result["small_call_microseconds"].items()
+    )
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, {machine['isa']['chosen']}; medians of interleaved runs. "
+        f"{arguments['queries']} queries, {arguments['codes']:,} random codes, k = {arguments['k']}; "
+        "a peer on all threads at its best number of them.",
+        "",
+        "| bits | threads | 1e9 pairs a second | share of one VPOPCNTQ a cycle | times faiss | times usearch | "
+        "times faiss, AVX2 forced |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    forced = {row["bits"]: ratio(row, "times_faiss") for row in result["avx2_batch"]}
+    for row in result["batch"]:
+        rate = row["pairs_per_second"]["fasthash"] / 1e9
+        last = forced.get(row["bits"], "-") if row["threads"] == 1 else ""
+        peers_ = f"{ratio(row, 'times_faiss')} | {ratio(row, 'times_usearch')}"
+        share = ratio(row, "popcount_share")
+        lines.append(f"| {row['bits']} | {row['threads']} | {rate:.2f} | {share} | {peers_} | {last} |")
+    lines += ["", "| one query, bits | GB/s | GB/s of a plain read | share |", "|---|---|---|---|"]
+    for row in result.get("single", []):
+        rate, read = row["bytes_per_second"]["fasthash"] / 1e9, row["read_bandwidth"] / 1e9
+        lines.append(f"| {row['bits']} | {rate:.1f} | {read:.1f} | {row['bandwidth_share']:.2f} |")
+    lines += ["", "| case, one thread, 64 queries, 1e6 codes of 64 bits | times the plain search |", "|---|---|"]
+    lines += [f"| {name} | {value:.2f} |" for name, value in result["relative"].items()]
+    lines += ["", f"One query, 1,000 codes, microseconds a call from Python: {small}."]
+    rescored = ", ".join(
+        f"{row['bits']} bits {row['rescore = 10'] / row['rescore = 0']:.2f}" for row in result["rescoring"]
+    )
+    lines += [f"Re-ranking by real-valued queries (rescore = 10), times the search without: {rescored}."]
+    counted = result["histogram_pairs_per_second"]
+    lines += [
+        f"hamming_histogram, one thread: {counted['counts'] / 1e9:.2f}e9 pairs a second, "
+        f"{counted['sums'] / 1e9:.2f}e9 with sums of weights."
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codes", type=int, default=4_000_000)
@@ -268,6 +323,7 @@ def main() -> None:
     result["histogram_pairs_per_second"] = histogram(args)
     result["avx2_batch"] = avx2(args)
     print(f"wrote {kit.write_json(args.name, result)}")
+    (kit.RESULTS / f"{args.name}.md").write_text(tables(result))
 
 
 if __name__ == "__main__":
