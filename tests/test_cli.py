@@ -234,7 +234,7 @@ def test_bench(works: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     "command",
     [
         *(["demo"], ["train"], ["encode"], ["search"], ["eval"], ["bench"], ["info"]),
-        *(["index", action] for action in ("build", "add", "remove", "compact", "export", "info", "verify")),
+        *(["index", action] for action in ("build", "add", "remove", "mih", "compact", "export", "info", "verify")),
     ],
     ids=" ".join,
 )
@@ -437,7 +437,7 @@ def test_index_export_and_build_from_it(works: Invoke, fails: Invoke, tmp_path: 
     assert np.load(ids).tolist() == list(range(120))
     (tmp_path / "codes.raw").write_bytes(codes.tobytes())
     raw = ("index", "build", f"{tmp_path}/codes.raw", "--out", f"{tmp_path}/raw")
-    assert "which needs bits" in fails(*raw)
+    assert "which needs --bits" in fails(*raw)
     assert "120 codes of 20 bits" in works(*raw, "--bits", "20", "--ids", ids)
     assert "absent.u8bin: No such file" in fails("index", "build", "absent.u8bin", "--out", "i")
     assert "the suffix must be one of .npy" in fails("index", "export", "index", "--out", f"{tmp_path}/codes.csv")

@@ -219,6 +219,13 @@ def with_content(path, number, tensors, **changes):
     write_manifest(path, manifest)
 
 
+@pytest.fixture(params=[1 << 26, 100])
+def checked_at_once(request, monkeypatch):
+    """Bytes of a file that are checked together."""
+    monkeypatch.setattr("fasthash.index.segment_file._CHECK_BYTES", request.param)
+
+
+@pytest.mark.usefixtures("checked_at_once")
 def test_verify_finds_what_opening_does_not_read(folder):
     codes, ids = random_codes(30), np.arange(1000, 1300, 10)
     with_content(folder, 1, {"codes": codes, "ids": ids})
@@ -237,6 +244,7 @@ def test_verify_finds_what_opening_does_not_read(folder):
     HammingIndex.open(folder).verify()
 
 
+@pytest.mark.usefixtures("checked_at_once")
 def test_verify_finds_padding_bits(tmp_path):
     index = HammingIndex(60)
     index.add(random_codes(5) & 0xF0)

@@ -353,14 +353,34 @@ def test_tables_follow_the_segments(tmp_path: Path) -> None:
         assert reader.refresh()
         same(reader, HammingIndex.open(folder, method="scan"), codes[:3])
         writer.compact()
-        assert not list(folder.glob("mih-*"))  # the segments that they were of are gone
-        same(writer, HammingIndex.open(folder, method="scan"), codes[:3])
-        writer.build_mih()
-        assert len(list(folder.glob("mih-*"))) == 1
+        assert len(list(folder.glob("mih-*"))) == 1  # of the new segment; those that the others were of are gone
+        assert writer._contents.segments[0].tables is not None
         same(writer, HammingIndex.open(folder, method="scan"), codes[:3])
     HammingIndex.open(folder, method="mih").save(tmp_path / "copy")
     assert not list((tmp_path / "copy").glob("mih-*"))
     same(HammingIndex.open(tmp_path / "copy"), HammingIndex.open(folder), codes[:3])
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("writable", [False, True])
+def test_tables_are_made_where_they_are_asked_for(writable: bool, tmp_path: Path) -> None:
+    codes = random_codes(np.random.default_rng(4), 2000, 64)
+    HammingIndex.build(tmp_path / "option", codes, mih=True, progress=False)
+    HammingIndex.build(tmp_path / "open", codes, progress=False)
+    scanned = HammingIndex.open(tmp_path / "open", method="scan")
+    assert not list((tmp_path / "open").glob("mih-*"))
+    with HammingIndex.open(tmp_path / "open", writable=writable, method="mih") as index:
+        assert index._contents.segments[0].tables is not None
+        same(index, scanned, codes[:3])
+        if writable:
+            index.remove([5])
+            assert index.search(codes[5:6], 1).ids.tolist() != [[5]]
+    for name in ("option", "open"):
+        assert len(list((tmp_path / name).glob("mih-*"))) == 1
+        HammingIndex.open(tmp_path / name).verify()
+    before = (tmp_path / "open" / "manifest.json").read_bytes()
+    HammingIndex.open(tmp_path / "open", method="mih")
+    assert (tmp_path / "open" / "manifest.json").read_bytes() == before
 
 
 def test_an_interrupted_build_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,7 +413,10 @@ def test_wrong_use_is_refused(tmp_path: Path) -> None:
     index.save(tmp_path / "index")
     with pytest.raises(ValueError, match="method must be 'auto', 'scan' or 'mih', got 'fast'"):
         HammingIndex.open(tmp_path / "index", method="fast")
-    with pytest.raises(ValueError, match="has no tables for method 'mih'; build_mih makes them"):
+    with (
+        HammingIndex.open(tmp_path / "index", writable=True),
+        pytest.raises(IndexFolderError, match=r"another writer .*; it has no tables for method 'mih', and they cannot"),
+    ):
         HammingIndex.open(tmp_path / "index", method="mih")
     with pytest.raises(ValueError, match="build_mih: the index was opened read-only"):
         HammingIndex.open(tmp_path / "index").build_mih()

@@ -27,7 +27,8 @@ class _Version(argparse.Action):
             found = version("fasthash")
         except PackageNotFoundError:  # run from its sources
             from fasthash import __version__ as found
-        parser.exit(message=f"fasthash {found}\n")
+        print(f"fasthash {found}")
+        parser.exit()
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -28,6 +28,7 @@ from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes
 from fasthash.evaluate import evaluate as retrieval_metrics
 from fasthash.index import HammingIndex, RangeResult
+from fasthash.index.storage import current_manifest
 
 
 def index_build(arguments: argparse.Namespace) -> None:
@@ -38,8 +39,9 @@ def index_build(arguments: argparse.Namespace) -> None:
             _ids_for(arguments.ids, codes, source)  # checked; the index maps the file itself
     elif arguments.ids is not None:
         read_ids(arguments.ids)
-    with _needed_modules():
-        index = HammingIndex.build(arguments.out, source, bits, arguments.ids, overwrite=arguments.overwrite)
+    options = {"overwrite": arguments.overwrite, "mih": arguments.mih, "progress": _progress(arguments)}
+    with _as_typed():
+        index = HammingIndex.build(arguments.out, source, bits, arguments.ids, **options)
     _tell(
         arguments,
         {"index": arguments.out, "bits": index.bits, "codes": len(index)},
@@ -51,7 +53,8 @@ def index_add(arguments: argparse.Namespace) -> None:
     with HammingIndex.open(arguments.index, writable=True) as index:
         codes, _ = read_codes(arguments.codes, index.bits)
         given = None if arguments.ids is None else _ids_for(arguments.ids, codes, arguments.codes)
-        ids = index.add(codes, given, replace=arguments.replace)
+        with _as_typed():
+            ids = index.add(codes, given, replace=arguments.replace)
         added = {"index": arguments.index, "added": len(codes), "first_id": int(ids.min()) if len(ids) else None}
         _tell(arguments, {**added, "codes": len(index)}, "{index}: added {added:,}, {codes:,} codes now")
 
@@ -67,18 +70,27 @@ def index_remove(arguments: argparse.Namespace) -> None:
 def index_compact(arguments: argparse.Namespace) -> None:
     before = _disk_bytes(arguments.index)
     with HammingIndex.open(arguments.index, writable=True) as index:
-        index.compact()
+        index.compact(progress=_progress(arguments))
         sizes = {"disk_bytes_before": before, "disk_bytes": _disk_bytes(arguments.index)}
         result = {"index": arguments.index, "codes": len(index), **sizes}
         _tell(arguments, result, "{index}: {codes:,} codes, {disk_bytes_before:,} bytes before, {disk_bytes:,} now")
+
+
+def index_mih(arguments: argparse.Namespace) -> None:
+    before = _disk_bytes(arguments.index)
+    with HammingIndex.open(arguments.index, writable=True) as index:
+        index.build_mih(progress=_progress(arguments))
+        added = _disk_bytes(arguments.index) - before
+        result = {"index": arguments.index, "codes": len(index), "added_bytes": added}
+        _tell(arguments, result, "{index}: {codes:,} codes, {added_bytes:,} bytes of tables added")
 
 
 def index_export(arguments: argparse.Namespace) -> None:
     target = check_target(arguments.out)
     ids = None if arguments.ids is None else check_target(arguments.ids)
     index = HammingIndex.open(arguments.index)
-    with _needed_modules():
-        index.export(target, ids)
+    with _as_typed():
+        index.export(target, ids, progress=_progress(arguments))
     result = {"index": arguments.index, "out": arguments.out, "codes": len(index), "bytes": target.stat().st_size}
     _tell(arguments, result, "{out}: {codes:,} codes, {bytes:,} bytes")
 
@@ -86,6 +98,7 @@ def index_export(arguments: argparse.Namespace) -> None:
 def index_info(arguments: argparse.Namespace) -> None:
     index = HammingIndex.open(arguments.index)
     lowest, highest = index.id_range or (None, None)
+    segments = current_manifest(Path(arguments.index)).segments
     result: dict[str, Any] = {
         "index": arguments.index,
         "codes": len(index),
@@ -94,14 +107,20 @@ def index_info(arguments: argparse.Namespace) -> None:
         "lowest_id": lowest,
         "highest_id": highest,
         "disk_bytes": _disk_bytes(arguments.index),
+        "segments": len(segments),
+        "deleted": sum(segment.deleted for segment in segments),
+        "codes_with_tables": sum(segment.rows for segment in segments if segment.mih is not None),
     }
-    line = "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk"
+    line = (
+        "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk, "
+        "{segments:,} segments, {deleted:,} deleted rows, tables (mih) of {codes_with_tables:,} codes"
+    )
     _tell(arguments, result, line)
 
 
 def index_verify(arguments: argparse.Namespace) -> None:
     index = HammingIndex.open(arguments.index)
-    index.verify()
+    index.verify(progress=_progress(arguments))
     _tell(arguments, {"index": arguments.index, "codes": len(index), "good": True}, "{index}: good, {codes:,} codes")
 
 
@@ -111,7 +130,7 @@ def search(arguments: argparse.Namespace) -> None:
     if arguments.radius is not None and (arguments.radius < 0 or arguments.rescore):
         raise UserError("search: --radius must be at least 0, and does not go with --rescore")
     target = None if arguments.out is None else check_target(arguments.out)
-    index = _open_index(arguments.index)
+    index = _open_index(arguments.index, arguments.method)
     queries = _queries(arguments, index)
     if arguments.radius is not None:
         found: Any = index.range_search(queries, arguments.radius)
@@ -184,12 +203,22 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _needed_modules() -> Iterator[None]:
-    """Some files need a package that is not installed everywhere: that is told like other input that cannot be used."""
+def _as_typed() -> Iterator[None]:
+    """Tells what the library refuses in the words of the command line, and so a package that is not installed."""
     try:
         yield
     except ImportError as error:
         raise UserError(str(error)) from None
+    except (ValueError, TypeError) as error:
+        message = str(error)
+        for argument in ("overwrite", "replace"):
+            message = message.replace(f"{argument}=True", f"--{argument}")
+        raise UserError(message.replace("needs bits", "needs --bits")) from None
+
+
+def _progress(arguments: argparse.Namespace) -> bool | None:
+    """A bar where stderr is a terminal, but not beside JSON."""
+    return False if arguments.json else None
 
 
 def _tell(arguments: argparse.Namespace, result: dict[str, Any], line: str) -> None:
@@ -212,10 +241,12 @@ def _ids_for(path: str, codes: NDArray[Any], codes_path: str) -> NDArray[Any]:
     return ids
 
 
-def _open_index(path: str) -> HammingIndex:
-    """An index folder, or a .npy file of codes as an index in memory."""
+def _open_index(path: str, method: str) -> HammingIndex:
+    """An index folder, or a .npy file of codes as an index in memory, which is always scanned."""
     if not path.endswith(".npy") or Path(path).is_dir():
-        return HammingIndex.open(path)
+        return HammingIndex.open(path, method=method)
+    if method == "mih":
+        raise UserError(f"{path}: --method mih needs an index folder, see fasthash index build --mih")
     codes, bits = read_codes(path)
     index = HammingIndex(bits)
     index.add(codes)

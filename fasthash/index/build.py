@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from fasthash.codes import check_codes, code_bytes
 from fasthash.index import merge
 from fasthash.index.formats import Block, Source
-from fasthash.index.merge import repeated_id
+from fasthash.index.merge import overlapping, repeated_id
+from fasthash.index.progress import progress_bar
 from fasthash.index.segment_file import block_rows, read_segment, write_rows
 from fasthash.index.storage import Writer
 
@@ -37,16 +37,16 @@ def build(writer: Writer, source: Source, progress: bool | None) -> None:
         return written[-1]
 
     try:
-        hidden = None if progress is None else not progress
-        with tqdm(total=source.rows, desc="build", unit="code", unit_scale=True, disable=hidden) as bar:
+        with progress_bar("build", source.rows, "code", progress) as bar:
             stream = _Stream(source, bar)
             make = _ranges if stream.first_ids() is None else _runs
             segments = []
             for where, entry in make(stream, source, new_segment):
                 segments.append(read_segment(where.parent, entry, source.bits, _ID_END, mmap=True)[0])
-        repeated = repeated_id(segments, _WINDOW)
-        if repeated is not None:
-            raise ValueError(f"{_FUNCTION}: ids must be distinct, got {repeated[0]} more than once")
+        for group in overlapping(segments):
+            repeated = repeated_id(group, _WINDOW)
+            if repeated is not None:
+                raise ValueError(f"{_FUNCTION}: ids must be distinct, got {repeated[0]} more than once")
         next_id = max((segment.last_id + 1 for segment in segments), default=0)
         writer.commit(source.bits, next_id, segments, mmap=True)
     except BaseException:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from fasthash.codes import code_bytes
 from fasthash.index.durable import new_file, sync_folder
 from fasthash.index.formats import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS, U8BIN_HEADER, import_arrow
 from fasthash.index.merge import Merged
+from fasthash.index.progress import progress_bar
 from fasthash.index.segment_file import block_rows
 from fasthash.index.segments import Contents
 
@@ -45,8 +45,7 @@ def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, pro
         raise ValueError(f"{_FUNCTION}: ids are written as .npy, got {ids_path}")
     merged, rows = Merged.of(contents.segments), contents.size
     bounds = contents.bounds()
-    hidden = None if progress is None else not progress
-    with tqdm(total=rows, desc="export", unit="code", unit_scale=True, disable=hidden) as bar:
+    with progress_bar("export", rows, "code", progress) as bar:
 
         def codes() -> Iterator[_Array]:
             for block in merged.code_blocks(block_rows(bits)):

@@ -6,7 +6,7 @@ import contextlib
 import operator
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from fasthash._arrays import like, to_tensor
 from fasthash.codes import check_codes, code_bytes, pack_bits
+from fasthash.index.arguments import MAX_BITS, MOST, one_device, whole
 from fasthash.index.build import build
 from fasthash.index.exports import export
 from fasthash.index.formats import open_source
-from fasthash.index.manifest import MAX_BITS
 from fasthash.index.merge import SEGMENT_ROWS, Merged, compacted, settle
 from fasthash.index.mih import SHARES, can_have_tables
+from fasthash.index.progress import progress_bar, unseen
 from fasthash.index.scan import eligible_parts, nearest, rescored, within
 from fasthash.index.search import RangeResult, SearchResult
 from fasthash.index.segment_file import block_rows
@@ -53,10 +54,8 @@ class HammingIndex:
 
     def __init__(self, bits: int, device: str | torch.device = "cpu"):
         """An empty index in memory for codes of `bits` bits, 1 to 65,536, on a torch device."""
-        self._bits = operator.index(bits)
-        if not 1 <= self._bits <= MAX_BITS:
-            raise ValueError(f"HammingIndex: bits must be between 1 and {MAX_BITS}, got {bits}")
-        self._device = torch.empty(0, device=device).device  # fails here, not later, where there is no such device
+        self._bits = whole(bits, "bits", "HammingIndex", 1, MAX_BITS)
+        self._device = one_device(device, "HammingIndex")
         self._contents = Contents.of((), 0)
         self._path: Path | None = None
         self._writer: Writer | None = None
@@ -172,35 +171,38 @@ class HammingIndex:
                 self._commit(segments, contents.next_id)
         return removed
 
-    def compact(self) -> None:
+    def compact(self, *, progress: bool | None = False) -> None:
         """Rewrites the codes in ascending order of id into the fewest segments (of 2**30 codes at most).
 
         Deleted codes give their space back, and searches have one segment to go through. On an opened index this is one
         durable transaction that needs room for a second copy on the disk, but memory for a few blocks only; readers
-        keep what they have open. Nothing is written where it would change nothing.
+        keep what they have open. Nothing is written where it would change nothing. Where segments had tables
+        (`build_mih`), a second transaction makes those of the new ones. progress: a bar on stderr; None: where that is
+        a terminal.
         """
         with self._change("compact") as contents:
             segments = compacted(contents.segments, block_rows(self._bits))
             if len(segments) < len(contents.segments) or any(isinstance(segment, Merged) for segment in segments):
-                self._commit(segments, contents.next_id, compact=True)
+                rows = sum(segment.count() for segment in segments if isinstance(segment, Merged))
+                with progress_bar("compact", rows, "code", progress) as bar:
+                    self._commit(segments, contents.next_id, compact=True, advance=bar.update)
+                if any(segment.entry is not None and segment.entry.mih is not None for segment in contents.segments):
+                    self._make_tables(progress)
 
-    def build_mih(self) -> None:
+    def build_mih(self, *, progress: bool | None = False) -> None:
         """Makes the tables of multi-index hashing, by which few-neighbour searches need not scan all codes.
 
         They lie in files beside the segments and take about 8 m bytes a code (12 m above 64 bits), m tables of
         substrings of some 20 bits: at 1e8 codes m = 3 for 64 bits, 6 for 128. One durable transaction, for an index
         that is open with writable=True; codes that are added later are scanned until the next call, which makes the
         tables of their segments alone. Segments of less than 1,024 codes are always scanned. Memory: about 0.8 GiB at
-        most. Raises ValueError for an index in memory or opened read-only, OSError where the disk is full.
+        most. progress: a bar on stderr; None: where that is a terminal. Raises ValueError for an index in memory or
+        opened read-only, OSError where the disk is full.
         """
-        with self._change("build_mih") as contents:
+        with self._change("build_mih"):
             if self._writer is None:
                 raise ValueError("HammingIndex.build_mih: the index is in memory; save it and open the folder")
-            self._writer.add_tables(self._bits, contents.next_id, contents.segments, self._mmap)
-            self._writer.finish()
-            known = [segment for segment in contents.segments if segment.entry is not None and segment.tables]
-            snapshot = load(self._writer.path, self._mmap, known, self._method != "scan")
-            self._contents = Contents.of(snapshot.segments, contents.next_id)
+            self._make_tables(progress)
 
     def refresh(self) -> bool:
         """Sees what a writer has changed in the folder of an opened index since; gives whether there was anything.
@@ -232,14 +234,30 @@ class HammingIndex:
                 raise ValueError(f"HammingIndex.{what}: {self._frozen}")
             yield self._contents
 
-    def _commit(self, segments: Sequence[Segment | Merged], next_id: int, compact: bool = False) -> None:
+    def _make_tables(self, progress: bool | None) -> None:
+        """The tables of all segments that can have some and have none."""
+        if self._writer is not None:
+            contents = self._contents
+            self._writer.add_tables(self._bits, contents.next_id, contents.segments, self._mmap, progress)
+            self._writer.finish()
+            known = [segment for segment in contents.segments if segment.entry is not None and segment.tables]
+            snapshot = load(self._writer.path, self._mmap, known, self._method != "scan")
+            self._contents = Contents.of(snapshot.segments, contents.next_id)
+
+    def _commit(
+        self,
+        segments: Sequence[Segment | Merged],
+        next_id: int,
+        compact: bool = False,
+        advance: Callable[[int], object] = unseen,
+    ) -> None:
         """Makes these segments the state of the index: on disk first, where it lives there."""
         settled = segments if compact else settle([s for s in segments if isinstance(s, Segment)])
         if self._writer is None:
             made = [segment.made() if isinstance(segment, Merged) else segment for segment in settled]
             self._contents = Contents.of(made, next_id)
             return
-        stored = self._writer.commit(self._bits, next_id, settled, self._mmap)
+        stored = self._writer.commit(self._bits, next_id, settled, self._mmap, advance)
         self._contents = Contents.of(stored, next_id)
         self._writer.finish()
 
@@ -257,11 +275,9 @@ class HammingIndex:
         """
         function = "HammingIndex.search"
         packed, real = self._queries(queries, function)
-        k, rescore = operator.index(k), operator.index(rescore)
-        if k < 1:
-            raise ValueError(f"{function}: k must be at least 1, got {k}")
-        if rescore < 0:
-            raise ValueError(f"{function}: rescore must be at least 0, got {rescore}")
+        k, rescore = whole(k, "k", function, 1), whole(rescore, "rescore", function, 0)
+        if k > MOST:
+            raise ValueError(f"{function}: k must be at most 2**40, got {k}")
         if rescore and real is None:
             raise ValueError(f"{function}: rescore needs real-valued queries [Q, {self._bits}], got packed codes")
         contents = self._contents
@@ -280,9 +296,7 @@ class HammingIndex:
         """
         function = "HammingIndex.range_search"
         packed, _ = self._queries(queries, function)
-        radius = operator.index(radius)
-        if radius < 0:
-            raise ValueError(f"{function}: radius must be at least 0, got {radius}")
+        radius = whole(radius, "radius", function, 0)
         contents = self._contents
         parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
         return _to_kind(within(packed, parts, min(radius, self._bits), contents.ordered), queries)
@@ -347,9 +361,10 @@ class HammingIndex:
         mmap=False loads them and checks their checksums too. writable=True makes this the folder's one writer, until
         `close`: add and remove then change the folder. method: how searches go through segments that have the tables of
         `build_mih`; results are the same. "auto" uses the tables where that should be faster than the scan, and turns
-        to the scan so early that the attempt costs little; "mih" uses them until they take as long as the scan; "scan"
-        never. Raises ValueError for another method, and for "mih" where there are no tables; IndexFolderError where the
-        folder is not an index, is damaged, of an unknown version, or (writable) read-only or open in another writer.
+        to the scan so early that the attempt costs little; "mih" uses them until they take as long as the scan, and
+        first makes them, as `build_mih` does, where the index has none; "scan" never. Raises ValueError for another
+        method; IndexFolderError where the folder is not an index, is damaged, of an unknown version, or (writable, or
+        without tables for "mih") read-only or open in another writer.
         """
         if method not in ("scan", *SHARES):
             raise ValueError(f"HammingIndex.open: method must be 'auto', 'scan' or 'mih', got {method!r}")
@@ -359,7 +374,8 @@ class HammingIndex:
             snapshot = load(folder, mmap, tables=method != "scan")
             could = [segment for segment in snapshot.segments if can_have_tables(segment)]
             if method == "mih" and could and all(segment.tables is None for segment in could):
-                raise ValueError(f"HammingIndex.open: {folder} has no tables for method 'mih'; build_mih makes them")
+                _add_tables(folder, writer)
+                snapshot = load(folder, mmap)
         except BaseException:
             if writer is not None:
                 writer.close()
@@ -379,6 +395,7 @@ class HammingIndex:
         ids: Any = None,
         *,
         overwrite: bool = False,
+        mih: bool = False,
         progress: bool | None = None,
     ) -> HammingIndex:
         """Writes an index folder from a stream of codes, in one transaction, and opens it.
@@ -389,9 +406,9 @@ class HammingIndex:
         FixedSizeBinary column and perhaps an integer column "id" (these need pyarrow), anything else as raw codes.
         bits: 8 for each byte unless given. ids: N distinct integers >= 0 or a `.npy` file of them; None: 0 .. N - 1,
         which take no space. Explicit ids are sorted in runs, of which each becomes a segment; `compact` merges them.
-        progress: a bar on stderr; None: where that is a terminal. Raises ValueError or TypeError for codes and ids that
-        cannot be added, OSError where a file cannot be read or the disk is full, IndexFolderError as `save`; the folder
-        is then as it was.
+        mih=True: then makes the tables of `build_mih`, in a second transaction. progress: a bar on stderr; None: where
+        that is a terminal. Raises ValueError or TypeError for codes and ids that cannot be added, OSError where a file
+        cannot be read or the disk is full, IndexFolderError as `save`; the folder is then as it was.
 
         >>> import numpy as np, tempfile
         >>> blocks = (np.full((1000, 8), number, dtype=np.uint8) for number in range(3))
@@ -399,13 +416,16 @@ class HammingIndex:
         ...     len(HammingIndex.build(folder + "/index", blocks, bits=64))
         3000
         """
-        opened = open_source(source, None if bits is None else operator.index(bits), ids, "HammingIndex.build")
+        opened = open_source(source, bits, ids, "HammingIndex.build")
         folder = Path(path).absolute()
         writer = Writer(folder, create=True, overwrite=overwrite)
         try:
             build(writer, opened, progress)
         finally:
             writer.close()
+        if mih:
+            with cls.open(folder, writable=True) as index:
+                index.build_mih(progress=progress)
         return cls.open(folder)
 
     def export(
@@ -420,14 +440,15 @@ class HammingIndex:
         """
         export(self._contents, self._bits, Path(path), None if ids is None else Path(ids), progress)
 
-    def verify(self) -> None:
+    def verify(self, *, progress: bool | None = False) -> None:
         """Reads every byte of the folder of an opened index; raises IndexFolderError for the first fault found.
 
-        Checks what the folder holds now: checksums, order and uniqueness of ids, padding bits.
+        Checks what the folder holds now: checksums, order and uniqueness of ids, padding bits. progress: a bar on
+        stderr; None: where that is a terminal.
         """
         if self._path is None:
             raise ValueError("HammingIndex.verify: the index is in memory; open one from a folder")
-        verify(self._path)
+        verify(self._path, progress)
 
     def close(self) -> None:
         """Gives up the folder's lock; the index can still be searched, but no longer be changed."""
@@ -437,11 +458,46 @@ class HammingIndex:
                 self._writer = None
                 self._frozen = "the index was closed"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies: what is in memory with its codes, an opened index as its path, opened again read-only."""
+        if self._writer is not None:
+            raise TypeError(
+                f"HammingIndex: {self._path} is open for writing, which no copy can share; copy one that is read-only"
+            )
+        if self._path is not None:
+            return _opened_again, (type(self), str(self._path), self._mmap, self._method)
+        return _made_again, (type(self), self._bits, str(self._device), self._contents)
+
     def __enter__(self) -> HammingIndex:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _add_tables(folder: Path, writer: Writer | None) -> None:
+    """Makes the tables of all segments, as a writer of one change where there is none."""
+    try:
+        own = Writer(folder) if writer is None else writer
+    except IndexFolderError as error:
+        raise IndexFolderError(f"{error}; it has no tables for method 'mih', and they cannot be made") from error
+    try:
+        snapshot = load(folder, mmap=True)
+        own.add_tables(snapshot.manifest.bits, snapshot.manifest.next_id, snapshot.segments, mmap=True, progress=None)
+        own.finish()
+    finally:
+        if writer is None:
+            own.close()
+
+
+def _opened_again(kind: type[HammingIndex], path: str, mmap: bool, method: str) -> HammingIndex:
+    return kind.open(path, mmap, method=method)
+
+
+def _made_again(kind: type[HammingIndex], bits: int, device: str, contents: Contents) -> HammingIndex:
+    index = kind(bits, device)
+    index._contents = contents
+    return index
 
 
 def _without(segments: Sequence[Segment], ids: Tensor) -> tuple[tuple[Segment, ...], int]:

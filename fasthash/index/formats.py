@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes
-from fasthash.index.manifest import MAX_BITS
+from fasthash.index.arguments import MAX_BITS, whole
 from fasthash.index.segment_file import block_rows
 from fasthash.index.segments import id_tensor
 
@@ -40,8 +40,8 @@ class Source(NamedTuple):
 
 def open_source(source: Any, bits: int | None, ids: Any, function: str) -> Source:
     """Opens what holds codes (see HammingIndex.build); raises ValueError, TypeError or OSError where it does not."""
-    if bits is not None and not 1 <= bits <= MAX_BITS:
-        raise ValueError(f"{function}: bits must be between 1 and {MAX_BITS}, got {bits}")
+    if bits is not None:
+        bits = whole(bits, "bits", function, 1, MAX_BITS)
     if isinstance(ids, (str, os.PathLike)):
         ids = _read_npy(Path(ids), function)
     if ids is not None:

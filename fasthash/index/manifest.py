@@ -10,11 +10,11 @@ from typing import Any
 import xxhash
 
 from fasthash.codes import code_bytes
+from fasthash.index.arguments import MAX_BITS
 from fasthash.index.untrusted import IndexFolderError, parse_json, plain_name, shorten, whole_number
 
 FORMAT = "fasthash-index"
 VERSION = 1
-MAX_BITS = 65_536
 MANIFEST_LIMIT = 1 << 26  # bytes; an entry takes about 300
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")
 _KEYS = {"format", "version", "bits", "code_bytes", "generation", "next_id", "segments"}

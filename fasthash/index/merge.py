@@ -110,6 +110,21 @@ def repeated_id(segments: Sequence[Segment], rows: int) -> tuple[int, list[Segme
     return None
 
 
+def overlapping(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """The groups of two or more segments whose ranges of ids overlap: others cannot hold an id twice."""
+    group: list[Segment] = []
+    last = -1
+    for segment in sorted(segments, key=lambda segment: segment.first_id):
+        if segment.first_id > last:
+            if len(group) > 1:
+                yield group
+            group = []
+        group.append(segment)
+        last = max(last, segment.last_id)
+    if len(group) > 1:
+        yield group
+
+
 def settle(segments: Sequence[Segment]) -> list[Segment | Merged]:
     """Bounds the number of segments and of deleted rows.
 

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import mmap as memory_map
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fasthash._arrays import to_tensor
 from fasthash.index.manifest import FORMAT, VERSION, SegmentEntry
+from fasthash.index.progress import unseen
 from fasthash.index.segment_file import check_metadata, check_sum
 from fasthash.index.segments import Segment, Tables, Trials
 from fasthash.index.tensorfile import Column, TensorFile, read_tensors, write_tensors
@@ -53,10 +54,15 @@ def can_have_tables(segment: Segment) -> bool:
     return MIN_ROWS <= segment.rows <= _MOST_ROWS and segment.codes.device.type == "cpu"
 
 
-def write_tables(where: Path, segment: Segment, bits: int) -> Segment:
+def table_entries(segment: Segment, bits: int) -> int:
+    """Entries that the tables of a segment have."""
+    return segment.rows * len(substrings(bits, segment.rows))
+
+
+def write_tables(where: Path, segment: Segment, bits: int, advance: Callable[[int], object] = unseen) -> Segment:
     """Makes the tables of a segment that is on disk, in a new file beside it; gives the segment with its new entry.
 
-    Memory beyond the codes: about 0.8 GiB at most.
+    Memory beyond the codes: about 0.8 GiB at most. advance: is told of entries as they are written.
     """
     entry = segment.entry
     if entry is None:
@@ -68,7 +74,9 @@ def write_tables(where: Path, segment: Segment, bits: int) -> Segment:
 
     def entries(fingerprint_bytes: int) -> Iterator[Any]:
         for start, ends in zip(starts, offsets, strict=True):
-            yield from _entries(segment.codes, ends, start, bits, fingerprint_bytes)
+            for block in _entries(segment.codes, ends, start, bits, fingerprint_bytes):
+                yield block
+                advance(len(block) if fingerprint_bytes else 0)
 
     count = segment.rows * len(parts)
     columns = [

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
-from fasthash.codes import code_bytes, pack_bits, unpack_bits
+from fasthash.codes import check_codes, code_bytes, pack_bits, unpack_bits
 from fasthash.index.bitmap import pack_rows
 from fasthash.index.manifest import FORMAT, VERSION, SegmentEntry
 from fasthash.index.merge import Merged
+from fasthash.index.progress import unseen
+from fasthash.index.readahead import read_ahead
 from fasthash.index.segments import Segment
 from fasthash.index.tensorfile import Column, TensorFile, checksum, read_tensors, write_tensors
 from fasthash.index.untrusted import IndexFolderError, shorten
 
 BLOCK_BYTES = 16 << 20  # what is read, checked or written at a time
+_CHECK_BYTES = 1 << 26  # what is read ahead while a file is checked
 _TOMBSTONE_ROWS = 1 << 23  # tombstones that are unpacked at a time; a multiple of 64
 
 
@@ -73,13 +77,23 @@ def _read_tombstones(where: Path, entry: SegmentEntry) -> Tensor:
     return torch.cat(words)
 
 
-def write_segment(where: Path, segment: Segment | Merged, bits: int) -> SegmentEntry:
-    """Writes the live rows of a segment, or of several in the order of ids; memory is bounded by the block."""
+def write_segment(
+    where: Path, segment: Segment | Merged, bits: int, advance: Callable[[int], object] = unseen
+) -> SegmentEntry:
+    """Writes the live rows of a segment, or of several in the order of ids; memory is bounded by the block.
+
+    advance: is told of codes as they are written.
+    """
     merged = segment if isinstance(segment, Merged) else Merged.of([segment])
     rows = block_rows(bits)
     ids = (block.cpu().numpy() for block in merged.id_blocks(rows))
-    codes = (block.cpu().numpy() for block in merged.code_blocks(rows))
-    return write_rows(where, bits, merged.count(), merged.bounds(), ids, codes)
+
+    def codes() -> Iterator[np.ndarray[Any, Any]]:
+        for block in merged.code_blocks(rows):
+            yield block.cpu().numpy()
+            advance(len(block))
+
+    return write_rows(where, bits, merged.count(), merged.bounds(), ids, codes())
 
 
 def write_rows(
@@ -123,6 +137,50 @@ def check_sum(where: Path, file: TensorFile, expected: str) -> None:
     found = checksum(file.data)
     if found != expected:
         raise IndexFolderError(f"{where}: damaged: its checksum is {found}, the manifest says {expected}")
+
+
+def check_bytes(where: Path, file: TensorFile, expected: str, advance: Callable[[int], object]) -> Iterator[int]:
+    """As check_sum, reading ahead; gives, again and again, how many bytes are read and so in memory by now."""
+    digest, end = xxhash.xxh3_128(), 0
+    for block in read_ahead(torch.split(to_tensor(file.data), _CHECK_BYTES), lambda block: block):
+        digest.update(block.numpy().data)
+        end += len(block)
+        advance(len(block))
+        yield end
+    if digest.hexdigest() != expected:
+        raise IndexFolderError(f"{where}: damaged: its checksum is {digest.hexdigest()}, the manifest says {expected}")
+
+
+def check_segment(
+    where: Path, segment: Segment, file: TensorFile, expected: str, bits: int, advance: Callable[[int], object]
+) -> None:
+    """Reads every byte of a segment, once: checksum, order of ids, padding of codes; raises IndexFolderError."""
+    fault, last = None, -1
+    done = dict.fromkeys(file.tensors, 0)
+    begins = {name: _address(tensor) - _address(file.data) for name, tensor in file.tensors.items()}
+    for end in check_bytes(where, file, expected, advance):  # the checksum comes first: damage is told as such
+        for name, tensor in file.tensors.items():
+            start, stop = done[name], min(max((end - begins[name]) * len(tensor) // tensor.nbytes, 0), len(tensor))
+            done[name] = stop
+            if fault is not None or start == stop:
+                continue
+            if name == "ids":
+                ids = tensor[start:stop]
+                if int(ids[0]) <= last or bool((ids[1:] <= ids[:-1]).any()):
+                    fault = f"{where}: damaged: its ids are not ascending"
+                last = int(ids[-1])
+            elif bits % 8:
+                try:
+                    check_codes(segment.codes[start:stop], bits, str(where))
+                except ValueError as error:
+                    fault = str(error)
+    if fault is not None:
+        raise IndexFolderError(fault)
+
+
+def _address(array: np.ndarray[Any, Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def check_metadata(where: Path, file: TensorFile, expected: dict[str, str]) -> None:

@@ -205,6 +205,12 @@ def id_tensor(ids: Any, function: str, name: str = "ids") -> Tensor:
         raise ValueError(f"{function}: {name} must be one-dimensional, got shape {tuple(numbers.shape)}")
     if len(numbers) and (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
         raise TypeError(f"{function}: {name} must be integers, got {numbers.dtype}")
+    if numbers.dtype == torch.uint64:
+        signed = numbers.view(torch.int64) if numbers.is_contiguous() else numbers.to(torch.int64)
+        if bool((signed < 0).any()):
+            first = int(signed[signed < 0][0]) + 2**64
+            raise ValueError(f"{function}: {name} must be between 0 and 2**63 - 1, got {first}")
+        return signed
     return numbers.to(torch.int64)
 
 

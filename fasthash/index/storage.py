@@ -13,23 +13,20 @@ import os
 import re
 import secrets
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import torch
-from torch import Tensor
-
-from fasthash.codes import check_codes
 from fasthash.index.durable import lock_file, make_folder, new_file, sync_folder
 from fasthash.index.manifest import MANIFEST_LIMIT, Manifest, SegmentEntry, parse_manifest
-from fasthash.index.merge import Merged, repeated_id
-from fasthash.index.mih import can_have_tables, read_tables, write_tables
+from fasthash.index.merge import Merged, overlapping, repeated_id
+from fasthash.index.mih import can_have_tables, read_tables, table_entries, write_tables
+from fasthash.index.progress import progress_bar, unseen
 from fasthash.index.segment_file import (
-    BLOCK_BYTES,
     block_rows,
-    check_sum,
+    check_bytes,
+    check_segment,
     read_segment,
     write_segment,
     write_tombstones,
@@ -72,37 +69,39 @@ def load(path: Path, mmap: bool, known: Sequence[Segment] = (), tables: bool = T
     return Snapshot(*_read(path, read))
 
 
-def verify(path: Path) -> Manifest:
+def current_manifest(path: Path) -> Manifest:
+    """The manifest of an index folder as it is now; nothing else is read."""
+    return parse_manifest(_manifest_bytes(path), str(path / _MANIFEST))
+
+
+def verify(path: Path, progress: bool | None = False) -> Manifest:
     """Reads every byte of the current state: checksums, order and uniqueness of ids, padding of codes.
 
     Gives the manifest that was found good; raises IndexFolderError, naming the file, for the first fault.
     """
 
-    def read(entry: SegmentEntry, manifest: Manifest) -> tuple[Segment, TensorFile]:
+    def read(entry: SegmentEntry, manifest: Manifest) -> tuple[Segment, TensorFile, TensorFile | None]:
         tables = read_tables(path, entry, manifest.bits, mmap=True)
-        if tables is not None and entry.mih is not None and entry.mih_checksum is not None:
-            check_sum(path / entry.mih, tables[1], entry.mih_checksum)
-        return read_segment(path, entry, manifest.bits, manifest.next_id, mmap=True)
+        segment, file = read_segment(path, entry, manifest.bits, manifest.next_id, mmap=True)
+        return segment, file, None if tables is None else tables[1]
 
     manifest, parts = _read(path, read)
-    segments = [segment for segment, _ in parts]
-    for entry, (segment, file) in zip(manifest.segments, parts, strict=True):
-        check_sum(path / entry.file, file, entry.checksum)
-        last = -1
-        for ids in _ids_on_disk(segment):
-            if int(ids[0]) <= last or bool((ids[1:] <= ids[:-1]).any()):
-                raise IndexFolderError(f"{path / entry.file}: damaged: its ids are not ascending")
-            last = int(ids[-1])
-        for block in segment.code_blocks(block_rows(manifest.bits)):
-            try:
-                check_codes(block, manifest.bits, str(path / entry.file))
-            except ValueError as error:
-                raise IndexFolderError(str(error)) from error
-    repeated = repeated_id(segments, block_rows(manifest.bits))
-    if repeated is not None:
-        number, holders = repeated
-        name = next(e.file for e, segment in zip(manifest.segments, segments, strict=True) if segment is holders[-1])
-        raise IndexFolderError(f"{path / name}: damaged: an id is in another segment too, {number}")
+    size = sum(len(file.data) for _, *files in parts for file in files if file is not None)
+    with progress_bar("verify", size, "B", progress) as bar:
+        for entry, (segment, file, tables) in zip(manifest.segments, parts, strict=True):
+            if tables is not None and entry.mih is not None and entry.mih_checksum is not None:
+                for _ in check_bytes(path / entry.mih, tables, entry.mih_checksum, bar.update):
+                    pass
+            check_segment(path / entry.file, segment, file, entry.checksum, manifest.bits, bar.update)
+    segments = [segment for segment, _, _ in parts]
+    for group in overlapping(segments):
+        repeated = repeated_id(group, block_rows(manifest.bits))
+        if repeated is not None:
+            number, holders = repeated
+            name = next(
+                e.file for e, segment in zip(manifest.segments, segments, strict=True) if segment is holders[-1]
+            )
+            raise IndexFolderError(f"{path / name}: damaged: an id is in another segment too, {number}")
     return manifest
 
 
@@ -135,8 +134,15 @@ class Writer:
             self.close()
             raise
 
-    def commit(self, bits: int, next_id: int, segments: Sequence[Segment | Merged], mmap: bool) -> tuple[Segment, ...]:
-        """Makes `segments` the state of the folder; gives them as they are on disk.
+    def commit(
+        self,
+        bits: int,
+        next_id: int,
+        segments: Sequence[Segment | Merged],
+        mmap: bool,
+        advance: Callable[[int], object] = unseen,
+    ) -> tuple[Segment, ...]:
+        """Makes `segments` the state of the folder; gives them as they are on disk. `advance` is told of codes written.
 
         Segments without an entry and merged ones are written (live rows only), those with more deleted rows than their
         entry get new tombstones. On any failure the folder keeps its state, and OSError (a full disk) or
@@ -149,7 +155,7 @@ class Writer:
         generation = self._generation + 1
         written: list[Path] = []
         try:
-            stored = tuple(self._store(segment, bits, next_id, mmap, written) for segment in segments)
+            stored = tuple(self._store(segment, bits, next_id, mmap, written, advance) for segment in segments)
             entries = tuple(segment.entry for segment in stored if segment.entry is not None)
             text = Manifest(bits, generation, next_id, entries).to_bytes()
             if len(text) > MANIFEST_LIMIT:
@@ -180,19 +186,24 @@ class Writer:
         """A name for a file ("segment", "tombstones" or "mih") of the next commit, without which it is left over."""
         return self.path / f"{kind}-{self._generation + 1:08d}-{secrets.token_hex(8)}.safetensors"
 
-    def add_tables(self, bits: int, next_id: int, segments: Sequence[Segment], mmap: bool) -> tuple[Segment, ...]:
+    def add_tables(
+        self, bits: int, next_id: int, segments: Sequence[Segment], mmap: bool, progress: bool | None
+    ) -> tuple[Segment, ...]:
         """Makes tables of multi-index hashing for these segments, all on disk; otherwise as `commit`.
 
         Those that have some, or can have none, stay as they are.
         """
         written: list[Path] = []
+        wanted = [s for s in segments if s.entry is not None and s.entry.mih is None and can_have_tables(s)]
+        total = sum(table_entries(segment, bits) for segment in wanted)
         made = []
         try:
-            for segment in segments:
-                if segment.entry is not None and segment.entry.mih is None and can_have_tables(segment):
-                    written.append(self.new_name("mih"))
-                    segment = write_tables(written[-1], segment, bits)
-                made.append(segment)
+            with progress_bar("tables", total, "entry", progress if wanted else False) as bar:
+                for segment in segments:
+                    if any(segment is one for one in wanted):
+                        written.append(self.new_name("mih"))
+                        segment = write_tables(written[-1], segment, bits, bar.update)
+                    made.append(segment)
             return self.commit(bits, next_id, made, mmap) if written else tuple(made)
         except BaseException:
             if not self.holds(written):
@@ -206,13 +217,21 @@ class Writer:
         text = _text_of(self.path)
         return text is not None and any(file.name.encode() in text for file in files)
 
-    def _store(self, segment: Segment | Merged, bits: int, next_id: int, mmap: bool, written: list[Path]) -> Segment:
+    def _store(
+        self,
+        segment: Segment | Merged,
+        bits: int,
+        next_id: int,
+        mmap: bool,
+        written: list[Path],
+        advance: Callable[[int], object],
+    ) -> Segment:
         """The segment with its files on disk. Files are noted in `written` before they exist."""
         if isinstance(segment, Merged) or segment.entry is None or segment.live is None:
             if isinstance(segment, Segment) and segment.entry is not None:
                 return segment
             written.append(self.new_name("segment"))
-            entry = write_segment(written[-1], segment, bits)
+            entry = write_segment(written[-1], segment, bits, advance)
             return read_segment(self.path, entry, bits, next_id, mmap)[0]
         if segment.entry.deleted == segment.deleted:
             return segment
@@ -252,11 +271,6 @@ def _read(path: Path, read: Callable[[SegmentEntry, Manifest], _Read]) -> tuple[
             if _manifest_bytes(path) == text:  # else a writer replaced both: read the new state
                 raise IndexFolderError(f"{error.filename}: missing, but the manifest names it") from error
     raise IndexFolderError(f"{path}: a writer replaces it faster than it can be read")
-
-
-def _ids_on_disk(segment: Segment) -> Iterator[Tensor]:
-    if segment.ids is not None:
-        yield from torch.split(segment.ids, BLOCK_BYTES // 8)
 
 
 def _manifest_bytes(path: Path) -> bytes:
