@@ -39,7 +39,8 @@ class Average:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         averaged, live = ([of[name] for name in self._floating] for of in (self.tensors, self._live))
-        get_ema_multi_avg_fn(decay)(averaged, live, 0)
+        if live:
+            get_ema_multi_avg_fn(decay)(averaged, live, 0)
         for name in self._others:
             self.tensors[name].copy_(self._live[name])
 

@@ -282,7 +282,12 @@ def _score(state: State, score: Callable[[nn.Module], float], group: Any) -> flo
     result = torch.zeros(1, dtype=torch.float64, device=state.device)
     if distributed.rank(group) == 0:
         state.trained.eval()
-        with torch.no_grad(), contextlib.nullcontext() if state.average is None else state.average.applied():
+        devices = [state.device] if state.device.type == "cuda" else []
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices, enabled=group is not None),  # what it draws, the other ranks do not
+            contextlib.nullcontext() if state.average is None else state.average.applied(),
+        ):
             result += float(score(state.module))
     if group is not None:
         distributed.share([result], group)
