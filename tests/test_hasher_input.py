@@ -56,6 +56,12 @@ def test_wrong_input_to_transform() -> None:
         ({"bits": 4097}, ValueError, "bits must be between 1 and 4096, got 4097"),
         ({"bits": 8.0}, TypeError, "bits must be an integer, got 8.0"),
         ({"batch_size": 1}, ValueError, "batch_size must be at least 2, got 1"),
+        ({"init": "pca"}, ValueError, 'init must be "random" or "itq", got \'pca\''),
+        (
+            {"init": "itq"},
+            ValueError,
+            r'init "itq" is for hidden=\(\) and no more bits than features',
+        ),
         ({"neighbors": 0}, ValueError, "neighbors must be at least 1, got 0"),
         ({"neighbors": 4}, ValueError, "neighbors needs target embeddings, got target 'labels'"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),

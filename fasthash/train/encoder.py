@@ -135,6 +135,21 @@ def encoder(
     return nn.Sequential(*layers, head).float()  # whatever torch's default type is
 
 
+def set_weights(module: nn.Sequential, weights: Tensor) -> None:
+    """Gives the hash head of an `encoder` the directions `weights` [bits, features]; the norm scales their outputs.
+
+    >>> module = encoder(3, 2, hidden=())
+    >>> set_weights(module, torch.eye(2, 3))
+    >>> module[-1].linear.weight.tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+    head = module[-1]
+    if not isinstance(head, HashHead):
+        raise TypeError(f"set_weights: the last layer must be a HashHead, got {type(head).__name__}")
+    with torch.no_grad():
+        head.linear.weight.copy_(weights)
+
+
 def feature_scales(X: Array) -> tuple[Tensor, Tensor]:
     """Mean [F] and overall standard deviation (a scalar, 1 where it would be 0) of X [N, F]: float32.
 

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from fasthash import distributed
 from fasthash._arrays import like, to_tensor
+from fasthash.baselines import itq
 from fasthash.codes import pack_bits
 from fasthash.hierarchy import Hierarchy, Name
 from fasthash.losses import LOSSES
 from fasthash.targets import class_levels
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
-from fasthash.train.encoder import ROWS, Squash, encoder, feature_scales
+from fasthash.train.encoder import ROWS, Squash, encoder, feature_scales, set_weights
 from fasthash.train.loop import History, train
 from fasthash.train.neighbor_batches import nearest_rows
 from fasthash.train.objective import Objective
@@ -43,6 +44,7 @@ TEMPERATURE_Y = {"labels": 0.2, "multilabel": 0.2, "embedding": 0.05}
 TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.05}
 HIDDEN = (512, 512)
 NEIGHBORS = 16
+ITQ_ROWS = 20_000
 # Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
 NOT_SAVED = ("hierarchy", "device", "progress", "compile", "workers", "run_dir")
 
@@ -71,6 +73,8 @@ class Hasher:
             trained on, at some cost for the others.
         neighbors: for embeddings: a batch is made of groups of so many rows, a random one and others of its 64 nearest
             by target, since random batches hold nearly no neighbours; 1: batches are random; None: 16.
+        init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
+            20,000 rows (bits must not exceed the features then).
         temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.2 and 0.1
             for labels, 0.05 and 0.05 for embeddings.
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
@@ -113,6 +117,7 @@ class Hasher:
         kl_k: int = 1,
         preserve: float = 0.0,
         neighbors: int | None = None,
+        init: str = "random",
         temperature_y: float | None = None,
         temperature_z: float | None = None,
         hidden: Sequence[int] | None = None,
@@ -143,6 +148,7 @@ class Hasher:
         self.kl_k = kl_k
         self.preserve = preserve
         self.neighbors = neighbors
+        self.init = init
         self.temperature_y = temperature_y
         self.temperature_z = temperature_z
         self.hidden = hidden
@@ -223,6 +229,8 @@ class Hasher:
                 deviation=deviation,
                 sigmoid=self.loss is None,
             )
+            if self.init == "itq":
+                set_weights(module, self._itq_weights(rows, hidden))
             squashed = module if self.loss is None else nn.Sequential(module, Squash())
             history = train(
                 module,
@@ -372,7 +380,11 @@ class Hasher:
             if not low <= value <= high:
                 limit = f"at least {low}" if high == math.inf else f"between {low} and {high}"
                 raise ValueError(f"Hasher.fit: {name} must be {limit}, got {value}")
-        for name, allowed in (("supervision", ("full", "similarity")), ("similarity", ("listwise", "stress"))):
+        for name, allowed in (
+            ("supervision", ("full", "similarity")),
+            ("similarity", ("listwise", "stress")),
+            ("init", ("random", "itq")),
+        ):
             if getattr(self, name) not in allowed:
                 choice = " or ".join(f'"{value}"' for value in allowed)
                 raise ValueError(f"Hasher.fit: {name} must be {choice}, got {getattr(self, name)!r}")
@@ -449,6 +461,15 @@ class Hasher:
                 raise ValueError(f"Hasher.fit: neighbors needs target embeddings, got target {targets.kind!r}")
             return None
         return None if self.neighbors == 1 else nearest_rows(targets.values, generator)
+
+    def _itq_weights(self, rows: Tensor, hidden: tuple[int, ...]) -> Tensor:
+        """The directions [bits, F] of ITQ of some of the rows."""
+        if hidden or self.bits > rows.shape[1]:
+            got = f"hidden {hidden}, {self.bits} bits and {rows.shape[1]} features"
+            raise ValueError(f'Hasher.fit: init "itq" is for hidden=() and no more bits than features, got {got}')
+        generator = torch.Generator().manual_seed(operator.index(self.seed))
+        chosen = torch.randperm(len(rows), generator=generator)[:ITQ_ROWS].sort().values
+        return itq(rows[chosen.to(rows.device)].float(), self.bits, seed=operator.index(self.seed)).weights.T
 
     def _objective(self, targets: Targets) -> Objective:
         classified = self.supervision == "full" and targets.outputs > 0
