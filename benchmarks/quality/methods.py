@@ -217,7 +217,11 @@ METHODS: tuple[Method, ...] = (
         "fasthash",
         "inputs",
         fit_hasher("l1", epochs=CAPTION_EPOCHS),
-        ({}, {"temperature_y": 0.07}, {"temperature_y": 0.07, "kl": 0.3}),
+        (
+            {"temperature_y": 0.07, "kl": 0.3},
+            {"temperature_y": 0.07, "kl": 0.3, "init": "itq"},
+            {"temperature_y": 0.07, "kl": 0.6, "init": "itq"},
+        ),
         tasks=("d",),
     ),
     Method(
