@@ -220,7 +220,7 @@ METHODS: tuple[Method, ...] = (
         (
             {"temperature_y": 0.07, "kl": 0.3},
             {"temperature_y": 0.07, "kl": 0.3, "init": "itq"},
-            {"temperature_y": 0.07, "kl": 0.6, "init": "itq"},
+            {"temperature_y": 0.05, "kl": 0.3, "init": "itq"},
         ),
         tasks=("d",),
     ),
