@@ -30,6 +30,7 @@ from fasthash.index.untrusted import IndexFolderError, shorten
 MIN_ROWS = 1024  # a smaller segment is scanned in a few microseconds
 AUTO_BYTES = 1 << 26  # codes of a segment that take the scan 1 ms or more, beside which a trial of tables is little
 SHARES = {"auto": 0.1, "mih": 1.0}  # by the model, how much longer than a scan a search that ends in one may take
+COLD = 8  # times as long as a share of a scan from memory that a search may take where the codes have to be read first
 _MOST_ROWS = 2**32 - 1  # positions are 32-bit numbers
 _MOST_TABLES = 16
 _LONGEST = 22  # bits: offsets of 16 MiB

@@ -38,14 +38,14 @@ def read_ahead(items: Iterable[_T], mapped: Callable[[_T], Tensor | None]) -> It
     yield from waiting
 
 
-def in_memory(codes: Tensor) -> bool:
+def in_memory(codes: Tensor, samples: int = _SAMPLES) -> bool:
     """Whether mapped pages are in memory, judged by samples; True where the system does not tell."""
     library = _LIBRARY
     if library is None or codes.numel() == 0:
         return True
     start, length = _pages(codes)
     page, resident = mmap.PAGESIZE, ctypes.c_ubyte()
-    step = max(_SAMPLE_BYTES, length // _SAMPLES // page * page)
+    step = max(_SAMPLE_BYTES, length // samples // page * page)
     for at in range(start, start + length, step):
         status = library.mincore(ctypes.c_void_p(at), ctypes.c_size_t(1), ctypes.byref(resident))
         if status == 0 and not resident.value & 1:

@@ -17,8 +17,8 @@ from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes
 from fasthash.index.bitmap import add_ascending, count_rows, pack_rows, row_blocks, unpack_rows, with_rows
 from fasthash.index.merge import id_order, joined, windows
-from fasthash.index.mih import AUTO_BYTES, tables_range, tables_topk
-from fasthash.index.readahead import read_ahead
+from fasthash.index.mih import AUTO_BYTES, COLD, tables_range, tables_topk
+from fasthash.index.readahead import in_memory, read_ahead
 from fasthash.index.search import RangeResult
 from fasthash.index.segments import Contents, Segment, id_tensor
 
@@ -82,7 +82,8 @@ def _parts(segment: Segment, mask: Tensor | None, count: bool, share: float | No
     if share is not None and segment.tables is not None:
         few = mask is not None and count and count_rows(mask) * _GATHER < segment.rows
         if not few and (share >= 1 or (segment.codes.numel() >= AUTO_BYTES and segment.tables.trials.worthwhile())):
-            yield Part(segment, segment.codes, mask, 0, None, share)
+            cold = share < 1 and segment.mapped and not in_memory(segment.codes, samples=8)
+            yield Part(segment, segment.codes, mask, 0, None, share * COLD if cold else share)
             return
     span = max(64, _SPAN_BYTES // segment.codes.shape[1] // 64 * 64)
     if segment.codes.device.type == "cpu":
