@@ -17,7 +17,7 @@ if not (ROOT / "benchmarks" / "quality").is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.quality import measure, methods, noise, run, tables, tasks  # noqa: E402
+from benchmarks.quality import image_tasks, measure, methods, noise, run, tables, tasks  # noqa: E402
 from benchmarks.quality.__main__ import main  # noqa: E402
 from fasthash import Hierarchy, metrics, pack_bits  # noqa: E402
 
@@ -136,7 +136,7 @@ def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.Monke
     best = max(tuned["scores"], key=tuned["scores"].get)
     done = json.loads((tmp_path / "a.ours-no-kl.8.0.json").read_text())
     assert done["settings"] == {**json.loads(best), "kl": 0.0}
-    text = tables.write_tables(tmp_path, tmp_path / "results.md").read_text()
+    text = tables.write_tables(tmp_path, tmp_path / "results.md", tmp_path / "method.md").read_text()
     assert "| fasthash (2) |" in text
     assert "*coarse labels*" in text
     assert "float query against codes" in text
@@ -170,3 +170,44 @@ def test_tasks_leave_out_what_was_seen() -> None:
     assert not tested & set(unseen.train.y.tolist())
     assert unseen.validation_train is not None
     assert not (tested | validated) & set(unseen.validation_train.y.tolist())
+
+
+def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "cifar10"
+    folder.mkdir()
+    rows = {}
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        labels = np.arange(40) % 10
+        pixels = (rng.integers(0, 60, size=(40, 3072)) + 18 * labels[:, None]).astype(np.uint8)
+        rows[name] = np.hstack([labels[:, None].astype(np.uint8), pixels])
+    rows["test_batch"][3] = rows["data_batch_2"][13]
+    for name, data in rows.items():
+        (folder / f"{name}.bin").write_bytes(data.tobytes())
+    task = image_tasks.task_c(tmp_path, reduced=True)
+    assert "1 test images are in train too, pixel by pixel, and left out: rows 3" in task.notes[0]
+    assert len(task.test[0].y) == 39
+    assert {name: len(items.y) for name, items in task.test[1].items()} == {"train": 180, "held out": 20}
+    monkeypatch.setattr(image_tasks, "REDUCED_EPOCHS", 1)
+    for settings in (
+        {},
+        {"supervision": "similarity"},
+        {"loss": "orthohash"},
+        {"loss": "contrastive", "loss.temperature": 0.2},
+    ):
+        fixed = {"loss": settings["loss"]} if "loss" in settings else {}
+        model = methods.fit_hasher("l1", **fixed)(task, task.train, 16, 0, settings)
+        found = run.measure(task, model, 16)
+        assert 0 < found["codes train"]["mAP"] <= 1
+        assert set(found) == {"codes train", "outputs train", "codes held out"}
+    itq = next(m for m in methods.METHODS if m.name == "itq")
+    assert run.measure(task, itq.fit(task, task.train, 16, 0, {}), 16)["codes train"]["mAP"] > 0.2
+    run.floors(task, tmp_path)
+    assert json.loads((tmp_path / "c-reduced.floors.json").read_text())["metrics"]["random train"]["mAP"] < 0.2
+
+
+def test_the_developers_tiny_imagenet(shared_data: Path) -> None:
+    folder = shared_data / "tiny_imagenet_32"
+    heights = np.load(folder / "lcs_height.npy")
+    found = image_tasks.tiny_imagenet_hierarchy(folder).distance_matrix(range(180))
+    np.testing.assert_allclose(found, heights, atol=1e-6)

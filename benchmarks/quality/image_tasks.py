@@ -29,11 +29,7 @@ def task_b(data: Path, *, reduced: bool = False) -> Task:
     folder = data / "tiny_imagenet_32"
     train_images = Items(*image_archive(folder / "dev_train.npz"))
     test_images = Items(*image_archive(folder / "dev_query.npz"))
-    table = existing(folder / "classes.tsv", "tiny_imagenet_32").read_text(encoding="utf-8").splitlines()[1:]
-    names = [line.split("\t")[1] for line in table]
-    edges = [line.split("\t") for line in (folder / "isa.tsv").read_text(encoding="utf-8").splitlines()[1:]]
-    place = {name: number for number, name in enumerate(names)}
-    hierarchy = Hierarchy.from_edges([(parent, place.get(child, child)) for parent, child in edges])
+    hierarchy = tiny_imagenet_hierarchy(folder)
     title = "Tiny ImageNet at 32 x 32, 180 WordNet classes"
     return _image_task(
         "b",
@@ -41,9 +37,18 @@ def task_b(data: Path, *, reduced: bool = False) -> Task:
         train_images,
         test_images,
         hierarchy,
-        range(0, len(names), 4 if reduced else 1),
+        range(0, 180, 4 if reduced else 1),
         reduced,
     )
+
+
+def tiny_imagenet_hierarchy(folder: Path) -> Hierarchy:
+    """The is-a graph above the classes, which are numbers."""
+    table = existing(folder / "classes.tsv", "tiny_imagenet_32").read_text(encoding="utf-8").splitlines()[1:]
+    edges = existing(folder / "isa.tsv", "tiny_imagenet_32").read_text(encoding="utf-8").splitlines()[1:]
+    place = {line.split("\t")[1]: int(line.split("\t")[0]) for line in table}
+    pairs = [line.split("\t") for line in edges]
+    return Hierarchy.from_edges([(parent, place.get(child, child)) for parent, child in pairs])
 
 
 def task_c(data: Path, *, reduced: bool = False) -> Task:

@@ -51,7 +51,7 @@ def measure_classes(
     ranking = Ranking("measure", query, database, items[0].y, items[1].y, "expected", metric)
     labels = ranking.labels
     tables = [labels.relevant, labels.table("similarity", similarity)]
-    ranks = [rank for rank in RANKS if rank <= ranking.eligible]
+    ranks = [rank for rank in RANKS if rank <= ranking.eligible] or [ranking.eligible]
     best = best_sums(ranking, tables[1], max(ranks))
     ideal = ranking.ideal(labels.relevant, lambda counts, sums: discounted_sum(counts, sums, K))
     places = torch.arange(1, max(ranks) + 1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.methods import METHODS, TRIED
 from benchmarks.quality.run import FOLDER, TUNING_BITS, TUNING_SEED
 
+METHOD = Path(__file__).resolve().parents[2] / "docs" / "method.md"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results.md"
 TITLES = {method.name: method.title for method in METHODS}
 CLASSES = (
@@ -26,6 +27,8 @@ CLASSES = (
     "codes",
 )
 GROUPS = ("R@10", "overlap@10", "overlap@100", "codes")
+MARKS = ("<!-- ablations -->", "<!-- end -->")
+ABLATIONS = (("a", 64, "train"), ("d", 256, "all"), ("e-noisy", 64, "train"), ("e-unseen", 64, "train"))
 Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
 
 HEAD = """# Results
@@ -47,8 +50,8 @@ all. Test queries were used for nothing but these tables.
 """
 
 
-def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT) -> Path:
-    """Writes the document from all runs that are there."""
+def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT, method: Path = METHOD) -> Path:
+    """Writes the document, and the ablations in docs/method.md, from all runs that are there; gives the document."""
     runs: Runs = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
@@ -58,6 +61,10 @@ def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT) -> Path:
     parts = [HEAD.format(tried=TRIED, bits=TUNING_BITS, seed=TUNING_SEED)]
     parts += [_task(name, floor, runs, folder) for name, floor in floors.items()]
     document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    if method.exists():
+        before, after = method.read_text(encoding="utf-8").split(MARKS[0])
+        table = "\n".join(_ablations(runs))
+        method.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after.split(MARKS[1])[1]}", encoding="utf-8")
     return document
 
 
@@ -118,6 +125,32 @@ def _table(
     return [*lines, ""]
 
 
+def _ablations(runs: Runs) -> list[str]:
+    """fasthash with terms on and off: quality, retention, and what the bits are used for."""
+    lines: list[str] = []
+    for task, bits, database in ABLATIONS:
+        names = [m.name for m in METHODS if "ours" in m.name and (task, m.name, bits) in runs]
+        if len(names) < 2:
+            continue
+        columns = ("R@10", "overlap@10") if task == "d" else ("mAP", "mAHP@250", "mAHP@2500")
+        head = [f"task {task}, {bits} bits", *columns, "own retention", "used", "entropy", "correlation"]
+        head += [] if task == "d" else ["overlap@10"]
+        lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        for name in names:
+            each, side = runs[task, name, bits], f"codes {database}"
+            main = "R@10" if task == "d" else "mAHP@250"
+            kept = _mean(each, side, main) / _mean(each, f"outputs {database}", main)
+            cells = [
+                f"{TITLES[name]} ({len(each)})",
+                *(_cell(_values(each, side, c), c) for c in columns),
+                f"{kept:.4f}",
+            ]
+            cells += [_number(_mean(each, side, c), c) for c in ("codes", "bit_entropy", "bit_correlation")]
+            cells += [] if task == "d" else [_number(_mean(each, side, "overlap@10"), "overlap@10")]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def _chosen(task: str, folder: Path) -> list[str]:
     """What was tried on validation data, and what won."""
     lines = [
@@ -152,7 +185,7 @@ def _mean(each: list[dict[str, Any]], side: str, column: str) -> float:
     return statistics.fmean(values) if values else float("nan")
 
 
-def _cell(values: list[float | None], column: str) -> str:
+def _cell(values: Sequence[float | None], column: str) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
