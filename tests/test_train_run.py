@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from hasher_cases import NAMES, QUICK, blobs, hierarchy
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from fasthash.train import Hasher, HashHead, History, Objective, train
 from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint
@@ -135,6 +135,29 @@ def test_any_module_and_loader_goes_on(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(12, 12), nn.Dropout(0.3), HashHead(12, 8))
     module.load_state_dict(saved)
     assert torch.equal(module[2].linear.weight, wanted[2])
+
+
+def test_the_order_of_a_distributed_sampler_goes_on(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    class Spy(DistributedSampler):  # type: ignore[type-arg]
+        def set_epoch(self, epoch: int) -> None:
+            told.append(epoch)
+            super().set_epoch(epoch)
+
+    def run(run_dir: Path | None) -> History:
+        X, y = blobs()
+        torch.manual_seed(0)
+        data = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+        loader = DataLoader(data, batch_size=40, sampler=Spy(data, num_replicas=2, rank=1))
+        objective = Objective(8, classes=6, distance=1 - torch.eye(6))
+        return train(HashHead(12, 8), loader, objective, epochs=4, run_dir=run_dir, progress=False)
+
+    wanted = run(None)
+    with stopped_after(3):
+        run(tmp_path)
+    assert run(tmp_path) == wanted
+    assert told == [0, 1, 2, 3, 0, 1, 2, 3]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
