@@ -149,9 +149,9 @@ def test_settings_left_open_depend_on_the_target() -> None:
     assert Hasher(**quick).fit(X, y).hidden_ == (512, 512)
     assert Hasher(**quick).fit(X, X).hidden_ == (512, 512)
     assert Hasher(**quick).fit(X).hidden_ == ()
-    for targets, temperatures in ((y, (0.2, 0.1)), (multi_hot(y), (0.2, 0.1)), (X, (0.05, 0.05)), (None, (0.05, 0.05))):
-        given: dict[str, Any] = {"temperature_y": temperatures[0], "temperature_z": temperatures[1]}
-        given["neighbors"] = 16 if targets is X or targets is None else None
+    classes = {"temperature_y": 0.2, "temperature_z": 0.1, "kl": 0.1}
+    near = {"temperature_y": 0.07, "temperature_z": 0.05, "kl": 0.3, "neighbors": 16}
+    for targets, given in ((y, classes), (multi_hot(y), classes), (X, near), (None, near)):
         assert same_weights(Hasher(**QUICK).fit(X, targets), Hasher(**QUICK, **given).fit(X, targets))
 
 

@@ -62,6 +62,7 @@ def test_wrong_input_to_transform() -> None:
             ValueError,
             r'init "itq" is for hidden=\(\) and no more bits than features',
         ),
+        ({"kl": "1"}, TypeError, "kl must be a number, got '1'"),
         ({"neighbors": 0}, ValueError, "neighbors must be at least 1, got 0"),
         ({"neighbors": 4}, ValueError, "neighbors needs target embeddings, got target 'labels'"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),

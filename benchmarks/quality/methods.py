@@ -218,7 +218,7 @@ METHODS: tuple[Method, ...] = (
         "inputs",
         fit_hasher("l1", epochs=CAPTION_EPOCHS),
         (
-            {"temperature_y": 0.07, "kl": 0.3},
+            {"temperature_y": 0.07, "kl": 0.3},  # the package's defaults
             {"temperature_y": 0.07, "kl": 0.3, "init": "itq"},
             {"temperature_y": 0.05, "kl": 0.3, "init": "itq"},
         ),

@@ -97,7 +97,7 @@ def _table(
     outputs = f"outputs {database}"
     main = "mAHP@250" if "mAHP@250" in columns else "R@10"
     rows = [(m.name, found[m.name, bits]) for m in METHODS if (m.name, bits) in found]
-    real = any(outputs in run["metrics"] for _, each in rows for run in each)
+    real = all(outputs in run["metrics"] for _, each in rows for run in each)
     best_real = max((_mean(each, outputs, main) for _, each in rows if real), default=float("nan"))
     shown = [c for c in columns if any(c in run["metrics"].get(side, {}) for _, each in rows for run in each)]
     head = ["method", *shown, *([f"outputs {main}", "retention"] if real else [])]

@@ -40,9 +40,10 @@ MAX_BITS = 4096
 EPOCHS, STEPS = 15, 900
 # What settings left at None mean, by kind of target. Labels have few distances, spread over [0, 1]; near neighbours by
 # cosine have small ones. A linear map of an embedding keeps the neighbours of that embedding better than a deep one.
-TEMPERATURE_Y = {"labels": 0.2, "multilabel": 0.2, "embedding": 0.05}
+TEMPERATURE_Y = {"labels": 0.2, "multilabel": 0.2, "embedding": 0.07}
 TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.05}
 HIDDEN = (512, 512)
+KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
 NEIGHBORS = 16
 ITQ_ROWS = 20_000
 # Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
@@ -68,7 +69,7 @@ class Hasher:
             place they have no meaning.
         classification: weight of a linear classifier's loss (labels and multi-hot labels; else it is left out).
         similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
-        kl: weight of the KL term, kl_k: by which neighbours (see `kl_loss`).
+        kl: weight of the KL term, None: 0.1 for labels, 0.3 for embeddings; kl_k: by which neighbours (see `kl_loss`).
         preserve: weight of a term that keeps the neighbours of X by cosine. 1 helps much with classes that were never
             trained on, at some cost for the others.
         neighbors: for embeddings: a batch is made of groups of so many rows, a random one and others of its 64 nearest
@@ -76,7 +77,7 @@ class Hasher:
         init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
             20,000 rows (bits must not exceed the features then).
         temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.2 and 0.1
-            for labels, 0.05 and 0.05 for embeddings.
+            for labels, 0.07 and 0.05 for embeddings.
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         epochs: passes over the rows; None: 15, or as many as make 900 steps.
         batch_size: rows of a step (all of them, where X has fewer).
@@ -113,7 +114,7 @@ class Hasher:
         classification: float = 1.0,
         similarity: str = "listwise",
         similarity_weight: float = 1.0,
-        kl: float = 0.1,
+        kl: float | None = None,
         kl_k: int = 1,
         preserve: float = 0.0,
         neighbors: int | None = None,
@@ -194,7 +195,7 @@ class Hasher:
         _check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), "fit", "X")
         targets = self._targets(y, rows)
         batch_size = min(operator.index(self.batch_size), len(rows))
-        if self.loss is None and self.kl and self.kl_k > batch_size - 1:
+        if self.loss is None and self.kl != 0 and self.kl_k > batch_size - 1:
             raise ValueError(
                 f"Hasher.fit: kl_k must be between 1 and {batch_size - 1} (the others of a batch), got {self.kl_k}"
             )
@@ -392,6 +393,8 @@ class Hasher:
             raise TypeError(f"Hasher.fit: loss must be a name, a module or None, got {type(self.loss).__name__}")
         for name in ("classification", "similarity_weight", "kl", "preserve"):
             value = getattr(self, name)
+            if name == "kl" and value is None:
+                continue
             if not isinstance(value, (int, float, np.number)):
                 raise TypeError(f"Hasher.fit: {name} must be a number, got {value!r}")
             if not 0 <= value < math.inf:
@@ -473,7 +476,8 @@ class Hasher:
 
     def _objective(self, targets: Targets) -> Objective:
         classified = self.supervision == "full" and targets.outputs > 0
-        if not any((classified and self.classification, self.similarity_weight, self.kl, self.preserve)):
+        kl = KL[targets.kind] if self.kl is None else self.kl
+        if not any((classified and self.classification, self.similarity_weight, kl, self.preserve)):
             raise ValueError(f"Hasher.fit: a term that applies to target {targets.kind!r} must have a weight above 0")
         return Objective(
             self.bits,
@@ -483,7 +487,7 @@ class Hasher:
             classification=self.classification if classified else 0.0,
             similarity=self.similarity,
             similarity_weight=self.similarity_weight,
-            kl=self.kl,
+            kl=kl,
             kl_k=self.kl_k,
             preserve=self.preserve,
             temperature_y=TEMPERATURE_Y[targets.kind] if self.temperature_y is None else self.temperature_y,
