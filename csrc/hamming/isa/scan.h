@@ -3,6 +3,8 @@
 // An ISA file defines Lanes32 and Lanes64 and instantiates kTable<Lanes32, Lanes64>. A Lanes type L has
 //   Word, Vec       the lane's word; a register of kLanes of them (also used for counts, one count a lane)
 //   kCheck          codes tested by one branch: a multiple of 8 and a divisor of kScanBlock
+//   kScalarOf8      of 8 words, how many to count in general registers, beside the vector units; if any, then also
+//                   set(words)   a Vec of kLanes words
 //   kFlush          words that count() may add up before finish()
 //   load, broadcast, zero, bit_xor, add (lane-wise counts)
 //   count(acc, x)   acc plus the bit counts of x, in a form that only finish() understands
@@ -34,13 +36,24 @@ inline T load_bytes(const void* p) {
     return value;
 }
 
+// Differing bits of one code's words, kGroup apart, and the query's.
+template <class L, int kWords>
+inline uint64_t count_words(const typename L::Word* code, const typename L::Word* query) {
+    uint64_t sum = 0;
+#pragma GCC unroll 16
+    for (int word = 0; word < kWords; ++word)
+        sum += static_cast<uint64_t>(L::count_bits(code[word * kGroup] ^ load_bytes<typename L::Word>(query + word)));
+    __asm__("" : "+r"(sum));  // GCC would make vectors of these sums
+    return sum;
+}
+
 // Distances of the kCheck codes that start at `block`. queries: the broadcast words (kWords > 0) or unused.
 template <class L, int kWords>
 inline __attribute__((always_inline)) void block_distances(const typename L::Word* block, const typename L::Word* query,
                                                            const typename L::Vec* queries, int64_t words,
                                                            typename L::Vec* distances) {
     using Vec = typename L::Vec;
-    constexpr int kVecs = L::kCheck / L::kLanes;
+    constexpr int kVecs = L::kCheck / L::kLanes, kScalar = kWords == 8 ? L::kScalarOf8 : 0;
     const auto at = [&](int v, int64_t word) {
         const int64_t code = int64_t{v} * L::kLanes;
         return block + code / kGroup * kGroup * words + word * kGroup + code % kGroup;
@@ -50,7 +63,7 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
 #pragma GCC unroll 16
         for (int v = 0; v < kVecs; ++v) acc[v] = L::zero();
 #pragma GCC unroll 16
-        for (int word = 0; word < kWords; ++word) {
+        for (int word = 0; word < kWords - kScalar; ++word) {
 #pragma GCC unroll 16
             for (int v = 0; v < kVecs; ++v) {
                 acc[v] = L::count(acc[v], L::bit_xor(L::load(at(v, word)), queries[word]));
@@ -58,7 +71,15 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
             }
         }
 #pragma GCC unroll 16
-        for (int v = 0; v < kVecs; ++v) distances[v] = L::finish(acc[v]);
+        for (int v = 0; v < kVecs; ++v) {
+            distances[v] = L::finish(acc[v]);
+            if constexpr (kScalar > 0) {
+                typename L::Word sums[L::kLanes];
+                for (int lane = 0; lane < L::kLanes; ++lane)
+                    sums[lane] = count_words<L, kScalar>(at(v, kWords - kScalar) + lane, query + kWords - kScalar);
+                distances[v] = L::add(distances[v], L::set(sums));
+            }
+        }
     } else {
 #pragma GCC unroll 16
         for (int v = 0; v < kVecs; ++v) distances[v] = L::zero();

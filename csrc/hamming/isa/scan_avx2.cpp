@@ -43,8 +43,9 @@ struct Avx2Lanes {
 
 struct Avx2Lanes64 : Avx2Lanes {
     using Word = uint64_t;
-    static constexpr int kLanes = 4, kCheck = 16;
+    static constexpr int kLanes = 4, kCheck = 16, kScalarOf8 = 3;
     static Vec load(const Word* p) { return load_any(p); }
+    static Vec set(const Word* s) { return _mm256_set_epi64x(s[3], s[2], s[1], s[0]); }
     static Vec broadcast(Word word) { return _mm256_set1_epi64x(static_cast<long long>(word)); }
     static Vec add(Vec a, Vec b) { return _mm256_add_epi64(a, b); }
     static Vec finish(Vec acc) { return _mm256_sad_epu8(acc, zero()); }
@@ -60,7 +61,7 @@ struct Avx2Lanes64 : Avx2Lanes {
 
 struct Avx2Lanes32 : Avx2Lanes {
     using Word = uint32_t;
-    static constexpr int kLanes = 8, kCheck = 32;
+    static constexpr int kLanes = 8, kCheck = 32, kScalarOf8 = 0;
     static Vec load(const Word* p) { return load_any(p); }
     static Vec broadcast(Word word) { return _mm256_set1_epi32(static_cast<int>(word)); }
     static Vec add(Vec a, Vec b) { return _mm256_add_epi32(a, b); }

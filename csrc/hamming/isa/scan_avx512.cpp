@@ -34,7 +34,7 @@ struct Avx512Lanes {
 
 struct Avx512Lanes64 : Avx512Lanes {
     using Word = uint64_t;
-    static constexpr int kLanes = 8, kCheck = 32;
+    static constexpr int kLanes = 8, kCheck = 32, kScalarOf8 = 0;
     static Vec load(const Word* p) { return _mm512_loadu_si512(p); }
     static Vec broadcast(Word word) { return _mm512_set1_epi64(static_cast<long long>(word)); }
     static Vec add(Vec a, Vec b) { return _mm512_add_epi64(a, b); }
@@ -48,7 +48,7 @@ struct Avx512Lanes64 : Avx512Lanes {
 
 struct Avx512Lanes32 : Avx512Lanes {
     using Word = uint32_t;
-    static constexpr int kLanes = 16, kCheck = 64;
+    static constexpr int kLanes = 16, kCheck = 64, kScalarOf8 = 0;
     static Vec load(const Word* p) { return _mm512_loadu_si512(p); }
     static Vec broadcast(Word word) { return _mm512_set1_epi32(static_cast<int>(word)); }
     static Vec add(Vec a, Vec b) { return _mm512_add_epi32(a, b); }

@@ -27,7 +27,7 @@ struct NeonLanes {
 
 struct NeonLanes64 : NeonLanes {
     using Word = uint64_t;
-    static constexpr int kLanes = 2, kCheck = 16;
+    static constexpr int kLanes = 2, kCheck = 16, kScalarOf8 = 0;
     static Vec load(const Word* p) { return vld1q_u8(reinterpret_cast<const uint8_t*>(p)); }
     static Vec broadcast(Word word) { return vreinterpretq_u8_u64(vdupq_n_u64(word)); }
     static Vec add(Vec a, Vec b) {
@@ -46,7 +46,7 @@ struct NeonLanes64 : NeonLanes {
 
 struct NeonLanes32 : NeonLanes {
     using Word = uint32_t;
-    static constexpr int kLanes = 4, kCheck = 32;
+    static constexpr int kLanes = 4, kCheck = 32, kScalarOf8 = 0;
     static Vec load(const Word* p) { return vld1q_u8(reinterpret_cast<const uint8_t*>(p)); }
     static Vec broadcast(Word word) { return vreinterpretq_u8_u32(vdupq_n_u32(word)); }
     static Vec add(Vec a, Vec b) { return vreinterpretq_u8_u32(vaddq_u32(words(a), words(b))); }

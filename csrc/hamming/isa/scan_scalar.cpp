@@ -16,7 +16,7 @@ template <class WordType>
 struct ScalarLanes {
     using Word = WordType;
     using Vec = WordType;
-    static constexpr int kLanes = 1, kCheck = 8;
+    static constexpr int kLanes = 1, kCheck = 8, kScalarOf8 = 0;
     static constexpr int64_t kFlush = INT64_MAX;
     static Vec load(const Word* p) { return load_bytes<Word>(p); }
     static Vec broadcast(Word word) { return word; }
