@@ -83,7 +83,9 @@ def fit_noisy(
         module = encoder(X.shape[1], bits, mean=mean, deviation=deviation, sigmoid=loss is None)
         objective: Callable[..., Tensor]
         if loss is None:
-            objective = Objective(bits, distance=noisy, classification=0.0, **settings)
+            # The stress form takes distances >= 0 only; the listwise one takes any.
+            distance = noisy if settings.get("similarity") != "stress" else lambda rows: noisy(rows).clamp(min=0.0)
+            objective = Objective(bits, distance=distance, classification=0.0, **settings)
         else:
             names = {"hashnet": {"bits": bits, "memory": 0}, "contrastive": {}}
             objective = _Pairs(losses.LOSSES[loss](**names[loss], **settings), noisy)
