@@ -60,10 +60,11 @@ def _axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
 def _histograms(runs: list[dict[str, Any]]) -> Any:
     """Outputs of test queries, with the KL term and without, by what they were learned from."""
     pairs = (
-        ("ours", "ours-no-kl", "labels"),
-        ("ours-sim", "ours-sim-no-kl", "similarities"),
+        ("ours", "ours-no-kl", "listwise, labels"),
+        ("ours-sim", "ours-sim-no-kl", "listwise, similarities"),
+        ("ours-sim-stress", "ours-sim-stress-no-kl", "stress, similarities"),
     )
-    figure, axes = _axes(9, 3, 2)
+    figure, axes = _axes(12, 3, 3)
     edges = (np.arange(BINS) + 0.5) / BINS
     drawn = False
     for axis, (with_kl, without, title) in zip(axes, pairs, strict=True):
@@ -73,13 +74,9 @@ def _histograms(runs: list[dict[str, Any]]) -> Any:
                 total = np.sum(counts, axis=0)
                 axis.step(edges, total / total.sum(), where="mid", label=label)
                 drawn = True
-        axis.set(
-            title=f"64 bits, from {title}",
-            xlabel="output z",
-            ylabel="part of outputs",
-            yscale="log",
-        )
-        axis.legend()
+        axis.set(title=title, xlabel="output z (64 bits)", ylabel="part of outputs", yscale="log")
+        if axis.lines:
+            axis.legend()
     return figure if drawn else None
 
 
