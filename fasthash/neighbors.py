@@ -143,6 +143,14 @@ def check_norm(function: str, p: int) -> int:
     return int(p)
 
 
+def check_eps(function: str, eps: float) -> float:
+    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{function}: eps must be a number, got {type(eps).__name__}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"{function}: eps must be >= 0 and finite, got {eps}")
+    return float(eps)
+
+
 def check_k(function: str, k: int, limit: int) -> int:
     if limit < 1:
         raise ValueError(f"{function}: at least 1 other row is needed, got {limit}")

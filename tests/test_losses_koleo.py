@@ -51,7 +51,8 @@ def test_gradcheck() -> None:
     ("call", "error", "message"),
     [
         (lambda z: fasthash.koleo_loss(z, k=4), ValueError, "koleo_loss: k must be between 1 and 3, got 4"),
-        (lambda z: fasthash.koleo_loss(z, eps=-1), ValueError, "koleo_loss: eps must be >= 0, got -1"),
+        (lambda z: fasthash.koleo_loss(z, eps=-1), ValueError, "koleo_loss: eps must be >= 0 and finite, got -1"),
+        (lambda z: fasthash.koleo_loss(z, eps=float("inf")), ValueError, "eps must be >= 0 and finite, got inf"),
         (lambda z: fasthash.koleo_loss(z.numpy()), TypeError, "koleo_loss: z must be a tensor, got ndarray"),
     ],
 )

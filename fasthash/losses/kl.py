@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch.distributions import Distribution
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash.distributed import gather_rows, rank
-from fasthash.neighbors import check_k, check_norm, check_points, flatten
+from fasthash.neighbors import check_eps, check_k, check_norm, check_points, flatten
 
 _RANK_STEP = 0x1E3779B97F4A7C15  # between the seeds of ranks, which may all have one torch seed
 
@@ -81,14 +80,13 @@ def kl_loss(
     if points.shape[-2] < 2 and group is None:
         raise ValueError(f"kl_loss: z must have at least 2 rows, got {points.shape[-2]}")
     p = check_norm("kl_loss", p)
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"kl_loss: eps must be >= 0 and finite, got {eps}")
+    eps = check_eps("kl_loss", eps)
     targets = _target_points(points, target, group, generator)
     if group is not None:
         points, targets = gather_rows(points, group), gather_rows(targets, group)
     k = check_k("kl_loss", k, min(points.shape[-2] - 1, targets.shape[-2]))
     batch, flat, flat_targets = flatten("kl_loss", points, targets)
-    loss: Tensor = torch.ops.fasthash.kl_loss(flat, flat_targets, p, k, float(eps))[0]
+    loss: Tensor = torch.ops.fasthash.kl_loss(flat, flat_targets, p, k, eps)[0]
     return loss.view(batch)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fasthash.distributed import gather_rows
-from fasthash.neighbors import check_k, check_norm, check_points, nearest
+from fasthash.neighbors import check_eps, check_k, check_norm, check_points, nearest
 
 
 def koleo_loss(
@@ -39,8 +39,7 @@ def koleo_loss(
         raise TypeError(f"koleo_loss: z must be a tensor, got {type(z).__name__}")
     points = check_points("koleo_loss", "z", z)
     p = check_norm("koleo_loss", p)
-    if not eps >= 0:
-        raise ValueError(f"koleo_loss: eps must be >= 0, got {eps}")
+    eps = check_eps("koleo_loss", eps)
     if normalize:
         points = torch.nn.functional.normalize(points, dim=-1, eps=1e-12)
     if group is not None:
