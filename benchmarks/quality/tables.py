@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality.goals import goals
 from benchmarks.quality.methods import METHODS, TRIED
 from benchmarks.quality.run import FOLDER, TUNING_BITS, TUNING_SEED
 
@@ -59,6 +60,7 @@ def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT, method: Path 
             runs[content["task"], content["method"], content["bits"]].append(content)
     floors = {path.name.split(".")[0]: json.loads(path.read_text()) for path in sorted(folder.glob("*.floors.json"))}
     parts = [HEAD.format(tried=TRIED, bits=TUNING_BITS, seed=TUNING_SEED)]
+    parts += ["## Goals", "", *goals(runs, floors), ""]
     parts += [_task(name, floor, runs, folder) for name, floor in floors.items()]
     document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     if method.exists():
