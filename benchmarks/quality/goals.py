@@ -1,0 +1,94 @@
+"""What the codes are meant to reach, and whether the runs do: the first table of docs/results.md."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
+
+
+def goals(runs: Runs, floors: dict[str, Any]) -> list[str]:
+    """A markdown table: goal, value, limit, whether it is reached. Only what there are runs for."""
+    lines = ["| goal | here | to reach | |", "|---|---|---|---|"]
+    for text, value, limit, note in (*_hierarchy(runs), *_unseen(runs), *_noisy(runs), *_captions(runs, floors)):
+        if math.isfinite(value) and math.isfinite(limit):
+            lines.append(f"| {text} | {value:.4f} | {limit:.4f}{note} | {'yes' if value >= limit else '**no**'} |")
+    return lines
+
+
+def _values(runs: Runs, task: str, method: str, bits: int, side: str, metric: str) -> list[float]:
+    found = [run["metrics"].get(side, {}).get(metric) for run in runs.get((task, method, bits), [])]
+    return [value for value in found if value is not None]
+
+
+def _mean(runs: Runs, *key: Any) -> float:
+    values = _values(runs, *key)
+    return statistics.fmean(values) if values else math.nan
+
+
+def _spread(runs: Runs, *key: Any) -> float:
+    values = _values(runs, *key)
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _rival(runs: Runs, task: str, bits: int, side: str, metric: str) -> tuple[float, str]:
+    """The best of the other methods and its name."""
+    names = {m for t, m, b in runs if (t, b) == (task, bits) and "ours" not in m}
+    found = [(_mean(runs, task, name, bits, side, metric), name) for name in sorted(names)]
+    return max((pair for pair in found if math.isfinite(pair[0])), default=(math.nan, ""))
+
+
+def _hierarchy(runs: Runs) -> Iterator[tuple[str, float, float, str]]:
+    for task, databases, metric, retention in (
+        ("a", ("train", "val"), "mAHP@250", 0.993),
+        ("b-reduced", ("train", "held out"), "mAHP@250", 0.99),
+        ("b", ("train", "held out"), "mAHP@2500", 0.99),
+    ):
+        for bits in (32, 64):
+            for database in databases:
+                side = f"codes {database}"
+                mine = _mean(runs, task, "ours", bits, side, metric)
+                rival, name = _rival(runs, task, bits, side, metric)
+                spread = _spread(runs, task, "ours", bits, side, metric) + _spread(runs, task, name, bits, side, metric)
+                what = f"task {task}, {bits} bits, database {database}"
+                yield f"{what}: {metric} above all others beyond the spread", mine, rival + spread, f" ({name})"
+                rival, name = _rival(runs, task, bits, side, "mAP")
+                yield f"{what}: mAP", _mean(runs, task, "ours", bits, side, "mAP"), rival - 0.01, f" ({name} - 0.01)"
+            names = {m for t, m, b in runs if (t, b) == (task, bits)}
+            real = [_mean(runs, task, m, bits, "outputs train", metric) for m in names]
+            best = max((value for value in real if math.isfinite(value)), default=math.nan)
+            kept = _mean(runs, task, "ours", bits, "codes train", metric) / best
+            yield f"task {task}, {bits} bits: {metric} / best outputs of any method", kept, retention, ""
+
+
+def _unseen(runs: Runs) -> Iterator[tuple[str, float, float, str]]:
+    for bits in (32, 64):
+        kept = _mean(runs, "e-unseen", "ours-preserve", bits, "codes train", "mAHP@250")
+        itq = _mean(runs, "e-unseen", "itq", bits, "codes train", "mAHP@250")
+        yield f"task e, unseen intents, {bits} bits: mAHP@250 with preserve", kept, itq, " (itq)"
+        seen = [_mean(runs, "e-unseen", m, bits, "codes seen", "mAHP@250") for m in ("ours-preserve", "ours")]
+        yield f"task e, seen intents, {bits} bits: mAHP@250 with preserve", seen[0], seen[1] - 0.02, " (without - 0.02)"
+
+
+def _noisy(runs: Runs) -> Iterator[tuple[str, float, float, str]]:
+    for bits in (32, 64):
+        value = _mean(runs, "e-noisy", "noisy-ours", bits, "codes train", "mAHP@250")
+        yield f"task e, noisy similarities, {bits} bits: mAHP@250", value, 0.945, ""
+
+
+def _captions(runs: Runs, floors: dict[str, Any]) -> Iterator[tuple[str, float, float, str]]:
+    for bits in (128, 256, 384):
+        for metric, more in (("R@10", 0.0), ("overlap@10", 0.02)):
+            if bits == 384 and more:
+                continue
+            best = [(_mean(runs, "d", m, bits, "codes all", metric), m) for m in ("sign", "rotation", "itq")]
+            rival, name = max((pair for pair in best if math.isfinite(pair[0])), default=(math.nan, ""))
+            mine = _mean(runs, "d", "captions-ours", bits, "codes all", metric)
+            yield f"task d, {bits} bits: {metric}", mine, rival + more, f" ({name}{f' + {more}' if more else ''})"
+    real = floors.get("d", {}).get("metrics", {}).get("input cosine all", {}).get("R@10", math.nan)
+    for method, title in (("captions-ours", "fasthash"), ("sign", "sign(x - mean)")):
+        value = _mean(runs, "d", method, 384, "asymmetric all", "R@10")
+        yield f"task d, 384 bits, float query, {title}: R@10", value, 0.97 * real, " (97 % of real-valued)"
