@@ -1,16 +1,20 @@
 """An index of a billion codes of 64 bits on one machine: building, opening, searching from disk and from memory.
 
-    python benchmarks/bench_billion.py [--n 1e9] [--folder FOLDER] [--name billion]
+    python benchmarks/bench_billion.py [--n 1e9] [--parts codes cold peer ids] [--folder FOLDER] [--name billion]
 
-Needs 8 bytes of disk a code, and then (the first file being removed) 16 for the part with explicit ids. Writes
-benchmarks/results/NAME.json and NAME.md, a table made of it; removes its files. Every index is checked against
-planted neighbours before it is timed. Memory is RssAnon of /proc/self/status, sampled every 5 ms: what the process
-itself holds, without the pages of mapped files.
+Parts, which may be run one at a time (with the same --folder and --keep; results are added to the file):
+codes: build by streaming, open, search from memory, filter (about 4 minutes at 1e9); cold: search and verify from the
+disk, also with a quarter of the index's size as memory (3 minutes); peer: faiss IndexBinaryFlat, 1e8 codes (1 minute);
+ids: build with explicit ids in random order, change, compact, verify (10 minutes or more).
+Disk: 8 bytes a code, and for ids 16, twice while it is compacted. Writes benchmarks/results/NAME.json and NAME.md, a
+table made of it. Every index is checked against planted neighbours before it is timed. Memory is RssAnon of
+/proc/self/status, sampled every 5 ms: what the process itself holds, without the pages of mapped files.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import tempfile
@@ -20,9 +24,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bench_cold
 import kit
 import numpy as np
 import torch
+from bench_cold import forget, seconds
 
 from fasthash import HammingIndex, hamming_topk
 
@@ -110,46 +116,6 @@ def check(index: Any, queries: np.ndarray, ids: np.ndarray) -> None:
         raise SystemExit("bench_billion: a planted neighbour was not found, or results are out of order")
 
 
-def forget(folder: Path) -> int:
-    """Drops the pages of an index's segments from the page cache; gives their bytes."""
-    size = 0
-    for file in folder.glob("segment-*"):
-        descriptor = os.open(file, os.O_RDONLY)
-        size += os.fstat(descriptor).st_size
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
-    return size
-
-
-def read_whole(folder: Path) -> None:
-    buffer = bytearray(16 * MIB)
-    for file in folder.glob("segment-*"):
-        with open(file, "rb", buffering=0) as stream:
-            while stream.readinto(buffer):
-                pass
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def cold(folder: Path, query: np.ndarray) -> dict[str, float]:
-    """One query, nothing of the index in memory, against reading the files in order; both twice, the better counts."""
-    search, read = [], []
-    size = forget(folder)
-    for _ in range(2):
-        forget(folder)
-        read.append(seconds(lambda: read_whole(folder)))
-        forget(folder)
-        index = HammingIndex.open(folder)
-        search.append(seconds(lambda index=index: index.search(query, K)))
-        del index  # mapped pages cannot be dropped
-    result = {"bytes": size, "read_seconds": min(read), "query_seconds": min(search)}
-    return {**result, "disk_gb_s": size / min(read) / 1e9, "query_gb_s": size / min(search) / 1e9}
-
-
 def warm(index: HammingIndex, n: int, queries: np.ndarray, many: int, rounds: int) -> dict[str, Any]:
     """Everything in the page cache: one query and `many`, against the same kernel on codes in memory."""
     count = min(n, 100_000_000)
@@ -230,52 +196,96 @@ def filtered(index: HammingIndex, n: int, query: np.ndarray) -> dict[str, Any]:
     return peak.result()
 
 
+def codes_part(place: Path, n: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Build, open, search, filter: all cached."""
+    queries, rows = planted(n, max(options.queries, 128))
+    result: dict[str, Any] = {}
+    with Peak() as peak:
+        index = HammingIndex.build(place / "index", blocks(n, ids=False), BITS, overwrite=True)
+    result["build"] = peak.result()
+    result["disk_bytes"] = forget(place / "index")
+    del index
+    result["open_seconds"] = kit.median([seconds(lambda: HammingIndex.open(place / "index")) for _ in range(9)])
+    with Peak() as peak:
+        index = HammingIndex.open(place / "index")
+        check(index, queries[:16], rows[:16])
+        index.search(queries[:1], K)
+        index.search(queries[: options.queries], K)
+    result["search_memory"] = peak.result()
+    result["filter"] = filtered(index, n, queries[:1])
+    result["warm"] = warm(index, n, queries, options.queries, options.rounds)
+    return result
+
+
+def cold_part(place: Path, n: int, options: argparse.Namespace) -> dict[str, Any]:
+    """From the disk: with all memory, and with less than the index needs."""
+    if not (place / "index" / "manifest.json").exists():
+        HammingIndex.build(place / "index", blocks(n, ids=False), BITS).close()
+    result = {"cold": bench_cold.measure(place / "index", options.rounds)}
+    gib = max(1.0, 8 * n / 4 / 2**30)
+    result["limited"] = bench_cold.limited(place / "index", options.rounds, gib) if 8 * n > gib * 2**30 else None
+    return result
+
+
+def peer_part(place: Path, n: int, options: argparse.Namespace) -> dict[str, Any]:
+    return {"faiss": against_faiss(n, planted(n, 128)[0], options.rounds)}
+
+
+def ids_part(place: Path, n: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Explicit ids in random order: build, remove, replace, filter, compact, verify."""
+    queries, rows = planted(n, 1000)
+    result: dict[str, Any] = {}
+    with Peak() as peak:
+        index = HammingIndex.build(place / "ids", blocks(n, ids=True), BITS, overwrite=True)
+    result["build_ids"] = {**peak.result(), "segments": len(list((place / "ids").glob("segment-*")))}
+    check(index, queries[:4], ids_of(rows[:4]))
+    gone = ids_of(rows[:1000])
+    with HammingIndex.open(place / "ids", writable=True) as writer:
+        result["remove_seconds"] = seconds(lambda: writer.remove(gone))
+        result["upsert_seconds"] = seconds(lambda: writer.add(queries[:100], gone[:100], replace=True))
+        with Peak() as peak:
+            writer.compact(progress=None)
+        result["compact"] = peak.result()
+        size = forget(place / "ids")
+        with Peak() as peak:
+            writer.verify(progress=None)
+        result["verify_ids"] = {**peak.result(), "gb_s": size / peak.seconds / 1e9}
+    return result
+
+
+PARTS = {"codes": codes_part, "cold": cold_part, "peer": peer_part, "ids": ids_part}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=lambda text: int(float(text)), default=1_000_000_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", default=None, help="where the index is made (default: a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="where the indexes are made (default: a temporary folder)")
+    parser.add_argument("--keep", action="store_true", help="leave them there")
+    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
     parser.add_argument("--name", default="billion")
-    parser.add_argument("--no-ids", action="store_true", help="leave out the build with explicit ids")
-    arguments = parser.parse_args()
-    n, place = arguments.n, Path(tempfile.mkdtemp(prefix="billion-", dir=arguments.folder))
-    result: dict[str, Any] = {"machine": kit.machine(), "n": n, "bits": BITS, "k": K}
-    queries, rows = planted(n, max(arguments.queries, 128))
+    options = parser.parse_args()
+    place = options.folder or Path(tempfile.mkdtemp(prefix="billion-"))
+    place.mkdir(parents=True, exist_ok=True)
+    file = kit.RESULTS / f"{options.name}.json"
+    result = json.loads(file.read_text()) if file.exists() else {}
+    if result.get("n") != options.n or len(options.parts) == len(PARTS):
+        result = {}
+    result = {**result, "n": options.n, "bits": BITS, "k": K, "threads": torch.get_num_threads()}
     try:
-        with Peak() as peak:
-            index = HammingIndex.build(place / "index", blocks(n, ids=False), BITS)
-        result["build"] = peak.result()
-        result["disk_bytes"] = forget(place / "index")
-        del index
-        result["open_seconds"] = kit.median([seconds(lambda: HammingIndex.open(place / "index")) for _ in range(9)])
-        result["cold"] = cold(place / "index", queries[:1])
-        with Peak() as peak:
-            index = HammingIndex.open(place / "index")
-            check(index, queries[:16], rows[:16])
-            index.search(queries[:1], K)
-            index.search(queries[: arguments.queries], K)
-        result["search_memory"] = peak.result()
-        result["filter"] = filtered(index, n, queries[:1])
-        result["warm"] = warm(index, n, queries, arguments.queries, arguments.rounds)
-        del index
-        shutil.rmtree(place / "index")
-        result["faiss"] = against_faiss(n, queries, arguments.rounds)
-        kit.write_json(arguments.name, result)  # what was measured so far
-        if not arguments.no_ids:
-            with Peak() as peak:
-                index = HammingIndex.build(place / "ids", blocks(n, ids=True), BITS)
-            result["build_ids"] = {**peak.result(), "segments": len(list((place / "ids").glob("segment-*")))}
-            check(index, queries[:4], ids_of(rows[:4]))
-            with HammingIndex.open(place / "ids", writable=True) as writer:
-                gone = ids_of(rows[:1000])
-                result["remove_seconds"] = seconds(lambda: writer.remove(gone))
-                result["upsert_seconds"] = seconds(lambda: writer.add(queries[:100], gone[:100], replace=True))
+        for part in options.parts:
+            if part == "ids" and not options.keep:
+                shutil.rmtree(place / "index", ignore_errors=True)
+            machine = kit.machine()
+            result |= PARTS[part](place, options.n, options)
+            result |= {"machine": machine, "load_after": os.getloadavg()[0]}
+            kit.write_json(options.name, result)
+            file.with_suffix(".md").write_text(table(result))
     finally:
-        shutil.rmtree(place)
-    result["load_after"] = os.getloadavg()[0]
-    kit.write_json(arguments.name, result)
-    (kit.RESULTS / f"{arguments.name}.md").write_text(table(result))
+        if not options.keep:
+            for name in ("index", "ids"):
+                shutil.rmtree(place / name, ignore_errors=True)
     print(table(result))
 
 
@@ -283,48 +293,99 @@ def ids_of(rows: np.ndarray) -> np.ndarray:
     return ((rows.astype(np.uint64) * np.uint64(MULTIPLIER)) & np.uint64(2**63 - 1)).astype(np.int64)
 
 
-def table(result: dict[str, Any]) -> str:
-    """The results in Markdown."""
-    build, warm_, cold_ = result["build"], result["warm"], result["cold"]
-    lines = [
-        ("codes", f"{result['n']:,} of {result['bits']} bits, {result['disk_bytes'] / 1e9:.2f} GB on disk"),
-        ("build by streaming", f"{build['seconds']:.0f} s, peak RssAnon {build['peak_anon_mib']:.0f} MiB"),
-    ]
-    if "build_ids" in result:
-        ids = result["build_ids"]
-        text = f"{ids['seconds']:.0f} s, peak RssAnon {ids['peak_anon_mib']:.0f} MiB, {ids['segments']} segments"
-        lines.append(("build with explicit ids in random order", text))
-        lines.append(("remove 1,000 ids of them, durable", f"{result['remove_seconds']:.2f} s"))
-        lines.append(("replace 100 codes, durable", f"{result['upsert_seconds']:.2f} s"))
-    lines += [
-        ("open", f"{1e3 * result['open_seconds']:.2f} ms"),
+Line = tuple[str, str, str, bool | None]  # what, measured, target, met
+
+
+def lines_of_codes(result: dict[str, Any]) -> list[Line]:
+    build, warm_, memory = result["build"], result["warm"], result["search_memory"]["beyond_before_mib"]
+    mask = result["filter"]
+    return [
+        ("codes", f"{result['n']:,} of {result['bits']} bits, {result['disk_bytes'] / 1e9:.2f} GB on disk", "", None),
         (
-            "one query, nothing cached",
-            f"{cold_['query_seconds']:.2f} s, {cold_['query_gb_s']:.2f} GB/s; "
-            f"read() in order gets {cold_['disk_gb_s']:.2f} GB/s",
+            "build by streaming",
+            f"{build['seconds']:.0f} s, peak RssAnon {build['peak_anon_mib']:.0f} MiB",
+            "less than 1,536 MiB",
+            build["peak_anon_mib"] < 1536,
         ),
+        ("open", f"{1e3 * result['open_seconds']:.2f} ms", "less than 200 ms", result["open_seconds"] < 0.2),
         (
             "one query, cached",
             f"{1e3 * warm_['one_query_seconds']:.0f} ms, {warm_['one_query_gb_s']:.1f} GB/s: "
             f"{warm_['one_query_times_read']:.2f} x reading at the measured {warm_['read_gb_s']:.1f} GB/s",
+            "at most 1.3 x",
+            warm_["one_query_times_read"] <= 1.3,
         ),
         (
             f"{warm_['queries']:,} queries, k = {result['k']}",
             f"{warm_['many_seconds']:.1f} s, {warm_['many_pairs_s'] / 1e9:.1f}e9 pairs/s: "
             f"{100 * warm_['many_share_of_memory']:.0f} % of the kernel on "
             f"{warm_['codes_in_memory']:,} codes in memory",
+            "at least 60 %",
+            warm_["many_share_of_memory"] >= 0.6,
         ),
-        ("memory of searches beyond the map", f"{result['search_memory']['beyond_before_mib']:.0f} MiB"),
-        ("memory of a boolean filter beyond the mask", f"{result['filter']['beyond_before_mib']:.0f} MiB"),
+        ("memory of searches beyond the map", f"{memory:.0f} MiB", "at most 256 MiB", memory <= 256),
+        (
+            "one query, boolean filter of half the codes",
+            f"{mask['seconds']:.2f} s, {mask['beyond_before_mib']:.0f} MiB beyond the mask",
+            "at most 256 MiB",
+            mask["beyond_before_mib"] <= 256,
+        ),
     ]
-    if result["faiss"] is not None:
-        for name, value in result["faiss"].items():
-            if name != "codes":
-                text = f"{value['times_faster']:.1f} x as fast as faiss IndexBinaryFlat at its best thread count"
-                lines.append((f"{name.replace('_', ' ')}, {result['faiss']['codes']:,} codes in memory", text))
-    head = f"{result['machine']['processor']}, {result['machine']['cores']} cores, {warm_['threads']} threads"
-    body = "\n".join(f"| {what} | {value} |" for what, value in lines)
-    return f"| {head} | |\n|---|---|\n{body}\n"
+
+
+def lines_of_cold(name: str, cold_: dict[str, Any]) -> list[Line]:
+    lines: list[Line] = []
+    for key, what in (("query", "one query"), ("verify", "verify")):
+        lines.append(
+            (
+                f"{what}, {name}",
+                f"{cold_[f'{key}_seconds']:.2f} s, {cold_[f'{key}_gb_s']:.2f} GB/s; "
+                f"read() in order gets {cold_['read_gb_s']:.2f} GB/s",
+                "the disk's speed" if key == "query" else "",
+                cold_[f"{key}_share_of_read"] >= 0.8 if key == "query" else None,
+            )
+        )
+    return lines
+
+
+def lines_of_ids(result: dict[str, Any]) -> list[Line]:
+    ids, compact, verified = result["build_ids"], result["compact"], result["verify_ids"]
+    return [
+        (
+            "build with explicit ids in random order",
+            f"{ids['seconds']:.0f} s, peak RssAnon {ids['peak_anon_mib']:.0f} MiB, {ids['segments']} segments",
+            "less than 1,536 MiB",
+            ids["peak_anon_mib"] < 1536,
+        ),
+        ("remove 1,000 ids of them, durable", f"{result['remove_seconds']:.2f} s", "", None),
+        ("replace 100 codes, durable", f"{result['upsert_seconds']:.2f} s", "", None),
+        (
+            "compact",
+            f"{compact['seconds']:.0f} s, peak RssAnon {compact['peak_anon_mib']:.0f} MiB",
+            "less than 1,536 MiB",
+            compact["peak_anon_mib"] < 1536,
+        ),
+        ("verify", f"{verified['seconds']:.0f} s, {verified['gb_s']:.2f} GB/s", "", None),
+    ]
+
+
+def table(result: dict[str, Any]) -> str:
+    """The results in Markdown, next to what was aimed at."""
+    lines: list[Line] = lines_of_codes(result) if "build" in result else []
+    if "cold" in result:
+        lines += lines_of_cold("nothing cached", result["cold"])
+    if result.get("limited"):
+        lines += lines_of_cold(f"with {result['limited']['memory_gib']:.2g} GiB of memory", result["limited"])
+    if "build_ids" in result:
+        lines += lines_of_ids(result)
+    for name, value in (result.get("faiss") or {}).items():
+        if name != "codes":
+            text = f"{value['times_faster']:.1f} x as fast as faiss IndexBinaryFlat at its best thread count"
+            lines.append((f"{name.replace('_', ' ')}, {result['faiss']['codes']:,} codes in memory", text, "", None))
+    head = f"{result['machine']['processor']}, {result['machine']['cores']} cores, {result['threads']} threads"
+    words = {True: "yes", False: "no", None: ""}
+    body = "\n".join(f"| {what} | {value} | {target} | {words[met]} |" for what, value, target, met in lines)
+    return f"| {head} | | target | met |\n|---|---|---|---|\n{body}\n"
 
 
 if __name__ == "__main__":

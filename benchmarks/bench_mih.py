@@ -1,18 +1,23 @@
 """Sub-linear exact search: multi-index hashing against this project's own scan, on disk, single queries and batches.
 
-    python benchmarks/bench_mih.py [--n 1e8] [--bits 64 128] [--folder FOLDER] [--name mih]
+    python benchmarks/bench_mih.py [--n 1e8] [--bits 64 128] [--parts build search peer] [--folder FOLDER] [--name mih]
+    python benchmarks/bench_mih.py --parts grid          # automatic mode where tables may not help; a few minutes
 
+Parts may be run one at a time with the same --folder and --keep, results are added to the file: build (codes and
+tables; at 1e8 codes of 64 bits some 2 minutes, at 1e9 some 10), search (4 minutes at most for each n and bits), peer.
 Queries have 10 planted neighbours at a stated distance, the rest of the codes is random; "random" queries have none.
-Scan, tables and automatic mode take turns over the same queries and are checked against each other first. Also faiss
-IndexBinaryMultiHash, which promises no exact results, with the share that it finds, where it is installed and for up to
---faiss codes. Writes benchmarks/results/NAME.json and NAME.md. Disk: 8 + 24 bytes a code of 64 bits, 16 + 73 of 128,
-removed at the end; memory: the same, as page cache.
+Scan, tables and automatic mode take turns over the same queries and are checked against each other first. peer: faiss
+IndexBinaryMultiHash, which promises no exact results, with the share that it finds, for up to --faiss codes. grid:
+scan and automatic mode over sizes, widths, kinds of codes and of queries, no query twice. Writes
+benchmarks/results/NAME.json and NAME.md. Disk: 8 + 24 bytes a code of 64 bits, 16 + 73 of 128; memory: the same, as
+page cache, or each scan reads the disk.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -25,7 +30,7 @@ import kit
 import numpy as np
 import torch
 
-from fasthash import HammingIndex
+from fasthash import HammingIndex, hamming_topk
 from fasthash.index.mih import substrings
 
 try:
@@ -89,7 +94,7 @@ def compare(
     return {**result, "scan/mih": result["scan"] / result["mih"], "scan/auto": kit.median(ratios)}
 
 
-def multi_hash(codes: np.ndarray, queries: np.ndarray, bits: int, index: HammingIndex) -> dict[str, Any]:
+def multi_hash(codes: np.ndarray, queries: np.ndarray, bits: int) -> dict[str, Any]:
     """faiss IndexBinaryMultiHash on the same codes, one query at a time, with the share of true neighbours it finds."""
     tables = len(substrings(bits, len(codes)))
     start = time.perf_counter()
@@ -97,70 +102,161 @@ def multi_hash(codes: np.ndarray, queries: np.ndarray, bits: int, index: Hamming
     other.nflip = max(1, bits // 10 // tables)
     other.add(codes)
     built = time.perf_counter() - start
-    expected = index.search(queries, MOST).distances
-    times, found = [], 0.0
+    flat = faiss.IndexBinaryFlat(bits)
+    flat.add(codes)
+    expected = hamming_topk(queries, codes, MOST).distances
+    times, flat_times, found = [], [], 0.0
     for query, right in zip(queries, expected, strict=True):
         start = time.perf_counter()
         distances, _ = other.search(query[None], MOST)
         times.append(time.perf_counter() - start)
         found += float((distances[0] == right).mean()) / len(queries)
-    return {"seconds": kit.median(times), "found": found, "build_seconds": built, "nflip": other.nflip}
+        start = time.perf_counter()
+        flat.search(query[None], MOST)
+        flat_times.append(time.perf_counter() - start)
+    flat_seconds = kit.median(flat_times)
+    seconds = {"seconds": kit.median(times), "flat_seconds": flat_seconds, "build_seconds": built}
+    return {**seconds, "n": len(codes), "found": found, "nflip": other.nflip}
 
 
-def measure(n: int, bits: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    queries, rows = plant(np.random.default_rng(bits), n, bits)
-    start = time.perf_counter()
-    HammingIndex.build(folder, blocks(n, bits, rows), bits=bits, progress=False).close()
-    result: dict[str, Any] = {"n": n, "bits": bits, "build_seconds": time.perf_counter() - start}
-    before = sum(file.stat().st_size for file in folder.iterdir())
-    start = time.perf_counter()
-    with HammingIndex.open(folder, writable=True) as index:
-        index.build_mih()
-    result["tables_seconds"] = time.perf_counter() - start
-    result["codes_bytes"] = before
-    result["tables_bytes"] = sum(file.stat().st_size for file in folder.iterdir()) - before
-    result["substrings"] = substrings(bits, n)
-    for file in folder.iterdir():  # into the page cache, if it is not
+def build(folder: Path, n: int, bits: int) -> dict[str, Any]:
+    """Codes and tables; what is there already is left as it is."""
+    _, rows = plant(np.random.default_rng(bits), n, bits)
+    result: dict[str, Any] = {}
+    if not (folder / "manifest.json").exists():
+        start = time.perf_counter()
+        HammingIndex.build(folder, blocks(n, bits, rows), bits=bits).close()
+        result["build_seconds"] = time.perf_counter() - start
+    if not list(folder.glob("mih-*")):
+        start = time.perf_counter()
+        with HammingIndex.open(folder, writable=True) as index:
+            index.build_mih(progress=None)
+        result["tables_seconds"] = time.perf_counter() - start
+    sizes = {kind: sum(file.stat().st_size for file in folder.glob(f"{kind}-*")) for kind in ("segment", "mih")}
+    return {**result, "codes_bytes": sizes["segment"], "tables_bytes": sizes["mih"], "substrings": substrings(bits, n)}
+
+
+def search(folder: Path, n: int, bits: int, seconds: float) -> dict[str, Any]:
+    queries, _ = plant(np.random.default_rng(bits), n, bits)
+    for file in sorted(folder.glob("mih-*")) + sorted(
+        folder.glob("segment-*")
+    ):  # into the page cache, as far as it fits
         with open(file, "rb") as opened:
             while opened.read(1 << 24):
                 pass
     start = time.perf_counter()
     indexes = {method: HammingIndex.open(folder, method=method) for method in METHODS}
-    result["open_seconds"] = (time.perf_counter() - start) / len(METHODS)
-    result["searches"] = []
+    result: dict[str, Any] = {"open_seconds": (time.perf_counter() - start) / len(METHODS), "searches": []}
     for kind, own in queries.items():
         for k, batch in ((1, 1), (MOST, 1), (MOST, QUERIES)):
-            row = {"queries": kind, "k": k, "batch": batch, **compare(indexes, own, k, batch, options.seconds)}
+            row = {"queries": kind, "k": k, "batch": batch, **compare(indexes, own, k, batch, seconds)}
             result["searches"].append(row)
             print(row, flush=True)
-    if faiss is not None and n <= options.faiss:
-        faiss.omp_set_num_threads(torch.get_num_threads())
-        own = queries[f"planted at {bits // 10}"]
-        result["faiss"] = multi_hash(np.concatenate(list(blocks(n, bits, rows))), own, bits, indexes["scan"])
-        print(result["faiss"], flush=True)
     return result
+
+
+def peer(n: int, bits: int, most: int) -> dict[str, Any]:
+    """At `most` codes where there are more."""
+    if faiss is None:
+        return {}
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    n = min(n, most)
+    queries, rows = plant(np.random.default_rng(bits), n, bits)
+    own = queries[f"planted at {bits // 10}"]
+    return {"faiss": multi_hash(np.concatenate(list(blocks(n, bits, rows))), own, bits)}
+
+
+def alike(rng: np.random.Generator, n: int, bits: int, kind: str) -> np.ndarray:
+    """Random codes; clusters of a thousand with one bit in 16 changed; or 5,000 different codes, many times each."""
+    width = bits // 8
+    if kind == "random":
+        return np.frombuffer(rng.bytes(n * width), np.uint8).reshape(n, width)
+    centres = rng.integers(0, 256, (5000 if kind == "few" else max(10, n // 1000), width), dtype=np.uint8)
+    codes = centres[rng.integers(0, len(centres), n)]
+    if kind == "clustered":
+        for block in np.array_split(codes, max(1, n >> 20)):
+            block ^= np.bitwise_and.reduce(rng.integers(0, 256, (4, *block.shape), dtype=np.uint8))
+    return codes
+
+
+def grid(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Automatic mode against the scan: medians of pairs of calls, for every combination."""
+    lines = []
+    for n, bits, kind in itertools.product(options.grid_n, options.grid_bits, ("random", "clustered", "few")):
+        rng = np.random.default_rng(bits)
+        codes = alike(rng, int(n), bits, kind)
+        HammingIndex.build(folder, codes, overwrite=True, mih=True, progress=False).close()
+        indexes = {name: HammingIndex.open(folder, method=name) for name in ("scan", "auto")}
+        for distance, k, batch in itertools.product((None, 0, bits // 16, bits // 6), (1, 10, 100), (1, 16)):
+            times: dict[str, list[float]] = {name: [] for name in indexes}
+            for number in range(options.grid_calls):
+                queries = rng.integers(0, 256, (batch, bits // 8), dtype=np.uint8)
+                if distance is not None:
+                    flips = rng.permuted(np.arange(bits) < distance + np.zeros((batch, 1)), axis=1)
+                    queries = codes[rng.integers(0, len(codes), batch)] ^ np.packbits(flips, axis=1)
+                for name in sorted(indexes, reverse=number % 2 == 0):
+                    start = time.perf_counter()
+                    indexes[name].search(queries, k)
+                    times[name].append(time.perf_counter() - start)
+            ratio = kit.median(times["auto"]) / kit.median(times["scan"])
+            what = {"n": int(n), "bits": bits, "codes": kind, "distance": distance, "k": k, "batch": batch}
+            lines.append({**what, "auto/scan": ratio, "scan": kit.median(times["scan"])})
+        worst = max(line["auto/scan"] for line in lines[-24:])
+        print(f"{n:.0e} {bits} bits {kind}: auto / scan at most {worst:.2f}", flush=True)
+        del indexes
+        shutil.rmtree(folder)
+    return lines
+
+
+def target(case: dict[str, Any], row: dict[str, Any]) -> str:
+    """The issue of it: 20 times the scan for single queries with near neighbours, at 1e8 codes and more."""
+    if row["batch"] > 1 or row["queries"] == "random" or case["n"] < 1e8:
+        return ""
+    return "yes" if min(row["scan/mih"], row["scan/auto"]) >= 20 else "no"
 
 
 def table(result: dict[str, Any]) -> str:
     """The results as Markdown."""
-    lines = ["| n | bits | queries | k | batch | scan ms | mih ms | auto ms | scan / mih | scan / auto |"]
-    lines.append("|---|---|---|---|---|---|---|---|---|---|")
-    for case in result["cases"]:
+    machine = result["machine"]
+    lines = [f"{machine['processor']}, {machine['cores']} cores, {result['threads']} threads", ""]
+    cases = [case for case in result["cases"].values() if "searches" in case]
+    if cases:
+        lines += ["| n | bits | queries | k | batch | scan ms | mih ms | auto ms | scan / mih | scan / auto | >= 20 |"]
+        lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
+    for case in cases:
         for row in case["searches"]:
             times = " | ".join(f"{row[method] * 1e3:.3g}" for method in METHODS)
             lines.append(
                 f"| {case['n']:.0e} | {case['bits']} | {row['queries']} | {row['k']} | {row['batch']} | {times} "
-                f"| {row['scan/mih']:.3g} | {row['scan/auto']:.3g} |"
+                f"| {row['scan/mih']:.3g} | {row['scan/auto']:.3g} | {target(case, row)} |"
             )
-    lines += ["", "| n | bits | tables | bytes a code | tables, bytes a code | building them, s | faiss MultiHash |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    for case in result["cases"]:
-        peer = case.get("faiss")
-        peer_text = f"{peer['seconds'] * 1e3:.3g} ms, {peer['found']:.0%} found" if peer else "-"
-        lines.append(
-            f"| {case['n']:.0e} | {case['bits']} | {len(case['substrings'])} | {case['codes_bytes'] / case['n']:.1f} "
-            f"| {case['tables_bytes'] / case['n']:.1f} | {case['tables_seconds']:.0f} | {peer_text} |"
-        )
+    if result["cases"]:
+        lines += ["", "| n | bits | tables | bytes a code | tables, bytes a code | GB on disk | building them, s "]
+        lines[-1] += "| faiss MultiHash | faiss Flat |"
+        lines.append("|---|---|---|---|---|---|---|---|---|")
+    for case in result["cases"].values():
+        known = case.get("faiss")
+        texts = ("-", "-")
+        if known:
+            texts = (
+                f"{known['seconds'] * 1e3:.3g} ms, {known['found']:.0%} found",
+                f"{known['flat_seconds'] * 1e3:.3g} ms",
+            )
+            if known["n"] != case["n"]:
+                texts = (f"{texts[0]} ({known['n']:.0e} codes)", f"{texts[1]} ({known['n']:.0e} codes)")
+        if "tables_bytes" in case:
+            codes, tables = case["codes_bytes"], case["tables_bytes"]
+            lines.append(
+                f"| {case['n']:.0e} | {case['bits']} | {len(case['substrings'])} | {codes / case['n']:.1f} "
+                f"| {tables / case['n']:.1f} | {(codes + tables) / 1e9:.1f} "
+                f"| {case.get('tables_seconds', float('nan')):.0f} | {texts[0]} | {texts[1]} |"
+            )
+    if "grid" in result:
+        worst = max(result["grid"], key=lambda line: line["auto/scan"])
+        over = sum(line["auto/scan"] > 1.2 for line in result["grid"])
+        words = ", ".join(f"{name} {worst[name]}" for name in ("n", "bits", "codes", "distance", "k", "batch"))
+        lines += ["", f"Automatic mode against the scan, {len(result['grid'])} combinations, target at most 1.2: "]
+        lines[-1] += f"at most {worst['auto/scan']:.2f} ({words}), {over} above 1.2."
     return "\n".join(lines) + "\n"
 
 
@@ -168,22 +264,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=float, nargs="+", default=[1e8])
     parser.add_argument("--bits", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--folder", type=Path, help="where the index goes; default: a new folder for temporary files")
-    parser.add_argument("--faiss", type=float, default=1e7, help="most codes that faiss MultiHash is built for")
+    parser.add_argument(
+        "--parts", nargs="+", choices=("build", "search", "peer", "grid"), default=["build", "search", "peer"]
+    )
+    parser.add_argument("--folder", type=Path, help="where indexes go; default: a new folder for temporary files")
+    parser.add_argument("--keep", action="store_true", help="leave them there, for other parts")
+    parser.add_argument("--faiss", type=float, default=1e7, help="most codes that the peers are built for")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each line of the table")
+    parser.add_argument("--grid-n", type=float, nargs="+", default=[1e5, 1e6, 1e7])
+    parser.add_argument("--grid-bits", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--grid-calls", type=int, default=31, help="for each combination")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--name", default="mih")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    result: dict[str, Any] = {"machine": kit.machine(), "threads": options.threads, "cases": []}
-    for n, bits in itertools.product(options.n, options.bits):
-        folder = Path(tempfile.mkdtemp(dir=options.folder)) / "index"
+    file = kit.RESULTS / f"{options.name}.json"
+    result = json.loads(file.read_text()) if file.exists() else {}
+    if not isinstance(result.get("cases"), dict):
+        result = {"cases": {}}
+    result |= {"machine": kit.machine(), "threads": options.threads}
+    place = options.folder or Path(tempfile.mkdtemp(prefix="mih-"))
+
+    def write() -> None:
+        kit.write_json(options.name, result)
+        file.with_suffix(".md").write_text(table(result))
+
+    if "grid" in options.parts:
+        result["grid"] = grid(place / "grid", options)
+        write()
+    for n, bits in itertools.product(map(int, options.n), options.bits):
+        if options.parts == ["grid"]:
+            break
+        folder = place / f"{n}-{bits}"
+        case = result["cases"].setdefault(f"{n}-{bits}", {})
+        case |= {"n": n, "bits": bits}
         try:
-            result["cases"].append(measure(int(n), bits, folder, options))
+            if "build" in options.parts:
+                case |= build(folder, n, bits)
+                write()
+            if "search" in options.parts:
+                case |= search(folder, n, bits, options.seconds)
+                write()
+            if "peer" in options.parts:
+                case |= peer(n, bits, int(options.faiss))
+                write()
         finally:
-            shutil.rmtree(folder.parent)
-        path = kit.write_json(options.name, result)
-        path.with_suffix(".md").write_text(table(result))
+            if not options.keep:
+                shutil.rmtree(folder, ignore_errors=True)
     print(table(result))
 
 

@@ -23,7 +23,7 @@ from fasthash.index.tensorfile import Column, TensorFile, checksum, read_tensors
 from fasthash.index.untrusted import IndexFolderError, shorten
 
 BLOCK_BYTES = 16 << 20  # what is read, checked or written at a time
-_CHECK_BYTES = 1 << 26  # what is read ahead while a file is checked
+_CHECK_BYTES = 1 << 28  # what is read ahead while a file is checked
 _TOMBSTONE_ROWS = 1 << 23  # tombstones that are unpacked at a time; a multiple of 64
 
 
