@@ -201,7 +201,7 @@ METHODS: tuple[Method, ...] = (
         "SDC",
         "inputs",
         fit_hasher("cosine", loss="sdc", epochs=CAPTION_EPOCHS),
-        ({}, {"loss.a": 2.0, "loss.b": 2.0}, {"neighbors": 1}),
+        ({}, {"loss.a": 2.0, "loss.b": 2.0}, {"epochs": 80}),
         tasks=("d",),
     ),
     Method(
@@ -209,7 +209,7 @@ METHODS: tuple[Method, ...] = (
         "contrastive, nearest of the batch, sign",
         "inputs",
         fit_hasher("cosine", loss="contrastive", epochs=CAPTION_EPOCHS),
-        ({}, {"loss.temperature": 0.2}, {"neighbors": 1}),
+        ({}, {"loss.temperature": 0.2}, {"epochs": 80}),
         tasks=("d",),
     ),
     Method(
@@ -220,7 +220,7 @@ METHODS: tuple[Method, ...] = (
         (
             {"temperature_y": 0.07, "kl": 0.3},  # the package's defaults
             {"temperature_y": 0.07, "kl": 0.3, "init": "itq"},
-            {"temperature_y": 0.05, "kl": 0.3, "init": "itq"},
+            {"temperature_y": 0.07, "kl": 0.3, "init": "itq", "epochs": 80},
         ),
         tasks=("d",),
     ),

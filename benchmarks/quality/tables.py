@@ -42,8 +42,9 @@ How to read it. Every value is a mean over the seeds, whose number is in the fir
 one run; ties in Hamming distance count in expectation. Each method that learns had {tried} settings tried on validation
 queries at {bits} bits with seed {seed}, by mAHP@250 of codes (overlap@10 where there are no classes; 256 bits there),
 and was then trained with the best of them; ablations of fasthash keep the settings of the whole method. The encoder
-(two hidden layers of 512; for captions a linear one), the optimiser, the number of passes and the data are the same for
-all. Test queries were used for nothing but these tables.
+(two hidden layers of 512; for captions a linear one), the optimiser, the number of passes (for
+captions it is among the settings) and the data are the same for all. What settings of fasthash are in these lists came
+out of more trials than the lists show, all on validation queries. Test queries were used for nothing but these tables.
 
 - *codes*: how many different codes the database has. *overlap@10*: of a query's 10 nearest by code, the part that is
   among its 10 nearest by input cosine (on tasks with classes: inside its class, where chance is 10 / class size).
