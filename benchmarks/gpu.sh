@@ -31,5 +31,6 @@ else
 fi
 step "KL loss" timeout 200 python benchmarks/bench_kl.py --device cuda --sizes 128x32 4096x64 4096x256 16384x64 16384x256 \
     --rounds 7 --seconds 5 --name "gpu-$device-kl"
+step "KL loss in a training step" timeout 60 python benchmarks/bench_kl_step.py --name "gpu-$device-kl-step"
 step "Hamming search" timeout 120 python benchmarks/bench_hamming_cuda.py --name "gpu-$device-hamming"
 exit $failed
