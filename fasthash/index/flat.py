@@ -184,7 +184,7 @@ class HammingIndex:
             segments = compacted(contents.segments, block_rows(self._bits))
             if len(segments) < len(contents.segments) or any(isinstance(segment, Merged) for segment in segments):
                 rows = sum(segment.count() for segment in segments if isinstance(segment, Merged))
-                with progress_bar("compact", rows, "code", progress) as bar:
+                with progress_bar("compact", rows, "code", progress if self._writer else False) as bar:
                     self._commit(segments, contents.next_id, compact=True, advance=bar.update)
                 if any(segment.entry is not None and segment.entry.mih is not None for segment in contents.segments):
                     self._make_tables(progress)
