@@ -108,6 +108,11 @@ def test_more_neighbours_than_there_are_codes(index):
     assert (found.ids[:, 98:] == -1).all()
 
 
+def test_no_room_for_the_results(index):
+    with pytest.raises(MemoryError, match="HammingIndex.search: no memory for 1099511627776 results of 3 queries"):
+        index.search(random_codes(3), 2**40)
+
+
 def test_copies_in_memory(index):
     queries = random_codes(5, 2)
     for other in (pickle.loads(pickle.dumps(index)), copy.deepcopy(index), copy.copy(index)):

@@ -250,7 +250,7 @@ def test_verify_finds_padding_bits(tmp_path):
     index.add(random_codes(5) & 0xF0)
     index.save(tmp_path)
     with_content(tmp_path, 0, {"codes": random_codes(5) | 1})
-    with pytest.raises(IndexFolderError, match="in the 4 padding bits after bit 60, got others in . of . rows"):
+    with pytest.raises(IndexFolderError, match=r"in the 4 padding bits after bit 60, got others in \d of \d rows"):
         HammingIndex.open(tmp_path).verify()
 
 

@@ -271,7 +271,8 @@ class HammingIndex:
         filter: which codes are eligible, for all queries: a boolean mask aligned with `index.ids`, or an array of
         allowed ids (unknown ones are ignored). rescore: f >= 1 takes the f * k nearest of real-valued queries and
         orders them by the asymmetric distance sum_d |q_d - b_d|, ties by id.
-        Distances are int32, float32 with rescore; ids are int64. Raises ValueError or TypeError.
+        Distances are int32, float32 with rescore; ids are int64. Raises ValueError or TypeError; MemoryError where
+        there is no room for so many results.
         """
         function = "HammingIndex.search"
         packed, real = self._queries(queries, function)
@@ -283,7 +284,12 @@ class HammingIndex:
         contents = self._contents
         parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
         wanted = min(k * rescore, max(k, contents.size)) if rescore else k
-        distances, ids = nearest(packed, parts, wanted, self._bits, contents.ordered)
+        try:
+            distances, ids = nearest(packed, parts, wanted, self._bits, contents.ordered)
+        except RuntimeError as error:
+            if "allocate" not in str(error):
+                raise
+            raise MemoryError(f"{function}: no memory for {wanted} results of {len(packed)} queries") from error
         if rescore and real is not None:
             distances, ids = rescored(contents, real, ids, k)
         return _to_kind(SearchResult(distances, ids), queries)
