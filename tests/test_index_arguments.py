@@ -109,7 +109,7 @@ def test_more_neighbours_than_there_are_codes(index):
 
 
 def test_no_room_for_the_results(index):
-    with pytest.raises(MemoryError, match="HammingIndex.search: no memory for 1099511627776 results of 3 queries"):
+    with pytest.raises(MemoryError, match=r"HammingIndex.search: no memory for 1099511627776 results of 3 queries"):
         index.search(random_codes(3), 2**40)
 
 
