@@ -52,6 +52,7 @@ def worker(rank: int, world: int, port: int, folder: Path, backend: str) -> None
         torch.manual_seed(0)  # one seed everywhere: the drawn targets must differ all the same
         results["drawn"] = fasthash.kl_loss(z, group=dist.group.WORLD).item()
         torch.save(results, folder / f"{rank}.pt")
+        dist.barrier()  # a rank that leaves while others still talk can make torch abort at its exit
     finally:
         dist.destroy_process_group()
 
