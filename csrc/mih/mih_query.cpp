@@ -22,6 +22,7 @@ constexpr int64_t kAhead = 8;          // buckets whose entries are fetched ahea
 constexpr int64_t kClock = 8;          // buckets between two looks at the clock: each may take a page fault or two
 constexpr int64_t kPiece = 4096;       // entries of a bucket compared at a time
 constexpr size_t kSurvivors = 1024;    // verified together, so that their fetches overlap
+constexpr size_t kClockCodes = 16;     // codes that are verified between two
 constexpr double kParallelNs = 200e3;  // a step worth several threads
 constexpr int64_t kTaskMasks = 2048;   // of which each takes so many buckets at a time
 
@@ -269,7 +270,7 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
     }
     scratch.survivors_count = survivors;
     verify(step, most, scratch);
-    return !scratch.damaged && scratch.ns <= step.limit_ns;
+    return !scratch.damaged && scratch.ns <= step.limit_ns && !late();
 }
 
 // Compares the survivors in full; those within the window that no earlier step has met become hits.
@@ -281,6 +282,7 @@ void MihQuery::verify(const MihStep& step, int32_t& most, MihScratch& scratch) c
     const uint32_t* positions = all.tables[step.table].positions;
     for (size_t i = 0; i < count; ++i) __builtin_prefetch(positions + entries[i]);
     for (size_t i = 0; i < count; ++i) {
+        if (i % kClockCodes == 0 && late()) return;  // late() stays true: visit() gives up
         entries[i] = positions[entries[i]];
         if (entries[i] >= p.N) {
             scratch.damaged = true;
@@ -292,6 +294,7 @@ void MihQuery::verify(const MihStep& step, int32_t& most, MihScratch& scratch) c
     scratch.ns += static_cast<double>(count) * kVerifyNs;
     uint8_t* difference = scratch.difference.data();
     for (size_t i = 0; i < count; ++i) {
+        if (i % kClockCodes == 0 && late()) return;
         const uint32_t n = entries[i];
         if (p.mask != nullptr && (p.mask[n / 64] >> n % 64 & 1) == 0) continue;
         const int32_t distance = compare(query_, p.database + n * p.stride, p.W, difference);
