@@ -106,7 +106,7 @@ def test_long_work_shows_bars_on_a_terminal(
     sizes = sum(file.stat().st_size for file in Path("index").glob("*.safetensors"))
     assert dict((desc, total) for desc, total, _ in seen)["verify"] == sizes
     HammingIndex.open("index").verify()
-    assert seen[-1] == ("verify", sizes, True)  # the library is silent unless it is asked
+    assert len(seen) == 6  # the library is silent unless it is asked
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
