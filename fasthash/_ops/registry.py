@@ -62,7 +62,21 @@ def implement(name: str, run: Callable[..., Any], key: str) -> None:
 def computed_in_float32(name: str) -> None:
     """Under autocast the op's half-precision inputs become float32."""
     for device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"fasthash::{name}", device, torch.float32, lib=_library)
+        if hasattr(torch.library, "register_autocast"):
+            torch.library.register_autocast(f"fasthash::{name}", device, torch.float32, lib=_library)
+        else:  # torch 2.6
+            _library.impl(name, _without_autocast(name, device), f"Autocast{device.upper()}")
+
+
+def _without_autocast(name: str, device: str) -> Callable[..., Any]:
+    op = getattr(torch.ops.fasthash, name).default
+
+    def run(*arguments: Any) -> Any:
+        half = (torch.float16, torch.bfloat16)
+        with torch.autocast(device, enabled=False):
+            return op(*(a.float() if isinstance(a, Tensor) and a.dtype in half else a for a in arguments))
+
+    return run
 
 
 def call(name: str, device: torch.device, *arguments: Any, workspace: tuple[Any, ...] | None = None) -> None:
