@@ -11,6 +11,8 @@ from torch import Tensor
 from fasthash import _ops
 from fasthash._arrays import like, to_tensor
 
+_topk = torch.ops.fasthash.hamming_topk.default  # the overload itself: finding it takes a microsecond of a small search
+
 
 class SearchResult(NamedTuple):
     """distances [Q, k] (int32; float32 after rescoring) and ids int64 [Q, k], ordered by (distance, id)."""
@@ -54,7 +56,7 @@ def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None) -> 
     if not 1 <= k <= len(base):
         raise ValueError(f"hamming_topk: k must be between 1 and {len(base)}, got {k}")
     mask = _mask("hamming_topk", filter, base)
-    distances, ids = torch.ops.fasthash.hamming_topk(codes, base, mask, k)
+    distances, ids = _topk(codes, base, mask, k)
     return SearchResult(like(distances, queries), like(ids, queries))
 
 
@@ -152,21 +154,25 @@ def hamming_histogram(
 def _code_pair(
     function: str, queries: Any, database: Any, names: tuple[str, str] = ("queries", "database")
 ) -> tuple[Tensor, Tensor]:
-    pair = (to_tensor(queries, function, names[0]), to_tensor(database, function, names[1]))
-    for name, codes in zip(names, pair, strict=True):
-        if codes.dtype != torch.uint8:
-            raise TypeError(f"{function}: {name} must be packed codes of dtype uint8, got {codes.dtype}")
-        if codes.dim() != 2 or codes.shape[1] < 1:
-            raise ValueError(f"{function}: {name} must have shape [rows, bytes], got {list(codes.shape)}")
-    a, b = pair
-    if a.shape[1] != b.shape[1]:
+    a, width = _codes(function, names[0], queries)
+    b, other = _codes(function, names[1], database)
+    if width != other:
         raise ValueError(
-            f"{function}: {names[0]} and {names[1]} must have codes of one width, "
-            f"got {a.shape[1]} and {b.shape[1]} bytes"
+            f"{function}: {names[0]} and {names[1]} must have codes of one width, got {width} and {other} bytes"
         )
     if a.device != b.device:
         raise ValueError(f"{function}: {names[0]} and {names[1]} must be on one device, got {a.device} and {b.device}")
-    return pair
+    return a, b
+
+
+def _codes(function: str, name: str, given: Any) -> tuple[Tensor, int]:
+    codes = to_tensor(given, function, name)
+    if codes.dtype != torch.uint8:
+        raise TypeError(f"{function}: {name} must be packed codes of dtype uint8, got {codes.dtype}")
+    shape = codes.shape
+    if len(shape) != 2 or shape[1] < 1:
+        raise ValueError(f"{function}: {name} must have shape [rows, bytes], got {list(shape)}")
+    return codes, shape[1]
 
 
 def _integer(function: str, name: str, value: Any) -> int:
