@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 if not (ROOT / "docs" / "method.md").exists() or not (ROOT / "benchmarks" / "quality").is_dir():
     pytest.skip("docs and benchmarks are not here", allow_module_level=True)
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))  # last: the sources beside it have no compiled extension
 
 from benchmarks.quality.run import FOLDER  # noqa: E402
 from benchmarks.quality.tables import write_tables  # noqa: E402

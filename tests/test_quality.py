@@ -15,7 +15,7 @@ from hasher_cases import blobs
 ROOT = Path(__file__).resolve().parent.parent
 if not (ROOT / "benchmarks" / "quality").is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))  # last: the sources beside it have no compiled extension
 
 from benchmarks.quality import image_tasks, measure, methods, noise, run, tables, tasks  # noqa: E402
 from benchmarks.quality.__main__ import main  # noqa: E402
