@@ -74,9 +74,9 @@ def eligible_parts(
 
 
 def _parts(segment: Segment, mask: Tensor | None, count: bool, share: float | None) -> Iterator[Part]:
-    """A segment, of which the rows of `mask` are eligible, in spans.
+    """A segment, of which the rows of `mask` are eligible: in spans on the CPU, whole where kernels bound their memory.
 
-    count: spans with few of them are gathered, but on the CPU, where the kernels pick them out themselves.
+    count: few of them are gathered, but on the CPU, where the kernels pick them out themselves.
     share: by its tables, whole, where it has some and enough rows are eligible.
     """
     if share is not None and segment.tables is not None:
@@ -85,18 +85,16 @@ def _parts(segment: Segment, mask: Tensor | None, count: bool, share: float | No
             cold = share < 1 and segment.mapped and not in_memory(segment.codes, samples=8)
             yield Part(segment, segment.codes, mask, 0, None, share * COLD if cold else share)
             return
-    span = max(64, _SPAN_BYTES // segment.codes.shape[1] // 64 * 64)
-    if segment.codes.device.type == "cpu":
-        count = False
-    else:
-        span = segment.rows  # kernels there bound their own memory
+    on_cpu = segment.codes.device.type == "cpu"
+    gather = count and not on_cpu
+    span = max(64, _SPAN_BYTES // segment.codes.shape[1] // 64 * 64) if on_cpu else segment.rows
     for start in range(0, segment.rows, span):
         codes = segment.codes[start : start + span]
         if mask is None:
             yield Part(segment, codes, None, start)
             continue
         words = mask[start // 64 : (start + len(codes) + 63) // 64]
-        eligible = count_rows(words) if count else len(codes)
+        eligible = count_rows(words) if gather else len(codes)
         if eligible * _GATHER < len(codes):
             if eligible:
                 rows = unpack_rows(words, 0, len(codes)).nonzero()[:, 0] + start
