@@ -1,6 +1,7 @@
 """Trains by `train` and by `Hasher`, alone or as the ranks that torchrun starts, and saves what came out.
 
-    python -m torch.distributed.run --nproc-per-node 2 --max-restarts 3 tests/ranks_train.py FOLDER
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    python -m torch.distributed.run --nproc-per-node 2 --max-restarts 1 tests/ranks_train.py FOLDER
 
 Started so, rank 0 fails once after a few epochs, and torchrun starts all ranks again.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,9 @@ def loss_of(name: str, z: torch.Tensor, target: torch.Tensor, group: Any) -> tor
     return fasthash.kl_loss(z, target, k=2, group=group)
 
 
-def worker(rank: int, world: int, port: int, folder: Path, backend: str) -> None:
+def worker(rank: int, world: int, where: str, folder: Path, backend: str) -> None:
     device = torch.device("cpu" if backend == "gloo" else f"cuda:{rank}")
-    dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world, timeout=WAIT)
+    dist.init_process_group(backend, init_method=where, rank=rank, world_size=world, timeout=WAIT)
     try:
         z, target = (t.split(ROWS[world])[rank].to(device) for t in everything(world))
         results: dict[str, Any] = {}
@@ -73,16 +72,8 @@ def test_ranks_agree_with_one_process(backend: str, world: int, tmp_path: Path) 
     missing = backend_missing(backend, world)
     if missing is not None:
         pytest.skip(missing)
-    for attempt in range(3):  # gloo's ranks now and then fail to connect on a busy machine
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        try:
-            mp.start_processes(worker, args=(world, port, tmp_path, backend), nprocs=world, start_method="spawn")
-            break
-        except mp.ProcessException:
-            if attempt == 2:
-                raise
+    where = f"file://{tmp_path / 'rendezvous'}"
+    mp.start_processes(worker, args=(world, where, tmp_path, backend), nprocs=world, start_method="spawn")
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     z, target = everything(world)
     for name in NAMES:

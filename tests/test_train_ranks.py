@@ -17,20 +17,17 @@ from fasthash import distributed
 from fasthash.train import Hasher
 
 HERE = Path(__file__).parent
-# gloo's ranks may wait for each other for ever while they connect, on a busy machine and in torch's own examples too.
-gloo = pytest.mark.skipif(
-    not os.environ.get("FASTHASH_TORCHRUN") or not torch.distributed.is_available(),
-    reason="torchrun over gloo can hang where a machine is busy: set FASTHASH_TORCHRUN=1 to run these",
-)
+# Else torch's processes may find the addresses of the start that failed (pytorch issue 135712): refused, or for ever.
+OWN_STORES = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+gloo = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, dict[str, Tensor]]]]:
     """What tests/ranks_train.py gives under torchrun, by rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    # One restart is the test's own; gloo may fail to connect after it, while the ranks of before are still leaving.
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "--standalone"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **OWN_STORES}
     script = [str(HERE / "ranks_train.py"), str(folder)]
     done = subprocess.run(
         [sys.executable, *command, *script], cwd=HERE, env=environment, capture_output=True, text=True, timeout=300,
