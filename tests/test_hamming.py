@@ -27,13 +27,7 @@ def _places() -> list[str]:
     return [*_ops.isa_names(), *(["cuda"] if cuda else [])]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The oracles are many small torch calls, which threads only slow down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=_places())

@@ -108,13 +108,7 @@ def check_same(index, oracle, rng):
     assert [field.dtype for field in found] == [np.int64, np.int32, np.int64]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On a busy machine the threads of torch take far longer to meet than these small problems take."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +30,6 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "AUTO_BYTES", 0)
     monkeypatch.setitem(mih.SHARES, "mih", FORCED)
     monkeypatch.setitem(mih.SHARES, "auto", FORCED)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Small sorts on one thread (several, on a busy machine, wait for each other for most of the time)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_codes(rng: np.random.Generator, count: int, bits: int) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,7 @@ from fasthash.train.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from fasthash.train.encoder import Standardize, feature_scales
 from fasthash.train.validation import outputs
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches are tiny here: more threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def blobs(rows: int = 128, classes: int = 4, features: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -29,13 +29,7 @@ HERE = Path(__file__).parent
 FILES = ["checkpoint.safetensors", "config.json", "environment.json", "lock", "metrics.csv", "model.safetensors"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches are tiny here: more threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Stop(Exception):

@@ -18,6 +18,8 @@
 #define __host__
 #define __constant__ static const
 #define __forceinline__ inline
+#define __noinline__
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 // Kernels declare shared memory through core/shared_memory.cuh, which the emulation can watch.
