@@ -37,8 +37,8 @@ CountPlan plan_counting(const fh_hamming_problem& problem, int64_t bins);
 CountArrays cut_workspace(const CountPlan& plan, WorkspaceCutter& cutter);
 int64_t counting_bytes(const CountPlan& plan);
 
-// Fills counts, closest and totals (= the sums over units) for the queries of `scan`, a part of the plan's; with keep,
-// counts[unit, q, d] becomes the sum over the units before this one.
+// Fills counts, closest and totals (= the sums over units) for the queries that `scan`, a part of the plan's, wants;
+// with keep, counts[unit, q, d] becomes the sum over the units before this one.
 fh_status count_distances(const CountPlan& plan, const Scan& scan, const CountArrays& arrays, bool keep, Count* totals,
                           void* stream);
 

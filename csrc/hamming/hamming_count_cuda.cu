@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(kScanThreads) hamming_count_kernel(Scan scan, 
         staged + scan.tile * Width::kWords + warp_index() * scan.tile * bins;  // this warp's [tile, bins]
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
     const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
+    if (!scan.wants_any(q0, tile)) return;
     stage_queries<Width>(scan, q0, tile, staged);
     __syncthreads();
     const int64_t unit = blockIdx.x / scan.tiles() * kScanWarps + warp_index();
@@ -67,20 +68,24 @@ struct PrefixSums {
     Count sum[kMostPrefixThreads];  // [segments, block_columns]
 };
 
-// totals[c] = sum over units of counts[unit, c]; with keep, counts[unit, c] becomes the sum over the units before it. A
-// block takes block_columns columns; its threads cut the units into segments, which are summed side by side.
+// totals[c] = sum over units of counts[unit, c]; with keep, counts[unit, c] becomes the sum over the units before it;
+// c = q bins + d, of the queries that the scan wants. A block takes block_columns columns; its threads cut the units
+// into segments, which are summed side by side.
 __global__ void __launch_bounds__(kMostPrefixThreads)
-    hamming_prefix_kernel(Count* __restrict__ counts,  // [units, columns]
-                          int64_t units, int64_t columns, int block_columns, bool keep,
+    hamming_prefix_kernel(Scan scan, int64_t bins,
+                          Count* __restrict__ counts,  // [units, columns]
+                          int block_columns, bool keep,
                           Count* __restrict__ totals) {  // [columns]
     auto& shared = shared_memory<PrefixSums>();
+    const int64_t units = scan.units, columns = scan.Q * bins;
     const int segments = static_cast<int>(blockDim.x) / block_columns, t = static_cast<int>(threadIdx.x);
     const int64_t length = (units + segments - 1) / segments;
     const int64_t begin = min(t / block_columns * length, units), end = min(begin + length, units);
 
     const int64_t c = static_cast<int64_t>(blockIdx.x) * block_columns + t % block_columns;
+    const bool wanted = c < columns && scan.wants(c / bins);
     Count sum = 0;
-    if (c < columns) {
+    if (wanted) {
 #pragma unroll 8
         for (int64_t unit = begin; unit < end; ++unit) sum += counts[unit * columns + c];
     }
@@ -93,10 +98,10 @@ __global__ void __launch_bounds__(kMostPrefixThreads)
             shared.sum[s * block_columns + t] = before;
             before += own;
         }
-        if (c < columns) totals[c] = before;
+        if (wanted) totals[c] = before;
     }
     __syncthreads();
-    if (keep && c < columns) {
+    if (keep && wanted) {
         Count before = shared.sum[t];
 #pragma unroll 8
         for (int64_t unit = begin; unit < end; ++unit) {
@@ -162,7 +167,7 @@ fh_status count_distances(const CountPlan& plan, const Scan& scan, const CountAr
     while (block_columns > kLeastPrefixColumns && scan.units > 16 * (threads / block_columns)) block_columns /= 2;
     while (threads < kMostPrefixThreads && scan.units > 64 * (threads / block_columns)) threads *= 2;
     const LaunchShape shape = {"hamming_prefix_kernel", ceil_div(columns, block_columns), threads, 0, stream};
-    return launch(shape, hamming_prefix_kernel, arrays.counts, scan.units, columns, block_columns, keep, totals);
+    return launch(shape, hamming_prefix_kernel, scan, plan.bins, arrays.counts, block_columns, keep, totals);
 }
 
 }  // namespace fasthash

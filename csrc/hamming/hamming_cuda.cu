@@ -1,4 +1,5 @@
-// Top-k and range search on CUDA: see hamming.h for the contract, scan.cuh for the pass that all kernels share.
+// Top-k and range search on CUDA: see hamming.h for the contract, scan.cuh for the pass that all kernels share. Top-k
+// of few among many takes one pass (one_pass.h); what follows is the rest.
 //
 // Both are a stable counting sort. A first pass counts, for each unit of rows and each query, the codes at each
 // distance; prefix sums over the units and the distances turn the counts into the place of each unit's first code in
@@ -11,6 +12,7 @@
 #include "core/warp.cuh"
 #include "hamming/count.h"
 #include "hamming/hamming.h"
+#include "hamming/one_pass.h"
 
 namespace fasthash {
 namespace {
@@ -29,16 +31,18 @@ struct WarpSums {
     Count sum[kScanWarps];
 };
 
-// One block for each query: before[d] = sum of totals below d (in place), farthest = the distance of the K-th code, or
-// the last bin; places that no code takes get distance 8 W + 1 and id -1. For range search K is huge and distances
-// null.
+// One block for each query that is wanted: before[d] = sum of totals below d (in place), farthest = the distance of the
+// K-th code, or the last bin; places that no code takes get distance 8 W + 1 and id -1. For range search K is huge and
+// distances null.
 __global__ void __launch_bounds__(kScanThreads)
-    hamming_rank_kernel(Count* __restrict__ totals,  // [Q, bins]
+    hamming_rank_kernel(Scan scan,
+                        Count* __restrict__ totals,  // [Q, bins]
                         int64_t bins, int64_t K, int32_t* __restrict__ farthest, int32_t missing,
                         int32_t* __restrict__ distances,  // [Q, K]
                         int64_t* __restrict__ ids) {
     auto& warps = shared_memory<WarpSums>();
     const int64_t q = blockIdx.x;
+    if (!scan.wants(q)) return;
     const Count limit = static_cast<Count>(K);
     Count* row = totals + q * bins;
     Count running = 0;
@@ -78,6 +82,7 @@ __global__ void __launch_bounds__(kScanThreads) hamming_emit_kernel(Scan scan, i
     int32_t* wanted = radius + scan.tile;                                                               // [tile]
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
     const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
+    if (!scan.wants_any(q0, tile)) return;
     stage_queries<Width>(scan, q0, tile, staged);
     __syncthreads();
     const int64_t unit = blockIdx.x / scan.tiles() * kScanWarps + warp_index();
@@ -88,6 +93,7 @@ __global__ void __launch_bounds__(kScanThreads) hamming_emit_kernel(Scan scan, i
     const Count limit = static_cast<Count>(places.limit);
     int active = 0;
     for (int q = 0; q < tile; ++q) {
+        if (!scan.wants(q0 + q)) continue;
         int r = places.farthest[q0 + q];
         if (before[q * bins + r] + cells[q * bins + r] >= limit)
             --r;  // earlier units fill the places at the last distance
@@ -154,6 +160,32 @@ fh_status emit(const CountPlan& plan, const Scan& scan, const CountArrays& array
     });
 }
 
+int64_t two_pass_bytes(const fh_hamming_problem& p) { return counting_bytes(plan_counting(p, all_bins(p))); }
+
+// The answers of all queries, or, where `only` is not null, of those that it marks, [Q].
+fh_status two_pass_topk(const fh_hamming_problem& p, int64_t K, const int32_t* only, int32_t* distances, int64_t* ids,
+                        void* workspace, void* stream) {
+    CountPlan plan = plan_counting(p, all_bins(p));
+    plan.scan.only = only;
+    WorkspaceCutter cutter(workspace);
+    const CountArrays arrays = cut_workspace(plan, cutter);
+    return for_each_batch(plan, [&](const Scan& scan, int64_t first) {
+        int32_t* batch_distances = distances + first * K;
+        int64_t* batch_ids = ids + first * K;
+        FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, true, arrays.totals, stream));
+        FH_RETURN_IF_ERROR(launch({"hamming_rank_kernel", scan.Q, kScanThreads, 0, stream}, hamming_rank_kernel, scan,
+                                  arrays.totals, plan.bins, K, arrays.farthest, static_cast<int32_t>(plan.bins),
+                                  batch_distances, batch_ids));
+        const Places places = {arrays.totals, arrays.farthest, nullptr, K, batch_distances, batch_ids};
+        return emit(plan, scan, arrays, places, stream);
+    });
+}
+
+fh_hamming_problem first_rows_of(fh_hamming_problem p, int64_t rows) {
+    p.N = rows;
+    return p;
+}
+
 int64_t bins_within(const fh_hamming_problem& p, int32_t radius) { return std::min<int64_t>(radius, 8 * p.W) + 1; }
 
 }  // namespace
@@ -163,26 +195,28 @@ using namespace fasthash;
 
 extern "C" {
 
-int64_t fh_hamming_topk_cuda_workspace(const fh_hamming_problem* problem, int64_t) {
-    return counting_bytes(plan_counting(*problem, all_bins(*problem)));
+int64_t fh_hamming_topk_cuda_workspace(const fh_hamming_problem* problem, int64_t K) {
+    const OnePassPlan plan = plan_one_pass(*problem, K);
+    if (!plan.pays()) return two_pass_bytes(*problem);
+    WorkspaceCutter cutter;
+    cutter.take<int32_t>(problem->Q);
+    return cutter.bytes() + std::max({one_pass_bytes(plan), two_pass_bytes(*problem),
+                                      two_pass_bytes(first_rows_of(*problem, plan.first_rows))});
 }
 
 fh_status fh_hamming_topk_cuda(const fh_hamming_problem* problem, int64_t K, int32_t* distances, int64_t* ids,
                                void* workspace, int64_t workspace_bytes, void* stream) {
-    const CountPlan plan = plan_counting(*problem, all_bins(*problem));
-    FH_RETURN_IF_ERROR(require_workspace("fh_hamming_topk_cuda", counting_bytes(plan), workspace_bytes));
+    FH_RETURN_IF_ERROR(
+        require_workspace("fh_hamming_topk_cuda", fh_hamming_topk_cuda_workspace(problem, K), workspace_bytes));
+    const OnePassPlan plan = plan_one_pass(*problem, K);
+    if (!plan.pays()) return two_pass_topk(*problem, K, nullptr, distances, ids, workspace, stream);
     WorkspaceCutter cutter(workspace);
-    const CountArrays arrays = cut_workspace(plan, cutter);
-    return for_each_batch(plan, [&](const Scan& scan, int64_t first) {
-        int32_t* batch_distances = distances + first * K;
-        int64_t* batch_ids = ids + first * K;
-        FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, true, arrays.totals, stream));
-        FH_RETURN_IF_ERROR(launch({"hamming_rank_kernel", scan.Q, kScanThreads, 0, stream}, hamming_rank_kernel,
-                                  arrays.totals, plan.bins, K, arrays.farthest, static_cast<int32_t>(plan.bins),
-                                  batch_distances, batch_ids));
-        const Places places = {arrays.totals, arrays.farthest, nullptr, K, batch_distances, batch_ids};
-        return emit(plan, scan, arrays, places, stream);
-    });
+    int32_t* overflowed = cutter.take<int32_t>(problem->Q);
+    void* rest = cutter.take<char>(0);  // the steps below use it one after the other
+    FH_RETURN_IF_ERROR(
+        two_pass_topk(first_rows_of(*problem, plan.first_rows), K, nullptr, distances, ids, rest, stream));
+    FH_RETURN_IF_ERROR(one_pass_topk(plan, distances, ids, overflowed, rest, stream));
+    return two_pass_topk(*problem, K, overflowed, distances, ids, rest, stream);
 }
 
 int64_t fh_hamming_range_cuda_workspace(const fh_hamming_problem* problem, int32_t radius) {
@@ -211,7 +245,7 @@ fh_status fh_hamming_range_fill_cuda(const fh_hamming_problem* problem, int32_t 
     const CountArrays arrays = cut_workspace(plan, cutter);
     return for_each_batch(plan, [&](const Scan& scan, int64_t first) {
         FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, true, arrays.totals, stream));
-        FH_RETURN_IF_ERROR(launch({"hamming_rank_kernel", scan.Q, kScanThreads, 0, stream}, hamming_rank_kernel,
+        FH_RETURN_IF_ERROR(launch({"hamming_rank_kernel", scan.Q, kScanThreads, 0, stream}, hamming_rank_kernel, scan,
                                   arrays.totals, plan.bins, INT64_MAX, arrays.farthest, 0, nullptr, nullptr));
         const Places places = {arrays.totals, arrays.farthest, offsets + first, INT64_MAX, distances, ids};
         return emit(plan, scan, arrays, places, stream);

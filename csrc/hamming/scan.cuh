@@ -20,6 +20,7 @@ struct Scan {
     const uint8_t* queries;   // [Q, W]
     const uint8_t* database;  // [N, W], rows `stride` bytes apart
     const uint64_t* mask;     // [ceil(N / 64)] or null
+    const int32_t* only;      // [Q]: queries with 0 are left out; or null
     int64_t Q, N, W, stride;
     int64_t unit_rows, units;
     int32_t tile;     // queries of a tile
@@ -28,6 +29,13 @@ struct Scan {
     __host__ __device__ int64_t tiles() const { return (Q + tile - 1) / tile; }
     // Blocks next to each other take different queries over the same rows, so that L2 serves the rows to all but one.
     __host__ __device__ int64_t blocks() const { return (units + kScanWarps - 1) / kScanWarps * tiles(); }
+
+    __device__ bool wants(int64_t q) const { return only == nullptr || only[q] != 0; }
+    __device__ bool wants_any(int64_t q0, int count) const {
+        for (int q = 0; q < count; ++q)
+            if (wants(q0 + q)) return true;
+        return false;
+    }
 };
 
 // How a code lies in registers: kWords 32-bit words. Exact: W = 4 kWords and rows are aligned for Code's vector loads.
@@ -71,12 +79,39 @@ __device__ __forceinline__ Code<Width::kWords> load_code(const Scan& scan, const
     }
 }
 
+// Three words added column by column: bit i of `ones` and `twos` is the number of their bits i that are 1. Two LOP3.
+struct ColumnSum {
+    uint32_t ones, twos;
+};
+__device__ __forceinline__ ColumnSum add_columns(uint32_t a, uint32_t b, uint32_t c) {
+    return {a ^ b ^ c, (a & b) | (c & (a | b))};
+}
+
+// An SM counts the bits of 16 words a clock and does 64 other operations on integers, so up to a point words are
+// cheaper added than counted (carry-save adders): of 8 words 5 are left to count, of 4 words 3.
 template <int kWords>
 __device__ __forceinline__ int code_distance(const Code<kWords>& a, const Code<kWords>& b) {
-    int distance = 0;
+    constexpr int kEights = kWords / 8 * 8, kFours = kWords / 4 * 4;
+    uint32_t x[kWords];
 #pragma unroll
-    for (int w = 0; w < kWords; ++w) distance += __popc(a.word[w] ^ b.word[w]);
-    return distance;
+    for (int w = 0; w < kWords; ++w) x[w] = a.word[w] ^ b.word[w];
+    int ones = 0, twos = 0;
+#pragma unroll
+    for (int w = 0; w < kEights; w += 8) {
+        const ColumnSum low = add_columns(x[w], x[w + 1], x[w + 2]), high = add_columns(x[w + 3], x[w + 4], x[w + 5]);
+        const ColumnSum both = add_columns(low.ones, high.ones, x[w + 6]);
+        ones += __popc(both.ones) + __popc(x[w + 7]);
+        twos += __popc(low.twos) + __popc(high.twos) + __popc(both.twos);
+    }
+#pragma unroll
+    for (int w = kEights; w < kFours; w += 4) {
+        const ColumnSum sum = add_columns(x[w], x[w + 1], x[w + 2]);
+        ones += __popc(sum.ones) + __popc(x[w + 3]);
+        twos += __popc(sum.twos);
+    }
+#pragma unroll
+    for (int w = kFours; w < kWords; ++w) ones += __popc(x[w]);
+    return ones + 2 * twos;
 }
 
 __device__ __forceinline__ int wide_distance(const uint8_t* a, const uint8_t* b, int64_t W, int granule) {
@@ -108,6 +143,41 @@ __device__ __forceinline__ void stage_queries(const Scan& scan, int64_t q0, int 
 __device__ __forceinline__ bool is_eligible(const Scan& scan, int64_t n) {
     return scan.mask == nullptr || (scan.mask[n / 64] >> (n % 64) & 1) != 0;
 }
+
+// The rows n0, n0 + 32, ... of one lane, kRows of them, in registers (but for codes too wide for those). Rows from
+// `end` on, and those masked out, have `offset` added to their distances.
+template <class Width>
+struct RowGroup {
+    static constexpr int kRows = Width::kRows;
+    Code<Width::kWords == 0 ? 1 : Width::kWords> code[kRows];
+    const uint8_t* row;  // the first one's
+    int add[kRows];
+
+    __device__ __forceinline__ RowGroup(const Scan& scan, int64_t n0, int64_t end, int offset)
+        : code{}, row(scan.database + n0 * scan.stride) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const int64_t n = n0 + kWarpSize * r;
+            const bool live = n < end && is_eligible(scan, n);
+            add[r] = live ? 0 : offset;
+            if constexpr (Width::kWords > 0)
+                if (live) code[r] = load_code<Width>(scan, row + kWarpSize * r * scan.stride);
+        }
+    }
+
+    // From query q of the tile that starts at q0.
+    __device__ __forceinline__ void distances(const Scan& scan, int64_t q0, const uint32_t* staged, int q,
+                                              int (&distance)[kRows]) const {
+        if constexpr (Width::kWords > 0) {
+            const auto query = reinterpret_cast<const Code<Width::kWords>*>(staged)[q];
+#pragma unroll
+            for (int r = 0; r < kRows; ++r) distance[r] = code_distance(code[r], query) + add[r];
+        } else {
+            distance[0] = add[0];
+            if (add[0] == 0) distance[0] = wide_distance(row, scan.queries + (q0 + q) * scan.W, scan.W, scan.granule);
+        }
+    }
+};
 
 // The rows [begin, end) by one warp, against the tile's queries which(0), ..., which(count - 1): visit(which(i), n,
 // live, distance) in all 32 lanes, lane by lane ascending n, and step by step; not live: no such row, or masked out
@@ -175,7 +245,8 @@ fh_status with_width(const Scan& scan, const Run& run) {
 }
 
 inline Scan make_scan(const fh_hamming_problem& p, int32_t tile, int64_t unit_rows) {
-    Scan scan = {p.queries, p.database, p.mask, p.Q, p.N, p.W, p.stride, unit_rows, ceil_div(p.N, unit_rows), tile, 1};
+    Scan scan = {p.queries, p.database, p.mask, nullptr, p.Q, p.N, p.W, p.stride, unit_rows, ceil_div(p.N, unit_rows),
+                 tile,      1};
     for (const int32_t granule : {16, 4}) {
         const auto fits = [&](int64_t x) { return x % granule == 0; };
         if (fits(p.W) && fits(p.stride) && fits(reinterpret_cast<intptr_t>(p.database)) &&
@@ -195,6 +266,7 @@ inline size_t query_bytes(const Scan& scan, int words) {
 // The queries [first, first + count) of a scan.
 inline Scan part_of(Scan scan, int64_t first, int64_t count) {
     scan.queries += first * scan.W;
+    if (scan.only != nullptr) scan.only += first;
     scan.Q = count;
     return scan;
 }

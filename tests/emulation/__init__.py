@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,24 @@ def compiler() -> str | None:
     return shutil.which("g++")
 
 
-def build(flags: tuple[str, ...] = ()) -> Path:
-    """Compile the emulated library and return its path; unchanged sources are not compiled again."""
+def build(sources: Sequence[Path] = SOURCES, change: Callable[[Path, str], str] | None = None) -> Path:
+    """Compile the emulated library and return its path; what was compiled before is not compiled again.
+
+    change: makes of a source, given its path and its text, the text that is compiled instead.
+    """
     cxx = compiler()
     if cxx is None:
         raise RuntimeError("the emulation needs g++")
-    command = [cxx, *FLAGS, *SANITIZERS, *flags]
+    command = [cxx, *FLAGS, *SANITIZERS]
+    texts = {source: source.read_text() for source in sources}
+    if change is not None:
+        texts = {source: change(source, text) for source, text in texts.items()}
     headers = [*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh"), *HERE.rglob("*.h")]
     state = hashlib.sha256(" ".join(command).encode())
-    for path in sorted([*headers, *SOURCES]):
+    for path in sorted(headers):
         state.update(path.read_bytes())
+    for text in texts.values():
+        state.update(text.encode())
     folder = ROOT / "build" / "emulation"
     library = folder / f"{state.hexdigest()[:16]}.so"
     if library.exists():
@@ -58,13 +67,20 @@ def build(flags: tuple[str, ...] = ()) -> Path:
 
         def compile_one(source: Path) -> Path:
             target = Path(scratch) / f"{source.parent.name}-{source.stem}.o"
+            compiled = source if change is None else target.with_suffix(".cpp")
+            if change is not None:
+                compiled.write_text(texts[source])
             # The scheduler itself is trusted, and half of the time is spent in it.
-            trusted = ["-O2", "-fno-sanitize=all", "-DFH_EMULATION_ASAN"] if source.name == "emulation.cpp" else []
-            run([*command, *trusted, "-x", "c++", "-c", str(source), "-o", str(target)])
+            trusted = (
+                ["-O2", "-fno-sanitize=all", "-DFH_EMULATION_ASAN", f"-I{HERE}"]
+                if source.name == "emulation.cpp"
+                else []
+            )
+            run([*command, *trusted, "-x", "c++", "-c", str(compiled), "-o", str(target)])
             return target
 
         with ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0)))) as pool:
-            objects = list(pool.map(compile_one, SOURCES))
+            objects = list(pool.map(compile_one, sources))
         linked = Path(scratch) / "linked.so"
         run([*command, "-shared", *map(str, objects), "-o", str(linked)])
         linked.replace(library)
@@ -106,13 +122,16 @@ class Emulation:
             env=environment,
         )
 
-    def call(self, operation: str, *, seed: int = 0, shortfall: int = 0, **arguments: Any) -> Any:
-        """The result of the operation under the schedule of `seed`, with a workspace `shortfall` bytes too small."""
+    def call(self, operation: str, *, seed: int = 0, shortfall: int = 0, fault: int = 0, **arguments: Any) -> Any:
+        """The result of the operation under the schedule of `seed`, with a workspace `shortfall` bytes too small.
+
+        fault: which of the faults shows that were put into the sources (0: none).
+        """
         if self.process is None:
             self.process = self.start()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        request = pickle.dumps((operation, seed, shortfall, arguments))
+        request = pickle.dumps((operation, seed, shortfall, fault, arguments))
         try:
             self.process.stdin.write(struct.pack("<q", len(request)) + request)
             self.process.stdin.flush()

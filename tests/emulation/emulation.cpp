@@ -419,6 +419,10 @@ extern "C" void fh_emulation_seed(uint64_t seed) {
     for (int i = 0; i < 8; ++i) emulation::random_order.next();
 }
 
+extern "C" {
+int fh_emulation_fault = 0;
+}
+
 extern "C" uint64_t fh_emulation_switches() { return emulation::switch_count; }
 
 extern "C" void* fh_emulation_allocate(int64_t bytes) {

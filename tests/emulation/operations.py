@@ -58,8 +58,9 @@ class Device:
         self.library.fh_emulation_switches.restype = ctypes.c_uint64
         self.library.fh_last_error.restype = ctypes.c_char_p
 
-    def run(self, operation: str, seed: int, arguments: dict[str, Any], shortfall: int) -> Any:
+    def run(self, operation: str, seed: int, arguments: dict[str, Any], shortfall: int, fault: int) -> Any:
         """Calls a method below with one schedule; workspaces are `shortfall` bytes smaller than they must be."""
+        ctypes.c_int.in_dll(self.library, "fh_emulation_fault").value = fault
         self.library.fh_emulation_seed(seed)
         self.shortfall = shortfall
         return getattr(self, operation)(**arguments)

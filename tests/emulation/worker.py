@@ -16,9 +16,9 @@ def main() -> None:
     device = Device(sys.argv[1])
     answers = sys.stdout.buffer
     while len(size := sys.stdin.buffer.read(8)) == 8:
-        operation, seed, shortfall, arguments = pickle.loads(sys.stdin.buffer.read(struct.unpack("<q", size)[0]))
+        operation, seed, shortfall, fault, arguments = pickle.loads(sys.stdin.buffer.read(struct.unpack("<q", size)[0]))
         try:
-            answer = pickle.dumps((True, device.run(operation, seed, arguments, shortfall)))
+            answer = pickle.dumps((True, device.run(operation, seed, arguments, shortfall, fault)))
         except DeviceError as error:
             answer = pickle.dumps((False, str(error)))
         answers.write(struct.pack("<q", len(answer)) + answer)
