@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fasthash
 from fasthash import HammingIndex
 from fasthash.index import IndexFolderError, mih, scan
 from fasthash.index.manifest import parse_manifest
@@ -324,6 +326,26 @@ def test_a_batch_that_tables_do_not_help_is_given_up_early() -> None:
     assert (distances == 65).all()
     few = (codes[:4], *arguments[1:])
     assert (ops.mih_topk(*few, FORCED)[2] > 0).all()
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="pages cannot be sent away")
+@pytest.mark.parametrize("bits", [64, 128])
+def test_pages_that_are_not_in_memory(bits: int, tmp_path: Path) -> None:
+    """They are asked for ahead, by blocks of buckets, and give what the scan gives."""
+    rng = np.random.default_rng(bits)
+    codes = random_codes(rng, 200_000, bits)
+    HammingIndex.build(tmp_path / "index", codes, mih=True, progress=False).close()
+    queries = flipped(rng, codes[:40], bits, bits // 6)
+    expected = fasthash.hamming_topk(queries, codes, 10)
+    for file in (tmp_path / "index").iterdir():
+        with open(file, "rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with HammingIndex.open(tmp_path / "index", method="mih") as index:
+        for query, distances, ids in zip(queries, expected.distances, expected.ids, strict=True):
+            found = index.search(query[None], 10)
+            np.testing.assert_array_equal(found.distances[0], distances)
+            np.testing.assert_array_equal(found.ids[0], ids)
 
 
 @pytest.mark.usefixtures("forced")

@@ -5,6 +5,9 @@
 // K-th nearest so far, and than a little beyond the radius, so that fingerprints rule nearly all of them out. Where the
 // radius outgrows the window the steps are taken again for what lies above it; steps grow so fast that this costs
 // little.
+//
+// Tables may be mapped files whose pages are not in memory. Once a query has waited for one, the pages of whole blocks
+// of buckets are asked for before they are read.
 #include "mih/mih_query.h"
 
 #include <algorithm>
@@ -12,6 +15,7 @@
 #include <new>
 
 #include "core/thread_pool.h"
+#include "core/will_need.h"
 #include "mih/mih_cost.h"
 
 namespace fasthash {
@@ -20,6 +24,7 @@ namespace {
 constexpr int64_t kBlock = 256;        // buckets whose offsets are fetched together
 constexpr int64_t kAhead = 8;          // buckets whose entries are fetched ahead
 constexpr int64_t kClock = 8;          // buckets between two looks at the clock: each may take a page fault or two
+constexpr double kColdNs = 50e3;       // a longer wait between two looks: a disk was read
 constexpr int64_t kPiece = 4096;       // entries of a bucket compared at a time
 constexpr size_t kSurvivors = 1024;    // verified together, so that their fetches overlap
 constexpr size_t kClockCodes = 16;     // codes that are verified between two
@@ -100,17 +105,21 @@ MihQuery::MihQuery(const MihPlan& plan, const uint8_t* query, std::vector<MihScr
     }
     for (int32_t t = 0; t < all.m; ++t) tables_[t].mean_entries = bucket_mean(t, 0);
     mine().start();
+    mine().cold = elapsed_ns() > kColdNs;
 }
 
 // Entries of a bucket at distance `radius`, 0 or 1, on average.
 double MihQuery::bucket_mean(int32_t table, int32_t radius) const {
     const fh_mih_table& t = plan_.tables->tables[table];
     const int32_t buckets = radius == 0 ? 1 : t.length;
-    uint64_t total = 0;
-    for (int32_t i = 0; i < buckets; ++i) {
-        const uint32_t bucket = tables_[table].bucket ^ (radius == 0 ? 0 : uint32_t{1} << i);
-        total += t.offsets[bucket + 1] - t.offsets[bucket];  // of a damaged table, anything: visit() checks
+    const auto bucket = [&](int32_t i) { return tables_[table].bucket ^ (radius == 0 ? 0 : uint32_t{1} << i); };
+    if (mine().cold) {
+        WillNeed will_need;
+        for (int32_t i = 0; i < buckets; ++i) will_need(t.offsets + bucket(i), 2 * sizeof *t.offsets);
     }
+    uint64_t total = 0;
+    for (int32_t i = 0; i < buckets; ++i)
+        total += t.offsets[bucket(i) + 1] - t.offsets[bucket(i)];  // of a damaged table, anything: visit() checks
     return static_cast<double>(total) / buckets;
 }
 
@@ -186,7 +195,10 @@ MihOutcome MihQuery::take(const MihStep& step, int32_t threads, fh_cancel* cance
         enough = !visit(step, 0, masks, own);
     } else {
         std::atomic<bool> stop{false}, no_memory{false};
-        for (int32_t worker = 1; worker < threads; ++worker) workers_[worker].start();
+        for (int32_t worker = 1; worker < threads; ++worker) {
+            workers_[worker].start();
+            workers_[worker].cold = own.cold;
+        }
         const fh_status status =
             parallel_for((masks + kTaskMasks - 1) / kTaskMasks, threads, cancel, [&](int64_t task, int worker) {
                 if (stop.load(std::memory_order_relaxed)) return;
@@ -207,6 +219,7 @@ MihOutcome MihQuery::take(const MihStep& step, int32_t threads, fh_cancel* cance
             own.ns = std::max(own.ns, other.ns);
             own.entries += other.entries;
             own.damaged |= other.damaged;
+            own.cold |= other.cold;
         }
     }
     entries_ += own.entries;
@@ -226,6 +239,8 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
     uint32_t mask = mask_at(first_mask, step.radius);
     uint32_t begins[kBlock], ends[kBlock], buckets[kBlock];
     size_t survivors = 0;
+    WillNeed will_need;
+    scratch.looked = elapsed_ns();
     for (int64_t done = 0; done < masks; done += kBlock) {
         const int64_t block = std::min(kBlock, masks - done);
         for (int64_t i = 0; i < block; ++i) {
@@ -233,9 +248,11 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
             __builtin_prefetch(table.offsets + buckets[i]);
             if (step.radius > 0) mask = next_mask(mask);
         }
+        for (int64_t i = 0; scratch.cold && i < block; ++i)
+            will_need(table.offsets + buckets[i], 2 * sizeof *table.offsets);
         int64_t filled = 0, entries = 0;
         for (int64_t i = 0; i < block; ++i) {
-            if (i % kClock == 0 && late()) return false;
+            if (i % kClock == 0 && late(scratch)) return false;
             begins[filled] = table.offsets[buckets[i]];
             ends[filled] = table.offsets[buckets[i] + 1];
             scratch.damaged |= ends[filled] < begins[filled] || ends[filled] > plan_.problem->N;
@@ -246,6 +263,8 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
         scratch.ns += static_cast<double>(block) * kBucketNs + static_cast<double>(entries) * entry_ns;
         if (scratch.ns > step.limit_ns) return false;
         scratch.entries += entries;
+        for (int64_t i = 0; scratch.cold && i < filled; ++i)
+            will_need(table.fingerprints + begins[i] * bytes, (ends[i] - begins[i]) * bytes);
         const auto fetch = [&](int64_t i) {
             const uint8_t* first = table.fingerprints + begins[i] * bytes;
             const int64_t length = std::min<int64_t>((ends[i] - begins[i]) * bytes, 256);
@@ -254,7 +273,7 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
         for (int64_t i = 0; i < std::min(kAhead, filled); ++i) fetch(i);
         for (int64_t i = 0; i < filled; ++i) {
             if (i + kAhead < filled) fetch(i + kAhead);
-            if (i % kClock == 0 && late()) return false;
+            if (i % kClock == 0 && late(scratch)) return false;
             for (int64_t at = begins[i]; at < ends[i]; at += kPiece) {
                 survivors += plan_.near(table.fingerprints + at * bytes, std::min<int64_t>(kPiece, ends[i] - at),
                                         own.fingerprint, most - step.radius, static_cast<uint32_t>(at),
@@ -263,14 +282,22 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
                     scratch.survivors_count = survivors;
                     verify(step, most, scratch);
                     survivors = 0;
-                    if (scratch.damaged || scratch.ns > step.limit_ns || late()) return false;
+                    if (scratch.damaged || scratch.ns > step.limit_ns || late(scratch)) return false;
                 }
             }
         }
     }
     scratch.survivors_count = survivors;
     verify(step, most, scratch);
-    return !scratch.damaged && scratch.ns <= step.limit_ns && !late();
+    return !scratch.damaged && scratch.ns <= step.limit_ns && !late(scratch);
+}
+
+// Whether the query has taken too long; notes whether it has waited for a disk since the last look.
+bool MihQuery::late(MihScratch& scratch) const {
+    const double now = elapsed_ns();
+    scratch.cold |= now - scratch.looked > kColdNs;
+    scratch.looked = now;
+    return now > limit_ns_;
 }
 
 // Compares the survivors in full; those within the window that no earlier step has met become hits.
@@ -280,9 +307,11 @@ void MihQuery::verify(const MihStep& step, int32_t& most, MihScratch& scratch) c
     uint32_t* entries = scratch.survivors.data();
     const size_t count = scratch.survivors_count;
     const uint32_t* positions = all.tables[step.table].positions;
+    WillNeed will_need;
     for (size_t i = 0; i < count; ++i) __builtin_prefetch(positions + entries[i]);
+    for (size_t i = 0; scratch.cold && i < count; ++i) will_need(positions + entries[i], sizeof *positions);
     for (size_t i = 0; i < count; ++i) {
-        if (i % kClockCodes == 0 && late()) return;  // late() stays true: visit() gives up
+        if (i % kClockCodes == 0 && late(scratch)) return;  // late() stays true: visit() gives up
         entries[i] = positions[entries[i]];
         if (entries[i] >= p.N) {
             scratch.damaged = true;
@@ -291,10 +320,11 @@ void MihQuery::verify(const MihStep& step, int32_t& most, MihScratch& scratch) c
         __builtin_prefetch(p.database + entries[i] * p.stride);
         if (p.mask != nullptr) __builtin_prefetch(p.mask + entries[i] / 64);
     }
+    for (size_t i = 0; scratch.cold && i < count; ++i) will_need(p.database + entries[i] * p.stride, p.W);
     scratch.ns += static_cast<double>(count) * kVerifyNs;
     uint8_t* difference = scratch.difference.data();
     for (size_t i = 0; i < count; ++i) {
-        if (i % kClockCodes == 0 && late()) return;
+        if (i % kClockCodes == 0 && late(scratch)) return;
         const uint32_t n = entries[i];
         if (p.mask != nullptr && (p.mask[n / 64] >> n % 64 & 1) == 0) continue;
         const int32_t distance = compare(query_, p.database + n * p.stride, p.W, difference);

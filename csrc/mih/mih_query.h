@@ -45,6 +45,8 @@ struct alignas(64) MihScratch {
     std::vector<uint8_t> difference;  // [W + kCodePadding]
     int64_t entries = 0;              // looked at
     double ns = 0;                    // what that should have taken
+    double looked = 0;                // the last look at the clock, since the query began
+    bool cold = false;                // pages had to be read from a disk: more are asked for before they are needed
     bool damaged = false;             // a table is not one of this database
 };
 
@@ -73,7 +75,7 @@ class MihQuery {
 
     MihScratch& mine() const { return workers_[static_cast<size_t>(first_worker_)]; }
     double elapsed_ns() const { return std::chrono::duration<double, std::nano>(Clock::now() - start_).count(); }
-    bool late() const { return elapsed_ns() > limit_ns_; }
+    bool late(MihScratch& scratch) const;
     double step_ns(int32_t table) const;
     int32_t cheapest_table() const;
     double bucket_mean(int32_t table, int32_t radius) const;
