@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fasthash._arrays import like, to_tensor
 from fasthash.codes import check_codes, code_bytes, pack_bits
-from fasthash.index.arguments import MAX_BITS, MOST, one_device, whole
+from fasthash.index.arguments import MAX_BITS, MOST, memory_for, one_device, several_devices, whole
 from fasthash.index.build import build
+from fasthash.index.devices import Devices
 from fasthash.index.exports import export
 from fasthash.index.formats import open_source
 from fasthash.index.merge import SEGMENT_ROWS, Merged, compacted, settle
@@ -52,10 +53,16 @@ class HammingIndex:
     SearchResult(distances=array([[1, 7]], dtype=int32), ids=array([[7, 3]]))
     """
 
-    def __init__(self, bits: int, device: str | torch.device = "cpu"):
-        """An empty index in memory for codes of `bits` bits, 1 to 65,536, on a torch device."""
+    def __init__(self, bits: int, device: Any = "cpu"):
+        """An empty index in memory for codes of `bits` bits, 1 to 65,536, on a torch device.
+
+        device may be a list, say ["cuda:0", "cuda:1"] or ["cuda"]: the codes then stay in host memory, every device
+        gets a copy of its share as far as there is room, and the rest streams through the devices in each search.
+        """
         self._bits = whole(bits, "bits", "HammingIndex", 1, MAX_BITS)
-        self._device = one_device(device, "HammingIndex")
+        several = isinstance(device, (list, tuple))
+        self._devices = Devices(several_devices(device, "HammingIndex")) if several else None
+        self._device = torch.device("cpu") if several else one_device(device, "HammingIndex")
         self._contents = Contents.of((), 0)
         self._path: Path | None = None
         self._writer: Writer | None = None
@@ -73,8 +80,13 @@ class HammingIndex:
 
     @property
     def device(self) -> torch.device:
-        """Where the codes are."""
+        """Where the codes are: the host's memory for an index that was opened, or has a list of devices."""
         return self._device
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Where searches run."""
+        return (self._device,) if self._devices is None else self._devices.devices
 
     @property
     def path(self) -> Path | None:
@@ -106,8 +118,12 @@ class HammingIndex:
         return any(int(segment.find(wanted)) >= 0 for segment in self._contents.segments)
 
     def __repr__(self) -> str:
-        place = f"device='{self._device}'" if self._path is None else f"path='{self._path}'"
+        place = f"device={self._places()!r}" if self._path is None else f"path='{self._path}'"
         return f"HammingIndex(bits={self._bits}, codes={len(self)}, {place})"
+
+    def _places(self) -> str | list[str]:
+        """What `device` was."""
+        return str(self._device) if self._devices is None else [str(device) for device in self._devices.devices]
 
     def get(self, ids: Any) -> Any:
         """The codes of these ids, uint8 [M, ceil(bits / 8)], in their order (an id may be repeated).
@@ -148,7 +164,9 @@ class HammingIndex:
                 numbers = id_tensor(ids, "HammingIndex.add").to(self._device, copy=True)
                 next_id = max(contents.next_id, _check_new_ids(contents, numbers, len(packed), replace))
             if len(packed):
-                kept = packed.to(self._device, copy=self._writer is None).contiguous()  # a file is copy enough
+                need = packed.nbytes + (0 if isinstance(numbers, int) else numbers.nbytes)
+                with memory_for(f"HammingIndex.add: no memory for {need} bytes on {self._device}"):
+                    kept = packed.to(self._device, copy=self._writer is None).contiguous()  # a file is copy enough
                 segments = contents.segments
                 if replace and not isinstance(numbers, int):
                     segments = _without(segments, numbers.sort().values)[0]
@@ -282,14 +300,13 @@ class HammingIndex:
         if rescore and real is None:
             raise ValueError(f"{function}: rescore needs real-valued queries [Q, {self._bits}], got packed codes")
         contents = self._contents
-        parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
         wanted = min(k * rescore, max(k, contents.size)) if rescore else k
-        try:
-            distances, ids = nearest(packed, parts, wanted, self._bits, contents.ordered)
-        except RuntimeError as error:
-            if "allocate" not in str(error):
-                raise
-            raise MemoryError(f"{function}: no memory for {wanted} results of {len(packed)} queries") from error
+        with memory_for(f"{function}: no memory for {wanted} results of {len(packed)} queries"):
+            if self._devices is not None:
+                distances, ids = self._devices.nearest(contents, packed, filter, wanted, self._bits, function)
+            else:
+                parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
+                distances, ids = nearest(packed, parts, wanted, self._bits, contents.ordered)
         if rescore and real is not None:
             distances, ids = rescored(contents, real, ids, k)
         return _to_kind(SearchResult(distances, ids), queries)
@@ -303,9 +320,12 @@ class HammingIndex:
         function = "HammingIndex.range_search"
         packed, _ = self._queries(queries, function)
         radius = whole(radius, "radius", function, 0)
-        contents = self._contents
-        parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
-        return _to_kind(within(packed, parts, min(radius, self._bits), contents.ordered), queries)
+        contents, radius = self._contents, min(radius, self._bits)
+        with memory_for(f"{function}: no memory for the results of {len(packed)} queries"):
+            if self._devices is not None:
+                return _to_kind(self._devices.within(contents, packed, filter, radius, function), queries)
+            parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
+            return _to_kind(within(packed, parts, radius, contents.ordered), queries)
 
     def _queries(self, queries: Any, function: str) -> tuple[Tensor, Tensor | None]:
         """Packed queries on the device of the index, and the real-valued ones where they are."""
@@ -324,8 +344,8 @@ class HammingIndex:
 
     # Where it lives
 
-    def to(self, device: str | torch.device) -> HammingIndex:
-        """A new index in memory, on another torch device, with the same codes, ids and next id."""
+    def to(self, device: Any) -> HammingIndex:
+        """A new index in memory, on another torch device (or a list of them), with the same codes, ids and next id."""
         copy = HammingIndex(self._bits, device)
         contents = self._contents
         segments = []
@@ -333,7 +353,9 @@ class HammingIndex:
             if segment.count:
                 made = Merged.of([segment]).made()
                 ids = None if made.ids is None else made.ids.to(copy._device, copy=True)
-                segments.append(changed(made, codes=made.codes.to(copy._device, copy=True), ids=ids))
+                with memory_for(f"HammingIndex.to: no memory for {made.codes.nbytes} bytes on {copy._device}"):
+                    codes = made.codes.to(copy._device, copy=True)
+                segments.append(changed(made, codes=codes, ids=ids))
         copy._contents = Contents.of(segments, contents.next_id)
         return copy
 
@@ -359,7 +381,12 @@ class HammingIndex:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], mmap: bool = True, writable: bool = False, method: str = "auto"
+        cls,
+        path: str | os.PathLike[str],
+        mmap: bool = True,
+        writable: bool = False,
+        method: str = "auto",
+        device: Any = "cpu",
     ) -> HammingIndex:
         """Opens the index in a folder, as it is now; later changes by a writer are not seen.
 
@@ -368,9 +395,11 @@ class HammingIndex:
         `close`: add and remove then change the folder. method: how searches go through segments that have the tables of
         `build_mih`; results are the same. "auto" uses the tables where that should be faster than the scan, and turns
         to the scan so early that the attempt costs little; "mih" uses them until they take as long as the scan, and
-        first makes them, as `build_mih` does, where the index has none; "scan" never. Raises ValueError for another
-        method; IndexFolderError where the folder is not an index, is damaged, of an unknown version, or (writable, or
-        without tables for "mih") read-only or open in another writer.
+        first makes them, as `build_mih` does, where the index has none; "scan" never. device: where searches run, a
+        torch device or a list; all but "cpu" scan, on the devices, copies of the codes as far as there is room, and
+        blocks that stream from the folder for the rest. Raises ValueError for another method; IndexFolderError where
+        the folder is not an index, is damaged, of an unknown version, or (writable, or without tables for "mih")
+        read-only or open in another writer.
         """
         if method not in ("scan", *SHARES):
             raise ValueError(f"HammingIndex.open: method must be 'auto', 'scan' or 'mih', got {method!r}")
@@ -386,7 +415,8 @@ class HammingIndex:
             if writer is not None:
                 writer.close()
             raise
-        index = cls(snapshot.manifest.bits)
+        plain = isinstance(device, (list, tuple)) or str(device) == "cpu"
+        index = cls(snapshot.manifest.bits, device if plain else [device])
         index._contents = Contents.of(snapshot.segments, snapshot.manifest.next_id)
         index._path, index._writer, index._mmap, index._method = folder, writer, mmap, method
         index._frozen = "" if writable else "the index was opened read-only; open it with writable=True"
@@ -471,8 +501,8 @@ class HammingIndex:
                 f"HammingIndex: {self._path} is open for writing, which no copy can share; copy one that is read-only"
             )
         if self._path is not None:
-            return _opened_again, (type(self), str(self._path), self._mmap, self._method)
-        return _made_again, (type(self), self._bits, str(self._device), self._contents)
+            return _opened_again, (type(self), str(self._path), self._mmap, self._method, self._places())
+        return _made_again, (type(self), self._bits, self._places(), self._contents)
 
     def __enter__(self) -> HammingIndex:
         return self
@@ -496,11 +526,11 @@ def _add_tables(folder: Path, writer: Writer | None) -> None:
             own.close()
 
 
-def _opened_again(kind: type[HammingIndex], path: str, mmap: bool, method: str) -> HammingIndex:
-    return kind.open(path, mmap, method=method)
+def _opened_again(kind: type[HammingIndex], path: str, mmap: bool, method: str, device: Any) -> HammingIndex:
+    return kind.open(path, mmap, method=method, device=device)
 
 
-def _made_again(kind: type[HammingIndex], bits: int, device: str, contents: Contents) -> HammingIndex:
+def _made_again(kind: type[HammingIndex], bits: int, device: Any, contents: Contents) -> HammingIndex:
     index = kind(bits, device)
     index._contents = contents
     return index

@@ -22,7 +22,10 @@ _T = TypeVar("_T")
 
 
 def read_ahead(items: Iterable[_T], mapped: Callable[[_T], Tensor | None]) -> Iterator[_T]:
-    """Gives the items one by one, having asked for the memory of the one after (None: it needs no asking)."""
+    """Gives the items one by one, having asked for the memory of the one after.
+
+    mapped gives the memory of an item; None: it needs no asking, and nothing after it is looked at before it is used.
+    """
     asked: threading.Thread | None = None
     waiting: list[_T] = []
     for item in items:
@@ -33,7 +36,7 @@ def read_ahead(items: Iterable[_T], mapped: Callable[[_T], Tensor | None]) -> It
             asked = threading.Thread(target=will_need, args=(codes,), daemon=True)
             asked.start()
         waiting.append(item)
-        if len(waiting) > 1:
+        while len(waiting) > (0 if codes is None else 1):
             yield waiting.pop(0)
     yield from waiting
 
