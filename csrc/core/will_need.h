@@ -21,6 +21,7 @@ class WillNeed {
         const uintptr_t begin = reinterpret_cast<uintptr_t>(first) / page * page;
         const uintptr_t end = reinterpret_cast<uintptr_t>(first) + static_cast<uintptr_t>(bytes);
         if (begin >= begin_ && end <= end_) return;
+        ++asked_;
         begin_ = begin, end_ = (end + page - 1) / page * page;
         posix_madvise(reinterpret_cast<void*>(begin), end_ - begin, POSIX_MADV_WILLNEED);
 #else
@@ -28,7 +29,10 @@ class WillNeed {
 #endif
     }
 
+    int64_t asked() const { return asked_; }  // calls that were not such
+
   private:
+    int64_t asked_ = 0;
     uintptr_t begin_ = 0, end_ = 0;
 };
 

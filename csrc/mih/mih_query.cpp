@@ -6,8 +6,8 @@
 // radius outgrows the window the steps are taken again for what lies above it; steps grow so fast that this costs
 // little.
 //
-// Tables may be mapped files whose pages are not in memory. Once a query has waited for one, the pages of whole blocks
-// of buckets are asked for before they are read.
+// Tables may be mapped files whose pages are not in memory. Where a query has waited for one, the pages of the next
+// block of buckets are asked for before they are read, and so on as long as that turns out to be of use.
 #include "mih/mih_query.h"
 
 #include <algorithm>
@@ -25,6 +25,7 @@ constexpr int64_t kBlock = 256;        // buckets whose offsets are fetched toge
 constexpr int64_t kAhead = 8;          // buckets whose entries are fetched ahead
 constexpr int64_t kClock = 8;          // buckets between two looks at the clock: each may take a page fault or two
 constexpr double kColdNs = 50e3;       // a longer wait between two looks: a disk was read
+constexpr double kAskNs = 750;         // asking for a page takes longer where it is not in memory, 450 where it is
 constexpr int64_t kPiece = 4096;       // entries of a bucket compared at a time
 constexpr size_t kSurvivors = 1024;    // verified together, so that their fetches overlap
 constexpr size_t kClockCodes = 16;     // codes that are verified between two
@@ -105,18 +106,26 @@ MihQuery::MihQuery(const MihPlan& plan, const uint8_t* query, std::vector<MihScr
     }
     for (int32_t t = 0; t < all.m; ++t) tables_[t].mean_entries = bucket_mean(t, 0);
     mine().start();
-    mine().cold = elapsed_ns() > kColdNs;
+    mine().cold = elapsed_ns() > kColdNs ? kAllPages : 0;
+}
+
+// Has `count` places of a kind read ahead where that is of use: place(i, will_need) tells of one.
+template <class Place>
+void MihQuery::ask(MihPages kind, MihScratch& scratch, int64_t count, const Place& place) const {
+    if ((scratch.cold & kind) == 0) return;
+    WillNeed will_need;
+    const double start = elapsed_ns();
+    for (int64_t i = 0; i < count; ++i) place(i, will_need);
+    scratch.looked = elapsed_ns();
+    if (scratch.looked - start < kAskNs * static_cast<double>(will_need.asked())) scratch.cold &= ~kind;
 }
 
 // Entries of a bucket at distance `radius`, 0 or 1, on average.
 double MihQuery::bucket_mean(int32_t table, int32_t radius) const {
     const fh_mih_table& t = plan_.tables->tables[table];
     const int32_t buckets = radius == 0 ? 1 : t.length;
-    const auto bucket = [&](int32_t i) { return tables_[table].bucket ^ (radius == 0 ? 0 : uint32_t{1} << i); };
-    if (mine().cold) {
-        WillNeed will_need;
-        for (int32_t i = 0; i < buckets; ++i) will_need(t.offsets + bucket(i), 2 * sizeof *t.offsets);
-    }
+    const auto bucket = [&](int64_t i) { return tables_[table].bucket ^ (radius == 0 ? 0 : uint32_t{1} << i); };
+    ask(kOffsetPages, mine(), buckets, [&](int64_t i, WillNeed& need) { need(t.offsets + bucket(i), 8); });
     uint64_t total = 0;
     for (int32_t i = 0; i < buckets; ++i)
         total += t.offsets[bucket(i) + 1] - t.offsets[bucket(i)];  // of a damaged table, anything: visit() checks
@@ -239,7 +248,6 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
     uint32_t mask = mask_at(first_mask, step.radius);
     uint32_t begins[kBlock], ends[kBlock], buckets[kBlock];
     size_t survivors = 0;
-    WillNeed will_need;
     scratch.looked = elapsed_ns();
     for (int64_t done = 0; done < masks; done += kBlock) {
         const int64_t block = std::min(kBlock, masks - done);
@@ -248,8 +256,7 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
             __builtin_prefetch(table.offsets + buckets[i]);
             if (step.radius > 0) mask = next_mask(mask);
         }
-        for (int64_t i = 0; scratch.cold && i < block; ++i)
-            will_need(table.offsets + buckets[i], 2 * sizeof *table.offsets);
+        ask(kOffsetPages, scratch, block, [&](int64_t i, WillNeed& need) { need(table.offsets + buckets[i], 8); });
         int64_t filled = 0, entries = 0;
         for (int64_t i = 0; i < block; ++i) {
             if (i % kClock == 0 && late(scratch)) return false;
@@ -263,8 +270,9 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
         scratch.ns += static_cast<double>(block) * kBucketNs + static_cast<double>(entries) * entry_ns;
         if (scratch.ns > step.limit_ns) return false;
         scratch.entries += entries;
-        for (int64_t i = 0; scratch.cold && i < filled; ++i)
-            will_need(table.fingerprints + begins[i] * bytes, (ends[i] - begins[i]) * bytes);
+        ask(kEntryPages, scratch, filled, [&](int64_t i, WillNeed& need) {
+            need(table.fingerprints + begins[i] * bytes, (ends[i] - begins[i]) * bytes);
+        });
         const auto fetch = [&](int64_t i) {
             const uint8_t* first = table.fingerprints + begins[i] * bytes;
             const int64_t length = std::min<int64_t>((ends[i] - begins[i]) * bytes, 256);
@@ -295,7 +303,7 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
 // Whether the query has taken too long; notes whether it has waited for a disk since the last look.
 bool MihQuery::late(MihScratch& scratch) const {
     const double now = elapsed_ns();
-    scratch.cold |= now - scratch.looked > kColdNs;
+    if (now - scratch.looked > kColdNs) scratch.cold = kAllPages;
     scratch.looked = now;
     return now > limit_ns_;
 }
@@ -307,9 +315,9 @@ void MihQuery::verify(const MihStep& step, int32_t& most, MihScratch& scratch) c
     uint32_t* entries = scratch.survivors.data();
     const size_t count = scratch.survivors_count;
     const uint32_t* positions = all.tables[step.table].positions;
-    WillNeed will_need;
+    const int64_t places = static_cast<int64_t>(count);
     for (size_t i = 0; i < count; ++i) __builtin_prefetch(positions + entries[i]);
-    for (size_t i = 0; scratch.cold && i < count; ++i) will_need(positions + entries[i], sizeof *positions);
+    ask(kPositionPages, scratch, places, [&](int64_t i, WillNeed& need) { need(positions + entries[i], 4); });
     for (size_t i = 0; i < count; ++i) {
         if (i % kClockCodes == 0 && late(scratch)) return;  // late() stays true: visit() gives up
         entries[i] = positions[entries[i]];
@@ -320,7 +328,7 @@ void MihQuery::verify(const MihStep& step, int32_t& most, MihScratch& scratch) c
         __builtin_prefetch(p.database + entries[i] * p.stride);
         if (p.mask != nullptr) __builtin_prefetch(p.mask + entries[i] / 64);
     }
-    for (size_t i = 0; scratch.cold && i < count; ++i) will_need(p.database + entries[i] * p.stride, p.W);
+    ask(kCodePages, scratch, places, [&](int64_t i, WillNeed& need) { need(p.database + entries[i] * p.stride, p.W); });
     scratch.ns += static_cast<double>(count) * kVerifyNs;
     uint8_t* difference = scratch.difference.data();
     for (size_t i = 0; i < count; ++i) {

@@ -34,6 +34,9 @@ struct MihStep {
     const int32_t* seen;  // [m] radii seen before this step, -1: none: what they hold is no hit again
 };
 
+// Kinds of pages, of which some may be in memory and others on a disk.
+enum MihPages : int32_t { kOffsetPages = 1, kEntryPages = 2, kPositionPages = 4, kCodePages = 8, kAllPages = 15 };
+
 // One worker's buffers and findings.
 struct alignas(64) MihScratch {
     explicit MihScratch(const MihPlan& plan);
@@ -46,7 +49,7 @@ struct alignas(64) MihScratch {
     int64_t entries = 0;              // looked at
     double ns = 0;                    // what that should have taken
     double looked = 0;                // the last look at the clock, since the query began
-    bool cold = false;                // pages had to be read from a disk: more are asked for before they are needed
+    int32_t cold = 0;                 // kinds of pages that had to be read from a disk: MihPages
     bool damaged = false;             // a table is not one of this database
 };
 
@@ -76,6 +79,8 @@ class MihQuery {
     MihScratch& mine() const { return workers_[static_cast<size_t>(first_worker_)]; }
     double elapsed_ns() const { return std::chrono::duration<double, std::nano>(Clock::now() - start_).count(); }
     bool late(MihScratch& scratch) const;
+    template <class Place>
+    void ask(MihPages kind, MihScratch& scratch, int64_t count, const Place& place) const;
     double step_ns(int32_t table) const;
     int32_t cheapest_table() const;
     double bucket_mean(int32_t table, int32_t radius) const;
