@@ -61,6 +61,7 @@ fh_status fh_hamming_mask_cpu(const uint8_t* allowed, int64_t N, uint64_t* mask,
 int64_t fh_hamming_topk_cuda_workspace(const fh_hamming_problem* problem, int64_t K);
 fh_status fh_hamming_topk_cuda(const fh_hamming_problem* problem, int64_t K, int32_t* distances, int64_t* ids, void* workspace,
                                int64_t workspace_bytes, void* stream);
+// The fill needs the workspace as the count of the same problem left it, and may be called once.
 int64_t fh_hamming_range_cuda_workspace(const fh_hamming_problem* problem, int32_t radius);
 fh_status fh_hamming_range_count_cuda(const fh_hamming_problem* problem, int32_t radius, int64_t* counts, void* workspace,
                                       int64_t workspace_bytes, void* stream);

@@ -38,10 +38,9 @@ __global__ void __launch_bounds__(kScanThreads) hamming_count_kernel(Scan scan, 
     __syncwarp();
     const int bins_here = static_cast<int>(bins);
     const int64_t begin = unit * scan.unit_rows, end = min(begin + scan.unit_rows, scan.N);
-    scan_rows<Width>(
-        scan, begin, end, q0, staged, tile, [](int i) { return i; },
-        [&](int q, int64_t, bool live, int distance) {
-            if (!live || distance >= bins_here) return;
+    scan_nearer<Width>(
+        scan, begin, end, q0, staged, tile, [&](int) { return bins_here; },
+        [&](int q, int64_t, int distance) {
             if (kShared)
                 atomicAdd(&tile_counts[q * bins_here + distance], 1u);  // at most 66 KiB of counts
             else

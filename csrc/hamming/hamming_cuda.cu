@@ -230,7 +230,7 @@ fh_status fh_hamming_range_count_cuda(const fh_hamming_problem* problem, int32_t
     WorkspaceCutter cutter(workspace);
     const CountArrays arrays = cut_workspace(plan, cutter);
     return for_each_batch(plan, [&](const Scan& scan, int64_t first) {
-        FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, false, arrays.totals, stream));
+        FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, true, arrays.totals, stream));
         return launch({"hamming_row_sum_kernel", ceil_div(scan.Q, kScanWarps), kScanThreads, 0, stream},
                       hamming_row_sum_kernel, arrays.totals, scan.Q, plan.bins, counts + first);
     });
@@ -244,7 +244,8 @@ fh_status fh_hamming_range_fill_cuda(const fh_hamming_problem* problem, int32_t 
     WorkspaceCutter cutter(workspace);
     const CountArrays arrays = cut_workspace(plan, cutter);
     return for_each_batch(plan, [&](const Scan& scan, int64_t first) {
-        FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, true, arrays.totals, stream));
+        if (scan.Q < plan.scan.Q)  // fh_hamming_range_count_cuda has left the last batch's counts
+            FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, true, arrays.totals, stream));
         FH_RETURN_IF_ERROR(launch({"hamming_rank_kernel", scan.Q, kScanThreads, 0, stream}, hamming_rank_kernel, scan,
                                   arrays.totals, plan.bins, INT64_MAX, arrays.farthest, 0, nullptr, nullptr));
         const Places places = {arrays.totals, arrays.farthest, offsets + first, INT64_MAX, distances, ids};

@@ -64,14 +64,10 @@ __device__ __noinline__ void add_candidate(const Candidates& c, int64_t q, int64
     atomicAdd(&c.counts[q * c.bins + distance], 1u);
 }
 
-// A stretch of rows, from position `first` on, against a tile of queries; a warp owns a unit of it, a lane kRows of its
-// rows at a time, in registers. Cost: the rows' bytes once for the tile; for each pair kWords exclusive ors and
-// popcounts (fewer popcounts where carry-save adders help), their sum and a comparison; nothing else but for the few
-// candidates.
+// A stretch of rows, from position `first` on, against a tile of queries; a warp owns a unit of it.
 template <class Width>
 __global__ void __launch_bounds__(kScanThreads)
     hamming_collect_kernel(Scan scan, int64_t first, const __grid_constant__ Candidates c) {
-    constexpr int kRows = Width::kRows, kNever = 1 << 24;  // a distance that no code has
     uint32_t* staged = dynamic_shared_memory<uint32_t>();
     int32_t* nearer = reinterpret_cast<int32_t*>(staged + scan.tile * Width::kWords);  // [tile]
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
@@ -81,20 +77,9 @@ __global__ void __launch_bounds__(kScanThreads)
     __syncthreads();
     const int64_t begin = (blockIdx.x / scan.tiles() * kScanWarps + warp_index()) * scan.unit_rows;
     const int64_t end = min(begin + scan.unit_rows, scan.N);
-    for (int64_t n0 = begin + lane_index(); n0 < end; n0 += kWarpSize * kRows) {
-        RowGroup<Width> rows(scan, n0, end, kNever);
-        for (int q = 0; q < tile; ++q) {
-            int distance[kRows];
-            rows.distances(scan, q0, staged, q, distance);
-            int nearest = distance[0];
-#pragma unroll
-            for (int r = 1; r < kRows; ++r) nearest = min(nearest, distance[r]);
-            if (nearest >= nearer[q]) continue;
-#pragma unroll
-            for (int r = 0; r < kRows; ++r)
-                if (distance[r] < nearer[q]) add_candidate(c, q0 + q, first + n0 + kWarpSize * r, distance[r]);
-        }
-    }
+    scan_nearer<Width>(
+        scan, begin, end, q0, staged, tile, [&](int q) { return nearer[q]; },
+        [&](int q, int64_t n, int distance) { add_candidate(c, q0 + q, first + n, distance); });
 }
 
 // One warp for each query: nearer = the distance of the K-th candidate; 0, which no code is nearer than, where

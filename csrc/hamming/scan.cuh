@@ -144,8 +144,10 @@ __device__ __forceinline__ bool is_eligible(const Scan& scan, int64_t n) {
     return scan.mask == nullptr || (scan.mask[n / 64] >> (n % 64) & 1) != 0;
 }
 
+constexpr int kNever = 1 << 24;  // more than any distance
+
 // The rows n0, n0 + 32, ... of one lane, kRows of them, in registers (but for codes too wide for those). Rows from
-// `end` on, and those masked out, have `offset` added to their distances.
+// `end` on, and those masked out, have kNever added to their distances.
 template <class Width>
 struct RowGroup {
     static constexpr int kRows = Width::kRows;
@@ -153,13 +155,13 @@ struct RowGroup {
     const uint8_t* row;  // the first one's
     int add[kRows];
 
-    __device__ __forceinline__ RowGroup(const Scan& scan, int64_t n0, int64_t end, int offset)
+    __device__ __forceinline__ RowGroup(const Scan& scan, int64_t n0, int64_t end)
         : code{}, row(scan.database + n0 * scan.stride) {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
             const int64_t n = n0 + kWarpSize * r;
             const bool live = n < end && is_eligible(scan, n);
-            add[r] = live ? 0 : offset;
+            add[r] = live ? 0 : kNever;
             if constexpr (Width::kWords > 0)
                 if (live) code[r] = load_code<Width>(scan, row + kWarpSize * r * scan.stride);
         }
@@ -178,6 +180,29 @@ struct RowGroup {
         }
     }
 };
+
+// The rows [begin, end) by one warp, against `tile` queries: visit(q, n, distance) for each pair nearer than limit(q),
+// in its lane alone and in any order. Cost: W bytes a row once for the tile; for each pair kWords exclusive ors and
+// popcounts (fewer popcounts where words are added first), their sum and a comparison.
+template <class Width, class Limit, class Visit>
+__device__ __forceinline__ void scan_nearer(const Scan& scan, int64_t begin, int64_t end, int64_t q0,
+                                            const uint32_t* staged, int tile, const Limit& limit, const Visit& visit) {
+    constexpr int kRows = Width::kRows;
+    for (int64_t n0 = begin + lane_index(); n0 < end; n0 += kWarpSize * kRows) {
+        const RowGroup<Width> rows(scan, n0, end);
+        for (int q = 0; q < tile; ++q) {
+            int distance[kRows];
+            rows.distances(scan, q0, staged, q, distance);
+            int nearest = distance[0];
+#pragma unroll
+            for (int r = 1; r < kRows; ++r) nearest = min(nearest, distance[r]);
+            if (nearest >= limit(q)) continue;
+#pragma unroll
+            for (int r = 0; r < kRows; ++r)
+                if (distance[r] < limit(q)) visit(q, n0 + kWarpSize * r, distance[r]);
+        }
+    }
+}
 
 // The rows [begin, end) by one warp, against the tile's queries which(0), ..., which(count - 1): visit(which(i), n,
 // live, distance) in all 32 lanes, lane by lane ascending n, and step by step; not live: no such row, or masked out

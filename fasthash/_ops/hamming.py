@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fasthash import _core
-from fasthash._ops.registry import address, call, define
+from fasthash._ops.registry import address, call, define, workspace_for
 
 
 def mask_words(allowed: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def _hamming_range(
 ) -> tuple[Tensor, Tensor, Tensor]:
     queries, database = queries.contiguous(), rows(database)
     problem = hamming_problem(queries, database, mask)
-    workspace = ("hamming_range", problem, radius)
+    workspace = workspace_for(queries.device, "hamming_range", problem, radius)  # the fill needs what the count left
     offsets = torch.zeros(queries.shape[0] + 1, dtype=torch.int64, device=queries.device)
     counts = torch.empty(queries.shape[0], dtype=torch.int64, device=queries.device)
     call("hamming_range_count", queries.device, problem, radius, address(counts), workspace=workspace)

@@ -79,25 +79,41 @@ def _without_autocast(name: str, device: str) -> Callable[..., Any]:
     return run
 
 
-def call(name: str, device: torch.device, *arguments: Any, workspace: tuple[Any, ...] | None = None) -> None:
-    """Calls _core.<name>_cpu or _cuda. `workspace`: arguments of <name>_cuda_workspace, where the kernel needs one."""
+def call(name: str, device: torch.device, *arguments: Any, workspace: tuple[Any, ...] | Tensor | None = None) -> None:
+    """Calls _core.<name>_cpu or _cuda. `workspace`: what `workspace_for` made, or its arguments but the device."""
     if device.type == "cpu":
         getattr(_core, f"{name}_cpu")(*arguments, torch.get_num_threads())
         return
+    _require_cuda(name, device)
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device).cuda_stream
+        if isinstance(workspace, tuple):
+            workspace = workspace_for(device, *workspace)
+        buffer = () if workspace is None else (workspace.data_ptr(), workspace.numel())
+        getattr(_core, f"{name}_cuda")(*arguments, *buffer, stream)
+
+
+def workspace_for(device: torch.device, owner: str, *sizes: Any) -> Tensor | None:
+    """Memory of <owner>_cuda_workspace(*sizes) bytes; None on the CPU, whose kernels take their own."""
+    if device.type == "cpu":
+        return None
+    _require_cuda(owner, device)
+    count = getattr(_core, f"{owner}_cuda_workspace")(*sizes)
+    try:
+        return torch.empty(max(count, 1), dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError as error:
+        free = torch.cuda.mem_get_info(device)[0]
+        raise torch.OutOfMemoryError(
+            f"{owner}: no memory for a workspace of {count} bytes on {device}, where {free} bytes are free"
+        ) from error
+
+
+def _require_cuda(name: str, device: torch.device) -> None:
     if not _core.cuda_architectures:
         raise RuntimeError(
             f"{name}: this build of fasthash has no CUDA kernels, got a tensor on {device}; "
             "reinstall where nvcc is on PATH (FASTHASH_CUDA=ON makes its absence an error)"
         )
-    with torch.cuda.device(device):
-        stream = torch.cuda.current_stream(device).cuda_stream
-        if workspace is None:
-            getattr(_core, f"{name}_cuda")(*arguments, stream)
-            return
-        owner, *sizes = workspace
-        count = getattr(_core, f"{owner}_cuda_workspace")(*sizes)
-        buffer = torch.empty(max(count, 1), dtype=torch.uint8, device=device)
-        getattr(_core, f"{name}_cuda")(*arguments, buffer.data_ptr(), count, stream)
 
 
 def address(tensor: Tensor | None) -> int:

@@ -165,7 +165,6 @@ class Device:
         offsets = np.concatenate([[0], np.cumsum(counts.read((len(queries),), np.int64))])
         shape = (int(offsets[-1]),)
         distances, ids = self.output(shape, np.int32), self.output(shape, np.int64)
-        workspace, size = self.workspace("fh_hamming_range_cuda_workspace", problem, I32(radius))
         self.check(
             "fh_hamming_range_fill_cuda",
             problem,
