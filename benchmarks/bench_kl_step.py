@@ -15,30 +15,10 @@ from typing import Any
 
 import kit
 import torch
-from torch import Tensor, nn
+from resnet import Residual
+from torch import nn
 
 import fasthash
-
-
-class Block(nn.Module):
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-        same = stride == 1 and channels_in == channels
-        self.short = (
-            nn.Identity()
-            if same
-            else nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.body(x) + self.short(x))
 
 
 def resnet18(bits: int) -> nn.Sequential:
@@ -46,7 +26,7 @@ def resnet18(bits: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
     channels_in = 64
     for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        layers += [Block(channels_in, channels, stride), Block(channels, channels, 1)]
+        layers += [Residual(channels_in, channels, stride), Residual(channels, channels, 1)]
         channels_in = channels
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, bits), nn.BatchNorm1d(bits), nn.Sigmoid()]
     return nn.Sequential(*layers, *head)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.quality.tasks import Items, Task
+from benchmarks.resnet import Residual
 from fasthash import Hierarchy
 from fasthash.datasets import cifar10, image_archive
 from fasthash.datasets.files import existing
@@ -124,28 +125,6 @@ def _number_inside(y: Array) -> Array:
 
 def _listed(mask: Array) -> str:
     return ", ".join(map(str, np.flatnonzero(mask))) or "none"
-
-
-class Residual(nn.Module):
-    """Two 3 x 3 convolutions and a way around them."""
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, out, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(out),
-            nn.ReLU(),
-            nn.Conv2d(out, out, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(out),
-        )
-        same = stride == 1 and channels == out
-        self.around: nn.Module = nn.Identity()
-        if not same:
-            self.around = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = torch.relu(self.body(x) + self.around(x))
-        return result
 
 
 def network(bits: int, width: int, *, sigmoid: bool) -> nn.Sequential:
