@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import os
 from collections.abc import Iterable, Iterator
@@ -34,9 +35,10 @@ def join() -> Any:
 
 
 def leave() -> None:
-    """Ends what `join` began."""
+    """Ends what `join` began. The caller keeps no reference to the group."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()  # Gloo's threads end with the group; at work while Python ends, they can abort the process
 
 
 def local_rank() -> int:

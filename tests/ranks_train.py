@@ -86,10 +86,7 @@ def fail_once() -> None:
     RunFolder.save = spy  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder, everyone = Path(sys.argv[1]), distributed.join()
-    fail_once()
+def save_results(folder: Path, everyone: Any) -> None:
     results = {
         "interrupted": train_hasher(everyone, dropout=0.5, run_dir=folder / "run"),
         "uninterrupted": train_hasher(everyone, dropout=0.5),
@@ -97,4 +94,10 @@ if __name__ == "__main__":
         "module": train_module(everyone),
     }
     torch.save(results, folder / f"{distributed.rank(everyone)}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    fail_once()
+    save_results(Path(sys.argv[1]), distributed.join())
     distributed.leave()

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import fasthash
-from fasthash import _ops
+from fasthash import _ops, distributed
 
 WAIT = timedelta(seconds=60)
 NAMES = ("kl", "koleo", "batches")
@@ -36,26 +36,28 @@ def loss_of(name: str, z: torch.Tensor, target: torch.Tensor, group: Any) -> tor
 
 
 def worker(rank: int, world: int, where: str, folder: Path, backend: str) -> None:
-    device = torch.device("cpu" if backend == "gloo" else f"cuda:{rank}")
     dist.init_process_group(backend, init_method=where, rank=rank, world_size=world, timeout=WAIT)
     try:
-        z, target = (t.split(ROWS[world])[rank].to(device) for t in everything(world))
-        results: dict[str, Any] = {}
-        for name in NAMES:
-            own, aims = z.clone().requires_grad_(), target.clone().requires_grad_()
-            loss = loss_of(name, own, aims, dist.group.WORLD)
-            loss.backward()
-            results[name] = (loss.item(), own.grad.cpu(), None if aims.grad is None else aims.grad.cpu())
-        own = z.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss_of("kl", own, target, dist.group.WORLD), own, create_graph=True)
-        with pytest.raises(RuntimeError, match="once_differentiable"):  # no second derivatives that lack other ranks
-            gradient.square().sum().backward()
-        torch.manual_seed(0)  # one seed everywhere: the drawn targets must differ all the same
-        results["drawn"] = fasthash.kl_loss(z, group=dist.group.WORLD).item()
-        torch.save(results, folder / f"{rank}.pt")
-        dist.barrier()  # a rank that leaves while others still talk can make torch abort at its exit
+        save_results(rank, world, folder, torch.device("cpu" if backend == "gloo" else f"cuda:{rank}"))
     finally:
-        dist.destroy_process_group()
+        distributed.leave()
+
+
+def save_results(rank: int, world: int, folder: Path, device: torch.device) -> None:
+    z, target = (t.split(ROWS[world])[rank].to(device) for t in everything(world))
+    results: dict[str, Any] = {}
+    for name in NAMES:
+        own, aims = z.clone().requires_grad_(), target.clone().requires_grad_()
+        loss = loss_of(name, own, aims, dist.group.WORLD)
+        loss.backward()
+        results[name] = (loss.item(), own.grad.cpu(), None if aims.grad is None else aims.grad.cpu())
+    own = z.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss_of("kl", own, target, dist.group.WORLD), own, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):  # no second derivatives that lack other ranks
+        gradient.square().sum().backward()
+    torch.manual_seed(0)  # one seed everywhere: the drawn targets must differ all the same
+    results["drawn"] = fasthash.kl_loss(z, group=dist.group.WORLD).item()
+    torch.save(results, folder / f"{rank}.pt")
 
 
 def backend_missing(backend: str, world: int) -> str | None:

@@ -42,6 +42,7 @@ def train(arguments: argparse.Namespace) -> None:
     try:
         _train(arguments, group)
     finally:
+        del group
         distributed.leave()
 
 
