@@ -14,7 +14,7 @@ import torch
 from hasher_cases import EDGES, FEATURES, NAMES, QUICK, blobs, hierarchy, multi_hot, targets_of
 
 import fasthash
-from fasthash import Hierarchy, baselines, hamming_distances
+from fasthash import Hierarchy, baselines, hamming_distances, pack_bits
 from fasthash.evaluate import overlap_at
 from fasthash.metrics import mean_average_precision
 from fasthash.train import Hasher
@@ -141,9 +141,10 @@ def test_settings_left_open_depend_on_the_target() -> None:
     assert Hasher(**quick).fit(X, y).hidden_ == (512, 512)
     assert Hasher(**quick).fit(X, X).hidden_ == (512, 512)
     assert Hasher(**quick).fit(X).hidden_ == ()
-    classes = {"temperature_y": 0.2, "temperature_z": 0.1, "kl": 0.1}
-    near = {"temperature_y": 0.07, "temperature_z": 0.05, "kl": 0.3, "neighbors": 16}
-    for targets, given in ((y, classes), (multi_hot(y), classes), (X, near), (None, near)):
+    classes = {"temperature_y": 0.15, "temperature_z": 0.1, "kl": 0.1}
+    several = {**classes, "temperature_y": 0.2}
+    near = {"temperature_y": 0.05, "temperature_z": 0.03, "kl": 0.3, "neighbors": 16}
+    for targets, given in ((y, classes), (multi_hot(y), several), (X, near), (None, near)):
         assert same_weights(Hasher(**QUICK).fit(X, targets), Hasher(**QUICK, **given).fit(X, targets))
 
 
@@ -469,3 +470,25 @@ def test_altered_model(tmp_path: Path) -> None:
     refused(tensors, {**content, "hidden": [10**12]}, "its tensor .* not ")
     refused(tensors, {**content, "hierarchy": {"edges": [["a", "a"]], "alone": []}}, ".*cycle")
     refused(tensors, {**content, "features": "many"}, ".*")
+
+
+def test_queries_round_to_codes_and_are_not_saturated() -> None:
+    X, y = blobs(80)
+    for settings in ({}, {"loss": "csq"}):
+        hasher = Hasher(**QUICK, **settings).fit(X, y)
+        found = hasher.queries(X)
+        assert found.dtype == np.float32
+        assert np.array_equal(pack_bits(found), hasher.encode(X))
+        assert np.allclose(np.abs(found - 0.5).max(1), 0.5)
+        z = hasher.transform(X)
+        u = np.log(z) - np.log1p(-z)  # of outputs that are not at the ends
+        inside = (z > 0.001) & (z < 0.999)
+        scale = (found - 0.5) / np.where(u == 0, 1, u)
+        assert inside.sum() > len(X)
+        for row, use in zip(scale, inside, strict=True):
+            assert np.allclose(row[use], np.median(row[use]), rtol=1e-2) if use.any() else True
+        assert isinstance(hasher.queries(torch.from_numpy(X)), torch.Tensor)
+    with pytest.raises(ValueError, match=r"Hasher\.queries: X must have"):
+        hasher.queries(X[:, 1:])
+    with pytest.raises(RuntimeError, match=r"Hasher\.queries: call fit first"):
+        Hasher(8).queries(X)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 
@@ -148,6 +149,19 @@ def set_weights(module: nn.Sequential, weights: Tensor) -> None:
         raise TypeError(f"set_weights: the last layer must be a HashHead, got {type(head).__name__}")
     with torch.no_grad():
         head.linear.weight.copy_(weights)
+
+
+def without_sigmoid(*layers: nn.Module) -> nn.Sequential:
+    """The `encoder` of these layers, with the same weights, that ends before its sigmoid.
+
+    >>> without_sigmoid(*encoder(3, 2))[-1].sigmoid
+    False
+    """
+    head = copy.copy(layers[-1])
+    if not isinstance(head, HashHead):
+        raise TypeError(f"without_sigmoid: the last layer must be a HashHead, got {type(head).__name__}")
+    head.sigmoid = False
+    return nn.Sequential(*layers[:-1], head)
 
 
 def feature_scales(X: Array) -> tuple[Tensor, Tensor]:

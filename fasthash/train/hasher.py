@@ -26,7 +26,8 @@ from fasthash.losses import LOSSES
 from fasthash.targets import class_levels
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
-from fasthash.train.encoder import ROWS, Squash, encoder, feature_scales, set_weights
+from fasthash.train.encoder import Squash, encoder, feature_scales, set_weights, without_sigmoid
+from fasthash.train.features import check_finite, read_features
 from fasthash.train.loop import History, train
 from fasthash.train.neighbor_batches import nearest_rows
 from fasthash.train.objective import Objective
@@ -40,8 +41,8 @@ MAX_BITS = 4096
 EPOCHS, STEPS = 15, 900
 # What settings left at None mean, by kind of target. Labels have few distances, spread over [0, 1]; near neighbours by
 # cosine have small ones. A linear map of an embedding keeps the neighbours of that embedding better than a deep one.
-TEMPERATURE_Y = {"labels": 0.2, "multilabel": 0.2, "embedding": 0.07}
-TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.05}
+TEMPERATURE_Y = {"labels": 0.15, "multilabel": 0.2, "embedding": 0.05}
+TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.03}
 HIDDEN = (512, 512)
 KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
 NEIGHBORS = 16
@@ -57,7 +58,8 @@ class Hasher:
 
     - 1-D integers or strings: class labels. Distances are those of the `hierarchy`, or 0 and 1 without one.
     - 2-D integers or booleans: multi-hot labels. 2-D floating point: target embeddings (of captions, say), by cosine.
-    - None: the cosine distances of X itself.
+    - None: the cosine distances of X itself. Those of X - X.mean(0), given as y with hidden=(), serve better where the
+      mean is far from 0 (docs/method.md).
 
     Args:
         bits: length of a code, 1 to 4096.
@@ -76,8 +78,8 @@ class Hasher:
             by target, since random batches hold nearly no neighbours; 1: batches are random; None: 16.
         init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
             20,000 rows (bits must not exceed the features then).
-        temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.2 and 0.1
-            for labels, 0.07 and 0.05 for embeddings.
+        temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.15
+            and 0.1 for labels, 0.2 and 0.1 for multi-hot labels, 0.05 and 0.03 for embeddings.
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         epochs: passes over the rows; None: 15, or as many as make 900 steps.
         batch_size: rows of a step (all of them, where X has fewer).
@@ -188,11 +190,11 @@ class Hasher:
         FloatingPointError: the loss became NaN or infinite.
         """
         self._check_settings()
-        rows = _features(X, "fit", "X")
+        rows = read_features(X, "fit", "X")
         if len(rows) < 2:
             raise ValueError(f"Hasher.fit: X must have at least 2 rows, got {len(rows)}")
         mean, deviation = feature_scales(rows)
-        _check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), "fit", "X")
+        check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), "fit", "X")
         targets = self._targets(y, rows)
         batch_size = min(operator.index(self.batch_size), len(rows))
         if self.loss is None and self.kl != 0 and self.kl_k > batch_size - 1:
@@ -273,6 +275,18 @@ class Hasher:
     def encode(self, X: Any) -> Any:
         """Packed codes uint8 [N, ceil(bits / 8)] of the rows of X: `pack_bits(transform(X))`, a block at a time."""
         return like(torch.cat([pack_bits(block) for block in self._outputs(X)]), X)
+
+    def queries(self, X: Any) -> Any:
+        """Queries float32 [N, bits] in [0, 1] for `HammingIndex.search(..., rescore=f)`; rounded, they are the codes.
+
+        They are the outputs before the sigmoid, scaled about 0.5, a row's largest to 0 or 1: by how much a bit could
+        turn, which saturated outputs no longer tell. Of captions they find more (docs/results.md, task d).
+        """
+        module = self._fitted("queries")
+        layers = module if self._settings["loss"] is None else module[0]
+        plain = without_sigmoid(*layers.children())
+        u = torch.cat(list(self._outputs(X, plain, "queries")))
+        return like(0.5 + 0.5 * u / u.abs().amax(1, keepdim=True).clamp(min=torch.finfo(u.dtype).tiny), X)
 
     # ---- storage
 
@@ -444,12 +458,12 @@ class Hasher:
             return None
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
             raise TypeError(f"Hasher.fit: validation must be a pair (Xv, yv), got {type(validation).__name__}")
-        held_out = _features(validation[0], "fit", "validation X")
+        held_out = read_features(validation[0], "fit", "validation X")
         if not len(held_out):
             raise ValueError("Hasher.fit: validation X must have at least 1 row, got 0")
         if held_out.shape[1] != rows.shape[1]:
             raise ValueError(f"Hasher.fit: validation X must have {rows.shape[1]} features, got {held_out.shape[1]}")
-        _check_finite(held_out, bool(torch.isfinite(feature_scales(held_out)[1])), "fit", "validation X")
+        check_finite(held_out, bool(torch.isfinite(feature_scales(held_out)[1])), "fit", "validation X")
         if (validation[1] is None) != (targets.values is rows):
             raise ValueError("Hasher.fit: validation needs yv where y is given, and None where it is not")
         query = Targets("embedding", held_out)
@@ -516,7 +530,7 @@ class Hasher:
 
     def _set_fitted(
         self,
-        module: nn.Module,
+        module: nn.Sequential,
         hidden: tuple[int, ...],
         classes: list[Name] | None,
         features: int,
@@ -530,40 +544,20 @@ class Hasher:
         self.history_ = history
         self.best_epoch_ = history.best_epoch
 
-    def _outputs(self, X: Any) -> Iterator[Tensor]:
-        """Outputs of the rows of X, a block at a time."""
-        module = self._fitted("transform")
-        rows = _features(X, "transform", "X")
+    def _outputs(self, X: Any, module: nn.Module | None = None, method: str = "transform") -> Iterator[Tensor]:
+        """Outputs of the rows of X, of `module` or of the whole network, a block at a time."""
+        network = self._fitted(method)
+        rows = read_features(X, method, "X")
         if rows.shape[1] != self.n_features_in_:
-            raise ValueError(f"Hasher.transform: X must have {self.n_features_in_} features, got {rows.shape[1]}")
-        for block in output_blocks(module, rows, _device_of(module)):
-            _check_finite(rows, bool(torch.isfinite(block).all()), "transform", "X")
+            raise ValueError(f"Hasher.{method}: X must have {self.n_features_in_} features, got {rows.shape[1]}")
+        for block in output_blocks(module or network, rows, _device_of(network)):
+            check_finite(rows, bool(torch.isfinite(block).all()), method, "X")
             yield block
 
-    def _fitted(self, method: str) -> nn.Module:
+    def _fitted(self, method: str) -> nn.Sequential:
         if not hasattr(self, "module_"):
             raise RuntimeError(f"Hasher.{method}: call fit first (or Hasher.load)")
         return self.module_
-
-
-def _features(X: Any, method: str, name: str) -> Tensor:
-    rows = to_tensor(X, f"Hasher.{method}", name)
-    if rows.dim() != 2 or rows.shape[1] < 1:
-        raise ValueError(f"Hasher.{method}: {name} must have shape [N, F] with F >= 1, got {tuple(rows.shape)}")
-    if rows.is_complex():
-        raise TypeError(f"Hasher.{method}: {name} must be real, got {rows.dtype}")
-    return rows.detach()
-
-
-def _check_finite(rows: Tensor, finite: bool, method: str, name: str) -> None:
-    """Raises the error of rows that are known not to be `finite`."""
-    if finite:
-        return
-    starts = range(0, len(rows), ROWS)
-    bad = sum(int((~torch.isfinite(rows[start : start + ROWS].float())).any(1).sum()) for start in starts)
-    raise ValueError(
-        f"Hasher.{method}: {name} must be finite in float32, got NaN or infinity in {bad} of {len(rows)} rows"
-    )
 
 
 @contextlib.contextmanager
