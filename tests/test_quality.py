@@ -40,7 +40,6 @@ def test_metrics_are_those_of_the_package() -> None:
     items = task.test[0], task.train
     codes = [pack_bits(item.X[:, :8], threshold=0.0) for item in items]
     similarity = task.similarity
-    assert similarity is not None
     labels = items[0].y, items[1].y
     for sides, metric in ((codes, None), ([item.X for item in items], "cosine")):
         found = measure.measure_classes(*sides, items, similarity, metric=metric, bits=8, inputs=True)
@@ -123,8 +122,9 @@ def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(module, "METHODS", chosen)
     monkeypatch.setattr(tables, "TITLES", {m.name: m.title for m in chosen})
     monkeypatch.setattr(run, "TUNING_BITS", 8)
-    monkeypatch.setattr(run, "CAPTION_TUNING_BITS", 8)
     for task in (small_task(), small_task("groups")):
+        if task.kind == "groups":  # settings are chosen at each width
+            monkeypatch.setattr(run, "TUNING_BITS", 64)
         run.floors(task, tmp_path)
         assert run.run(task, list(chosen), [8], [0, 1], tmp_path) == 6
         (tmp_path / f"{task.name}.ours.8.1.json").unlink()
@@ -138,6 +138,7 @@ def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.Monke
     assert done["settings"] == {**json.loads(best), "kl": 0.0}
     text = tables.write_tables(tmp_path, tmp_path / "results.md", tmp_path / "method.md").read_text()
     assert "| fasthash (2) |" in text
+    assert "- fasthash, 8 bits: " in text
     assert "*coarse labels*" in text
     assert "float query against codes" in text
     assert f"{tuned['scores'][best]:.4f}**" in text
@@ -147,7 +148,8 @@ def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.Monke
 def test_every_learning_method_has_as_many_settings() -> None:
     for method in methods.METHODS:
         learns = method.base is None and method.name not in ("lsh", "pca", "itq", "rotation", "sign")
-        assert len(method.settings) == (methods.TRIED if learns else 1), method.name
+        for settings in (method.settings, *method.elsewhere.values()):
+            assert len(settings) == (methods.TRIED if learns else 1), method.name
         assert method.base is None or any(m.name == method.base for m in methods.METHODS)
 
 

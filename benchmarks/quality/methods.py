@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from benchmarks.quality.tasks import Items, Task, flat
 from fasthash import Hasher, baselines, losses, pack_bits
 from fasthash.targets import class_distances, class_levels
 from fasthash.train import Objective
+from fasthash.train.hasher import TEMPERATURE_Y
 
 Array = NDArray[Any]
 Settings = dict[str, Any]
@@ -24,10 +25,14 @@ TRIED = 3  # settings of each method
 
 @dataclass(frozen=True)
 class Model:
-    """What a method gives: outputs float32 [N, bits] of X, whose signs (u > 0) are the bits, and how they compare."""
+    """What a method gives: outputs float32 [N, bits] of X, whose signs (u > 0) are the bits, and how they compare.
+
+    queries: what real-valued queries of a search in codes are, where they are not the outputs.
+    """
 
     outputs: Callable[[Array], Array]
     metric: str
+    queries: Callable[[Array], Array] | None = None
 
     def codes(self, X: Array) -> Array:
         codes: Array = pack_bits(self.outputs(X), threshold=0.0)
@@ -36,13 +41,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Method:
-    """`fit(task, rows, bits, seed, settings)` -> Model. `settings`: those tried; an ablation has its `base`'s."""
+    """`fit(task, rows, bits, seed, settings)` -> Model. `settings`: those tried; an ablation has its `base`'s.
+
+    `elsewhere`: those tried in their place on the tasks that it names.
+    """
 
     name: str
     title: str
     learns_from: str  # "labels", "similarities", "inputs"
     fit: Callable[[Task, Items, int, int, Settings], Model]
     settings: tuple[Settings, ...] = ({},)
+    elsewhere: dict[str, tuple[Settings, ...]] = field(default_factory=dict)
     base: str | None = None
     change: Settings = field(default_factory=dict)
     tasks: tuple[str, ...] = ("a", "e-unseen", "b", "b-reduced", "c", "c-reduced")
@@ -85,11 +94,14 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
                 chosen["loss"] = _loss(loss, bits, task, rows, own)
         if task.kind == "images":
             return Model(_fit_images(task, rows, bits, seed, chosen), metric)
-        labels = None if chosen.pop("unsupervised", False) or task.kind == "groups" else rows.y
-        hierarchy = None if labels is None else task.hierarchy
-        hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(rows.X, labels)
+        y = None if chosen.pop("unsupervised", False) or task.kind == "groups" else rows.y
+        hierarchy = None if y is None else task.hierarchy
+        if chosen.pop("centred", False):  # near by the cosine of X - mean
+            y, chosen["hidden"] = rows.X - rows.X.mean(axis=0), ()
+        hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(rows.X, y)
         module = hasher.module_ if loss is None else hasher.module_[0]
-        return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric)
+        queries = None if loss is not None else (lambda X: 2.0 * hasher.queries(X) - 1.0)
+        return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric, queries)
 
     return fit
 
@@ -103,16 +115,7 @@ def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Setting
     loss = settings.pop("loss", None)
     if loss is not None:
         objective = _loss(loss, bits, task, rows, {}) if isinstance(loss, str) else loss
-        return fit_images(
-            task,
-            rows,
-            bits,
-            seed,
-            objective,
-            sigmoid=False,
-            lr=lr,
-            weight_decay=weight_decay,
-        )
+        return fit_images(task, rows, bits, seed, objective, sigmoid=False, lr=lr, weight_decay=weight_decay)
     classes = np.unique(rows.y)
     if settings.pop("supervision", "full") == "similarity":
         settings["classification"] = 0.0
@@ -121,7 +124,7 @@ def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Setting
         bits,
         classes=len(classes) if classified else 0,
         distance=class_distances(classes.tolist(), task.hierarchy),
-        **settings,
+        **{"temperature_y": TEMPERATURE_Y["labels"], **settings},
     )
     return fit_images(task, rows, bits, seed, own, sigmoid=True, lr=lr, weight_decay=weight_decay)
 
@@ -157,33 +160,40 @@ def _trained(name: str, title: str, metric: str, *settings: Settings, **more: An
     return Method(name, title, learns, fit_hasher(metric, **fixed), settings, **more)
 
 
+def _with_ablations(method: Method, *changes: tuple[str, str, Settings]) -> tuple[Method, ...]:
+    """A method, and for each (name, title, change) the same with its chosen settings changed."""
+    ablations = (
+        replace(
+            method,
+            name=f"{method.name}-{name}",
+            title=f"{method.title}, {title}",
+            settings=({},),
+            elsewhere={},
+            base=method.name,
+            change=change,
+        )
+        for name, title, change in changes
+    )
+    return method, *ablations
+
+
 IMAGES = ("b", "b-reduced", "c", "c-reduced")
 CLASSES = ("a", "e-unseen", *IMAGES)
 CAPTION_EPOCHS = 40  # a linear encoder's steps cost little
-OURS_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"kl": 0.2})
+NO_KL: tuple[str, str, Settings] = ("no-kl", "no KL", {"kl": 0.0})
+STRESS: tuple[str, str, Settings] = ("stress", "stress", {"similarity": "stress"})
+CAPTIONS: tuple[Settings, ...] = (
+    {"init": "itq", "centred": True, "kl": 0.3},
+    {"init": "itq", "centred": True, "kl": 0.5},
+    {"init": "itq", "centred": True, "kl": 1.0},
+)
+OURS_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temperature_z": 0.15})
+UNSEEN_TRIED: tuple[Settings, ...] = ({}, {"kl": 0.3}, {"kl": 1.0})
 
 METHODS: tuple[Method, ...] = (
-    Method(
-        "lsh",
-        "LSH",
-        "inputs",
-        fit_linear(baselines.lsh, True),
-        tasks=(*CLASSES, "d", "e-noisy"),
-    ),
-    Method(
-        "pca",
-        "PCA, sign",
-        "inputs",
-        fit_linear(baselines.pca_sign, False),
-        tasks=(*CLASSES, "d"),
-    ),
-    Method(
-        "itq",
-        "ITQ",
-        "inputs",
-        fit_linear(baselines.itq, True),
-        tasks=(*CLASSES, "d", "e-noisy"),
-    ),
+    Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*CLASSES, "d", "e-noisy")),
+    Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*CLASSES, "d")),
+    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*CLASSES, "d", "e-noisy")),
     Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
     Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("d",)),
     _trained(
@@ -212,35 +222,13 @@ METHODS: tuple[Method, ...] = (
         ({}, {"loss.temperature": 0.2}, {"epochs": 80}),
         tasks=("d",),
     ),
-    Method(
-        "captions-ours",
-        "fasthash",
-        "inputs",
-        fit_hasher("l1", epochs=CAPTION_EPOCHS),
-        (
-            {"temperature_y": 0.07, "kl": 0.3},  # the package's defaults
-            {"temperature_y": 0.07, "kl": 0.3, "init": "itq"},
-            {"temperature_y": 0.07, "kl": 0.3, "init": "itq", "epochs": 80},
-        ),
-        tasks=("d",),
-    ),
-    Method(
-        "captions-ours-no-kl",
-        "fasthash, no KL",
-        "inputs",
-        fit_hasher("l1", epochs=CAPTION_EPOCHS),
-        base="captions-ours",
-        change={"kl": 0.0},
-        tasks=("d",),
-    ),
-    Method(
-        "captions-ours-random-batches",
-        "fasthash, random batches",
-        "inputs",
-        fit_hasher("l1", epochs=CAPTION_EPOCHS),
-        base="captions-ours",
-        change={"neighbors": 1},
-        tasks=("d",),
+    *_with_ablations(
+        Method("captions-ours", "fasthash", "inputs", fit_hasher("l1", epochs=CAPTION_EPOCHS), CAPTIONS, tasks=("d",)),
+        NO_KL,
+        ("random-batches", "random batches", {"neighbors": 1}),
+        ("random-start", "random start", {"init": "random"}),
+        ("not-centred", "cosine of X as it is", {"centred": False}),
+        ("warm", "temperatures 0.07, 0.05", {"temperature_y": 0.07, "temperature_z": 0.05}),
     ),
     _trained("ce", "CE, sign", "cosine", {}, {"lr": 1e-3}, {"weight_decay": 0.1}),
     _trained("hashnet", "HashNet", "l1", {}, {"lr": 1e-3}, {"loss.gamma": 0.02}),
@@ -249,14 +237,7 @@ METHODS: tuple[Method, ...] = (
     _trained("orthohash", "OrthoHash", "cosine", {}, {"lr": 1e-3}, {"loss.scale": 16.0}),
     _trained("bihalf", "BiHalf", "l1", {}, {"lr": 1e-3}, {"loss.gamma": 1.0}),
     _trained("hpdh", "HPDH", "l2", {}, {"lr": 1e-3}, {"loss.pull": 1.0}),
-    _trained(
-        "contrastive",
-        "contrastive, sign",
-        "cosine",
-        {},
-        {"lr": 1e-3},
-        {"loss.temperature": 0.2},
-    ),
+    _trained("contrastive", "contrastive, sign", "cosine", {}, {"lr": 1e-3}, {"loss.temperature": 0.2}),
     _trained(
         "hierarchical_contrastive",
         "contrastive per level, sign",
@@ -265,78 +246,25 @@ METHODS: tuple[Method, ...] = (
         {"lr": 1e-3},
         {"loss.temperature": 0.2},
     ),
-    Method("ours", "fasthash, labels", "labels", fit_hasher("l1"), OURS_TRIED),
-    Method(
-        "ours-no-kl",
-        "fasthash, labels, no KL",
-        "labels",
-        fit_hasher("l1"),
-        base="ours",
-        change={"kl": 0.0},
+    *_with_ablations(
+        Method("ours", "fasthash, labels", "labels", fit_hasher("l1"), OURS_TRIED, {"e-unseen": UNSEEN_TRIED}),
+        NO_KL,
+        ("no-cls", "no classifier", {"classification": 0.0}),
+        ("no-sim", "no similarity term", {"similarity_weight": 0.0}),
+        STRESS,
+        ("preserve", "preserve 0.5", {"preserve": 0.5}),
     ),
-    Method(
-        "ours-no-cls",
-        "fasthash, labels, no classifier",
-        "labels",
-        fit_hasher("l1"),
-        base="ours",
-        change={"classification": 0.0},
-    ),
-    Method(
-        "ours-no-sim",
-        "fasthash, labels, no similarity term",
-        "labels",
-        fit_hasher("l1"),
-        base="ours",
-        change={"similarity_weight": 0.0},
-    ),
-    Method(
-        "ours-stress",
-        "fasthash, labels, stress",
-        "labels",
-        fit_hasher("l1"),
-        base="ours",
-        change={"similarity": "stress"},
-    ),
-    Method(
-        "ours-preserve",
-        "fasthash, labels, preserve 1",
-        "labels",
-        fit_hasher("l1"),
-        base="ours",
-        change={"preserve": 1.0},
-        tasks=("a", "e-unseen"),
-    ),
-    Method(
-        "ours-sim",
-        "fasthash, similarities",
-        "similarities",
-        fit_hasher("l1", supervision="similarity"),
-        OURS_TRIED,
-    ),
-    Method(
-        "ours-sim-no-kl",
-        "fasthash, similarities, no KL",
-        "similarities",
-        fit_hasher("l1", supervision="similarity"),
-        base="ours-sim",
-        change={"kl": 0.0},
-    ),
-    Method(
-        "ours-sim-stress",
-        "fasthash, similarities, stress",
-        "similarities",
-        fit_hasher("l1", supervision="similarity"),
-        base="ours-sim",
-        change={"similarity": "stress"},
-    ),
-    Method(
-        "ours-sim-stress-no-kl",
-        "fasthash, similarities, stress, no KL",
-        "similarities",
-        fit_hasher("l1", supervision="similarity"),
-        base="ours-sim",
-        change={"similarity": "stress", "kl": 0.0},
+    *_with_ablations(
+        Method(
+            "ours-sim",
+            "fasthash, similarities",
+            "similarities",
+            fit_hasher("l1", supervision="similarity"),
+            OURS_TRIED,
+        ),
+        NO_KL,
+        STRESS,
+        ("stress-no-kl", "stress, no KL", {"similarity": "stress", "kl": 0.0}),
     ),
     Method(
         "noisy-hashnet",
@@ -354,30 +282,16 @@ METHODS: tuple[Method, ...] = (
         ({}, {"lr": 1e-3}, {"temperature": 0.2}),
         tasks=("e-noisy",),
     ),
-    Method(
-        "noisy-ours",
-        "fasthash, listwise",
-        "noisy similarities",
-        fit_from_noise(),
-        ({}, {"temperature_y": 0.1}, {"batch_size": 512, "epochs": 30}),
-        tasks=("e-noisy",),
-    ),
-    Method(
-        "noisy-ours-no-kl",
-        "fasthash, listwise, no KL",
-        "noisy similarities",
-        fit_from_noise(),
-        base="noisy-ours",
-        change={"kl": 0.0},
-        tasks=("e-noisy",),
-    ),
-    Method(
-        "noisy-ours-stress",
-        "fasthash, stress",
-        "noisy similarities",
-        fit_from_noise(),
-        base="noisy-ours",
-        change={"similarity": "stress"},
-        tasks=("e-noisy",),
+    *_with_ablations(
+        Method(
+            "noisy-ours",
+            "fasthash",
+            "noisy similarities",
+            fit_from_noise(),
+            ({}, {"temperature_y": 0.1}, {"batch_size": 512, "epochs": 30}),
+            tasks=("e-noisy",),
+        ),
+        NO_KL,
+        STRESS,
     ),
 )

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from fasthash.evaluate import code_statistics
 
 FOLDER = RESULTS / "quality"
 TUNING_BITS, TUNING_SEED = 64, 100
-CAPTION_TUNING_BITS = 256
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
     ) as bar:
         for method, bits, seed in left:
             bar.set_postfix_str(f"{method.name} {bits} bits, seed {seed}")
-            settings = {**choose(task, method, folder), **method.change}
+            settings = {**choose(task, method, bits, folder), **method.change}
             start = time.perf_counter()
             model = method.fit(task, task.train, bits, seed, settings)
             seconds = time.perf_counter() - start
@@ -72,66 +72,71 @@ def run(
     return len(left)
 
 
-def choose(task: Task, method: Method, folder: Path) -> Settings:
-    """The best of a method's settings on validation data (of its base's, for an ablation)."""
+def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
+    """The best of a method's settings on validation data (of its base's, for an ablation).
+
+    They are chosen once for all widths, at TUNING_BITS; for captions, whose widths come near that of the inputs, at
+    each width.
+    """
     named = next(m for m in METHODS if m.name == (method.base or method.name))
-    if len(named.settings) == 1:
-        return dict(named.settings[0])
-    path = folder / f"{task.name}.{named.name}.tuning.json"
+    candidates = named.elsewhere.get(task.name, named.settings)
+    if len(candidates) == 1:
+        return dict(candidates[0])
+    each = TUNING_BITS not in task.widths
+    path = folder / f"{task.name}.{named.name}.{f'{bits}.' if each else ''}tuning.json"
+    bits = bits if each else TUNING_BITS
     tried: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"task": task.name, "scores": {}}
-    bits = TUNING_BITS if TUNING_BITS in task.widths else CAPTION_TUNING_BITS
-    for settings in named.settings:
+    for settings in candidates:
         key = json.dumps(settings, sort_keys=True)
         if key not in tried["scores"]:
             rows = task.validation_train or task.train
             model = named.fit(task, rows, bits, TUNING_SEED, settings)
-            tried["scores"][key] = validation_score(task, model)
+            tried["scores"][key] = validation_score(task, model, bits)
             tried |= {"method": named.name, "bits": bits, "seed": TUNING_SEED}
             write(path, tried)
-    keys = [json.dumps(settings, sort_keys=True) for settings in named.settings]
+    keys = [json.dumps(settings, sort_keys=True) for settings in candidates]
     best = max(range(len(keys)), key=lambda i: float(tried["scores"][keys[i]]))
-    return dict(named.settings[best])
+    return dict(candidates[best])
 
 
-def validation_score(task: Task, model: Model) -> float:
-    """mAHP@250 of codes with classes, overlap@10 without: the one number that settings are chosen by."""
+def validation_score(task: Task, model: Model, bits: int) -> float:
+    """What settings are chosen by: with classes mAHP@250 of codes; without, the mean of R@10 and overlap@10.
+
+    With as many bits as inputs, where signs of the inputs are the rival, overlap@10 does not count.
+    """
     query, databases = task.validation
     database = next(iter(databases.values()))
     if task.kind == "groups":
-        return measure_groups(code_distances(model.codes(database.X)), task, "validation")["overlap@10"]
-    similarity = task.similarity
-    if similarity is None:
-        raise ValueError(f"task {task.name}: no similarity of classes")
-    return hierarchical_score(model.codes(query.X), model.codes(database.X), (query, database), similarity)
+        found = measure_groups(code_distances(model.codes(database.X)), task, "validation")
+        return found["R@10"] if bits == database.X.shape[1] else (found["R@10"] + found["overlap@10"]) / 2
+    codes = model.codes(query.X), model.codes(database.X)
+    return hierarchical_score(*codes, (query, database), task.similarity)
 
 
 def measure(task: Task, model: Model, bits: int) -> dict[str, dict[str, float]]:
     """Metrics on test queries, by what was searched: "codes train", "outputs train" ..., rounded to 5 digits."""
-    query, databases = task.test
     found: dict[str, dict[str, float]] = {}
     if task.kind == "groups":
-        database = databases["all"]
+        database = task.test[1]["all"]
         u = model.outputs(database.X)
         codes = model.codes(database.X)
         found["codes all"] = measure_groups(code_distances(codes), task, "test") | code_statistics(codes, bits)
-        found["asymmetric all"] = measure_groups(asymmetric_distances(u, codes, bits), task, "test")
+        queries = u if model.queries is None else model.queries(database.X)
+        found["asymmetric all"] = measure_groups(asymmetric_distances(queries, codes, bits), task, "test")
+        if model.queries is not None:  # what the outputs themselves would give
+            saturated = measure_groups(asymmetric_distances(u, codes, bits), task, "test")
+            found["asymmetric all"]["R@10 saturated"] = saturated["R@10"]
         found["outputs all"] = measure_groups(output_distances(u, model.metric), task, "test")
         return _rounded(found)
-    similarity = task.similarity
-    if similarity is None:
-        raise ValueError(f"task {task.name}: no similarity of classes")
-    for name, database in databases.items():
-        asked = _seen_queries(task) if name == "seen" else query
-        sides = (asked, database)
-        codes = model.codes(asked.X), model.codes(database.X)
-        found[f"codes {name}"] = measure_classes(*codes, sides, similarity, metric=None, bits=bits, inputs=True)
-        if name in (
-            "val",
-            "held out",
-        ):  # outputs are measured once: what rounding costs does not depend on the database
-            continue
-        u = model.outputs(asked.X), model.outputs(database.X)
-        found[f"outputs {name}"] = measure_classes(*u, sides, similarity, metric=model.metric, bits=bits, inputs=False)
+    for name, sides in _sides(task):
+        codes = model.codes(sides[0].X), model.codes(sides[1].X)
+        found[f"codes {name}"] = measure_classes(*codes, sides, task.similarity, metric=None, bits=bits, inputs=True)
+        if name in ("val", "held out"):
+            continue  # outputs are measured once: what rounding costs does not depend on the database
+        u = model.outputs(sides[0].X), model.outputs(sides[1].X)
+        found[f"outputs {name}"] = measure_classes(
+            *u, sides, task.similarity, metric=model.metric, bits=bits, inputs=False
+        )
     return _rounded(found)
 
 
@@ -142,39 +147,25 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, float]] = {}
-    query, databases = task.test
     if task.kind == "groups":
-        X = databases["all"].X
+        X = task.test[1]["all"].X
         found["input cosine all"] = measure_groups(output_distances(X, "cosine"), task, "test")
         found["random all"] = measure_groups(lambda rows: torch.zeros(len(rows), len(X)), task, "test")
     else:
         similarity = task.similarity
-        if similarity is None:
-            raise ValueError(f"task {task.name}: no similarity of classes")
-        for name, database in databases.items():
-            asked = _seen_queries(task) if name == "seen" else query
-            sides = (asked, database)
+        for name, sides in _sides(task):
             same = [np.zeros((len(items.y), 1), dtype=np.uint8) for items in sides]
             found[f"random {name}"] = measure_classes(*same, sides, similarity, metric=None, bits=8, inputs=False)
+            X = [items.flat for items in sides]
             found[f"input cosine {name}"] = measure_classes(
-                asked.flat,
-                database.flat,
-                sides,
-                similarity,
-                metric="cosine",
-                bits=8,
-                inputs=False,
+                *X, sides, similarity, metric="cosine", bits=8, inputs=False
             )
             if task.hierarchy is not None:
                 coarse = _coarse(similarity)
                 codes = [np.packbits(np.eye(coarse.max() + 1, dtype=np.uint8)[coarse[i.y]], axis=1) for i in sides]
+                bits = 8 * codes[0].shape[1]
                 found[f"coarse labels {name}"] = measure_classes(
-                    *codes,
-                    sides,
-                    similarity,
-                    metric=None,
-                    bits=8 * codes[0].shape[1],
-                    inputs=False,
+                    *codes, sides, similarity, metric=None, bits=bits, inputs=False
                 )
     write(
         path,
@@ -185,6 +176,13 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
             "metrics": _rounded(found),
         },
     )
+
+
+def _sides(task: Task) -> Iterator[tuple[str, tuple[Items, Items]]]:
+    """For each database of the test its name, the queries that are asked in it, and the database."""
+    query, databases = task.test
+    for name, database in databases.items():
+        yield name, (_seen_queries(task) if name == "seen" else query, database)
 
 
 def _coarse(similarity: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

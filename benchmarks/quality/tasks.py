@@ -62,9 +62,10 @@ class Task:
     notes: tuple[str, ...] = ()
 
     @property
-    def similarity(self) -> Array | None:
+    def similarity(self) -> Array:
+        """Similarity of classes [C, C]; not for "groups", which have none."""
         if self.kind == "groups":
-            return None
+            raise ValueError(f"task {self.name}: no similarity of classes")
         classes = 1 + int(max(items.y.max() for items in (self.train, self.test[0], *self.test[1].values())))
         if self.hierarchy is None:
             return np.eye(classes)
