@@ -28,6 +28,9 @@ void bind_cuda(pybind11::module_& m) {
         check(fh_hamming_range_fill_cuda(&p, radius, at<int64_t>(offsets), at<int32_t>(distances), at<int64_t>(ids),
                                          at<void>(workspace), bytes, at<void>(stream)));
     });
+    m.def("hamming_mask_cuda", [](Address allowed, int64_t N, Address mask, Address stream) {
+        check(fh_hamming_mask_cuda(at<uint8_t>(allowed), N, at<uint64_t>(mask), at<void>(stream)));
+    });
     m.def("hamming_distances_cuda", [](const Hamming& p, Address distances, Address stream) {
         check(fh_hamming_distances_cuda(&p, at<int32_t>(distances), at<void>(stream)));
     });

@@ -226,6 +226,17 @@ def test_hamming_where_a_mask_leaves_nothing(gpu: Emulation) -> None:
     assert gpu.call("hamming_range", radius=64, **arguments)[1].size == 0
 
 
+@pytest.mark.parametrize("misalign", [0, 1, 8])
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 17, 63, 64, 65, 5000])
+def test_hamming_mask(gpu: Emulation, rows: int, misalign: int) -> None:
+    """Any byte but 0 is true."""
+    rng = np.random.default_rng(rows)
+    allowed = np.where(rng.random(rows) < 0.5, rng.integers(0, 256, rows), 0).astype(np.uint8)
+    words = gpu.call("hamming_mask", allowed=allowed, misalign=misalign)
+    expected = torch.ops.fasthash.hamming_mask(tensor(allowed != 0)).numpy()
+    np.testing.assert_array_equal(words, expected)
+
+
 # Nearest neighbours
 
 
@@ -548,3 +559,34 @@ def test_a_short_workspace_is_refused(gpu: Emulation) -> None:
             continue
         with pytest.raises(EmulationError, match=rf"^{name}: the workspace must have \d+ bytes, got -\d+$"):
             gpu.call(operation, shortfall=shortfall, **rest)
+
+
+# What goes wrong at a launch
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (35, "CUDA driver version is insufficient for CUDA runtime version; update the driver, or build fasthash"),
+        (209, "no kernel image is available for execution on the device; fasthash was built for other GPUs"),
+    ],
+)
+def test_a_launch_that_fails_names_its_kernel(gpu: Emulation, error: int, words: str) -> None:
+    code, x = np.zeros((3, 8), np.uint8), np.zeros((1, 30, 2), np.float32)
+    hamming = {"queries": code, "database": code}
+    calls: dict[str, dict[str, Any]] = {
+        "hamming_topk": {**hamming, "k": 1},
+        "hamming_range": {**hamming, "radius": 1},
+        "hamming_distances": hamming,
+        "hamming_mask": {"allowed": code[0]},
+        "hamming_histogram": {**hamming, "labels": np.zeros(3, np.int64), "class_weights": np.ones((3, 1))},
+        "nearest": {"x": x, "y": None, "k": 1, "p": 1},
+        "kl_loss": {"z": x, "target": x, "k": 1, "p": 1, "eps": 1.0, "grad_loss": np.ones(1, np.float32)},
+        "pairwise_l1": {"z": x[0]},
+        "pairwise_l1_backward": {"z": x[0], "grad": np.zeros((30, 30), np.float32)},
+        "beta_sample": {"random_seed": 1, "count": 5},
+    }
+    for operation, arguments in calls.items():
+        with pytest.raises(EmulationError, match=rf"^\w+_kernel(<\w+>)?: {words}"):
+            gpu.call(operation, fault=-error, **arguments)
+        gpu.call(operation, **arguments)  # it goes on

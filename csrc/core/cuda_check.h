@@ -16,12 +16,24 @@
 
 namespace fasthash {
 
+// What a user can do about an error.
+inline const char* advice(cudaError_t error) {
+    switch (error) {
+        case cudaErrorInsufficientDriver:
+            return "; update the driver, or build fasthash with an older CUDA toolkit";
+        case cudaErrorNoKernelImageForDevice:
+            return "; fasthash was built for other GPUs (`fasthash info` names them): build it again on this machine";
+        default:
+            return "";
+    }
+}
+
 // FH_OK, or FH_CUDA_ERROR with "<what>: <CUDA's words>" as message. Leaves no error behind for the caller's next call.
 inline fh_status cuda_status(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return FH_OK;
     (void)cudaGetLastError();
     char message[512];
-    std::snprintf(message, sizeof(message), "%s: %s", what, cudaGetErrorString(error));
+    std::snprintf(message, sizeof(message), "%s: %s%s", what, cudaGetErrorString(error), advice(error));
     return fail(FH_CUDA_ERROR, message);
 }
 

@@ -67,6 +67,7 @@ fh_status fh_hamming_range_count_cuda(const fh_hamming_problem* problem, int32_t
                                       int64_t workspace_bytes, void* stream);
 fh_status fh_hamming_range_fill_cuda(const fh_hamming_problem* problem, int32_t radius, const int64_t* offsets, int32_t* distances,
                                      int64_t* ids, void* workspace, int64_t workspace_bytes, void* stream);
+fh_status fh_hamming_mask_cuda(const uint8_t* allowed, int64_t N, uint64_t* mask, void* stream);
 fh_status fh_hamming_distances_cuda(const fh_hamming_problem* problem, int32_t* distances, void* stream);
 int64_t fh_hamming_histogram_cuda_workspace(const fh_hamming_problem* problem, int64_t C);
 fh_status fh_hamming_histogram_cuda(const fh_hamming_problem* problem, const int64_t* labels, const double* class_weights, int64_t C,

@@ -11,15 +11,18 @@ from fasthash._ops.registry import address, call, define, workspace_for
 
 def mask_words(allowed: Tensor) -> Tensor:
     """A boolean mask [N] as the bitmap that the kernels read: int64 [ceil(N / 64)], bit n % 64 of word n // 64."""
-    words = (len(allowed) + 63) // 64
-    if allowed.device.type == "cpu":
-        allowed, bitmap = allowed.contiguous(), torch.empty(words, dtype=torch.int64)
-        call("hamming_mask", allowed.device, address(allowed), len(allowed), address(bitmap))
-        return bitmap
-    padded = torch.zeros(words * 64, dtype=torch.bool, device=allowed.device)
-    padded[: len(allowed)] = allowed
-    places = torch.arange(64, device=allowed.device)
-    return (padded.view(words, 64).long() << places).sum(1)
+    words: Tensor = torch.ops.fasthash.hamming_mask.default(allowed)
+    return words
+
+
+def _hamming_mask(allowed: Tensor) -> Tensor:
+    allowed, bitmap = allowed.contiguous(), _hamming_mask_fake(allowed)
+    call("hamming_mask", allowed.device, address(allowed), len(allowed), address(bitmap))
+    return bitmap
+
+
+def _hamming_mask_fake(allowed: Tensor) -> Tensor:
+    return allowed.new_empty((allowed.shape[0] + 63) // 64, dtype=torch.int64)
 
 
 def rows(codes: Tensor) -> Tensor:
@@ -116,6 +119,7 @@ def _hamming_histogram_fake(
     return queries.new_empty(shape, dtype=torch.int64), sums
 
 
+define("hamming_mask(Tensor allowed) -> Tensor", _hamming_mask, _hamming_mask_fake)
 define(
     "hamming_topk(Tensor queries, Tensor database, Tensor? mask, int k) -> (Tensor, Tensor)",
     _hamming_topk,

@@ -125,7 +125,7 @@ class Emulation:
     def call(self, operation: str, *, seed: int = 0, shortfall: int = 0, fault: int = 0, **arguments: Any) -> Any:
         """The result of the operation under the schedule of `seed`, with a workspace `shortfall` bytes too small.
 
-        fault: which of the faults shows that were put into the sources (0: none).
+        fault: which of the faults shows that were put into the sources (0: none; -n: launches fail with CUDA error n).
         """
         if self.process is None:
             self.process = self.start()

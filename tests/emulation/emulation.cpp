@@ -399,6 +399,7 @@ const char* last_failure() { return failure; }
 
 // The limits of the smallest GPU that the project builds for.
 cudaError_t emulation_check_launch(const cudaLaunchConfig_t& config, const void* kernel) {
+    if (fh_emulation_fault < 0) return static_cast<cudaError_t>(-fh_emulation_fault);
     const dim3 &g = config.gridDim, &b = config.blockDim;
     const auto allowed = emulation::allowed_shared.find(kernel);
     const size_t shared_limit = allowed == emulation::allowed_shared.end() ? 48 << 10 : allowed->second;

@@ -45,5 +45,6 @@ const char* last_failure();
 // For the tests: the following launches take their schedules from `seed`; the number of fiber switches so far.
 extern "C" void fh_emulation_seed(uint64_t seed);
 extern "C" uint64_t fh_emulation_switches();
-// For sources into which a test has put faults: the one that shows, 0 for none.
+// For sources into which a test has put faults: the one that shows, 0 for none. Below zero: launches fail with the
+// cudaError_t of that number.
 extern "C" int fh_emulation_fault;

@@ -149,6 +149,12 @@ class Device:
         self.check("fh_hamming_topk_cuda", problem, I64(k), distances, ids, workspace, size, None)
         return distances.read(shape, np.int32), ids.read(shape, np.int64)
 
+    def hamming_mask(self, allowed: Array, misalign: int = 0) -> Array:
+        shape = (-(-len(allowed) // 64),)
+        out = self.output(shape, np.int64)
+        self.check("fh_hamming_mask_cuda", self.upload(allowed, misalign), I64(len(allowed)), out, None)
+        return out.read(shape, np.int64)
+
     def hamming_range(
         self,
         queries: Array,

@@ -183,6 +183,8 @@ enum cudaError_t {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorInvalidConfiguration = 9,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoKernelImageForDevice = 209,
     cudaErrorLaunchFailure = 719
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
@@ -226,5 +228,14 @@ inline cudaError_t cudaMemsetAsync(void* address, int value, size_t bytes, cudaS
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t error) {
-    return error == cudaErrorLaunchFailure ? emulation::last_failure() : "invalid argument";
+    switch (error) {
+        case cudaErrorLaunchFailure:
+            return emulation::last_failure();
+        case cudaErrorInsufficientDriver:
+            return "CUDA driver version is insufficient for CUDA runtime version";
+        case cudaErrorNoKernelImageForDevice:
+            return "no kernel image is available for execution on the device";
+        default:
+            return "invalid argument";
+    }
 }
