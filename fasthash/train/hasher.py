@@ -72,8 +72,8 @@ class Hasher:
         classification: weight of a linear classifier's loss (labels and multi-hot labels; else it is left out).
         similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
         kl: weight of the KL term, None: 0.1 for labels, 0.3 for embeddings; kl_k: by which neighbours (see `kl_loss`).
-        preserve: weight of a term that keeps the neighbours of X by cosine. 1 helps much with classes that were never
-            trained on, at some cost for the others.
+        preserve: weight of a term that keeps the neighbours of X by cosine. 0.5, with kl 1, helps much with classes
+            that were never trained on, at some cost for the others.
         neighbors: for embeddings: a batch is made of groups of so many rows, a random one and others of its 64 nearest
             by target, since random batches hold nearly no neighbours; 1: batches are random; None: 16.
         init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
