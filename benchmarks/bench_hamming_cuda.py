@@ -1,15 +1,21 @@
-"""Exact Hamming search on an NVIDIA GPU against plain torch and the memory's bandwidth, interleaved in one run.
+"""Exact Hamming search on an NVIDIA GPU: against reading the memory once, counting bits, plain torch and faiss.
 
-    python benchmarks/bench_hamming_cuda.py [--codes 100000000] [--bits 64 256] [--queries 1 4 1024] [--k 10 1000]
+    python benchmarks/bench_hamming_cuda.py [--codes 1000000000] [--seconds 100] [--name NAME] [--device cuda]
 
-"read" is a sum over the same bytes: what one pass over the database costs at least. "matmul" is the best plain-torch
-way, a product of +-1 half-precision matrices and torch.topk, in blocks. Results are checked against the oracle on a
-part before anything is timed. Writes benchmarks/results/NAME.json.
+Contenders take turns in one run. "read" is the fastest of torch's reductions over the same bytes: what one pass costs
+at least. "ceiling" is what the POPC units can do: 16 words a clock and multiprocessor, at the clock seen under load.
+Plain torch: a product of +-1 half-precision matrices and torch.topk, and exclusive or with a table of byte counts; both
+over 1e8 codes. Results are checked against the oracle before anything is timed. What `--seconds` leaves no time for is
+left out, and said to be. Writes benchmarks/results/NAME.json and NAME.md. --device cpu tries the script.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+import subprocess
+import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +25,67 @@ from torch import Tensor
 
 import fasthash
 from fasthash import reference
+from fasthash.index.devices import Devices
 
-BLOCK = 1 << 20  # codes of a block of the plain-torch way
+BLOCK = 1 << 20  # codes of a block of the plain-torch ways
+SHARE = {64: 1.0, 256: 0.2}  # codes of each width, as a part of --codes
+COUNTS = [bin(byte).count("1") for byte in range(256)]
 
 
-def random_codes(count: int, width: int) -> Tensor:
-    return torch.randint(-(2**63), 2**63 - 1, (count * width // 8,), device="cuda").view(torch.uint8).view(count, width)
+class Bench:
+    """Times calls on one device until the time is used up; results so far are always on disk."""
+
+    def __init__(self, device: torch.device, name: str, seconds: float):
+        self.device, self.name = device, name
+        self.end = time.perf_counter() + seconds
+        self.cases: list[dict[str, Any]] = []
+        self.left_out: list[str] = []
+        self.machine = {**kit.machine(), "clock_mhz": None}
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def seconds_of(self, calls: dict[str, Callable[[], Any]], rounds: int = 7, limit: float = 3.0) -> dict[str, float]:
+        """The median of each call; they take turns, after one round that is not counted unless it took too long."""
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        begin = time.perf_counter()
+        for number in range(rounds + 1):
+            for name, call in calls.items():
+                self.synchronize()
+                start = time.perf_counter()
+                call()
+                self.synchronize()
+                times[name].append(time.perf_counter() - start)
+            if number and time.perf_counter() - begin > limit:
+                break
+        return {name: statistics.median(found[1:]) for name, found in times.items()}
+
+    def case(self, what: str, calls: dict[str, Callable[[], Any]], **sizes: Any) -> dict[str, Any] | None:
+        """One row of the results: milliseconds of each contender; None where there is no time left."""
+        label = f"{what}, " + ", ".join(f"{name} {value}" for name, value in sizes.items())
+        if time.perf_counter() > self.end:
+            self.left_out.append(label)
+            return None
+        try:
+            seconds = self.seconds_of(calls)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self.left_out.append(f"{label}: {str(error)[:100]}")
+            return None
+        row = {"what": what, **sizes, "milliseconds": {name: 1e3 * s for name, s in seconds.items()}}
+        self.cases.append(row)
+        print(f"{label}: " + "  ".join(f"{name} {1e3 * s:.2f} ms" for name, s in seconds.items()), flush=True)
+        return row
+
+    def write(self) -> None:
+        result = {"machine": self.machine, "cases": self.cases, "left_out": self.left_out}
+        print(kit.write_json(self.name, result))
+        (kit.RESULTS / f"{self.name}.md").write_text(table(result))
+
+
+def random_codes(count: int, width: int, device: torch.device) -> Tensor:
+    words = torch.randint(-(2**63), 2**63 - 1, (count * width // 8,), device=device)
+    return words.view(torch.uint8).view(count, width)
 
 
 def matmul_topk(queries: Tensor, database: Tensor, k: int) -> Tensor:
@@ -33,69 +94,202 @@ def matmul_topk(queries: Tensor, database: Tensor, k: int) -> Tensor:
 
     left, best = signs(queries), None
     for block in database.split(BLOCK):
-        dots = left @ signs(block).T
-        found = dots.topk(min(k, len(block)), dim=1).values
+        found = (left @ signs(block).T).topk(min(k, len(block)), dim=1).values
         best = found if best is None else torch.cat([best, found], 1).topk(k, dim=1).values
     return (8 * database.shape[1] - best) / 2
 
 
-def check(width: int) -> None:
-    database, queries = random_codes(30_000, width), random_codes(5, width)
-    found, wanted = fasthash.hamming_topk(queries, database, 100), reference.hamming_topk(queries, database, 100)
-    assert torch.equal(found.distances, wanted[0]), f"{8 * width} bits: wrong distances"
-    assert torch.equal(found.ids, wanted[1]), f"{8 * width} bits: wrong ids"
+def table_topk(queries: Tensor, database: Tensor, k: int) -> Tensor:
+    counts, best = torch.tensor(COUNTS, dtype=torch.uint8, device=queries.device), None
+    for block in database.split(max(1, BLOCK * 16 // len(queries))):
+        distances = counts[(queries[:, None] ^ block).int()].sum(-1, dtype=torch.int16)
+        found = distances.topk(min(k, len(block)), dim=1, largest=False).values
+        best = found if best is None else torch.cat([best, found], 1).topk(k, dim=1, largest=False).values
+    return best
+
+
+def check(width: int, device: torch.device) -> None:
+    database, queries = random_codes(70_000, width, device), random_codes(5, width, device)
+    for k in (10, 1000, 10_000):
+        found, wanted = fasthash.hamming_topk(queries, database, k), reference.hamming_topk(queries, database, k)
+        if not (torch.equal(found.distances, wanted[0]) and torch.equal(found.ids, wanted[1])):
+            raise SystemExit(f"{8 * width} bits, k = {k}: wrong results")
+
+
+def clock(bench: Bench, work: Callable[[], Any]) -> int | None:
+    """MHz of the multiprocessors while the GPU works."""
+    if bench.device.type != "cuda":
+        return None
+    for _ in range(3):
+        work()
+    command = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "-i", "0"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    finally:
+        bench.synchronize()
+    return int(found.split()[0])
+
+
+def fits(codes: int, width: int, device: torch.device) -> int:
+    """As many codes as leave a quarter of the memory free."""
+    if device.type != "cuda":
+        return codes
+    return min(codes, int(torch.cuda.mem_get_info()[0] * 0.75) // width)
+
+
+def scans(bench: Bench, bits: int, codes: int) -> None:
+    """Top-k, filters and range search over one large database."""
+    device, width = bench.device, bits // 8
+    count = fits(codes, width, device)
+    database = random_codes(count, width, device)
+    words = database.view(torch.int64).view(-1)
+    reads = {
+        "sum": lambda: words.sum(),
+        "amax": lambda: words.amax(),
+        "sum of floats": lambda: database.view(torch.float32).sum(),
+    }
+    times = bench.seconds_of(reads)
+    read = reads[min(times, key=times.__getitem__)]
+    sizes = {"bits": bits, "codes": count}
+    for rows in (1, 4, 16, 1024):
+        queries = random_codes(rows, width, device)
+        for k in (k for k in (10, 1000, 10_000) if k <= count):
+            search = lambda q=queries, k=k: fasthash.hamming_topk(q, database, k)  # noqa: E731
+            row = bench.case("top-k", {"fasthash": search, "read": read}, **sizes, queries=rows, k=k)
+            if row is not None and rows == 1024 and k == 10 and device.type == "cuda":
+                megahertz = clock(bench, search)
+                units = torch.cuda.get_device_properties(device).multi_processor_count
+                bench.machine["clock_mhz"] = megahertz
+                row["ceiling_ms"] = megahertz and 1e3 * rows * count * (bits / 32) / (units * 16 * megahertz * 1e6)
+    allowed = torch.randint(0, 2, (count,), device=device, dtype=torch.uint8).bool()
+    for rows in (1, 16, 1024):
+        queries = random_codes(rows, width, device)
+        counts, _ = fasthash.hamming_histogram(queries[:1], database[:1_000_000])
+        radius = int((counts[0].cumsum(0) < 1000 * min(1.0, 1e6 / count)).sum())  # about 1,000 results
+        bench.case(
+            "filter and range",
+            {
+                "plain": lambda q=queries: fasthash.hamming_topk(q, database, 10),
+                "filter": lambda q=queries: fasthash.hamming_topk(q, database, 10, filter=allowed),
+                "range": lambda q=queries, r=radius: fasthash.hamming_range(q, database, r),
+            },
+            **sizes,
+            queries=rows,
+            radius=radius,
+        )
+
+
+def peers(bench: Bench, codes: int) -> None:
+    """Plain torch, and faiss where it is installed with its GPU index, at 64 bits."""
+    database = random_codes(codes, 8, bench.device)
+    faiss_search = faiss_index(database)
+    for rows in (1, 16, 1024):
+        queries = random_codes(rows, 8, bench.device)
+        calls: dict[str, Callable[[], Any]] = {
+            "fasthash": lambda q=queries: fasthash.hamming_topk(q, database, 10),
+            "matmul": lambda q=queries: matmul_topk(q, database, 10),
+        }
+        if rows <= 16:
+            calls["table"] = lambda q=queries: table_topk(q, database, 10)
+        if faiss_search is not None:
+            host = queries.cpu().numpy()
+            calls["faiss"] = lambda q=host: faiss_search(q, 10)
+        bench.case("peers", calls, bits=64, codes=codes, queries=rows, k=10)
+
+
+def faiss_index(database: Tensor) -> Callable[..., Any] | None:
+    try:
+        import faiss
+    except ImportError:
+        return None
+    if database.device.type != "cuda" or not hasattr(faiss, "GpuIndexBinaryFlat"):
+        return None
+    flat = faiss.IndexBinaryFlat(8 * database.shape[1])
+    flat.add(database.cpu().numpy())
+    return faiss.GpuIndexBinaryFlat(faiss.StandardGpuResources(), flat).search
+
+
+def streaming(bench: Bench, codes: int) -> None:
+    """Codes in host memory and in a file (which the system has in memory), against copying pinned memory alone."""
+    host = random_codes(codes, 8, torch.device("cpu"))
+    index = fasthash.HammingIndex(64, [str(bench.device)])
+    index.add(host)
+    with tempfile.TemporaryDirectory() as folder:
+        index.save(folder)
+        opened = fasthash.HammingIndex.open(folder, device=str(bench.device))
+        queries = random_codes(4, 8, torch.device("cpu"))
+        calls: dict[str, Callable[[], Any]] = {}
+        for name, one in (("host", index), ("file", opened)):
+            one._devices = Devices(one.devices, room=0)  # nothing stays on the device
+            calls[name] = lambda one=one: one.search(queries, 10)
+        if bench.device.type == "cuda":
+            pinned, target = host.pin_memory(), torch.empty_like(host, device=bench.device)
+            calls["copy"] = lambda: target.copy_(pinned, non_blocking=True)
+        bench.case("streaming", calls, bits=64, codes=codes, queries=4, k=10)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The results for people; made of nothing but the JSON file."""
+    machine = result["machine"]
+    lines = [
+        f"# Hamming search on {machine.get('gpu', machine['processor'])}",
+        "",
+        f"Commit {machine['commit']}, torch {machine['versions']['torch']}, {machine['clock_mhz'] or '?'} MHz in use.",
+        "Milliseconds of a call, medians. Ratios: the first contender's time to the others' (top-k, streaming), or the",
+        "others' to the first one's (filter and range, peers).",
+        "",
+        "| what | bits | codes | queries | k or radius | ms | others, ms | ratios |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    tens = [row for row in result["cases"] if row["what"] == "top-k" and row["k"] == 10]
+    at_ten = {(row["bits"], row["queries"]): row["milliseconds"]["fasthash"] for row in tens}
+    for row in result["cases"]:
+        times = row["milliseconds"]
+        ours, *others = times.values()
+        names = list(times)[1:]
+        turned = row["what"] in ("peers", "filter and range")
+        ratios = [f"{n} {t / ours if turned else ours / t:.2f}" for n, t in zip(names, others, strict=True)]
+        ten = at_ten.get((row["bits"], row["queries"]))
+        if row["what"] == "top-k" and row["k"] > 10 and ten is not None:
+            ratios.append(f"k = 10 {ours / ten:.2f}")
+        if row.get("ceiling_ms"):
+            ratios.append(f"{row['ceiling_ms'] / ours:.0%} of the POPC ceiling")
+        cells = [row["what"], row["bits"], f"{row['codes']:.0e}", row["queries"], row.get("k", row.get("radius"))]
+        cells += [
+            f"{ours:.2f}",
+            ", ".join(f"{n} {t:.2f}" for n, t in zip(names, others, strict=True)),
+            ", ".join(ratios),
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    if result["left_out"]:
+        lines += ["", "Left out for want of time or memory: " + "; ".join(result["left_out"]) + "."]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--codes", type=int, default=100_000_000, help="at 64 bits; wider codes are fewer")
-    parser.add_argument("--bits", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--queries", type=int, nargs="+", default=[1, 4, 1024])
-    parser.add_argument("--k", type=int, nargs="+", default=[10, 1000])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--name", default="hamming-cuda")
+    parser.add_argument("--codes", type=int, default=1_000_000_000, help="at 64 bits; a fifth of it at 256")
+    parser.add_argument("--seconds", type=float, default=100.0)
+    parser.add_argument("--name", default="gpu-hamming")
+    parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
-    cases: list[dict[str, Any]] = []
-    for bits in arguments.bits:
-        width, count = bits // 8, arguments.codes * 64 // bits
-        check(width)
-        database = random_codes(count, width)
-        for rows in arguments.queries:
-            queries = random_codes(rows, width)
-            for k in arguments.k:
-
-                def timed(call: Callable[[], Any]) -> Callable[[], None]:
-                    def run() -> None:
-                        call()
-                        torch.cuda.synchronize()
-
-                    return run
-
-                calls = {
-                    "fasthash": timed(lambda q=queries, d=database, k=k: fasthash.hamming_topk(q, d, k)),
-                    "read": timed(lambda d=database: d.view(torch.int64).sum()),
-                }
-                if rows * count <= 1 << 31:
-                    calls["matmul"] = timed(lambda q=queries, d=database, k=k: matmul_topk(q, d, k))
-                times = kit.interleave(calls, arguments.rounds, seconds=20)
-                seconds = {name: kit.median(found) for name, found in times.items()}
-                case = {
-                    "bits": bits,
-                    "codes": count,
-                    "queries": rows,
-                    "k": k,
-                    "milliseconds": {name: 1e3 * s for name, s in seconds.items()},
-                    "pairs_per_second": rows * count / seconds["fasthash"],
-                    "bytes_per_second": database.nbytes / seconds["fasthash"],
-                }
-                cases.append(case)
-                peers = "  ".join(f"{name} {1e3 * s:.2f} ms" for name, s in seconds.items())
-                rate = case["pairs_per_second"]
-                print(
-                    f"{bits} bits, {count:.0e} codes, {rows} queries, k = {k}: {peers}, {rate:.2e} pairs/s", flush=True
-                )
-        del database
-    print(kit.write_json(arguments.name, {"machine": kit.machine(), "cases": cases}))
+    bench = Bench(torch.device(arguments.device), arguments.name, arguments.seconds)
+    for bits in SHARE:
+        check(bits // 8, bench.device)
+    steps: list[Callable[[], None]] = [
+        lambda: scans(bench, 64, arguments.codes),
+        lambda: peers(bench, min(arguments.codes, 100_000_000)),
+        lambda: scans(bench, 256, int(arguments.codes * SHARE[256])),
+        lambda: streaming(bench, min(arguments.codes, 500_000_000)),
+    ]
+    for step in steps:
+        if time.perf_counter() < bench.end:
+            step()
+        if bench.device.type == "cuda":
+            torch.cuda.empty_cache()
+        bench.write()
 
 
 if __name__ == "__main__":

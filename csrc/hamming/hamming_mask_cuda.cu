@@ -16,11 +16,10 @@ __device__ __forceinline__ uint32_t which_bytes(uint32_t word) {
 
 // A thread makes 16 bits from 16 booleans. kAligned: `allowed` is a multiple of 16.
 template <bool kAligned>
-__global__ void __launch_bounds__(kMaskThreads)
-    hamming_mask_kernel(const uint8_t* __restrict__ allowed,  // [N]
-                        int64_t N,
-                        uint16_t* __restrict__ mask,  // [pieces]
-                        int64_t pieces) {
+__global__ void __launch_bounds__(kMaskThreads) hamming_mask_kernel(const uint8_t* __restrict__ allowed,  // [N]
+                                                                    int64_t N,
+                                                                    uint16_t* __restrict__ mask,  // [pieces]
+                                                                    int64_t pieces) {
     const int64_t piece = grid_thread();
     if (piece >= pieces) return;
     uint32_t bits = 0;
