@@ -245,7 +245,7 @@ fh_status one_pass_topk(const OnePassPlan& plan, int32_t* distances, int64_t* id
                         void* stream) {
     WorkspaceCutter cutter(workspace);
     Candidates candidates = cut_candidates(plan, cutter);
-    const int64_t parts = ceil_div(plan.room, 16 * kScanThreads);
+    const int64_t parts = ceil_div(plan.room, 4 * kScanThreads);
     for (int64_t q0 = 0; q0 < plan.scan.Q; q0 += plan.batch) {
         const Scan scan = part_of(plan.scan, q0, std::min(plan.batch, plan.scan.Q - q0));
         int32_t* batch_distances = distances + q0 * plan.K;
