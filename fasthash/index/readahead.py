@@ -1,8 +1,9 @@
 """Reading ahead of a scan of mapped codes: the system is asked for the next span while one is searched.
 
 Page faults alone read a cold file in pieces of some 100 KB, each thread at its own place. Asked for whole spans in
-order, the system streams at the speed of the disk, also where the file is larger than memory. Spans that are in memory
-already cost a few system calls.
+order, the system streams at the speed of the disk. Where the file is larger than memory, it is slow to give up pages
+that were mapped and used: so a span that had to be read is called cold after its use, and stays in memory only as long
+as there is room. Spans that are in memory already cost a few system calls.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 _SAMPLES = 64  # pages of a span that are looked at, at most, to tell whether it is in memory
 _SAMPLE_BYTES = 1 << 22  # one for so many bytes: each takes half a microsecond
+_MADV_COLD, _MADV_POPULATE_READ = 20, 22  # from Linux 5.4 and 5.14 on; refused before
 _T = TypeVar("_T")
 
 
@@ -27,18 +29,26 @@ def read_ahead(items: Iterable[_T], mapped: Callable[[_T], Tensor | None]) -> It
     mapped gives the memory of an item; None: it needs no asking, and nothing after it is looked at before it is used.
     """
     asked: threading.Thread | None = None
-    waiting: list[_T] = []
+    waiting: list[tuple[_T, Tensor | None]] = []
     for item in items:
         codes = mapped(item)
-        if codes is not None and not in_memory(codes):
+        cold = codes if codes is not None and not in_memory(codes) else None
+        if cold is not None:
             if asked is not None:
                 asked.join()  # one span ahead, not the whole disk
-            asked = threading.Thread(target=will_need, args=(codes,), daemon=True)
+            asked = threading.Thread(target=will_need, args=(cold,), daemon=True)
             asked.start()
-        waiting.append(item)
+        waiting.append((item, cold))
         while len(waiting) > (0 if codes is None else 1):
-            yield waiting.pop(0)
-    yield from waiting
+            yield from _used(*waiting.pop(0))
+    for last in waiting:
+        yield from _used(*last)
+
+
+def _used(item: _T, cold: Tensor | None) -> Iterator[_T]:
+    yield item
+    if cold is not None:
+        _advise(cold, _MADV_COLD)
 
 
 def in_memory(codes: Tensor, samples: int = _SAMPLES) -> bool:
@@ -57,11 +67,15 @@ def in_memory(codes: Tensor, samples: int = _SAMPLES) -> bool:
 
 
 def will_need(codes: Tensor) -> None:
-    """Asks the system to read mapped pages; comes back when they are on their way."""
-    library = _LIBRARY
-    if library is not None and codes.numel():
+    """Has the system read and map pages; comes back when they are there."""
+    _advise(codes, mmap.MADV_WILLNEED)  # all at once
+    _advise(codes, _MADV_POPULATE_READ)
+
+
+def _advise(codes: Tensor, advice: int) -> None:
+    if _LIBRARY is not None and codes.numel():
         start, length = _pages(codes)
-        library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), ctypes.c_int(mmap.MADV_WILLNEED))
+        _LIBRARY.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), ctypes.c_int(advice))
 
 
 def _pages(codes: Tensor) -> tuple[int, int]:
