@@ -567,7 +567,7 @@ def test_a_short_workspace_is_refused(gpu: Emulation) -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (35, "CUDA driver version is insufficient for CUDA runtime version; update the driver, or build fasthash"),
+        (35, "CUDA driver version is insufficient for CUDA runtime version; the driver is missing or too old"),
         (209, "no kernel image is available for execution on the device; fasthash was built for other GPUs"),
     ],
 )

@@ -20,7 +20,7 @@ namespace fasthash {
 inline const char* advice(cudaError_t error) {
     switch (error) {
         case cudaErrorInsufficientDriver:
-            return "; update the driver, or build fasthash with an older CUDA toolkit";
+            return "; the driver is missing or too old: install a newer one, or build fasthash with an older toolkit";
         case cudaErrorNoKernelImageForDevice:
             return "; fasthash was built for other GPUs (`fasthash info` names them): build it again on this machine";
         default:
