@@ -28,6 +28,7 @@ CLASSES = (
     "codes",
 )
 GROUPS = ("R@10", "overlap@10", "overlap@100", "R@10 saturated", "codes")
+TRIALS = FOLDER.with_name("quality-trials.jsonl")
 MARKS = ("<!-- ablations -->", "<!-- end -->")
 ABLATIONS = (("a", 64, "train"), ("d", 256, "all"), ("e-noisy", 64, "train"), ("e-unseen", 64, "train"))
 Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
@@ -47,9 +48,9 @@ there are set for nothing else). The encoder (two hidden layers of 512; for capt
 one), the optimiser, the number of passes (for captions it is among the settings) and the data are the same for all.
 
 What settings of fasthash are in these lists, and its defaults, came out of more trials than the lists show, all on
-validation queries; rivals had no such trials beyond their lists. The lists of fasthash were replaced after tables with
-earlier ones had been seen: they were made, and chosen from, on validation queries again. Test queries were used for
-nothing but these tables.
+validation queries: the latest {trials} are in benchmarks/results/quality-trials.jsonl, earlier ones were not kept, and
+rivals had none beyond their lists. The lists of fasthash were replaced after tables with earlier ones had been seen;
+they were made, and chosen from, on validation queries again. Test queries were used for nothing but these tables.
 
 - *codes*: how many different codes the database has. *overlap@10*: of a query's 10 nearest by code, the part that is
   among its 10 nearest by input cosine (on tasks with classes: inside its class, where chance is 10 / class size).
@@ -67,7 +68,7 @@ def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT, method: Path 
         if "seed" in content and "metrics" in content:
             runs[content["task"], content["method"], content["bits"]].append(content)
     floors = {path.name.split(".")[0]: json.loads(path.read_text()) for path in sorted(folder.glob("*.floors.json"))}
-    parts = [HEAD.format(tried=TRIED, bits=TUNING_BITS, seed=TUNING_SEED)]
+    parts = [HEAD.format(tried=TRIED, bits=TUNING_BITS, seed=TUNING_SEED, trials=_trials())]
     parts += ["## Goals", "", *goals(runs, floors), ""]
     parts += [_task(name, floor, runs, folder) for name, floor in floors.items()]
     document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
@@ -76,6 +77,10 @@ def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT, method: Path 
         table = "\n".join(_ablations(runs))
         method.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after.split(MARKS[1])[1]}", encoding="utf-8")
     return document
+
+
+def _trials() -> int:
+    return len(TRIALS.read_text().splitlines()) if TRIALS.exists() else 0
 
 
 def _task(name: str, floor: dict[str, Any], runs: Runs, folder: Path) -> str:
