@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
+from emulation import Emulation, build, compiler
 
 from fasthash import _ops
 
@@ -50,3 +51,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[Emulation]:
+    """The emulation of CUDA on this machine."""
+    if compiler() is None:
+        pytest.skip("the emulation of CUDA needs g++")
+    emulation = Emulation(build())
+    yield emulation
+    emulation.close()

@@ -8,13 +8,12 @@ their type.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from emulation import Emulation, EmulationError, build, compiler
+from emulation import Emulation, EmulationError
 from numpy.typing import NDArray
 
 import fasthash._ops  # noqa: F401 (registers torch.ops.fasthash)
@@ -22,15 +21,6 @@ from fasthash import reference
 
 Array = NDArray[Any]
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-13}
-
-
-@pytest.fixture(scope="module")
-def gpu() -> Iterator[Emulation]:
-    if compiler() is None:
-        pytest.skip("the emulation of CUDA needs g++")
-    emulation = Emulation(build())
-    yield emulation
-    emulation.close()
 
 
 def tensor(array: Array | None) -> Any:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-from emulation import Emulation, EmulationError, build, compiler
+from emulation import Emulation, EmulationError
 
 SEEDS = range(6)
-
-
-@pytest.fixture(scope="module")
-def gpu() -> Iterator[Emulation]:
-    if compiler() is None:
-        pytest.skip("the emulation of CUDA needs g++")
-    emulation = Emulation(build())
-    yield emulation
-    emulation.close()
 
 
 def test_schedules_follow_the_seed(gpu: Emulation) -> None:

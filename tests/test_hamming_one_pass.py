@@ -21,15 +21,6 @@ from fasthash import reference
 Array = NDArray[Any]
 
 
-@pytest.fixture(scope="module")
-def gpu() -> Iterator[Emulation]:
-    if compiler() is None:
-        pytest.skip("the emulation of CUDA needs g++")
-    emulation = Emulation(build())
-    yield emulation
-    emulation.close()
-
-
 def random_codes(rng: np.random.Generator, rows: int, width: int) -> Array:
     return rng.integers(0, 256, (rows, width), dtype=np.uint8)
 
