@@ -48,9 +48,10 @@ there are set for nothing else). The encoder (two hidden layers of 512; for capt
 one), the optimiser, the number of passes (for captions it is among the settings) and the data are the same for all.
 
 What settings of fasthash are in these lists, and its defaults, came out of more trials than the lists show, all on
-validation queries: the latest {trials} are in benchmarks/results/quality-trials.jsonl; earlier ones, and some of queries
-against untrained codes, were not kept. Rivals had none beyond their lists. The lists of fasthash were replaced after tables with earlier ones had been seen;
-they were made, and chosen from, on validation queries again. Test queries were used for nothing but these tables.
+validation queries: the latest {trials} are in benchmarks/results/quality-trials.jsonl; earlier ones, and some of float
+queries against untrained codes, were not kept. Rivals had none beyond their lists. The lists of fasthash were replaced
+after tables with earlier ones had been seen; they were made, and chosen from, on validation queries again. Test queries
+were used for nothing but these tables.
 
 - *codes*: how many different codes the database has. *overlap@10*: of a query's 10 nearest by code, the part that is
   among its 10 nearest by input cosine (on tasks with classes: inside its class, where chance is 10 / class size).
