@@ -121,11 +121,17 @@ def warm(index: HammingIndex, n: int, queries: np.ndarray, many: int, rounds: in
     count = min(n, 100_000_000)
     memory = np.concatenate([codes_of(start, min(BLOCK, count - start)) for start in range(0, count, BLOCK)])
     threads = torch.get_num_threads()
-    bandwidth = kit.read_bandwidth(threads)
     one = kit.interleave(
-        {"index": lambda: index.search(queries[:1], K), "memory": lambda: hamming_topk(queries[:1], memory, K)}, 9, 60
+        {
+            "index": lambda: index.search(queries[:1], K),
+            "memory": lambda: hamming_topk(queries[:1], memory, K),
+            "read": kit.reader(memory, threads),
+        },
+        15,
+        60,
     )
-    bandwidth = max(bandwidth, kit.read_bandwidth(threads))
+    bandwidth = 8 * count / kit.median(one["read"])
+    shares = [own / n * count / read for own, read in zip(one["index"], one["read"], strict=True)]
     pace = kit.interleave(
         {
             "index": lambda: index.search(queries[:many], K),
@@ -143,7 +149,7 @@ def warm(index: HammingIndex, n: int, queries: np.ndarray, many: int, rounds: in
         "read_gb_s": bandwidth / 1e9,
         "one_query_seconds": kit.median(one["index"]),
         "one_query_gb_s": 8 * n / kit.median(one["index"]) / 1e9,
-        "one_query_times_read": kit.median(one["index"]) * bandwidth / (8 * n),
+        "one_query_times_read": kit.median(shares),
         "one_query_in_memory_gb_s": 8 * count / kit.median(one["memory"]) / 1e9,
         "queries": many,
         "many_seconds": kit.median(pace["index"]),

@@ -56,18 +56,6 @@ def reader(data: np.ndarray[Any, Any], threads: int) -> Callable[[], Any]:
     return lambda: list(pool.map(np.sum, parts))
 
 
-def read_bandwidth(threads: int, size: int = 1 << 30, rounds: int = 5) -> float:
-    """Bytes a second that `threads` threads read from memory: the best of a few sums over `size` bytes."""
-    read = reader(np.ones(size // 8, dtype=np.int64), threads)
-    return size // 8 * 8 / min(_seconds(read) for _ in range(rounds))
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def machine() -> dict[str, Any]:
     """Processor, versions and commit, for the head of a results file."""
     from fasthash import _ops
