@@ -15,13 +15,13 @@ struct LossSums {
     double sum[kLossThreads / kWarpSize];
 };
 
-// One block for each batch. bad[l, i] != 0: a block of the search met a NaN or an infinity in z or the target.
+// One block for each batch. bad[l] != 0: z or the target holds a NaN or an infinity.
 template <class T>
 __global__ void __launch_bounds__(kLossThreads) kl_loss_kernel(int64_t N, double eps,
                                                                const T* __restrict__ nu,  // [L, N]
                                                                const T* __restrict__ rho,
-                                                               const int32_t* __restrict__ bad,  // [L, bad_count]
-                                                               int64_t bad_count, T* __restrict__ loss) {  // [L]
+                                                               const int32_t* __restrict__ bad,  // [L]
+                                                               T* __restrict__ loss) {           // [L]
     auto& warps = shared_memory<LossSums>();
     const int64_t l = blockIdx.x;
     double sum = 0;
@@ -29,13 +29,11 @@ __global__ void __launch_bounds__(kLossThreads) kl_loss_kernel(int64_t N, double
         sum += log(static_cast<double>(nu[i]) + eps) - log(static_cast<double>(rho[i]) + eps);
     sum = warp_sum(sum);
     if (lane_index() == 0) warps.sum[warp_index()] = sum;
-    bool any_bad = false;
-    for (int64_t i = threadIdx.x; i < bad_count; i += kLossThreads) any_bad = any_bad || bad[l * bad_count + i] != 0;
-    any_bad = __syncthreads_or(any_bad);
+    __syncthreads();
     if (threadIdx.x == 0) {
         double total = 0;
         for (const double part : warps.sum) total += part;
-        loss[l] = any_bad ? static_cast<T>(NAN) : static_cast<T>(total / static_cast<double>(N));
+        loss[l] = bad[l] != 0 ? static_cast<T>(NAN) : static_cast<T>(total / static_cast<double>(N));
     }
 }
 
@@ -45,19 +43,18 @@ fh_nearest_problem among_others(fh_nearest_problem problem) {
     return problem;
 }
 
-// The searches of the loss and their workspace.
+// The searches of the loss, among targets and among the others, and their workspace.
 template <class T>
 struct LossPlan {
-    Search<T> nu, rho;
-    int32_t* bad;
+    Search<T> searches[2];
+    int32_t* bad;  // [L]
 };
 
 template <class T>
 LossPlan<T> plan_loss(const fh_nearest_problem& problem, WorkspaceCutter& cutter) {
-    LossPlan<T> plan = {plan_search<T>(problem, 2), plan_search<T>(among_others(problem), 2), nullptr};
-    cut_workspace(plan.nu, cutter);
-    cut_workspace(plan.rho, cutter);
-    plan.bad = cutter.take<int32_t>(plan.nu.tasks());
+    LossPlan<T> plan = {{plan_search<T>(problem, 2), plan_search<T>(among_others(problem), 2)}, nullptr};
+    for (Search<T>& search : plan.searches) cut_workspace(search, cutter);
+    plan.bad = cutter.take<int32_t>(problem.L);
     return plan;
 }
 
@@ -67,16 +64,19 @@ fh_status kl_loss(const fh_nearest_problem& problem, double eps, T* loss, T* nu,
     WorkspaceCutter cutter(workspace);
     LossPlan<T> plan = plan_loss<T>(problem, cutter);
     FH_RETURN_IF_ERROR(require_workspace("fh_kl_loss_cuda", cutter.bytes(), workspace_bytes));
-    plan.nu.first = plan.rho.first = problem.K - 1;
-    plan.nu.distances = nu;
-    plan.nu.indices = nu_index;
-    plan.nu.bad = plan.bad;  // every row of z and of the target takes part in the search among targets
-    plan.rho.distances = rho;
-    plan.rho.indices = rho_index;
-    FH_RETURN_IF_ERROR(run_searches(plan.nu, &plan.rho, problem.p, stream));
-    const int64_t bad_count = plan.nu.splits * plan.nu.row_tiles();
+    FH_RETURN_IF_ERROR(cuda_status(cudaMemsetAsync(plan.bad, 0, static_cast<size_t>(problem.L) * sizeof(int32_t),
+                                                   static_cast<cudaStream_t>(stream)),
+                                   "kl_loss_kernel"));
+    Search<T>&among_targets = plan.searches[0], &others = plan.searches[1];
+    among_targets.first = others.first = problem.K - 1;
+    among_targets.distances = nu;
+    among_targets.indices = nu_index;
+    among_targets.bad = plan.bad;  // every row of z and of the target takes part in this search
+    others.distances = rho;
+    others.indices = rho_index;
+    FH_RETURN_IF_ERROR(run_searches(plan.searches, 2, stream));
     return launch({"kl_loss_kernel", problem.L, kLossThreads, 0, stream}, kl_loss_kernel<T>, problem.N, eps, nu, rho,
-                  plan.bad, bad_count, loss);
+                  plan.bad, loss);
 }
 
 template <class T>

@@ -1,4 +1,6 @@
 // Nearest neighbours on CUDA: see nearest.h for the contract, core/distance_tile.cuh for the distances.
+#include <type_traits>
+
 #include "core/cuda_check.h"
 #include "core/distance_tile.cuh"
 #include "core/shared_memory.cuh"
@@ -17,22 +19,6 @@ constexpr int64_t kMostSplits = 64;
 constexpr int kMergeThreads = 256;
 constexpr int kMergeWarps = kMergeThreads / kWarpSize;
 constexpr int kMostNeighbors = 64;  // two list entries for each lane
-
-__device__ __forceinline__ uint32_t to_key(float distance) {
-    return distance == distance ? __float_as_uint(distance) : 0xfffffffeu;
-}
-__device__ __forceinline__ unsigned long long to_key(double distance) {
-    return distance == distance ? static_cast<unsigned long long>(__double_as_longlong(distance))
-                                : 0xfffffffffffffffeull;
-}
-__device__ __forceinline__ float from_key(uint32_t key) { return __uint_as_float(key); }  // both special keys are NaN
-__device__ __forceinline__ double from_key(unsigned long long key) {
-    return __longlong_as_double(static_cast<long long>(key));
-}
-template <class Key>
-__device__ __forceinline__ constexpr Key free_place() {
-    return ~Key(0);
-}
 
 // Offers this lane's candidate to a sorted list of K keys that the warp shares. Lanes are taken in ascending order, and
 // an equal key goes behind those that are there: with candidates offered in ascending order of their index, ties go to
@@ -134,7 +120,7 @@ __device__ __forceinline__ void search_run(const Search<T>& search, int64_t task
         }
     }
     const bool bad = __syncthreads_or(!finite);  // also: all lists are complete
-    if (search.bad != nullptr && threadIdx.x == 0) search.bad[task] = bad;
+    if (search.bad != nullptr && bad && threadIdx.x == 0) atomicOr(search.bad + l, 1);
 
     const bool last = search.splits == 1;
     const int first = last ? static_cast<int>(search.first) : 0, kept = K - first;
@@ -219,7 +205,7 @@ fh_status nearest(const fh_nearest_problem& problem, T* distances, int64_t* indi
     FH_RETURN_IF_ERROR(require_workspace("fh_nearest_cuda", cutter.bytes(), workspace_bytes));
     search.distances = distances;
     search.indices = indices;
-    return run_searches<T>(search, nullptr, problem.p, stream);
+    return run_searches(&search, 1, stream);
 }
 
 // Enough for the search, and for a backward call of C columns.
@@ -252,6 +238,7 @@ Search<T> plan_search(const fh_nearest_problem& problem, int64_t searches) {
     search.M = search.self ? problem.N : problem.M;
     search.D = problem.D;
     search.K = problem.K;
+    search.p = problem.p;
     search.y_stride = search.self ? problem.N * problem.D : problem.y_stride;
     const int64_t row_blocks = std::max<int64_t>(1, search.L * search.row_tiles());
     int64_t splits =
@@ -259,36 +246,49 @@ Search<T> plan_search(const fh_nearest_problem& problem, int64_t searches) {
     splits = std::max({splits, ceil_div(search.M, int64_t{1} << 30), int64_t{1}});  // indices within a run are 32-bit
     search.split_rows = std::max<int64_t>(1, ceil_div(ceil_div(search.M, splits), kTileRows)) * kTileRows;
     search.splits = std::max<int64_t>(1, ceil_div(search.M, search.split_rows));
+    if constexpr (std::is_same_v<T, float>) search.tiled = fits_tiles(search);
     return search;
 }
 
 template <class T>
 void cut_workspace(Search<T>& search, WorkspaceCutter& cutter) {
+    if constexpr (std::is_same_v<T, float>) {
+        if (search.tiled) return cut_tiles(search, cutter);
+    }
     if (search.splits == 1) return;
     const int64_t entries = search.L * search.N * search.splits * search.K;
     search.run_keys = cutter.take<typename KeyOf<T>::Type>(entries);
     search.run_indices = cutter.take<int64_t>(entries);
 }
 
+// Searches of one way; a search without rows stands for none.
 template <class T>
-fh_status run_searches(const Search<T>& first, const Search<T>* second, int32_t p, void* stream) {
-    const Search<T> other = second == nullptr ? Search<T>{} : *second;
-    const int64_t tasks = first.tasks() + other.tasks();
+fh_status run_runs(const Search<T>& first, const Search<T>& second, void* stream) {
+    const int64_t tasks = first.tasks() + second.tasks();
     const LaunchShape shape = {"nearest_kernel", tasks, kTileThreads, SearchStage<T>::bytes(first.K), stream};
-    FH_RETURN_IF_ERROR(p == 1 ? launch(shape, nearest_kernel<1, T>, first, other)
-                              : launch(shape, nearest_kernel<2, T>, first, other));
+    FH_RETURN_IF_ERROR(first.p == 1 ? launch(shape, nearest_kernel<1, T>, first, second)
+                                    : launch(shape, nearest_kernel<2, T>, first, second));
     int64_t rows = 0;
-    for (const Search<T>& search : {first, other}) rows += search.splits > 1 ? search.L * search.N : 0;
+    for (const Search<T>& search : {first, second}) rows += search.splits > 1 ? search.L * search.N : 0;
     return launch({"nearest_merge_kernel", ceil_div(rows, kMergeWarps), kMergeThreads, 0, stream},
-                  nearest_merge_kernel<T>, first, other, rows);
+                  nearest_merge_kernel<T>, first, second, rows);
+}
+
+template <class T>
+fh_status run_searches(const Search<T>* searches, int count, void* stream) {
+    Search<T> runs[2] = {}, tiles[2] = {};
+    int run_count = 0, tile_count = 0;
+    for (int i = 0; i < count; ++i) (searches[i].tiled ? tiles[tile_count++] : runs[run_count++]) = searches[i];
+    if constexpr (std::is_same_v<T, float>) FH_RETURN_IF_ERROR(run_tiles(tiles, tile_count, stream));
+    return run_count == 0 ? FH_OK : run_runs(runs[0], runs[1], stream);
 }
 
 template Search<float> plan_search<float>(const fh_nearest_problem&, int64_t);
 template Search<double> plan_search<double>(const fh_nearest_problem&, int64_t);
 template void cut_workspace<float>(Search<float>&, WorkspaceCutter&);
 template void cut_workspace<double>(Search<double>&, WorkspaceCutter&);
-template fh_status run_searches<float>(const Search<float>&, const Search<float>*, int32_t, void*);
-template fh_status run_searches<double>(const Search<double>&, const Search<double>*, int32_t, void*);
+template fh_status run_searches<float>(const Search<float>*, int, void*);
+template fh_status run_searches<double>(const Search<double>*, int, void*);
 
 }  // namespace fasthash
 

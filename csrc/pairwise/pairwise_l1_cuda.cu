@@ -2,19 +2,11 @@
 #include "core/cuda_check.h"
 #include "core/distance_tile.cuh"
 #include "core/shared_memory.cuh"
+#include "core/triangle.cuh"
 #include "pairwise/pairwise_l1.h"
 
 namespace fasthash {
 namespace {
-
-// The pair i <= j that is number `index` in the order (0,0), (0,1), (1,1), (0,2), (1,2), (2,2), ...
-__device__ __forceinline__ void triangular_pair(int64_t index, int64_t* i, int64_t* j) {
-    int64_t column = static_cast<int64_t>((sqrt(8.0 * static_cast<double>(index) + 1.0) - 1.0) * 0.5);
-    while (column * (column + 1) / 2 > index) --column;  // the square root is off by one at most
-    while ((column + 1) * (column + 2) / 2 <= index) ++column;
-    *i = index - column * (column + 1) / 2;
-    *j = column;
-}
 
 // One block computes one pair of 64-row tiles and writes it and its mirror image, so each pair of rows is computed
 // once.
