@@ -30,6 +30,7 @@ if command -v compute-sanitizer >/dev/null; then
 else
     echo "compute-sanitizer is not installed: left out"
 fi
+step "rates of instructions" timeout 40 python benchmarks/bench_rates_cuda.py --name "gpu-$device-rates"
 step "KL loss" timeout 80 python benchmarks/bench_kl.py --device cuda --sizes 128x32 4096x64 4096x256 16384x64 16384x256 \
     --rounds 5 --seconds 3 --name "gpu-$device-kl"
 step "KL loss in a training step" timeout 25 python benchmarks/bench_kl_step.py --name "gpu-$device-kl-step"
