@@ -1,5 +1,5 @@
-// What one multiprocessor does in a clock: the ceilings that the CUDA kernels are measured against, and whether a filter
-// by other instructions would pay. Prints JSON. bench_rates_cuda.py compiles and runs it.
+// What one multiprocessor does in a clock: the ceilings that the CUDA kernels are measured against, and whether a
+// filter by other instructions would pay. Prints JSON. bench_rates_cuda.py compiles and runs it.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -85,8 +85,7 @@ __global__ void __launch_bounds__(kThreads) rate_kernel(uint32_t a, uint32_t b, 
     for (int i = 0; i < kChains; ++i)
         for (int j = 0; j < 4; ++j) sum += chains[i][j];
     if (sum == 0x12345) *out = sum;
-    if (blockIdx.x == 0 && threadIdx.x == 0)
-        *clocks = {end.cycles - begin.cycles, end.nanoseconds - begin.nanoseconds};
+    if (blockIdx.x == 0 && threadIdx.x == 0) *clocks = {end.cycles - begin.cycles, end.nanoseconds - begin.nanoseconds};
 }
 
 void check(cudaError_t error) {
