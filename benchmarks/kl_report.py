@@ -39,6 +39,8 @@ def goals(result: dict[str, Any]) -> list[dict[str, Any]]:
             for rival, goal in least.items():
                 add(f"{name}: over {RIVALS[rival]}", goal, ratio.get(rival), "x", True)
         if not on_cpu and p == 1 and rows > SMALL:
+            searched = 1.5 * rows * rows * dims / (case["search_milliseconds"] * 1e-3)
+            add(f"{name}: the search, of the ceiling", 0.6, searched / FADD_CEILING, "", True)
             add(f"{name}: of the ceiling", 0.6, case["element_pairs_per_second"] / FADD_CEILING, "", True)
             if (rows, dims) == (16384, 256):
                 add(f"{name}: in all", 12, case["milliseconds"]["fasthash"], "ms", False)
