@@ -8,10 +8,10 @@ argKmin, then the chosen pairs, where pykeops is installed. Also: the sampler of
 Beta, peak memory at B = M = 65,536, and what the loss costs right after a torch op, whose OpenMP threads still spin.
 
 Loss and gradients are checked against float64 before anything is timed. Element pairs count the symmetric self term
-once: 1.5 B^2 D. Small cases are timed 200 calls at a time, on a GPU those up to B = 4,096 20 at a time, as a
-training loop enqueues them; there (c) is timed for L1 alone, and the search without its gradient too. Writes benchmarks/results/NAME.json
-after each case, and NAME.md, a table made of it with each goal beside what was measured. On four cores it takes about
-five minutes.
+once: 1.5 B^2 D. Small cases are timed 200 calls at a time, on a GPU those up to B = 4,096 20 at a time, as a training
+loop enqueues them; there (c) is timed for L1 alone, and the search without its gradient too. Writes
+benchmarks/results/NAME.json after each case, and NAME.md, a table made of it with each goal beside what was measured.
+On four cores it takes about five minutes.
 """
 
 from __future__ import annotations
