@@ -172,6 +172,22 @@ def test_tasks_leave_out_what_was_seen() -> None:
     assert not tested & set(unseen.train.y.tolist())
     assert unseen.validation_train is not None
     assert not (tested | validated) & set(unseen.validation_train.y.tolist())
+    assert unseen.seen is not None
+    assert not tested & set(unseen.seen.y.tolist())
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_unseen_images_are_left_out(shared_data: Path, reduced: bool) -> None:
+    task = image_tasks.task_unseen_images(shared_data, reduced=reduced)
+    tested, validated = (set(side[0].y.tolist()) for side in (task.test, task.validation))
+    assert len(tested) == len(validated) == (5 if reduced else 20)
+    assert task.validation_train is not None
+    assert task.seen is not None
+    assert not tested & validated
+    assert not tested & set(task.train.y.tolist())
+    assert not tested & set(task.seen.y.tolist())
+    assert not (tested | validated) & set(task.validation_train.y.tolist())
+    assert tested | set(task.train.y.tolist()) == set(task.test[1]["train"].y.tolist())
 
 
 def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +210,7 @@ def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for settings in (
         {},
         {"supervision": "similarity"},
+        {"preserve": 0.5},
         {"loss": "orthohash"},
         {"loss": "contrastive", "loss.temperature": 0.2},
     ):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.quality.image_tasks import task_b, task_c
+from benchmarks.quality.image_tasks import task_b, task_c, task_unseen_images
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.run import floors, run
 from benchmarks.quality.tables import write_tables
@@ -20,6 +20,8 @@ TASKS = EMBEDDING_TASKS | {
     "b-reduced": partial(task_b, reduced=True),
     "c": task_c,
     "c-reduced": partial(task_c, reduced=True),
+    "e-unseen-images": task_unseen_images,
+    "e-unseen-images-reduced": partial(task_unseen_images, reduced=True),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.quality.tasks import Items, Task
+from benchmarks.quality.tasks import SEEN, Items, Task
 from benchmarks.resnet import Residual
 from fasthash import Hierarchy
 from fasthash.datasets import cifar10, image_archive
@@ -21,26 +22,45 @@ from fasthash.train import HashHead, train
 Array = NDArray[Any]
 HELD_OUT = 10  # of each class one in so many is validated with, and is the database that was not trained on
 REDUCED = 100  # images a class of the reduced tasks
+UNSEEN, REDUCED_UNSEEN = 20, 5  # classes that are never trained on, and again as many for validation
 EPOCHS, REDUCED_EPOCHS = 40, 8
 WIDTHS = (16, 32, 64, 128)
 
 
 def task_b(data: Path, *, reduced: bool = False) -> Task:
     """Tiny ImageNet at 32 x 32: 180 WordNet classes (reduced: every fourth, 100 images of each)."""
-    folder = data / "tiny_imagenet_32"
-    train_images = Items(*image_archive(folder / "dev_train.npz"))
-    test_images = Items(*image_archive(folder / "dev_query.npz"))
-    hierarchy = tiny_imagenet_hierarchy(folder)
-    title = "Tiny ImageNet at 32 x 32, 180 WordNet classes"
-    return _image_task(
-        "b",
-        title,
-        train_images,
-        test_images,
-        hierarchy,
-        range(0, 180, 4 if reduced else 1),
-        reduced,
+    return _image_task("b", "Tiny ImageNet at 32 x 32, 180 WordNet classes", *_tiny_imagenet(data, reduced), reduced)
+
+
+def task_unseen_images(data: Path, *, reduced: bool = False) -> Task:
+    """Tiny ImageNet zero-shot: queries of classes that were never trained on, all classes in the database."""
+    everything = task_b(data, reduced=reduced)
+    database, classes = everything.train, np.unique(everything.train.y)
+    count = REDUCED_UNSEEN if reduced else UNSEEN
+    tested, validated = np.random.default_rng(0).permutation(classes)[: 2 * count].reshape(2, count)
+
+    def part(items: Items, *left_out: Array, only: Array = classes) -> Items:
+        return items.part(np.isin(items.y, only) & ~np.isin(items.y, left_out))
+
+    known = part(database, tested)
+    return replace(
+        everything,
+        name=everything.name.replace("b", "e-unseen-images", 1),
+        title=f"{everything.title}; {count} classes never trained on, all in the database",
+        train=known,
+        validation=(part(everything.validation[0], only=validated), {"train": database}),
+        test=(part(everything.test[0], only=tested), {"train": database, "seen": database}),
+        widths=(32, 64),
+        validation_train=part(known, validated),
+        seen=part(everything.test[0], tested),
+        notes=(everything.notes[0], _epochs(known, reduced), SEEN),
     )
+
+
+def _tiny_imagenet(data: Path, reduced: bool) -> tuple[Items, Items, Hierarchy, range]:
+    folder = data / "tiny_imagenet_32"
+    parts = (Items(*image_archive(folder / f"{part}.npz")) for part in ("dev_train", "dev_query"))
+    return *parts, tiny_imagenet_hierarchy(folder), range(0, 180, 4 if reduced else 1)
 
 
 def tiny_imagenet_hierarchy(folder: Path) -> Hierarchy:
@@ -59,15 +79,7 @@ def task_c(data: Path, *, reduced: bool = False) -> Task:
         train_images, test_images = (Items(*image_archive(folder / f"{split}.npz")) for split in ("train", "test"))
     else:
         train_images, test_images = (Items(*cifar10(folder, split)[:2]) for split in ("train", "test"))
-    return _image_task(
-        "c",
-        "CIFAR-10, standard split",
-        train_images,
-        test_images,
-        None,
-        range(10),
-        reduced,
-    )
+    return _image_task("c", "CIFAR-10, standard split", train_images, test_images, None, range(10), reduced)
 
 
 def _image_task(
@@ -88,15 +100,12 @@ def _image_task(
             chosen[0].part(_first(chosen[0].y, REDUCED)),
             chosen[1].part(_first(chosen[1].y, REDUCED // 4)),
         ]
-        name, title = (
-            f"{name}-reduced",
-            f"{title}; {len(classes)} classes, {REDUCED} images of each",
-        )
+        name, title = f"{name}-reduced", f"{title}; {len(classes)} classes, {REDUCED} images of each"
     number = _number_inside(chosen[0].y)
     held = number % HELD_OUT == 0
     fitted, kept = chosen[0].part(~held), chosen[0].part(held)
     databases = {"train": fitted, "held out": kept}
-    notes.append(f"trained for {REDUCED_EPOCHS if reduced else EPOCHS} epochs on {len(fitted.y):,} images")
+    notes.append(_epochs(fitted, reduced))
     return Task(
         name,
         title,
@@ -108,6 +117,10 @@ def _image_task(
         hierarchy,
         notes=tuple(notes),
     )
+
+
+def _epochs(trained: Items, reduced: bool) -> str:
+    return f"trained for {REDUCED_EPOCHS if reduced else EPOCHS} epochs on {len(trained.y):,} images"
 
 
 def _first(y: Array, count: int) -> Array:
@@ -163,19 +176,20 @@ class Pixels(nn.Module):
 
 
 class Shuffled:
-    """Batches (images, labels) of Items in a new order each epoch."""
+    """Batches (images, labels) of Items in a new order each epoch; with `pixels`, (images, labels, rows of pixels)."""
 
-    def __init__(self, items: Items, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(self, items: Items, batch_size: int, generator: torch.Generator, *, pixels: bool = False) -> None:
         self.X, self.y = torch.from_numpy(items.X), torch.from_numpy(items.y)
-        self.batch_size, self.generator = batch_size, generator
+        self.batch_size, self.generator, self.pixels = batch_size, generator, pixels
 
     def __len__(self) -> int:
         return len(self.y) // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         order = torch.randperm(len(self.y), generator=self.generator)
         for rows in order.split(self.batch_size)[: len(self)]:
-            yield self.X[rows], self.y[rows]
+            batch = self.X[rows], self.y[rows]
+            yield (*batch, batch[0].flatten(1) / 255) if self.pixels else batch
 
 
 def fit_images(
@@ -188,15 +202,17 @@ def fit_images(
     sigmoid: bool,
     lr: float,
     weight_decay: float,
+    pixels: bool = False,
 ) -> Callable[[Array], Array]:
-    """Trains the network; gives the outputs u of images, whose signs are the bits."""
+    """Trains the network; gives the outputs u of images, whose signs are the bits. pixels: the objective gets them."""
     reduced = task.name.endswith("reduced")
     y = np.unique(rows.y, return_inverse=True)[1]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = network(bits, 16 if reduced else 32, sigmoid=sigmoid)
-        loader = Shuffled(Items(rows.X, y.astype(np.int64)), 128, torch.Generator().manual_seed(seed))
+        order = torch.Generator().manual_seed(seed)
+        loader = Shuffled(Items(rows.X, y.astype(np.int64)), 128, order, pixels=pixels)
         epochs = REDUCED_EPOCHS if reduced else EPOCHS
         train(
             module,

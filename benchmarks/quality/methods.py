@@ -21,6 +21,8 @@ from fasthash.train.hasher import TEMPERATURE_Y
 Array = NDArray[Any]
 Settings = dict[str, Any]
 TRIED = 3  # settings of each method
+UNSEEN_IMAGES = ("e-unseen-images", "e-unseen-images-reduced")
+CLASSES = ("a", "e-unseen", "b", "b-reduced", "c", "c-reduced", *UNSEEN_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Method:
     elsewhere: dict[str, tuple[Settings, ...]] = field(default_factory=dict)
     base: str | None = None
     change: Settings = field(default_factory=dict)
-    tasks: tuple[str, ...] = ("a", "e-unseen", "b", "b-reduced", "c", "c-reduced")
+    tasks: tuple[str, ...] = CLASSES
 
 
 def fit_linear(function: Callable[..., baselines.LinearCodes], seeded: bool) -> Callable[..., Model]:
@@ -126,7 +128,8 @@ def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Setting
         distance=class_distances(classes.tolist(), task.hierarchy),
         **{"temperature_y": TEMPERATURE_Y["labels"], **settings},
     )
-    return fit_images(task, rows, bits, seed, own, sigmoid=True, lr=lr, weight_decay=weight_decay)
+    pixels = bool(settings.get("preserve"))
+    return fit_images(task, rows, bits, seed, own, sigmoid=True, lr=lr, weight_decay=weight_decay, pixels=pixels)
 
 
 def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
@@ -177,8 +180,6 @@ def _with_ablations(method: Method, *changes: tuple[str, str, Settings]) -> tupl
     return method, *ablations
 
 
-IMAGES = ("b", "b-reduced", "c", "c-reduced")
-CLASSES = ("a", "e-unseen", *IMAGES)
 CAPTION_EPOCHS = 40  # a linear encoder's steps cost little
 NO_KL: tuple[str, str, Settings] = ("no-kl", "no KL", {"kl": 0.0})
 STRESS: tuple[str, str, Settings] = ("stress", "stress", {"similarity": "stress"})
@@ -189,6 +190,7 @@ CAPTIONS: tuple[Settings, ...] = (
 )
 OURS_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temperature_z": 0.15})
 UNSEEN_TRIED: tuple[Settings, ...] = ({}, {"kl": 0.3}, {"kl": 1.0})
+UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
 METHODS: tuple[Method, ...] = (
     Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*CLASSES, "d", "e-noisy")),
@@ -247,7 +249,7 @@ METHODS: tuple[Method, ...] = (
         {"loss.temperature": 0.2},
     ),
     *_with_ablations(
-        Method("ours", "fasthash, labels", "labels", fit_hasher("l1"), OURS_TRIED, {"e-unseen": UNSEEN_TRIED}),
+        Method("ours", "fasthash, labels", "labels", fit_hasher("l1"), OURS_TRIED, UNSEEN),
         NO_KL,
         ("no-cls", "no classifier", {"classification": 0.0}),
         ("no-sim", "no similarity term", {"similarity_weight": 0.0}),

@@ -182,7 +182,7 @@ def _sides(task: Task) -> Iterator[tuple[str, tuple[Items, Items]]]:
     """For each database of the test its name, the queries that are asked in it, and the database."""
     query, databases = task.test
     for name, database in databases.items():
-        yield name, (_seen_queries(task) if name == "seen" else query, database)
+        yield name, (task.seen if name == "seen" and task.seen is not None else query, database)
 
 
 def _coarse(similarity: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -191,14 +191,6 @@ def _coarse(similarity: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
     coarse: np.ndarray[Any, Any] = class_levels(1.0 - similarity, limit=64)[-1].numpy()
     return coarse
-
-
-def _seen_queries(task: Task) -> Items:
-    """Test queries of the intents that were trained on."""
-    from benchmarks.quality.tasks import task_a
-
-    everything = task_a(Path()).test[0]
-    return everything.part(np.isin(everything.y, task.train.y))
 
 
 def _fits(method: Method, task: Task, bits: int) -> bool:

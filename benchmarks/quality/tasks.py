@@ -15,6 +15,7 @@ from fasthash.datasets import clinc150, clinc150_hierarchy, coco_captions
 
 Array = NDArray[Any]
 UNSEEN = 3  # intents of each domain that task e never trains on, and again as many for its validation
+SEEN = "database 'seen': queries of the classes that were trained on, in the same database"
 NOISE = 0.2  # standard deviation of the noise on similarities, of task e
 
 
@@ -59,6 +60,7 @@ class Task:
     hierarchy: Hierarchy | None = None
     validation_train: Items | None = None  # what is trained on for validation, where it differs
     own: dict[str, Array] | None = None  # "validation" and "test": rows of the queries in the database
+    seen: Items | None = None  # queries of the database "seen", where they are not those of the test
     notes: tuple[str, ...] = ()
 
     @property
@@ -136,10 +138,8 @@ def task_unseen(data: Path) -> Task:
         (32, 64),
         clinc150_hierarchy(),
         validation_train=without(known, validated),
-        notes=(
-            *notes,
-            "database 'seen': queries of the intents that were trained on, in the same database",
-        ),
+        seen=without(splits["test"], tested),
+        notes=(*notes, SEEN),
     )
 
 
