@@ -12,10 +12,13 @@ left out, and said to be. Writes benchmarks/results/NAME.json and NAME.md. --dev
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +43,7 @@ class Bench:
         self.end = time.perf_counter() + seconds
         self.cases: list[dict[str, Any]] = []
         self.left_out: list[str] = []
+        self.failed: dict[str, str] = {}
         self.machine = {**kit.machine(), "clock_mhz": None}
 
     def synchronize(self) -> None:
@@ -75,11 +79,27 @@ class Bench:
         row = {"what": what, **sizes, "milliseconds": {name: 1e3 * s for name, s in seconds.items()}}
         self.cases.append(row)
         print(f"{label}: " + "  ".join(f"{name} {1e3 * s:.2f} ms" for name, s in seconds.items()), flush=True)
+        self.write()
         return row
 
+    def step(self, name: str, run: Callable[[], None]) -> None:
+        """Runs some cases; what goes wrong does not keep the next ones from running."""
+        if time.perf_counter() > self.end:
+            self.left_out.append(name)
+        else:
+            try:
+                run()
+            except Exception as error:
+                traceback.print_exc()
+                self.failed[name] = f"{type(error).__name__}: {error}"[:300]
+        self.write()
+        if self.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+
     def write(self) -> None:
-        result = {"machine": self.machine, "cases": self.cases, "left_out": self.left_out}
-        print(kit.write_json(self.name, result))
+        result = {"machine": self.machine, "cases": self.cases, "left_out": self.left_out, "failed": self.failed}
+        kit.write_json(self.name, result)
         (kit.RESULTS / f"{self.name}.md").write_text(table(result))
 
 
@@ -125,11 +145,11 @@ def clock(bench: Bench, work: Callable[[], Any]) -> int | None:
     command = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "-i", "0"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
-    except (OSError, subprocess.SubprocessError):
+        return int(found.split()[0])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):  # no such program; "[N/A]"
         return None
     finally:
         bench.synchronize()
-    return int(found.split()[0])
 
 
 def fits(codes: int, width: int, device: torch.device) -> int:
@@ -265,6 +285,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     if result["left_out"]:
         lines += ["", "Left out for want of time or memory: " + "; ".join(result["left_out"]) + "."]
+    for name, error in result["failed"].items():
+        lines += ["", f"FAILED: {name}: {error}"]
     return "\n".join(lines) + "\n"
 
 
@@ -278,18 +300,15 @@ def main() -> None:
     bench = Bench(torch.device(arguments.device), arguments.name, arguments.seconds)
     for bits in SHARE:
         check(bits // 8, bench.device)
-    steps: list[Callable[[], None]] = [
-        lambda: scans(bench, 64, arguments.codes),
-        lambda: peers(bench, min(arguments.codes, 100_000_000)),
-        lambda: scans(bench, 256, int(arguments.codes * SHARE[256])),
-        lambda: streaming(bench, min(arguments.codes, 500_000_000)),
-    ]
-    for step in steps:
-        if time.perf_counter() < bench.end:
-            step()
-        if bench.device.type == "cuda":
-            torch.cuda.empty_cache()
-        bench.write()
+    steps: dict[str, Callable[[], None]] = {
+        "64 bits": lambda: scans(bench, 64, arguments.codes),
+        "peers": lambda: peers(bench, min(arguments.codes, 100_000_000)),
+        "256 bits": lambda: scans(bench, 256, int(arguments.codes * SHARE[256])),
+        "streaming": lambda: streaming(bench, min(arguments.codes, 250_000_000)),
+    }
+    for name, step in steps.items():
+        bench.step(name, step)
+    sys.exit(bool(bench.failed))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,19 @@ def test_the_core_never_waits_for_the_device() -> None:
         assert not re.search(r"cuda\w*Synchronize|cudaMemcpy\w*|cudaMalloc\w*|cudaFree\w*|<<<", code), path
 
 
+def test_every_file_that_gpu_sh_gives_the_sanitizers_has_tests_for_them() -> None:
+    root = Path(__file__).resolve().parent.parent
+    script = (root / "benchmarks" / "gpu.sh").read_text()
+    chosen = re.search(r'\nwhich="cuda and \((.+)\)"', script)
+    files = re.search(r"\nsmall=\(([^)]+)\)", script)
+    assert chosen is not None
+    assert files is not None
+    words = chosen[1].split(" or ")
+    for path in files[1].split():
+        tests = re.findall(r"def (test_\w+)", (root / path).read_text())
+        assert any(word in test for word in words for test in tests), path
+
+
 def test_tensors_on_two_devices_are_refused() -> None:
     queries, database = random_codes(2, 8), torch.empty(5, 8, dtype=torch.uint8, device="meta")
     words = "queries and database must be on one device, got cpu and meta"
@@ -104,6 +117,21 @@ def test_cuda_topk_of_many_codes(rows: int, width: int, k: int) -> None:
 
 
 @needs_gpu
+@pytest.mark.parametrize("k", [1, 10, 700])
+def test_cuda_topk_in_one_pass(k: int) -> None:
+    """The fewest codes that are searched in one pass, for the sanitizers: the test above would take them minutes."""
+    database, queries = random_codes(70_000, 8), random_codes(9, 8, 1)
+    queries[3:] = 0
+    from_far = database[hamming_distances(queries[3:4], database)[0].argsort(descending=True)]
+    late = torch.arange(70_000) > 60_000  # nothing in the first stretches
+    for codes, filter in ((database, None), (from_far, None), (database, late)):
+        expected = hamming_topk(queries, codes, k, filter=filter)
+        found = hamming_topk(queries.cuda(), codes.cuda(), k, filter=None if filter is None else filter.cuda())
+        assert torch.equal(found.distances.cpu(), expected.distances)
+        assert torch.equal(found.ids.cpu(), expected.ids)
+
+
+@needs_gpu
 def test_cuda_graph_of_topk() -> None:
     database, queries = random_codes(500_000, 8).cuda(), random_codes(4, 8, 1).cuda()
     filter = torch.rand(500_000, device="cuda") < 0.5
@@ -137,7 +165,7 @@ def test_cuda_topk_runs_on_the_current_stream() -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize("room", [None, 0, 3_000_000])
+@pytest.mark.parametrize("room", [None, 0, 4_500_000])  # bytes: for all codes, for none, for one segment of the two
 def test_cuda_index_that_streams(tmp_path: Path, room: int | None) -> None:
     from fasthash.index.devices import Devices
 
@@ -161,6 +189,9 @@ def test_cuda_index_that_streams(tmp_path: Path, room: int | None) -> None:
             found, wanted = index.range_search(queries, 14, filter), oracle.range_search(queries, 14, filter)
             for ours, expected in zip(found, wanted, strict=True):
                 np.testing.assert_array_equal(ours, expected)
+        if index.path is not None:
+            streams = [share.device < 0 for share in index._devices._shares]
+            assert streams == {None: [False, False], 0: [True, True]}.get(room, [True, False])
 
 
 @needs_gpu
