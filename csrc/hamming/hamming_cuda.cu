@@ -132,6 +132,7 @@ __global__ void __launch_bounds__(kScanThreads) hamming_emit_kernel(Scan scan, i
             }
             // The last place is taken: further codes at this distance, the largest of the answer, are too many.
             if (__any_sync(kAllLanes, full)) {
+                __syncwarp();  // all have read it
                 if (lane_index() == 0) radius[q] = places.farthest[q0 + q] - 1;
                 __syncwarp();
             }

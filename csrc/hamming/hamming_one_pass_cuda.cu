@@ -58,6 +58,8 @@ __global__ void __launch_bounds__(kScanThreads)
 
 // Not inlined: its addresses would be kept, and moved on, with every query of the loop that seldom calls it.
 __device__ __noinline__ void add_candidate(const Candidates& c, int64_t q, int64_t position, int distance) {
+    // Codes from far to near are all candidates: past the room they only read, as the query is lost already.
+    if (*const_cast<volatile Count*>(&c.taken[q]) > static_cast<Count>(c.room)) return;
     const Count place = atomicAdd(&c.taken[q], Count(1));
     if (place >= static_cast<Count>(c.room)) return;
     c.keys[q * c.room + static_cast<int64_t>(place)] = make_key(distance, position);

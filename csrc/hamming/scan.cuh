@@ -140,8 +140,19 @@ __device__ __forceinline__ void stage_queries(const Scan& scan, int64_t q0, int 
     }
 }
 
-__device__ __forceinline__ bool is_eligible(const Scan& scan, int64_t n) {
-    return scan.mask == nullptr || (scan.mask[n / 64] >> (n % 64) & 1) != 0;
+// live[r]: whether row n + 32 r is there (before `end`) and eligible. All words of the mask are asked for before the
+// first is used: one wait for memory, not one for each row.
+template <int kRows>
+__device__ __forceinline__ void find_live(const Scan& scan, int64_t n, int64_t end, bool (&live)[kRows]) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) live[r] = n + kWarpSize * r < end;
+    if (scan.mask == nullptr) return;
+    const uint32_t* halves = reinterpret_cast<const uint32_t*>(scan.mask);
+    uint32_t half[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) half[r] = live[r] ? halves[n / 32 + r] : 0;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) live[r] = (half[r] >> (n % 32) & 1) != 0;
 }
 
 constexpr int kNever = 1 << 24;  // more than any distance
@@ -157,13 +168,13 @@ struct RowGroup {
 
     __device__ __forceinline__ RowGroup(const Scan& scan, int64_t n0, int64_t end)
         : code{}, row(scan.database + n0 * scan.stride) {
+        bool live[kRows];
+        find_live(scan, n0, end, live);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-            const int64_t n = n0 + kWarpSize * r;
-            const bool live = n < end && is_eligible(scan, n);
-            add[r] = live ? 0 : kNever;
+            add[r] = live[r] ? 0 : kNever;
             if constexpr (Width::kWords > 0)
-                if (live) code[r] = load_code<Width>(scan, row + kWarpSize * r * scan.stride);
+                if (live[r]) code[r] = load_code<Width>(scan, row + kWarpSize * r * scan.stride);
         }
     }
 
@@ -213,8 +224,7 @@ __device__ __forceinline__ void scan_rows(const Scan& scan, int64_t begin, int64
     constexpr int kRows = Width::kRows;
     for (int64_t n0 = begin + lane_index(); n0 - lane_index() < end; n0 += kWarpSize * kRows) {
         bool live[kRows];
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) live[r] = n0 + kWarpSize * r < end && is_eligible(scan, n0 + kWarpSize * r);
+        find_live(scan, n0, end, live);
         if constexpr (Width::kWords > 0) {
             Code<Width::kWords> code[kRows] = {};
 #pragma unroll
