@@ -65,6 +65,8 @@ def test_wrong_input_to_transform() -> None:
         ({"similarity": "flat"}, ValueError, 'similarity must be "listwise" or "stress", got \'flat\''),
         ({"kl": -0.1}, ValueError, "kl must be a weight >= 0, got -0.1"),
         ({"classification": float("nan")}, ValueError, "classification must be a weight >= 0, got nan"),
+        ({"soft_labels": -0.1}, ValueError, "soft_labels must be a temperature >= 0, got -0.1"),
+        ({"soft_labels": "1"}, TypeError, "soft_labels must be a number, got '1'"),
         ({"temperature_z": 0.0}, ValueError, "temperature_z must be > 0, got 0.0"),
         ({"temperature_y": -1.0}, ValueError, "temperature_y must be > 0, got -1.0"),
         ({"hierarchy": EDGES}, TypeError, "hierarchy must be a fasthash.Hierarchy, got list"),

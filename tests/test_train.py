@@ -127,6 +127,24 @@ def test_objective_is_the_weighted_sum_of_the_losses() -> None:
     assert found != 0.25 * kl_loss(z, target, k=2)
 
 
+def test_soft_labels_are_a_softmax_of_class_distances() -> None:
+    torch.manual_seed(0)
+    z, y = torch.rand(12, 16), torch.arange(12) % 3
+    matrix = torch.tensor([[0.0, 0.2, 1.0], [0.2, 0.0, 0.6], [1.0, 0.6, 0.0]])
+    objective = Objective(16, classes=3, distance=matrix, soft_labels=0.25)
+    found = objective.terms(z, y)["classification"]
+    log_p = objective.classifier(2 * z - 1).log_softmax(1)
+    expected = torch.zeros(())
+    for i, label in enumerate(y.tolist()):
+        weights = [math.exp(-d / 0.25) for d in matrix[label].tolist()]
+        expected = expected - sum(w / sum(weights) * log_p[i, c] for c, w in enumerate(weights)) / 12
+    torch.testing.assert_close(found, expected)
+    objective.soft_labels = 1e-3  # all weight on the class itself
+    plain = nn.functional.cross_entropy(objective.classifier(2 * z - 1), y)
+    torch.testing.assert_close(objective.terms(z, y)["classification"], plain)
+    assert not torch.isclose(found, plain)
+
+
 def test_objective_stress_and_multilabel() -> None:
     z, y = torch.rand(24, 16), (torch.rand(24, 5) > 0.6).to(torch.uint8)
     objective = Objective(16, classes=5, multilabel=True, distance=multilabel_distances, similarity="stress", kl=0.0)
@@ -162,6 +180,24 @@ def test_terms_of_weight_zero_are_left_out(off: str) -> None:
         ({"similarity": "flat"}, 'Objective: similarity must be "listwise" or "stress", got \'flat\''),
         ({"classes": 0}, "Objective: classification needs classes >= 1, got 0"),
         ({"distance": None}, "Objective: similarity needs a distance, got None"),
+        ({"soft_labels": -1.0}, "Objective: soft_labels must be a temperature >= 0, got -1.0"),
+        ({"soft_labels": math.nan}, "Objective: soft_labels must be a temperature >= 0, got nan"),
+        (
+            {"soft_labels": 0.1, "distance": None, "similarity_weight": 0.0},
+            "Objective: soft_labels needs class distances, a matrix, got none",
+        ),
+        (
+            {"soft_labels": 0.1, "distance": embedding_distances},
+            "Objective: soft_labels needs class distances, a matrix, got a function",
+        ),
+        (
+            {"soft_labels": 0.1, "multilabel": True},
+            "Objective: soft_labels needs class distances, a matrix, got multilabel",
+        ),
+        (
+            {"soft_labels": 0.1, "classes": 3},
+            r"Objective: soft_labels needs distances of 3 classes, got shape \(2, 2\)",
+        ),
     ],
 )
 def test_objective_errors(settings: dict[str, object], message: str) -> None:

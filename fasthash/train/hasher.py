@@ -66,10 +66,12 @@ class Hasher:
         hierarchy: a `Hierarchy` that holds every label of y.
         target: "labels", "multilabel" or "embedding" where the type of y does not tell; None: it does.
         supervision: "full", or "similarity": only distances between targets are used, never which class a row is of.
-        loss: None for this package's objective, which the next seven settings describe; or a baseline of
+        loss: None for this package's objective, which the next eight settings describe; or a baseline of
             `fasthash.losses`, by name ("csq", see `LOSSES`) or as a module (a copy of it is trained along), in whose
             place they have no meaning.
         classification: weight of a linear classifier's loss (labels and multi-hot labels; else it is left out).
+        soft_labels: 0, or with class labels a temperature above 0: the classifier's targets are softmax(-distance / it)
+            over the classes, so that a near class is the smaller mistake (see `Objective`).
         similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
         kl: weight of the KL term, None: 0.1 for labels, 0.3 for embeddings; kl_k: by which neighbours (see `kl_loss`).
         preserve: weight of a term that keeps the neighbours of X by cosine. 0.5, with kl 1, helps much with classes
@@ -114,6 +116,7 @@ class Hasher:
         supervision: str = "full",
         loss: str | nn.Module | None = None,
         classification: float = 1.0,
+        soft_labels: float = 0.0,
         similarity: str = "listwise",
         similarity_weight: float = 1.0,
         kl: float | None = None,
@@ -145,6 +148,7 @@ class Hasher:
         self.supervision = supervision
         self.loss = loss
         self.classification = classification
+        self.soft_labels = soft_labels
         self.similarity = similarity
         self.similarity_weight = similarity_weight
         self.kl = kl
@@ -405,14 +409,15 @@ class Hasher:
                 raise ValueError(f"Hasher.fit: {name} must be {choice}, got {getattr(self, name)!r}")
         if self.loss is not None and not isinstance(self.loss, (str, nn.Module)):
             raise TypeError(f"Hasher.fit: loss must be a name, a module or None, got {type(self.loss).__name__}")
-        for name in ("classification", "similarity_weight", "kl", "preserve"):
+        for name in ("classification", "similarity_weight", "kl", "preserve", "soft_labels"):
             value = getattr(self, name)
             if name == "kl" and value is None:
                 continue
             if not isinstance(value, (int, float, np.number)):
                 raise TypeError(f"Hasher.fit: {name} must be a number, got {value!r}")
             if not 0 <= value < math.inf:
-                raise ValueError(f"Hasher.fit: {name} must be a weight >= 0, got {value!r}")
+                kind = "temperature" if name == "soft_labels" else "weight"
+                raise ValueError(f"Hasher.fit: {name} must be a {kind} >= 0, got {value!r}")
         for name in ("temperature_y", "temperature_z"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -499,6 +504,7 @@ class Hasher:
             multilabel=targets.kind == "multilabel",
             distance=targets.distance,
             classification=self.classification if classified else 0.0,
+            soft_labels=self.soft_labels,
             similarity=self.similarity,
             similarity_weight=self.similarity_weight,
             kl=kl,

@@ -21,6 +21,8 @@ class Objective(nn.Module):
 
     - classification: a linear classifier on 2 z - 1, trained along and not needed afterwards. y: class indices [B]
       (cross-entropy), or with `multilabel` 0 and 1 [B, classes] (binary cross-entropy, a sum over the classes).
+      `soft_labels` T > 0: the target is softmax_j(-d_yj / T) over all classes, not y alone, so that a near class is the
+      smaller mistake (Bertinetto et al., "Making better mistakes", 2020); d is `distance`, which is a matrix then.
     - similarity: distances between outputs follow the semantic distances, `distance(y)` [B, B]: "listwise" in order and
       sharpness (`fasthash.listwise_loss`), "stress" in size (`fasthash.similarity_loss` with a running scale).
       `distance` is a function of y, or a matrix [C, C] for class indices y.
@@ -48,6 +50,7 @@ class Objective(nn.Module):
         multilabel: bool = False,
         distance: Distance | Tensor | None = None,
         classification: float = 1.0,
+        soft_labels: float = 0.0,
         similarity: str = "listwise",
         similarity_weight: float = 1.0,
         kl: float = 0.1,
@@ -73,13 +76,23 @@ class Objective(nn.Module):
             raise ValueError(f'Objective: similarity must be "listwise" or "stress", got {similarity!r}')
         if classification and classes < 1:
             raise ValueError(f"Objective: classification needs classes >= 1, got {classes}")
+        if not 0 <= soft_labels < math.inf:
+            raise ValueError(f"Objective: soft_labels must be a temperature >= 0, got {soft_labels}")
+        if classification and soft_labels:
+            if multilabel or not isinstance(distance, Tensor):
+                got = "multilabel" if multilabel else "none" if distance is None else "a function"
+                raise ValueError(f"Objective: soft_labels needs class distances, a matrix, got {got}")
+            if distance.shape != (classes, classes):
+                raise ValueError(
+                    f"Objective: soft_labels needs distances of {classes} classes, got shape {tuple(distance.shape)}"
+                )
         if similarity_weight and distance is None:
             raise ValueError("Objective: similarity needs a distance, got None")
         self.classifier = nn.Linear(bits, classes) if classification else None
         self.stress = SimilarityLoss() if similarity == "stress" else None
         self.distance = None if isinstance(distance, Tensor) else distance
         self.register_buffer("matrix", distance if isinstance(distance, Tensor) else None)
-        self.multilabel, self.kl_k = multilabel, kl_k
+        self.multilabel, self.soft_labels, self.kl_k = multilabel, soft_labels, kl_k
         self.temperature_y, self.temperature_z, self.temperature_x = temperature_y, temperature_z, temperature_x
 
     def forward(self, z: Tensor, y: Tensor | None = None, features: Tensor | None = None) -> Tensor:
@@ -107,6 +120,8 @@ class Objective(nn.Module):
     def _classification(self, logits: Tensor, y: Tensor) -> Tensor:
         if self.multilabel:
             return binary_cross_entropy_with_logits(logits, y.to(logits.dtype), reduction="sum") / len(y)
+        if self.soft_labels and self.matrix is not None:
+            return cross_entropy(logits, (self.matrix[y.long()] / -self.soft_labels).softmax(-1).to(logits.dtype))
         return cross_entropy(logits, y.long())
 
     def _similarity(self, z: Tensor, y: Tensor) -> Tensor:
