@@ -60,11 +60,12 @@ class Devices:
         """The k nearest of each query: distances int32 and ids int64, [Q, k], where the queries are."""
 
         def search(own: Tensor, parts: Iterator[Part]) -> tuple[Tensor, Tensor]:
-            return nearest(own, parts, k, bits, ordered=False)
+            near, ids = nearest(own, parts, k, bits, ordered=False)
+            return near.to(queries.device), ids.to(queries.device)
 
         found = self._on_each(contents, queries, filter, function, search)
-        distances = torch.cat([near.to(queries.device) for near, _ in found], 1)
-        ids = torch.cat([ids.to(queries.device) for _, ids in found], 1)
+        distances = torch.cat([near for near, _ in found], 1)
+        ids = torch.cat([ids for _, ids in found], 1)
         ids, order = torch.where(ids < 0, torch.iinfo(torch.int64).max, ids).sort(dim=1)  # missing ones last
         distances, by_distance = distances.gather(1, order).sort(dim=1, stable=True)
         ids = ids.gather(1, by_distance)[:, :k]
@@ -74,12 +75,9 @@ class Devices:
         """All eligible codes within the radius of each query, where the queries are."""
 
         def search(own: Tensor, parts: Iterator[Part]) -> RangeResult:
-            return within(own, parts, radius, ordered=False)
+            return RangeResult(*(field.to(queries.device) for field in within(own, parts, radius, ordered=False)))
 
-        found = [
-            RangeResult(*(field.to(queries.device) for field in result))
-            for result in self._on_each(contents, queries, filter, function, search)
-        ]
+        found = self._on_each(contents, queries, filter, function, search)
         counts = [result.offsets.diff() for result in found]
         numbers = torch.arange(len(queries), device=queries.device)
         query = torch.cat([numbers.repeat_interleave(own) for own in counts])
@@ -98,7 +96,10 @@ class Devices:
         function: str,
         search: Callable[[Tensor, Iterator[Part]], _Found],
     ) -> list[_Found]:
-        """search(queries, eligible parts) on every device, side by side, each on the caller's current stream there."""
+        """search(queries, eligible parts) on every device, side by side, each on the caller's current stream there.
+
+        The search brings its results to the host, and so waits for the device: until then the shares it reads stay.
+        """
         shares = self._place(contents)
         eligible = _Eligible(contents, filter, function)
         waiting = [share for share in shares if share.device < 0]
