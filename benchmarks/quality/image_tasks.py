@@ -140,8 +140,8 @@ def _listed(mask: Array) -> str:
     return ", ".join(map(str, np.flatnonzero(mask))) or "none"
 
 
-def network(bits: int, width: int, *, sigmoid: bool) -> nn.Sequential:
-    """Images uint8 [B, 32, 32, 3] -> outputs [B, bits]."""
+def network(bits: int, width: int, *, sigmoid: bool, scale: float) -> nn.Sequential:
+    """Images uint8 [B, 32, 32, 3] -> outputs [B, bits], by a head whose norm begins with `scale`."""
     blocks = [
         Residual(a, b, stride)
         for a, b, stride in (
@@ -158,7 +158,7 @@ def network(bits: int, width: int, *, sigmoid: bool) -> nn.Sequential:
         *blocks,
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        HashHead(4 * width, bits, scale=4.0 if sigmoid else 1.0, sigmoid=sigmoid),
+        HashHead(4 * width, bits, scale=scale, sigmoid=sigmoid),
     )
 
 
@@ -200,6 +200,7 @@ def fit_images(
     objective: nn.Module,
     *,
     sigmoid: bool,
+    scale: float,
     lr: float,
     weight_decay: float,
     pixels: bool = False,
@@ -210,7 +211,7 @@ def fit_images(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = network(bits, 16 if reduced else 32, sigmoid=sigmoid)
+        module = network(bits, 16 if reduced else 32, sigmoid=sigmoid, scale=scale)
         order = torch.Generator().manual_seed(seed)
         loader = Shuffled(Items(rows.X, y.astype(np.int64)), 128, order, pixels=pixels)
         epochs = REDUCED_EPOCHS if reduced else EPOCHS

@@ -117,8 +117,9 @@ def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Setting
     loss = settings.pop("loss", None)
     if loss is not None:
         objective = _loss(loss, bits, task, rows, {}) if isinstance(loss, str) else loss
-        return fit_images(task, rows, bits, seed, objective, sigmoid=False, lr=lr, weight_decay=weight_decay)
-    classes = np.unique(rows.y)
+        fixed = {"sigmoid": False, "scale": 1.0, "lr": lr, "weight_decay": weight_decay}
+        return fit_images(task, rows, bits, seed, objective, **fixed)
+    classes, scale = np.unique(rows.y), settings.pop("scale", 4.0)
     if settings.pop("supervision", "full") == "similarity":
         settings["classification"] = 0.0
     classified = settings.get("classification", 1.0) > 0
@@ -129,7 +130,8 @@ def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Setting
         **{"temperature_y": TEMPERATURE_Y["labels"], **settings},
     )
     pixels = bool(settings.get("preserve"))
-    return fit_images(task, rows, bits, seed, own, sigmoid=True, lr=lr, weight_decay=weight_decay, pixels=pixels)
+    fixed = {"sigmoid": True, "scale": scale, "lr": lr, "weight_decay": weight_decay, "pixels": pixels}
+    return fit_images(task, rows, bits, seed, own, **fixed)
 
 
 def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
