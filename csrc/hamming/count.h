@@ -9,12 +9,12 @@ namespace fasthash {
 
 using Count = unsigned long long;  // the 64-bit type of atomicAdd
 
-// What the counts of a batch of queries may take, and the rows of a unit at least. Little in the emulation, so that
-// small problems have several batches and many units.
+// What the counts of a batch of queries may take (for range search as much as the database, between these two), and the
+// rows of a unit at least. Little in the emulation, so that small problems have several batches and many units.
 #ifdef FASTHASH_EMULATE_CUDA
-constexpr int64_t kBatchBytes = 256 << 10, kLeastUnitRows = 128;
+constexpr int64_t kBatchBytes = 256 << 10, kRangeBytes = 256 << 10, kLeastUnitRows = 128;
 #else
-constexpr int64_t kBatchBytes = 64 << 20, kLeastUnitRows = 256;
+constexpr int64_t kBatchBytes = 64 << 20, kRangeBytes = 1 << 30, kLeastUnitRows = 256;
 #endif
 
 // How queries are tiled and batched, and rows cut into units.

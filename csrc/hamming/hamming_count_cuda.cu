@@ -9,6 +9,9 @@ namespace {
 
 constexpr int64_t kSharedCounts = 66 << 10;  // shared memory for the counts of a block: 3 blocks on an SM of sm_90
 constexpr int64_t kUnitsInAll = 16384;  // units x tiles of a pass: some warps for each scheduler of the largest GPUs
+// Range search goes back to the units that hold results: of many units, whatever the number of queries, those are few.
+// Up to so many, while a unit's counts cost little beside its rows (32 bytes of traffic a bin, some POPC a row).
+constexpr int64_t kRangeUnits = 8192, kRangeRowsOfBin = 300;
 
 // counts[unit, q, d] = eligible codes of the unit at distance d < bins; closest[unit, q] = the smallest such d, or
 // bins. A warp counts its unit's distances for a tile of queries in shared memory, or, where kShared is false because
@@ -122,15 +125,20 @@ CountPlan plan_counting(const fh_hamming_problem& p, int64_t bins) {
     if (!shared) tile = 2;
     while (tile > 1 && tile / 2 >= p.Q) tile /= 2;
 
-    const int64_t cell_bytes = bins * int64_t{sizeof(Count)};
-    int64_t units = std::max<int64_t>(1, kUnitsInAll / ceil_div(std::max<int64_t>(p.Q, 1), tile));
-    units = std::max<int64_t>(1, std::min(units, kBatchBytes / (tile * cell_bytes)));
+    const bool range = bins < all_bins(p);  // a second batch would be counted twice
+    const int64_t most_bytes = range ? std::min(std::max(p.N * p.W, kBatchBytes), kRangeBytes) : kBatchBytes;
+    const int64_t tile_bytes = tile * bins * int64_t{sizeof(Count)};  // of the counts of a unit
+    const int64_t tiles = ceil_div(std::max<int64_t>(p.Q, 1), tile);
+    int64_t units = std::max<int64_t>(1, kUnitsInAll / tiles);
+    if (range)
+        units =
+            std::max(units, std::min({kRangeUnits, p.N / (kRangeRowsOfBin * bins), most_bytes / (tiles * tile_bytes)}));
+    units = std::max<int64_t>(1, std::min(units, most_bytes / tile_bytes));
     units = std::max(units, ceil_div(p.N, int64_t{1} << 31));  // a unit's counts are 32-bit
     const int64_t unit_rows = std::max(kLeastUnitRows, ceil_div(ceil_div(p.N, units), 128) * 128);
 
     const Scan scan = make_scan(p, tile, unit_rows);
-    const int64_t batch =
-        std::max<int64_t>(1, kBatchBytes / (std::max<int64_t>(scan.units, 1) * cell_bytes * tile)) * tile;
+    const int64_t batch = std::max<int64_t>(1, most_bytes / (std::max<int64_t>(scan.units, 1) * tile_bytes)) * tile;
     return {scan, bins, std::min(p.Q, batch), shared};
 }
 
