@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emulation import SOURCES, Emulation, EmulationError, build, compiler
+from emulation import ROOT, SOURCES, Emulation, EmulationError, build, compiler
 from numpy.typing import NDArray
 
 from fasthash import reference
@@ -42,6 +42,19 @@ def test_widths(gpu: Emulation, width: int) -> None:
     queries = np.concatenate([random_codes(rng, 2, width), database[777:778]])
     check(gpu, queries, database, 10, seed=width)
     check(gpu, queries, database, 10, rng.random(1100) < 0.3, seed=width + 1)
+
+
+@pytest.mark.parametrize("queries", [3, 4, 8, 9, 33])
+@pytest.mark.parametrize("width", [8, 16, 32, 48, 64, 96, 128])
+def test_products_of_bits(gpu: Emulation, width: int, queries: int) -> None:
+    """From 3 queries on. Rows to the ends of products and of units, masked and not; equal codes; a far query."""
+    rng = np.random.default_rng(queries)
+    for rows in (513, 1023 + width):
+        database, asked = random_codes(rng, rows, width), random_codes(rng, queries, width)
+        asked[0], asked[-1] = database[rows - 1], ~database[5]
+        check(gpu, asked, database, 6, seed=rows)
+        check(gpu, asked, database, 6, rng.random(rows) < 0.2, seed=rows, misalign=16 if queries == 4 else 0)
+    check(gpu, asked, np.repeat(database[:300], 2, 0), 3, seed=queries)
 
 
 @pytest.mark.parametrize("rows", [512, 513, 1023, 1024, 1025, 1151, 1153, 4095, 4097, 8193])
@@ -152,6 +165,28 @@ FAULTS = {
         "c.overflowed[q] = 1;",
         "c.overflowed[q] = 1 - FAULT;",
     ),
+    "products are taken before the queries are staged": (
+        "hamming_one_pass_cuda.cu",
+        "-c.nearer[q0 + q] : 0;\n    __syncthreads();",
+        "-c.nearer[q0 + q] : 0;\n    if (!FAULT) __syncthreads();",
+    ),
+    "lanes leave the products one by one": (
+        "bit_products.cuh",
+        "!__any_sync(kAllLanes, rows.multiply(staged, minus_limits, j, d) < 0)",
+        "FAULT ? rows.multiply(staged, minus_limits, j, d) >= 0 :"
+        " !__any_sync(kAllLanes, rows.multiply(staged, minus_limits, j, d) < 0)",
+    ),
+    "the two halves of a product's rows change places": (
+        "bit_products.cuh",
+        "16 * i + 8 * (r / 2)",
+        "16 * i + 8 * ((r / 2) ^ FAULT)",
+    ),
+    "queries change places": ("bit_products.cuh", "% 4 * 2 + r % 2;", "% 4 * 2 + (r % 2 ^ FAULT);"),
+    "the last query of a tile has no limit": (
+        "hamming_one_pass_cuda.cu",
+        "minus_limits[q] = q < tile ?",
+        "minus_limits[q] = q < tile - FAULT ?",
+    ),
     "lanes count before the counts are zero": (
         "hamming_count_cuda.cu",
         "    }\n    __syncwarp();\n    const int bins_here",
@@ -186,14 +221,21 @@ def faulty() -> Iterator[Emulation]:
     if compiler() is None:
         pytest.skip("the emulation of CUDA needs g++")
 
+    header = "bit_products.cuh"
+    products = (ROOT / "csrc/hamming" / header).read_text().replace("#pragma once", "")
+
     def change(source: Path, text: str) -> str:
+        names = {source.name}
+        if source.name == "hamming_one_pass_cuda.cu":
+            text = text.replace(f'#include "hamming/{header}"\n', products)
+            names.add(header)
         for number, (name, sound, wrong) in enumerate(FAULTS.values(), 1):
-            if source.name == name:
+            if name in names:
                 assert sound in text, f"{name} is not what it was: put the fault where {sound!r} went"
                 text = text.replace(sound, wrong.replace("FAULT", f"(fh_emulation_fault == {number})"))
         return text
 
-    names = {name for name, _, _ in FAULTS.values()} | {"api.cpp", "emulation.cpp"}
+    names = {name for name, _, _ in FAULTS.values()} - {header} | {"api.cpp", "emulation.cpp"}
     emulation = Emulation(build([source for source in SOURCES if source.name in names], change))
     yield emulation
     emulation.close()

@@ -2,6 +2,7 @@
 #include "core/cuda_check.h"
 #include "core/shared_memory.cuh"
 #include "core/warp.cuh"
+#include "hamming/bit_products.cuh"
 #include "hamming/one_pass.h"
 
 namespace fasthash {
@@ -84,6 +85,33 @@ __global__ void __launch_bounds__(kScanThreads)
         [&](int q, int64_t n, int distance) { add_candidate(c, q0 + q, first + n, distance); });
 }
 
+// The same by products of bits, for widths that have them. Where they are slow, as hamming_collect_kernel does it.
+template <class Width>
+__global__ void __launch_bounds__(kScanThreads)
+    hamming_multiply_kernel(Scan scan, int64_t first, const __grid_constant__ Candidates c) {
+    const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
+    const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
+    const int64_t begin = (blockIdx.x / scan.tiles() * kScanWarps + warp_index()) * scan.unit_rows;
+    const int64_t end = min(begin + scan.unit_rows, scan.N);
+    uint32_t* staged = dynamic_shared_memory<uint32_t>();
+    const auto add = [&](int q, int64_t n, int distance) { add_candidate(c, q0 + q, first + n, distance); };
+#if FASTHASH_BIT_PRODUCTS
+    const int columns = (tile + kProductQueries - 1) / kProductQueries * kProductQueries;
+    int* minus_limits = reinterpret_cast<int*>(staged + columns * BitProducts<Width::kWords>::kStagedWords);
+    BitProducts<Width::kWords>::stage(scan, q0, tile, staged);
+    for (int q = static_cast<int>(threadIdx.x); q < columns; q += kScanThreads)
+        minus_limits[q] = q < tile ? -c.nearer[q0 + q] : 0;
+    __syncthreads();
+    multiply_nearer<Width::kWords>(scan, begin, end, staged, minus_limits, tile, add);
+#else
+    int32_t* nearer = reinterpret_cast<int32_t*>(staged + tile * Width::kWords);
+    stage_queries<Width>(scan, q0, tile, staged);
+    for (int q = static_cast<int>(threadIdx.x); q < tile; q += kScanThreads) nearer[q] = c.nearer[q0 + q];
+    __syncthreads();
+    scan_nearer<Width>(scan, begin, end, q0, staged, tile, [&](int q) { return nearer[q]; }, add);
+#endif
+}
+
 // One warp for each query: nearer = the distance of the K-th candidate; 0, which no code is nearer than, where
 // candidates found no room.
 __global__ void __launch_bounds__(kScanThreads) hamming_tighten_kernel(Candidates c, int64_t Q) {
@@ -161,7 +189,14 @@ __global__ void __launch_bounds__(kScanThreads)
     }
 }
 
-constexpr int32_t kCollectTile = 64;          // queries of a tile
+constexpr int32_t kCollectTile = 64;  // queries of a tile
+constexpr int32_t kProductTile =      // the same for products: so much faster, they would wait for L2
+#ifdef FASTHASH_EMULATE_CUDA
+    16;
+#else
+    256;
+#endif
+constexpr int64_t kLeastProductQueries = 3;   // fewer, and counting bits is as fast as memory
 constexpr int64_t kMostUnitBytes = 32 << 10;  // rows of a warp: enough that starting a block costs little
 constexpr int64_t kLeastCollectRows = 256;
 constexpr int64_t kCollectUnits = 32768;  // units x tiles that fill the largest GPUs several times
@@ -203,9 +238,23 @@ Candidates cut_candidates(const OnePassPlan& plan, WorkspaceCutter& cutter) {
     return c;
 }
 
+// Whether products of bits pay: they take 8 queries at a time.
+bool multiplies(const Scan& scan) {
+    const auto has_products = [](auto width) { return has_bit_products<decltype(width)>() ? FH_OK : FH_INVALID; };
+    return scan.Q >= kLeastProductQueries && with_width(scan, has_products) == FH_OK;
+}
+
 fh_status collect(const Scan& scan, int64_t first, const Candidates& candidates, void* stream) {
     return with_width(scan, [&](auto width) {
         using Width = decltype(width);
+        if constexpr (has_bit_products<Width>()) {
+            if (multiplies(scan)) {
+                const int64_t columns = ceil_div(scan.tile, kProductQueries) * kProductQueries;
+                const size_t bytes = columns * (BitProducts<Width::kWords>::kStagedWords + 1) * sizeof(uint32_t);
+                return launch({"hamming_multiply_kernel", scan.blocks(), kScanThreads, bytes, stream},
+                              hamming_multiply_kernel<Width>, scan, first, candidates);
+            }
+        }
         const size_t bytes = query_bytes(scan, Width::kWords) + scan.tile * sizeof(int32_t);
         return launch({"hamming_collect_kernel", scan.blocks(), kScanThreads, bytes, stream},
                       hamming_collect_kernel<Width>, scan, first, candidates);
@@ -221,8 +270,10 @@ bool OnePassPlan::pays() const {
 
 OnePassPlan plan_one_pass(const fh_hamming_problem& p, int64_t K) {
     OnePassPlan plan = {};
-    const int32_t tile = static_cast<int32_t>(std::min<int64_t>(kCollectTile, std::max<int64_t>(p.Q, 1)));
-    plan.scan = make_scan(p, tile, kLeastCollectRows);
+    plan.scan = make_scan(p, 1, kLeastCollectRows);
+    const int32_t most = multiplies(plan.scan) ? kProductTile : kCollectTile;
+    const int32_t tile = static_cast<int32_t>(std::min<int64_t>(most, std::max<int64_t>(p.Q, 1)));
+    plan.scan.tile = tile;
     plan.K = K;
     plan.first_rows = std::max(kLeastFirstRows, ceil_div(4 * K, 128) * 128);
     plan.growth = K <= 128 ? 8 : K <= 2048 ? 4 : 2;

@@ -28,6 +28,9 @@
 constexpr int warpSize = 32;
 
 // Vector types have their CUDA alignment: the undefined-behaviour sanitizer reports a misaligned access.
+struct alignas(8) int2 {
+    int x, y;
+};
 struct alignas(8) uint2 {
     unsigned x, y;
 };
