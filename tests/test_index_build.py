@@ -63,6 +63,13 @@ def test_ids_in_order(tmp_path, kind):
 
 
 @pytest.mark.usefixtures("small")
+def test_tensors_on_a_device(tmp_path, device):
+    codes, ids = torch.tensor(CODES, device=device), torch.arange(1000, device=device) * 3
+    check(HammingIndex.build(tmp_path / "ranges", codes), CODES)
+    check(HammingIndex.build(tmp_path / "ids", codes, ids=ids), CODES, ids.cpu().numpy())
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("order", ["random", "ascending", "range", "descending"])
 def test_explicit_ids(tmp_path, order):
     ids = {

@@ -45,7 +45,7 @@ def open_source(source: Any, bits: int | None, ids: Any, function: str) -> Sourc
     if isinstance(ids, (str, os.PathLike)):
         ids = _read_npy(Path(ids), function)
     if ids is not None:
-        ids = id_tensor(ids, function)
+        ids = id_tensor(ids, function).cpu()
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.suffix.lower() in ARROW_SUFFIXES:
@@ -60,7 +60,7 @@ def open_source(source: Any, bits: int | None, ids: Any, function: str) -> Sourc
         if codes.ndim != 2 or codes.shape[1] == 0:
             raise ValueError(f"{function}: codes must be [N, bytes of a code], got shape {tuple(codes.shape)}")
         bits = 8 * codes.shape[1] if bits is None else bits
-        parts = ((codes[start : start + block_rows(bits)], None) for start in _starts(len(codes), bits))
+        parts = ((codes[start : start + block_rows(bits)].cpu(), None) for start in _starts(len(codes), bits))
         return _with_ids(Source(bits, len(codes), parts), ids, function)
     if not isinstance(source, Iterable):
         raise TypeError(f"{function}: source must be an array, a path or blocks of codes, got {type(source).__name__}")
