@@ -1,4 +1,4 @@
-// A tile of queries over a range of packed codes by products of bits on the tensor cores: what scan_nearer (scan.cuh)
+// A tile of queries over a range of packed codes by products of bits on the tensor cores: what CountedTile (scan.cuh)
 // does, for widths of 64 bits and of multiples of 128, many times faster.
 //
 // The distance of q and x is the number of bits that [q, ~q] and [~x, x] have in common. Started from minus the query's
@@ -19,7 +19,14 @@ constexpr bool has_bit_products() {
     return Width::kExact && (Width::kWords == 2 || Width::kWords % 4 == 0);
 }
 
-constexpr int kProductQueries = 8;  // columns of a product
+constexpr int kProductQueries = 8;           // columns of a product
+constexpr int64_t kLeastProductQueries = 3;  // fewer, and counting bits is as fast as memory
+
+// Whether products pay for this scan.
+inline bool multiplies(const Scan& scan) {
+    const auto has_products = [](auto width) { return has_bit_products<decltype(width)>() ? FH_OK : FH_INVALID; };
+    return scan.Q >= kLeastProductQueries && with_width(scan, has_products) == FH_OK;
+}
 
 // Queries are staged as the lanes of a product take them: word t of [q, ~q] for 64 bits, else words t kSteps + s of q,
 // whose inverse is made on the way. Row 8 j + g of the tile, lane 4 g + t: place (j kSteps + s) 32 + lane.
@@ -109,33 +116,82 @@ struct BitProducts {
     }
 };
 
-// The rows [begin, end) by one warp, against `tile` queries: visit(q, n, distance) for each pair whose distance is
-// below the query's limit, in its lane alone and in any order. minus_limits [tile, up to a multiple of 8]: 0 for no
-// query. Cost: for each pair of 64 bits an eighth of a product of 16 x 8 x 128 bits for 16 pairs, and 4/3 operations
-// for 4.
-template <int kWords, class Visit>
-__device__ __forceinline__ void multiply_nearer(const Scan& scan, int64_t begin, int64_t end, const uint32_t* staged,
-                                                const int* minus_limits, int tile, const Visit& visit) {
-    using Products = BitProducts<kWords>;
-    for (int64_t n0 = begin; n0 < end; n0 += Products::kRows) {
-        const Products rows(scan, n0, end);
-        if (scan.mask != nullptr && !__any_sync(kAllLanes, rows.live != 0)) continue;
-        for (int j = 0; j * kProductQueries < tile; ++j) {
-            int d[Products::kTiles][4];
-            // All lanes or none: products need the whole warp.
-            if (!__any_sync(kAllLanes, rows.multiply(staged, minus_limits, j, d) < 0)) continue;
+template <class Width>
+size_t product_bytes(const Scan& scan) {
+    const int64_t columns = ceil_div(scan.tile, kProductQueries) * kProductQueries;
+    return static_cast<size_t>(columns) * (BitProducts<Width::kWords>::kStagedWords + 1) * 4;
+}
+
+#if FASTHASH_BIT_PRODUCTS
+// As CountedTile, by products.
+template <class Width>
+struct MultipliedTile {
+    using Products = BitProducts<Width::kWords>;
+    uint32_t* queries;  // as BitProducts takes them
+    int* minus_limits;  // [count, up to a multiple of 8]: 0 where there is no query
+    int count;
+
+    static size_t bytes(const Scan& scan) { return product_bytes<Width>(scan); }
+
+    template <class Limit>
+    __device__ __forceinline__ MultipliedTile(const Scan& scan, int64_t q0, int count_, uint32_t* shared,
+                                              const Limit& limit)
+        : queries(shared), count(count_) {
+        const int columns = (count + kProductQueries - 1) / kProductQueries * kProductQueries;
+        minus_limits = reinterpret_cast<int*>(shared + columns * Products::kStagedWords);
+        Products::stage(scan, q0, count, queries);
+        for (int q = static_cast<int>(threadIdx.x); q < columns; q += kScanThreads)
+            minus_limits[q] = q < count ? -limit(q) : 0;
+    }
+
+    // Cost: for each 128 pairs of 64 bits one product of 16 x 8 x 128 bits, and a third of an operation a pair.
+    template <class Visit>
+    __device__ __forceinline__ void visit_nearer(const Scan& scan, int64_t begin, int64_t end,
+                                                 const Visit& visit) const {
+        for (int64_t n0 = begin; n0 < end; n0 += Products::kRows) {
+            const Products rows(scan, n0, end);
+            if (scan.mask != nullptr && !__any_sync(kAllLanes, rows.live != 0)) continue;
+            for (int j = 0; j * kProductQueries < count; ++j) {
+                int d[Products::kTiles][4];
+                // All lanes or none: products need the whole warp.
+                if (!__any_sync(kAllLanes, rows.multiply(queries, minus_limits, j, d) < 0)) continue;
 #pragma unroll
-            for (int i = 0; i < Products::kTiles; ++i) {
+                for (int i = 0; i < Products::kTiles; ++i) {
 #pragma unroll
-                for (int r = 0; r < 4; ++r) {
-                    const int q = j * kProductQueries + lane_index() % 4 * 2 + r % 2;
-                    if (d[i][r] < 0 && (rows.live >> (2 * i + r / 2) & 1) != 0)
-                        visit(q, n0 + 16 * i + 8 * (r / 2) + lane_index() / 4, d[i][r] - minus_limits[q]);
+                    for (int r = 0; r < 4; ++r) {
+                        const int q = j * kProductQueries + lane_index() % 4 * 2 + r % 2;
+                        if (d[i][r] < 0 && (rows.live >> (2 * i + r / 2) & 1) != 0)
+                            visit(q, n0 + 16 * i + 8 * (r / 2) + lane_index() / 4, d[i][r] - minus_limits[q]);
+                    }
                 }
+                __syncwarp();
             }
-            __syncwarp();
         }
     }
+};
+#else
+// Where products are slow, and in the host's pass of the compiler: a CountedTile in as much memory.
+template <class Width>
+struct MultipliedTile : CountedTile<Width> {
+    using CountedTile<Width>::CountedTile;
+    static size_t bytes(const Scan& scan) { return product_bytes<Width>(scan); }
+};
+#endif
+
+// Calls run(the type of the tiles that suit the scan).
+template <class Tile>
+struct TileType {
+    using Type = Tile;
+};
+template <class Run>
+fh_status with_tile(const Scan& scan, const Run& run) {
+    const bool products = multiplies(scan);
+    return with_width(scan, [&](auto width) {
+        using Width = decltype(width);
+        if constexpr (has_bit_products<Width>())
+            if (products) return run(TileType<MultipliedTile<Width>>());
+        return run(TileType<CountedTile<Width>>());
+    });
 }
 
 }  // namespace fasthash

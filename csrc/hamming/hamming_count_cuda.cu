@@ -2,6 +2,7 @@
 #include "core/cuda_check.h"
 #include "core/shared_memory.cuh"
 #include "core/warp.cuh"
+#include "hamming/bit_products.cuh"
 #include "hamming/count.h"
 
 namespace fasthash {
@@ -16,17 +17,17 @@ constexpr int64_t kRangeUnits = 8192, kRangeRowsOfBin = 300;
 // counts[unit, q, d] = eligible codes of the unit at distance d < bins; closest[unit, q] = the smallest such d, or
 // bins. A warp counts its unit's distances for a tile of queries in shared memory, or, where kShared is false because
 // bins are too many for that, in its own cells of `counts`. One atomic on shared memory a pair.
-template <class Width, bool kShared>
-__global__ void __launch_bounds__(kScanThreads) hamming_count_kernel(Scan scan, int64_t bins,
+template <class Tile, bool kShared>
+__global__ void __launch_bounds__(kScanThreads) hamming_count_kernel(Scan scan, int64_t bins, int64_t tile_words,
                                                                      Count* __restrict__ counts,  // [units, Q, bins]
                                                                      int32_t* __restrict__ closest) {  // [units, Q]
-    uint32_t* staged = dynamic_shared_memory<uint32_t>();
-    uint32_t* tile_counts =
-        staged + scan.tile * Width::kWords + warp_index() * scan.tile * bins;  // this warp's [tile, bins]
+    uint32_t* shared = dynamic_shared_memory<uint32_t>();
+    uint32_t* tile_counts = shared + tile_words + warp_index() * scan.tile * bins;  // this warp's [tile, bins]
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
     const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
     if (!scan.wants_any(q0, tile)) return;
-    stage_queries<Width>(scan, q0, tile, staged);
+    const int bins_here = static_cast<int>(bins);
+    const Tile queries(scan, q0, tile, shared, [&](int) { return bins_here; });
     __syncthreads();
     const int64_t unit = blockIdx.x / scan.tiles() * kScanWarps + warp_index();
     if (unit >= scan.units) return;
@@ -39,16 +40,13 @@ __global__ void __launch_bounds__(kScanThreads) hamming_count_kernel(Scan scan, 
             cells[i] = 0;
     }
     __syncwarp();
-    const int bins_here = static_cast<int>(bins);
     const int64_t begin = unit * scan.unit_rows, end = min(begin + scan.unit_rows, scan.N);
-    scan_nearer<Width>(
-        scan, begin, end, q0, staged, tile, [&](int) { return bins_here; },
-        [&](int q, int64_t, int distance) {
-            if (kShared)
-                atomicAdd(&tile_counts[q * bins_here + distance], 1u);  // at most 66 KiB of counts
-            else
-                atomicAdd(&cells[q * bins + distance], Count(1));
-        });
+    queries.visit_nearer(scan, begin, end, [&](int q, int64_t, int distance) {
+        if (kShared)
+            atomicAdd(&tile_counts[q * bins_here + distance], 1u);  // at most 66 KiB of counts
+        else
+            atomicAdd(&cells[q * bins + distance], Count(1));
+    });
     __syncwarp();
     for (int q = 0; q < tile; ++q) {
         int64_t smallest = bins;
@@ -160,14 +158,21 @@ int64_t counting_bytes(const CountPlan& plan) {
 fh_status count_distances(const CountPlan& plan, const Scan& scan, const CountArrays& arrays, bool keep, Count* totals,
                           void* stream) {
     const size_t counts_bytes = plan.shared ? static_cast<size_t>(shared_counts_bytes(scan.tile, plan.bins)) : 0;
-    FH_RETURN_IF_ERROR(with_width(scan, [&](auto width) {
-        using Width = decltype(width);
-        const size_t shared_bytes = query_bytes(scan, Width::kWords) + counts_bytes;
-        const LaunchShape shape = {"hamming_count_kernel", scan.blocks(), kScanThreads, shared_bytes, stream};
-        return plan.shared
-                   ? launch(shape, hamming_count_kernel<Width, true>, scan, plan.bins, arrays.counts, arrays.closest)
-                   : launch(shape, hamming_count_kernel<Width, false>, scan, plan.bins, arrays.counts, arrays.closest);
-    }));
+    const auto count = [&](auto type) {
+        using Tile = typename decltype(type)::Type;
+        const size_t tile_bytes = Tile::bytes(scan);
+        const LaunchShape shape = {"hamming_count_kernel", scan.blocks(), kScanThreads, tile_bytes + counts_bytes,
+                                   stream};
+        const auto kernel = plan.shared ? hamming_count_kernel<Tile, true> : hamming_count_kernel<Tile, false>;
+        return launch(shape, kernel, scan, plan.bins, static_cast<int64_t>(tile_bytes / 4), arrays.counts,
+                      arrays.closest);
+    };
+    if (plan.bins <= 8 * scan.W) {  // only some pairs count
+        FH_RETURN_IF_ERROR(with_tile(scan, count));
+    } else {
+        FH_RETURN_IF_ERROR(
+            with_width(scan, [&](auto width) { return count(TileType<CountedTile<decltype(width)>>()); }));
+    }
     const int64_t columns = scan.Q * plan.bins;
     // Many units: many short segments, so that a few columns still make enough threads.
     int threads = kLeastPrefixThreads, block_columns = kLeastPrefixThreads;

@@ -68,48 +68,17 @@ __device__ __noinline__ void add_candidate(const Candidates& c, int64_t q, int64
 }
 
 // A stretch of rows, from position `first` on, against a tile of queries; a warp owns a unit of it.
-template <class Width>
+template <class Tile>
 __global__ void __launch_bounds__(kScanThreads)
     hamming_collect_kernel(Scan scan, int64_t first, const __grid_constant__ Candidates c) {
-    uint32_t* staged = dynamic_shared_memory<uint32_t>();
-    int32_t* nearer = reinterpret_cast<int32_t*>(staged + scan.tile * Width::kWords);  // [tile]
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
-    const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
-    stage_queries<Width>(scan, q0, tile, staged);
-    for (int q = static_cast<int>(threadIdx.x); q < tile; q += kScanThreads) nearer[q] = c.nearer[q0 + q];
+    const int count = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
+    const Tile tile(scan, q0, count, dynamic_shared_memory<uint32_t>(), [&](int q) { return c.nearer[q0 + q]; });
     __syncthreads();
     const int64_t begin = (blockIdx.x / scan.tiles() * kScanWarps + warp_index()) * scan.unit_rows;
     const int64_t end = min(begin + scan.unit_rows, scan.N);
-    scan_nearer<Width>(
-        scan, begin, end, q0, staged, tile, [&](int q) { return nearer[q]; },
-        [&](int q, int64_t n, int distance) { add_candidate(c, q0 + q, first + n, distance); });
-}
-
-// The same by products of bits, for widths that have them. Where they are slow, as hamming_collect_kernel does it.
-template <class Width>
-__global__ void __launch_bounds__(kScanThreads)
-    hamming_multiply_kernel(Scan scan, int64_t first, const __grid_constant__ Candidates c) {
-    const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
-    const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
-    const int64_t begin = (blockIdx.x / scan.tiles() * kScanWarps + warp_index()) * scan.unit_rows;
-    const int64_t end = min(begin + scan.unit_rows, scan.N);
-    uint32_t* staged = dynamic_shared_memory<uint32_t>();
-    const auto add = [&](int q, int64_t n, int distance) { add_candidate(c, q0 + q, first + n, distance); };
-#if FASTHASH_BIT_PRODUCTS
-    const int columns = (tile + kProductQueries - 1) / kProductQueries * kProductQueries;
-    int* minus_limits = reinterpret_cast<int*>(staged + columns * BitProducts<Width::kWords>::kStagedWords);
-    BitProducts<Width::kWords>::stage(scan, q0, tile, staged);
-    for (int q = static_cast<int>(threadIdx.x); q < columns; q += kScanThreads)
-        minus_limits[q] = q < tile ? -c.nearer[q0 + q] : 0;
-    __syncthreads();
-    multiply_nearer<Width::kWords>(scan, begin, end, staged, minus_limits, tile, add);
-#else
-    int32_t* nearer = reinterpret_cast<int32_t*>(staged + tile * Width::kWords);
-    stage_queries<Width>(scan, q0, tile, staged);
-    for (int q = static_cast<int>(threadIdx.x); q < tile; q += kScanThreads) nearer[q] = c.nearer[q0 + q];
-    __syncthreads();
-    scan_nearer<Width>(scan, begin, end, q0, staged, tile, [&](int q) { return nearer[q]; }, add);
-#endif
+    tile.visit_nearer(scan, begin, end,
+                      [&](int q, int64_t n, int distance) { add_candidate(c, q0 + q, first + n, distance); });
 }
 
 // One warp for each query: nearer = the distance of the K-th candidate; 0, which no code is nearer than, where
@@ -196,7 +165,6 @@ constexpr int32_t kProductTile =      // the same for products: so much faster, 
 #else
     256;
 #endif
-constexpr int64_t kLeastProductQueries = 3;   // fewer, and counting bits is as fast as memory
 constexpr int64_t kMostUnitBytes = 32 << 10;  // rows of a warp: enough that starting a block costs little
 constexpr int64_t kLeastCollectRows = 256;
 constexpr int64_t kCollectUnits = 32768;  // units x tiles that fill the largest GPUs several times
@@ -238,26 +206,11 @@ Candidates cut_candidates(const OnePassPlan& plan, WorkspaceCutter& cutter) {
     return c;
 }
 
-// Whether products of bits pay: they take 8 queries at a time.
-bool multiplies(const Scan& scan) {
-    const auto has_products = [](auto width) { return has_bit_products<decltype(width)>() ? FH_OK : FH_INVALID; };
-    return scan.Q >= kLeastProductQueries && with_width(scan, has_products) == FH_OK;
-}
-
 fh_status collect(const Scan& scan, int64_t first, const Candidates& candidates, void* stream) {
-    return with_width(scan, [&](auto width) {
-        using Width = decltype(width);
-        if constexpr (has_bit_products<Width>()) {
-            if (multiplies(scan)) {
-                const int64_t columns = ceil_div(scan.tile, kProductQueries) * kProductQueries;
-                const size_t bytes = columns * (BitProducts<Width::kWords>::kStagedWords + 1) * sizeof(uint32_t);
-                return launch({"hamming_multiply_kernel", scan.blocks(), kScanThreads, bytes, stream},
-                              hamming_multiply_kernel<Width>, scan, first, candidates);
-            }
-        }
-        const size_t bytes = query_bytes(scan, Width::kWords) + scan.tile * sizeof(int32_t);
-        return launch({"hamming_collect_kernel", scan.blocks(), kScanThreads, bytes, stream},
-                      hamming_collect_kernel<Width>, scan, first, candidates);
+    return with_tile(scan, [&](auto type) {
+        using Tile = typename decltype(type)::Type;
+        return launch({"hamming_collect_kernel", scan.blocks(), kScanThreads, Tile::bytes(scan), stream},
+                      hamming_collect_kernel<Tile>, scan, first, candidates);
     });
 }
 

@@ -192,28 +192,49 @@ struct RowGroup {
     }
 };
 
-// The rows [begin, end) by one warp, against `tile` queries: visit(q, n, distance) for each pair nearer than limit(q),
-// in its lane alone and in any order. Cost: W bytes a row once for the tile; for each pair kWords exclusive ors and
-// popcounts (fewer popcounts where words are added first), their sum and a comparison.
-template <class Width, class Limit, class Visit>
-__device__ __forceinline__ void scan_nearer(const Scan& scan, int64_t begin, int64_t end, int64_t q0,
-                                            const uint32_t* staged, int tile, const Limit& limit, const Visit& visit) {
-    constexpr int kRows = Width::kRows;
-    for (int64_t n0 = begin + lane_index(); n0 < end; n0 += kWarpSize * kRows) {
-        const RowGroup<Width> rows(scan, n0, end);
-        for (int q = 0; q < tile; ++q) {
-            int distance[kRows];
-            rows.distances(scan, q0, staged, q, distance);
-            int nearest = distance[0];
+// A tile of queries in shared memory, each with a limit; rows are compared with them by counting bits.
+template <class Width>
+struct CountedTile {
+    uint32_t* queries;  // [count, kWords]
+    int32_t* limits;    // [count]
+    int64_t q0;
+    int count;
+
+    static size_t bytes(const Scan& scan) { return static_cast<size_t>(scan.tile) * (Width::kWords + 1) * 4; }
+
+    // The block brings the queries q0 .. q0 + count - 1 and limit(0), ..., limit(count - 1) to `shared`, bytes(scan) of
+    // it. The caller synchronises.
+    template <class Limit>
+    __device__ __forceinline__ CountedTile(const Scan& scan, int64_t q0_, int count_, uint32_t* shared,
+                                           const Limit& limit)
+        : queries(shared), limits(reinterpret_cast<int32_t*>(shared + count_ * Width::kWords)), q0(q0_), count(count_) {
+        stage_queries<Width>(scan, q0, count, queries);
+        for (int q = static_cast<int>(threadIdx.x); q < count; q += kScanThreads) limits[q] = limit(q);
+    }
+
+    // The rows [begin, end) by one warp: visit(q, n, distance) for each pair nearer than q's limit, in its lane alone
+    // and in any order. Cost: W bytes a row once for the tile; for each pair kWords exclusive ors and popcounts (fewer
+    // popcounts where words are added first), their sum and a comparison.
+    template <class Visit>
+    __device__ __forceinline__ void visit_nearer(const Scan& scan, int64_t begin, int64_t end,
+                                                 const Visit& visit) const {
+        constexpr int kRows = Width::kRows;
+        for (int64_t n0 = begin + lane_index(); n0 < end; n0 += kWarpSize * kRows) {
+            const RowGroup<Width> rows(scan, n0, end);
+            for (int q = 0; q < count; ++q) {
+                int distance[kRows];
+                rows.distances(scan, q0, queries, q, distance);
+                int nearest = distance[0];
 #pragma unroll
-            for (int r = 1; r < kRows; ++r) nearest = min(nearest, distance[r]);
-            if (nearest >= limit(q)) continue;
+                for (int r = 1; r < kRows; ++r) nearest = min(nearest, distance[r]);
+                if (nearest >= limits[q]) continue;
 #pragma unroll
-            for (int r = 0; r < kRows; ++r)
-                if (distance[r] < limit(q)) visit(q, n0 + kWarpSize * r, distance[r]);
+                for (int r = 0; r < kRows; ++r)
+                    if (distance[r] < limits[q]) visit(q, n0 + kWarpSize * r, distance[r]);
+            }
         }
     }
-}
+};
 
 // The rows [begin, end) by one warp, against the tile's queries which(0), ..., which(count - 1): visit(which(i), n,
 // live, distance) in all 32 lanes, lane by lane ascending n, and step by step; not live: no such row, or masked out
