@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, in one command: builds from source for this GPU, runs the tests on CUDA and small
 # ones under compute-sanitizer, then the benchmarks of the CUDA ops. A step that fails does not keep the next from
-# running. Each has a time limit; with a minute for the build they come to 8 minutes. Results:
+# running. Each has a time limit (on SIGINT pytest still says what failed); with a minute for the build they come to 8
+# minutes. Results:
 # benchmarks/results/gpu-<device>-*.json, all of them in gpu-<device>.json, and tables in gpu-<device>.md.
 # Needs torch with CUDA, nvcc, pybind11, scikit-build-core, cmake, ninja, pytest, hypothesis in the environment of python3.
 set -uo pipefail
@@ -54,18 +55,19 @@ sanitizers() {
 
 step "build for sm_$capability" "$python" -m pip install -q --no-build-isolation --no-deps .
 step "what was built" fasthash info
-step "tests on CUDA" timeout -k 5 105 "${pytest[@]}" -q --maxfail 20 --tb short --durations 5 -k cuda tests \
+step "tests on CUDA" timeout -s INT -k 5 105 "${pytest[@]}" -q --maxfail 20 --tb short --durations 5 -k cuda tests \
     --ignore tests/test_cuda_sources.py --ignore tests/test_emulation.py
 if command -v compute-sanitizer >/dev/null; then
     step "compute-sanitizer" sanitizers
 else
     echo "compute-sanitizer is not installed: left out"
 fi
-step "Hamming search" timeout -k 5 105 "$python" benchmarks/bench_hamming_cuda.py --seconds 85 --name "gpu-$device-hamming"
-step "KL loss" timeout -k 5 75 "$python" benchmarks/bench_kl.py --device cuda \
+step "Hamming search" timeout -s INT -k 5 105 "$python" benchmarks/bench_hamming_cuda.py --seconds 85 \
+    --name "gpu-$device-hamming"
+step "KL loss" timeout -s INT -k 5 75 "$python" benchmarks/bench_kl.py --device cuda \
     --sizes 128x32 4096x64 4096x256 16384x64 16384x256 --rounds 5 --seconds 3 --name "gpu-$device-kl"
-step "KL loss in a training step" timeout -k 5 20 "$python" benchmarks/bench_kl_step.py --name "gpu-$device-kl-step"
-step "rates of instructions" timeout -k 5 25 "$python" benchmarks/bench_rates_cuda.py --name "gpu-$device-rates"
+step "KL loss in a training step" timeout -s INT -k 5 20 "$python" benchmarks/bench_kl_step.py --name "gpu-$device-kl-step"
+step "rates of instructions" timeout -s INT -k 5 25 "$python" benchmarks/bench_rates_cuda.py --name "gpu-$device-rates"
 
 step "results" "$python" - "$device" <<'END'
 import json, pathlib, sys
