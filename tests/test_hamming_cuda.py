@@ -132,6 +132,26 @@ def test_cuda_topk_in_one_pass(k: int) -> None:
 
 
 @needs_gpu
+@pytest.mark.parametrize("width", [8, 16, 32, 48, 64, 96, 128])
+def test_cuda_products_of_bits(width: int) -> None:
+    """Numbers of queries about those that a product and a tile of products take; top-k, range search, a filter."""
+    database = random_codes(100_003, width)
+    mask = torch.rand(len(database), generator=torch.Generator().manual_seed(1)) < 0.2
+    for count in (2, 3, 8, 9, 300):
+        queries = random_codes(count, width, count)
+        queries[0] = database[-1]
+        radius = int(hamming_distances(queries[:1], database)[0].kthvalue(40).values)
+        for filter in (None, mask):
+            on_gpu = None if filter is None else filter.cuda()
+            found = hamming_topk(queries.cuda(), database.cuda(), 20, filter=on_gpu)
+            for ours, expected in zip(found, hamming_topk(queries, database, 20, filter=filter), strict=True):
+                assert torch.equal(ours.cpu(), expected)
+            within = hamming_range(queries.cuda(), database.cuda(), radius, filter=on_gpu)
+            for ours, expected in zip(within, hamming_range(queries, database, radius, filter=filter), strict=True):
+                assert torch.equal(ours.cpu(), expected)
+
+
+@needs_gpu
 def test_cuda_graph_of_topk() -> None:
     database, queries = random_codes(500_000, 8).cuda(), random_codes(4, 8, 1).cuda()
     filter = torch.rand(500_000, device="cuda") < 0.5
