@@ -76,7 +76,7 @@ def test_cuda_ties_go_to_the_lowest_index(p: int) -> None:
 
 @pytest.mark.parametrize("p", [1, 2])
 def test_cuda_many_small_batches(p: int) -> None:
-    x = torch.rand(200, 60, 24, device="cuda")
+    x = torch.rand(200, 70, 24, device="cuda")
     y = torch.rand(130, 24, device="cuda")
     for other in (y, y.expand(200, -1, -1).contiguous(), None):
         distances, indices = fasthash.nearest(x, other, p=p, k=2)

@@ -113,6 +113,38 @@ def test_clustered_codes(gpu: Emulation, p: int, noise: float) -> None:
         check(gpu, x, other, 5, p)
 
 
+def rounded_apart() -> tuple[Array, Array]:
+    """A point whose nearest target TF32 puts 2 radii further away, and its second nearest nearer. The centre is 0."""
+    unit = 2.0**-10  # of TF32, between 1 and 2
+    x = np.random.default_rng(0).integers(1240, 1270, (1, 1, 16)) * unit + unit * (0.5 + 2.0**-10)
+    y = np.zeros((1, 144, 16))
+    y[:, 1] = x[:, 0] + 200.2 * unit
+    y[:, 5] = x[:, 0] - (200 + 2.0**-9) * unit
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+def test_rounding_at_its_worst(gpu: Emulation) -> None:
+    x, y = rounded_apart()
+    _, indices = gpu.call("nearest", x=x, y=y, k=1, p=2)
+    assert indices[0, 0, 0] == 5
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_duplicates_cost_no_more_than_other_points(gpu: Emulation, k: int) -> None:
+    """Lists full of zeros take no lower bound of zero from behind."""
+    corners = np.random.default_rng(k).integers(0, 2, (1, 4, 8))
+    equal = np.ones((1, 140, 8), np.float32)
+    switches = []
+    for x in (uniform(0, 1, 140, 8), equal, corners[:, np.arange(140) % 4].astype(np.float32)):
+        before = gpu.call("switches")
+        found = gpu.call("nearest", x=x, y=None, k=k, p=2)
+        switches.append(gpu.call("switches") - before)
+        if x is equal:
+            assert not found[0].any()
+            np.testing.assert_array_equal(found[1][0, k:], np.tile(np.arange(k), (140 - k, 1)))
+    assert max(switches) < 1.3 * switches[0]
+
+
 @pytest.mark.parametrize("offset", [10.0, 1e4, 1e6])
 def test_large_offsets(gpu: Emulation, offset: float) -> None:
     x = (uniform(4, 1, 200, 24) + np.float32(offset)).astype(np.float32)
@@ -226,6 +258,14 @@ FAULTS = {
         "static_cast<float>(sqrt(apart)) * (1.0f + 0x1p-20f)",
         "(FAULT ? 0.0f : static_cast<float>(sqrt(apart)) * (1.0f + 0x1p-20f))",
     ),
+    "the row's own rounding is not allowed for": (
+        "radii = here.forms[here.first + warp_first + lane].radius",
+        "radii = (FAULT ? 0.0f : here.forms[here.first + warp_first + lane].radius)",
+    ),
+    "the candidates' rounding is not allowed for": (
+        "fmaxf(largest, forms[i].radius)",
+        "fmaxf(largest, FAULT ? 0.0f : forms[i].radius)",
+    ),
     "bad targets are looked for in the first tile alone": ("down == 0 ||", "(!FAULT && down == 0) ||"),
 }  # fmt: skip
 
@@ -263,6 +303,7 @@ def wrong(gpu: Emulation, fault: int, seed: int) -> bool:
         spread = uniform(seed, 1, 200, 64) * 1000
         close = (spread[:, ::-1] * np.float32(1 + 1e-6)).astype(np.float32)
         check(gpu, spread, np.concatenate([spread * np.float32(1 + 2e-6), close], 1), 1, 2, seed=seed, fault=fault)
+        check(gpu, *rounded_apart(), 1, 2, seed=seed, fault=fault)
         target = uniform(seed, 1, 150, 5)
         target[0, 140] = np.nan
         rest = {"k": 1, "p": 1, "eps": 0.01, "grad_loss": np.ones(1, np.float32), "seed": seed, "fault": fault}

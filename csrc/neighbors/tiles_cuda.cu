@@ -21,21 +21,23 @@ using Entry = unsigned long long;
 
 constexpr int64_t kMostTileNeighbors = 8;  // more are found faster by lists in shared memory
 #ifdef FASTHASH_EMULATE_CUDA
-constexpr int64_t kLeastTiles = 2;
+constexpr int64_t kLeastTiles = 2, kLeastTileRows = 1;
 #else
-constexpr int64_t kLeastTiles = 64;  // fewer leave most multiprocessors without work
+constexpr int64_t kLeastTiles = 64;                // fewer leave most multiprocessors without work
+constexpr int64_t kLeastTileRows = kTileRows + 1;  // of either side: fewer waste less in tiles of 64 x 64
 #endif
+constexpr int64_t kMostTileColumns = 1 << 18;  // what squared_error() is good for
 constexpr Entry kFreeEntry = ~Entry(0);
 constexpr Entry kNoEntry = Entry(0xffffffffu) << 32;  // what is found comes before it
 constexpr int kRowsOfWarp = kWideRows / (kWideThreads / kWarpSize);
-constexpr int64_t kCenterRows = 64;
+constexpr int64_t kCenterRows = 16;  // a rough centre does, and its kernel is all latency
 constexpr int kRowThreads = 256;
 
 int64_t wide_tiles(int64_t rows) { return ceil_div(rows, kWideRows); }
 
 struct TileSearches {
     Search<float> of[2];
-    int64_t row_tiles[2], column_tiles[2];
+    int64_t row_tiles[2];
     int64_t tiles[2];  // of one batch
     int64_t tasks[2];
 };
@@ -50,10 +52,11 @@ __global__ void __launch_bounds__(kRowThreads)
     const int64_t column = grid_thread() - (second ? first_columns : 0);
     if (column >= search.y_batches() * search.D) return;
     const float* y = search.y + column / search.D * search.y_stride + column % search.D;
-    const int64_t rows = min(search.M, kCenterRows);
+    const int64_t rows = min(search.M, kCenterRows), step = search.M / rows * search.D;
     double sum = 0;
+#pragma unroll 8
     for (int64_t i = 0; i < rows; ++i) {
-        const float value = y[i * search.M / rows * search.D];
+        const float value = y[i * step];
         if (is_finite(value)) sum += static_cast<double>(value);
     }
     search.centers[column] = static_cast<float>(sum / static_cast<double>(rows));
@@ -131,6 +134,11 @@ struct Candidates {
         for (int v = 0; v < 4; ++v)
             if (entry(v) == entry_) key[v] = free_place<uint32_t>();
     }
+    __device__ __forceinline__ void remove_behind(int64_t index) {
+#pragma unroll
+        for (int v = 0; v < 4; ++v)
+            if (first + v * step > index) key[v] = free_place<uint32_t>();
+    }
 };
 
 // Offers exact distances. At most K of a tile enter, the nearest first.
@@ -173,9 +181,12 @@ __device__ __forceinline__ void offer_bounds(Candidates candidates, Entry* list,
         const Entry mine = candidates.least();
         if (!__any_sync(kAllLanes, static_cast<uint32_t>(mine >> 32) <= most)) return;
         const Entry best = warp_min(mine);
-        candidates.remove(best);
         const int64_t index = static_cast<int64_t>(best & 0xffffffffu);
-        if (entry_of(0, index) > last) continue;  // a list full of duplicates: no distance of this index enters
+        if (entry_of(0, index) > last) {  // a list full of duplicates: nothing behind its last index enters
+            candidates.remove_behind(static_cast<int64_t>(last & 0xffffffffu));
+            continue;
+        }
+        candidates.remove(best);
         const Entry entry = entry_of(to_key(euclidean(row, rows + index * D, D)), index);
         if (entry >= last) continue;
         if (lane_index() == 0) insert(list, K, entry);
@@ -342,8 +353,7 @@ TileSearches describe_tiles(const Search<float>* searches, int count) {
     TileSearches tiles = {};
     for (int i = 0; i < count; ++i) {
         const Search<float>& search = tiles.of[i] = searches[i];
-        const int64_t rows = tiles.row_tiles[i] = wide_tiles(search.N);
-        const int64_t columns = tiles.column_tiles[i] = wide_tiles(search.M);
+        const int64_t rows = tiles.row_tiles[i] = wide_tiles(search.N), columns = wide_tiles(search.M);
         tiles.tiles[i] = search.self ? rows * (rows + 1) / 2 : rows * columns;
         tiles.tasks[i] = search.L * tiles.tiles[i];
     }
@@ -370,8 +380,8 @@ fh_status run_forms(const TileSearches& tiles, void* stream) {
 bool fits_tiles(const Search<float>& search) {
     const int64_t rows = wide_tiles(search.N), columns = wide_tiles(search.M);
     const int64_t tasks = search.L * (search.self ? rows * (rows + 1) / 2 : rows * columns);
-    return search.K <= kMostTileNeighbors && search.M <= 0xffffffffLL && search.D < 1 << 30 && tasks >= kLeastTiles &&
-           tasks <= 1 << 30;
+    return search.K <= kMostTileNeighbors && search.D <= kMostTileColumns && search.M <= 0xffffffffLL &&
+           std::min(search.N, search.M) >= kLeastTileRows && tasks >= kLeastTiles && tasks < 1 << 30;
 }
 
 void cut_tiles(Search<float>& search, WorkspaceCutter& cutter) {

@@ -86,8 +86,8 @@ struct WideOperand {
 
 // ---- Manhattan
 
-// Where this thread's 8 x 8 pairs are: rows 4 (t / 16) .. + 3 and the same in the other half; columns likewise by t
-// % 16.
+// Where this thread's 8 x 8 pairs are: rows 4 (t / 16) .. + 3 and the same in the other half; columns likewise, by
+// t % 16.
 __device__ __forceinline__ int manhattan_row(int u) {
     return static_cast<int>(threadIdx.x) / 16 * 4 + u % 4 + kWideRows / 2 * (u / 4);
 }
@@ -152,15 +152,18 @@ __device__ __forceinline__ bool manhattan_keys(WideOperand<kVectors> a, WideOper
 
 // ---- Euclidean
 
-// Of the sum of two squared norms, what the squared distance of the forms may lie below the computed one: 9/8 terms a
-// column, each off by a kTensorCoreUnit, twice the margin for 2 a b, and some roundings.
-__host__ __device__ __forceinline__ float squared_error(int64_t D) {
-    return (1.25f * static_cast<float>((D + 7) / 8 * 8) + 8.0f) * kTensorCoreUnit;
+// What the computed squared distance of two forms may exceed the true one by, as a part of |a|^2 + |b|^2: 9 terms for
+// each mma of 8 columns, those of zeros behind the last column too, each off by kTensorCoreUnit of the sum of
+// |a b| <= (|a|^2 + |b|^2) / 2, which 2 a b doubles. That is 9/8 a column: the rest is for errors of errors (good for
+// 2^18 columns) and for some roundings.
+__host__ __device__ constexpr float squared_error(int64_t D) {
+    return (1.25f * static_cast<float>((D + kWideChunk - 1) / kWideChunk * kWideChunk) + 8.0f) * kTensorCoreUnit;
 }
+static_assert(squared_error(1) >= (9 * kWideChunk / 8 + 2) * kTensorCoreUnit, "one column takes part in a whole chunk");
 
 // Writes to stage.keys, for all pairs, the bits of a float that is at most the squared distance of the TF32 forms; 0
-// where that is not known. Ends in a barrier. Cost: an 8th of an mma of 1,024 products for 128 pairs of elements, and
-// 3/16 of a shared-memory read for each pair of columns of 8 rows.
+// where that is not known. Ends in a barrier. Cost: an mma for 1,024 pairs of elements, and 24 shared-memory reads a
+// warp for 16 mma.
 template <bool kVectors>
 __device__ __forceinline__ void euclidean_keys(WideOperand<kVectors> a, const RowForm* __restrict__ a_forms,
                                                int a_count, WideOperand<kVectors> b,
