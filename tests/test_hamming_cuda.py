@@ -117,10 +117,11 @@ def test_cuda_topk_of_many_codes(rows: int, width: int, k: int) -> None:
 
 
 @needs_gpu
+@pytest.mark.parametrize("width", [8, 32])
 @pytest.mark.parametrize("k", [1, 10, 700])
-def test_cuda_topk_in_one_pass(k: int) -> None:
+def test_cuda_topk_in_one_pass(k: int, width: int) -> None:
     """The fewest codes that are searched in one pass, for the sanitizers: the test above would take them minutes."""
-    database, queries = random_codes(70_000, 8), random_codes(9, 8, 1)
+    database, queries = random_codes(70_000, width), random_codes(9, width, 1)
     queries[3:] = 0
     from_far = database[hamming_distances(queries[3:4], database)[0].argsort(descending=True)]
     late = torch.arange(70_000) > 60_000  # nothing in the first stretches
@@ -137,7 +138,7 @@ def test_cuda_products_of_bits(width: int) -> None:
     """Numbers of queries about those that a product and a tile of products take; top-k, range search, a filter."""
     database = random_codes(100_003, width)
     mask = torch.rand(len(database), generator=torch.Generator().manual_seed(1)) < 0.2
-    for count in (2, 3, 8, 9, 300):
+    for count in (2, 6, 7, 8, 9, 300):
         queries = random_codes(count, width, count)
         queries[0] = database[-1]
         radius = int(hamming_distances(queries[:1], database)[0].kthvalue(40).values)
