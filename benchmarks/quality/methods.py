@@ -89,6 +89,7 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
 
     def fit(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
         chosen = {**fixed, **settings}
+        torch.manual_seed(seed)  # of a loss's own weights, where it is made here
         loss = chosen.get("loss")
         if isinstance(loss, str):  # settings of the loss itself are written "loss.temperature"
             own = {name.removeprefix("loss."): chosen.pop(name) for name in list(chosen) if name.startswith("loss.")}
@@ -192,7 +193,22 @@ CAPTIONS: tuple[Settings, ...] = (
 )
 OURS_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temperature_z": 0.15})
 UNSEEN_TRIED: tuple[Settings, ...] = ({}, {"kl": 0.3}, {"kl": 1.0})
+TREE_IMAGES = ("b", "b-reduced")  # with a hierarchy
+TREE_IMAGES_TRIED: tuple[Settings, ...] = (
+    {"scale": 1.0, "temperature_z": 0.15, "soft_labels": 0.1},
+    {"scale": 1.0, "temperature_z": 0.15, "soft_labels": 0.15},
+    {"scale": 1.0, "temperature_z": 0.15, "soft_labels": 0.1, "similarity_weight": 2.0},
+)
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
+
+OURS = Method(
+    "ours",
+    "fasthash, labels",
+    "labels",
+    fit_hasher("l1"),
+    OURS_TRIED,
+    UNSEEN | dict.fromkeys(TREE_IMAGES, TREE_IMAGES_TRIED),
+)
 
 METHODS: tuple[Method, ...] = (
     Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*CLASSES, "d", "e-noisy")),
@@ -251,13 +267,18 @@ METHODS: tuple[Method, ...] = (
         {"loss.temperature": 0.2},
     ),
     *_with_ablations(
-        Method("ours", "fasthash, labels", "labels", fit_hasher("l1"), OURS_TRIED, UNSEEN),
+        OURS,
         NO_KL,
         ("no-cls", "no classifier", {"classification": 0.0}),
         ("no-sim", "no similarity term", {"similarity_weight": 0.0}),
         STRESS,
         ("preserve", "preserve 0.5", {"preserve": 0.5}),
     ),
+    *_with_ablations(
+        replace(OURS, tasks=TREE_IMAGES),
+        ("hard-labels", "one class as the target", {"soft_labels": 0.0}),
+        ("scale-4", "scale 4 of the head", {"scale": 4.0}),
+    )[1:],
     *_with_ablations(
         Method(
             "ours-sim",

@@ -30,7 +30,13 @@ CLASSES = (
 GROUPS = ("R@10", "overlap@10", "overlap@100", "R@10 saturated", "codes")
 TRIALS = FOLDER.with_name("quality-trials.jsonl")
 MARKS = ("<!-- ablations -->", "<!-- end -->")
-ABLATIONS = (("a", 64, "train"), ("d", 256, "all"), ("e-noisy", 64, "train"), ("e-unseen", 64, "train"))
+ABLATIONS = (
+    ("a", 64, "train"),
+    ("b-reduced", 32, "train"),
+    ("d", 256, "all"),
+    ("e-noisy", 64, "train"),
+    ("e-unseen", 64, "train"),
+)
 Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
 
 HEAD = """# Results
