@@ -50,13 +50,24 @@ def similarity_loss(
     return (weight * stress)[off].sum() / weight[off].sum()
 
 
-def listwise_loss(z: Tensor, distance: Tensor, *, temperature_y: float = 0.2, temperature_z: float = 0.1) -> Tensor:
-    """Mean over i of the cross-entropy of softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i."""
+def listwise_loss(
+    z: Tensor,
+    distance: Tensor,
+    *,
+    temperature_y: float = 0.2,
+    temperature_z: float = 0.1,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Mean over i of the cross-entropy of softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i.
+
+    weights: of i in the mean [B]; None: all alike.
+    """
     rows, bits = z.shape
     off = ~torch.eye(rows, dtype=torch.bool, device=z.device)
     wanted = (-distance[off].view(rows, rows - 1) / temperature_y).softmax(-1)
     found = (-pairwise_distances(z, z, 1)[off].view(rows, rows - 1) / (bits * temperature_z)).log_softmax(-1)
-    return -(wanted * found).sum(-1).mean()
+    losses = -(wanted * found).sum(-1)
+    return losses.mean() if weights is None else losses @ (weights / weights.sum()).to(losses)
 
 
 def hamming_distances(a: Tensor, b: Tensor) -> Tensor:

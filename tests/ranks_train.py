@@ -67,7 +67,7 @@ def train_module(group: Any) -> dict[str, torch.Tensor]:
 
 def train_hasher(group: Any, **settings: Any) -> dict[str, torch.Tensor]:
     X, y = blobs()
-    hasher = Hasher(**QUICK, **settings).fit(X, y, validation=blobs(60, 3), group=group)
+    hasher = Hasher(**QUICK, preserve=0.5, **settings).fit(X, y, validation=blobs(60, 3), group=group)
     return {"losses": torch.tensor(hasher.history_.losses), **hasher.module_.state_dict()}
 
 

@@ -59,6 +59,8 @@ def test_wrong_input_to_transform() -> None:
         ({"neighbors": 4}, ValueError, "neighbors needs target embeddings, got target 'labels'"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed must be between 0 and "),
+        ({"draws": -1}, ValueError, "draws must be at least 0, got -1"),
+        ({"draws": 0.5}, TypeError, "draws must be an integer, got 0.5"),
         ({"kl_k": 65}, ValueError, "kl_k must be between 1 and 64, got 65"),
         ({"kl_k": 48}, ValueError, r"kl_k must be between 1 and 47 \(the others of a batch\), got 48"),
         ({"supervision": "none"}, ValueError, 'supervision must be "full" or "similarity", got \'none\''),

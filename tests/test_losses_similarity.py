@@ -57,7 +57,8 @@ def test_listwise_matches_the_oracle(
 ) -> None:
     z, distance = (t.to(device) for t in batch(*shape, dtype=dtype))
     tolerance = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
-    for arguments in ({}, {"temperature_y": 0.5, "temperature_z": 0.3}):
+    weights = torch.arange(1 - shape[0] % 2, shape[0] + 1 - shape[0] % 2, dtype=dtype, device=device)
+    for arguments in ({}, {"temperature_y": 0.5, "temperature_z": 0.3}, {"weights": weights}):
         a, b = z.clone().requires_grad_(), z.clone().double().requires_grad_()
         loss = fasthash.listwise_loss(a, distance, **arguments)
         wanted = reference.listwise_loss(b, distance.double(), **arguments)
@@ -74,6 +75,7 @@ def test_gradcheck(device: torch.device) -> None:
         lambda z: fasthash.similarity_loss(z, distance),
         lambda z: fasthash.similarity_loss(z, distance, tau_z="batch"),
         lambda z: fasthash.listwise_loss(z, distance),
+        lambda z: fasthash.listwise_loss(z, distance, weights=distance[0]),
     ):
         assert torch.autograd.gradcheck(call, (z,))
         assert torch.autograd.gradgradcheck(call, (z,))
@@ -154,6 +156,16 @@ def test_modules_keep_a_running_scale() -> None:
             r"weight must have shape \(4, 4\), got \(4,\)",
         ),
         (lambda z, d: fasthash.listwise_loss(z, d, temperature_y=0), ValueError, "temperature_y must be > 0, got 0"),
+        (
+            lambda z, d: fasthash.listwise_loss(z, d, weights=d),
+            ValueError,
+            r"listwise_loss: weights must have shape \(4,\), got \(4, 4\)",
+        ),
+        (
+            lambda z, d: fasthash.listwise_loss(z, d, weights=[1.0] * 4),
+            TypeError,
+            "listwise_loss: weights must be a tensor, got list",
+        ),
         (lambda z, d: SimilarityLoss(momentum=0), ValueError, r"momentum must be in \(0, 1\], got 0"),
     ],
 )

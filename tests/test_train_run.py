@@ -63,7 +63,7 @@ def same(a: Hasher, b: Hasher) -> bool:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"preserve": 0.1, "kl_k": 3},
+        {"preserve": 0.1, "draws": 2, "kl_k": 3},
         {"ema": 0.9, "patience": 3, "similarity": "stress"},
         {"precision": "float16", "workers": 1},
         {"loss": "csq", "precision": "bfloat16"},

@@ -11,7 +11,14 @@ from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash.losses.similarity import check_pairs
 
 
-def listwise_loss(z: Tensor, distance: Tensor, *, temperature_y: float = 0.2, temperature_z: float = 0.1) -> Tensor:
+def listwise_loss(
+    z: Tensor,
+    distance: Tensor,
+    *,
+    temperature_y: float = 0.2,
+    temperature_z: float = 0.1,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy between softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i, mean over i.
 
     Source: this package, after listwise distillation (ListNet: Cao et al. 2007; stochastic neighbour embedding:
@@ -21,6 +28,7 @@ def listwise_loss(z: Tensor, distance: Tensor, *, temperature_y: float = 0.2, te
         z: outputs [B, D], floating point, B >= 2, in [0, 1] for the temperature's scale to mean what it says.
         distance: semantic distances [B, B]; the diagonal is ignored.
         temperature_y, temperature_z: > 0, in units of d and of the mean |difference| of a bit.
+        weights: of rows in the mean over i [B], >= 0 and not all 0; None: all alike.
 
     Returns:
         Scalar, float32 (float64 for float64 z). Deterministic; no [B, B, D] intermediate.
@@ -43,7 +51,14 @@ def listwise_loss(z: Tensor, distance: Tensor, *, temperature_y: float = 0.2, te
     wanted = (semantic / -temperature_y).masked_fill(diagonal, -math.inf).softmax(-1)
     distances: Tensor = torch.ops.fasthash.pairwise_l1(points) / (-bits * temperature_z)
     found = distances.masked_fill(diagonal, -math.inf).log_softmax(-1).masked_fill(diagonal, 0.0)
-    return -(wanted * found).sum(-1).mean()
+    losses: Tensor = -(wanted * found).sum(-1)
+    if weights is None:
+        return losses.mean()
+    if not isinstance(weights, Tensor):
+        raise TypeError(f"listwise_loss: weights must be a tensor, got {type(weights).__name__}")
+    if weights.shape != (rows,):
+        raise ValueError(f"listwise_loss: weights must have shape ({rows},), got {tuple(weights.shape)}")
+    return (losses * weights.to(losses)).sum() / weights.to(losses).sum()
 
 
 class ListwiseLoss(torch.nn.Module):

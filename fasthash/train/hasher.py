@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
 import json
@@ -26,12 +25,13 @@ from fasthash.losses import LOSSES
 from fasthash.targets import class_levels
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
+from fasthash.train.drawn_rows import DrawnRows
 from fasthash.train.encoder import Squash, encoder, feature_scales, set_weights, without_sigmoid
 from fasthash.train.features import check_finite, read_features
 from fasthash.train.loop import History, train
 from fasthash.train.neighbor_batches import nearest_rows
 from fasthash.train.objective import Objective
-from fasthash.train.randomness import generators_kept
+from fasthash.train.randomness import seeded
 from fasthash.train.run_folder import fingerprint
 from fasthash.train.supervision import Targets, read_targets, read_validation
 from fasthash.train.validation import output_blocks, retrieval_score
@@ -45,6 +45,7 @@ TEMPERATURE_Y = {"labels": 0.15, "multilabel": 0.2, "embedding": 0.05}
 TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.03}
 HIDDEN = (512, 512)
 KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
+PRESERVE = {"temperature_x": 0.15, "temperature_xz": 0.05}
 NEIGHBORS = 16
 ITQ_ROWS = 20_000
 # Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
@@ -74,8 +75,9 @@ class Hasher:
             over the classes, so that a near class is the smaller mistake (see `Objective`).
         similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
         kl: weight of the KL term, None: 0.1 for labels, 0.3 for embeddings; kl_k: by which neighbours (see `kl_loss`).
-        preserve: weight of a term that keeps the neighbours of X by cosine. 0.5, with kl 1, helps much with classes
-            that were never trained on, at some cost for the others.
+        preserve: weight of a term that keeps the neighbours of X - X.mean(0) by cosine; with kl 1 it helps much with
+            classes that were never trained on, at some cost for the others. draws: for each row of a batch so many
+            random ones are added (`fasthash.train.drawn_rows`), which only kl and preserve see: a step costs 1 + draws.
         neighbors: for embeddings: a batch is made of groups of so many rows, a random one and others of its 64 nearest
             by target, since random batches hold nearly no neighbours; 1: batches are random; None: 16.
         init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
@@ -122,6 +124,7 @@ class Hasher:
         kl: float | None = None,
         kl_k: int = 1,
         preserve: float = 0.0,
+        draws: int = 1,
         neighbors: int | None = None,
         init: str = "random",
         temperature_y: float | None = None,
@@ -154,6 +157,7 @@ class Hasher:
         self.kl = kl
         self.kl_k = kl_k
         self.preserve = preserve
+        self.draws = draws
         self.neighbors = neighbors
         self.init = init
         self.temperature_y = temperature_y
@@ -213,10 +217,10 @@ class Hasher:
         hidden = (() if y is None else HIDDEN) if self.hidden is None else tuple(self.hidden)
         device = torch.device(rows.device if self.device is None else self.device)
         score = self._score(validation, rows, targets, device)
-        columns = [rows, targets.values] + ([rows] if self.preserve and self.loss is None else [])
         order = torch.Generator().manual_seed(operator.index(self.seed))
         loader = shuffled_batches(
-            *columns,
+            rows,
+            targets.values,
             batch_size=batch_size,
             generator=order,
             nearest=self._nearest(targets, order),
@@ -225,8 +229,12 @@ class Hasher:
             rank=rank,
             world=world,
         )
+        drawn: DrawnRows | None = None
+        if self.preserve and self.loss is None:
+            draws, seed = operator.index(self.draws) * batch_size, operator.index(self.seed)
+            drawn = DrawnRows(loader, rows, mean, draws=draws, seed=seed, rank=rank, world=world)
         epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / len(loader)))
-        with _seeded(operator.index(self.seed), device):
+        with seeded(operator.index(self.seed), device):
             module = encoder(
                 rows.shape[1],
                 self.bits,
@@ -241,7 +249,7 @@ class Hasher:
             squashed = module if self.loss is None else nn.Sequential(module, Squash())
             history = train(
                 module,
-                loader,
+                loader if drawn is None else drawn,
                 self._objective(targets) if self.loss is None else self._baseline(self.loss, targets),
                 epochs=epochs,
                 lr=self.lr,
@@ -383,6 +391,7 @@ class Hasher:
             ("bits", 1, MAX_BITS),
             ("kl_k", 1, 64),
             ("batch_size", 2, math.inf),
+            ("draws", 0, math.inf),
             ("neighbors", 1, math.inf),
             ("epochs", 1, math.inf),
             ("patience", 1, math.inf),
@@ -510,6 +519,7 @@ class Hasher:
             kl=kl,
             kl_k=self.kl_k,
             preserve=self.preserve,
+            **PRESERVE,
             temperature_y=TEMPERATURE_Y[targets.kind] if self.temperature_y is None else self.temperature_y,
             temperature_z=TEMPERATURE_Z[targets.kind] if self.temperature_z is None else self.temperature_z,
         ).float()
@@ -564,17 +574,6 @@ class Hasher:
         if not hasattr(self, "module_"):
             raise RuntimeError(f"Hasher.{method}: call fit first (or Hasher.load)")
         return self.module_
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """The global generators of the CPU and of `device` start from `seed` inside, and are afterwards what they were."""
-    with generators_kept(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _fingerprint_of(targets: Targets) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -12,10 +13,11 @@ from fasthash.losses import SimilarityLoss, kl_loss, listwise_loss
 from fasthash.targets import embedding_distances, label_distances
 
 Distance = Callable[[Tensor], Tensor]
+LABELLED = 0.05  # in preserve: a row that has a y, as a part of one that was drawn; more costs the trained classes
 
 
 class Objective(nn.Module):
-    """Sum of weighted terms over a batch: forward(z [B, bits], y=None, features=None) -> scalar.
+    """Sum of weighted terms over a batch: forward(z [B, bits], y=None, features=None, drawn=None) -> scalar.
 
     A term of weight 0 is not computed, and what it needs may be missing.
 
@@ -30,7 +32,10 @@ class Objective(nn.Module):
       items of one class keep different codes.
     - preserve: listwise with the cosine distances of `features` [B, F], to keep the input's own neighbours.
 
-    temperature_y, temperature_z: as in `listwise_loss`; temperature_x takes the place of temperature_y in preserve.
+    drawn: which rows of z (and of features) are nobody's, boolean [B] (see `fasthash.train.drawn_rows`); y is that of
+    the others. Only kl and preserve see them; in the mean of preserve a row that is not drawn counts a twentieth.
+    temperature_y, temperature_z: as in `listwise_loss`; in preserve temperature_x takes the place of temperature_y and,
+    unless None, temperature_xz that of temperature_z.
     Raises ValueError for a weight below 0, for weights that are all 0, and for a term that lacks what it needs.
 
     >>> import torch
@@ -59,6 +64,7 @@ class Objective(nn.Module):
         temperature_y: float = 0.2,
         temperature_z: float = 0.1,
         temperature_x: float = 0.05,
+        temperature_xz: float | None = None,
     ) -> None:
         super().__init__()
         self.weights = {
@@ -94,26 +100,36 @@ class Objective(nn.Module):
         self.register_buffer("matrix", distance if isinstance(distance, Tensor) else None)
         self.multilabel, self.soft_labels, self.kl_k = multilabel, soft_labels, kl_k
         self.temperature_y, self.temperature_z, self.temperature_x = temperature_y, temperature_z, temperature_x
+        self.temperature_xz = temperature_z if temperature_xz is None else temperature_xz
 
-    def forward(self, z: Tensor, y: Tensor | None = None, features: Tensor | None = None) -> Tensor:
+    def forward(
+        self, z: Tensor, y: Tensor | None = None, features: Tensor | None = None, drawn: Tensor | None = None
+    ) -> Tensor:
         total = z.new_zeros(())
-        for name, term in self.terms(z, y, features).items():
+        for name, term in self.terms(z, y, features, drawn).items():
             total = total + self.weights["similarity_weight" if name == "similarity" else name] * term
         return total
 
-    def terms(self, z: Tensor, y: Tensor | None = None, features: Tensor | None = None) -> dict[str, Tensor]:
+    def terms(
+        self, z: Tensor, y: Tensor | None = None, features: Tensor | None = None, drawn: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The terms that are on, by name, before they are weighted."""
         terms: dict[str, Tensor] = {}
+        own = z if drawn is None else z[~drawn]
         if self.classifier is not None:
-            terms["classification"] = self._classification(self.classifier(2.0 * z - 1.0), _given(y, "y"))
+            terms["classification"] = self._classification(self.classifier(2.0 * own - 1.0), _given(y, "y"))
         if self.weights["similarity_weight"]:
-            terms["similarity"] = self._similarity(z, _given(y, "y"))
+            terms["similarity"] = self._similarity(own, _given(y, "y"))
         if self.weights["kl"]:
             terms["kl"] = kl_loss(z, k=self.kl_k)
         if self.weights["preserve"]:
             wanted = embedding_distances(_given(features, "features"))
             terms["preserve"] = listwise_loss(
-                z, wanted, temperature_y=self.temperature_x, temperature_z=self.temperature_z
+                z,
+                wanted,
+                temperature_y=self.temperature_x,
+                temperature_z=self.temperature_xz,
+                weights=None if drawn is None else torch.where(drawn, 1.0, LABELLED),
             )
         return terms
 

@@ -51,6 +51,17 @@ def generators_kept() -> Iterator[None]:
         random.setstate(inner)
 
 
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The global generators of the CPU and of `device` start from `seed` inside, and are afterwards what they were."""
+    with generators_kept(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
 class RankGenerator:
     """torch's global generators as one rank has them for itself: in dropout, say, and not in the losses.
 
