@@ -20,12 +20,13 @@ constexpr bool has_bit_products() {
 }
 
 constexpr int kProductQueries = 8;  // columns of a product
-// Fewer queries are counted faster. By the instructions of a warp for 128 codes of 64 bits (sm_90a): counting takes 70,
-// and 31 a query, of which 8 are POPC (8 clocks of a scheduler each); products take 370, and 60 for each 8 queries.
+// Fewer queries are counted as fast as memory. By the instructions of a warp for 128 codes of 64 bits (sm_90a): counting
+// takes 70, and 31 a query, of which 8 are POPC (8 clocks of a scheduler each); products take 100 (without a mask), and
+// 60 for each 8 queries.
 #ifdef FASTHASH_EMULATE_CUDA
 constexpr int64_t kLeastProductQueries = 3;
 #else
-constexpr int64_t kLeastProductQueries = 7;
+constexpr int64_t kLeastProductQueries = 4;
 #endif
 
 // Whether products pay for this scan.
@@ -64,25 +65,39 @@ struct BitProducts {
 
     // Rows n0 .. n0 + kRows - 1, those before `end`. The others have all bits set, in x and in ~x: as far as can be.
     __device__ __forceinline__ BitProducts(const Scan& scan, int64_t n0, int64_t end) : live(0) {
-        const int g = lane_index() / 4, t = lane_index() % 4;
+        const int g = lane_index() / 4;
+        if (scan.mask == nullptr && n0 + kRows <= end) {
+            live = 0xffffffffu;
+            load<true>(scan, n0 + g);
+            return;
+        }
         const uint32_t* halves = reinterpret_cast<const uint32_t*>(scan.mask);
 #pragma unroll
         for (int i = 0; i < 2 * kTiles; ++i) {
             const int64_t n = n0 + 8 * i + g;
             if (n < end && (halves == nullptr || (halves[n / 32] >> (n % 32) & 1) != 0)) live |= 1u << i;
         }
+        load<false>(scan, n0 + g);
+    }
+
+    // This lane's words of the rows n, n + 8, ...: of those that are live, or of all.
+    template <bool kAll>
+    __device__ __forceinline__ void load(const Scan& scan, int64_t n) {
+        const int t = lane_index() % 4;
+        const uint8_t* row = scan.database + n * scan.stride + (kPair ? t % 2 : t * kSteps) * 4;
+        const int64_t eight_rows = 8 * scan.stride;
+        const uint32_t flip = t < 2 ? 0xffffffffu : 0u;
 #pragma unroll
-        for (int i = 0; i < 2 * kTiles; ++i) {
-            const bool there = (live >> i & 1) != 0;
-            const uint8_t* row = scan.database + (n0 + 8 * i + g) * scan.stride;
+        for (int i = 0; i < 2 * kTiles; ++i, row += eight_rows) {
+            const bool there = kAll || (live >> i & 1) != 0;
             uint32_t (&registers)[kSteps][kPair ? 2 : 4] = a[i / 2];
             if constexpr (kPair) {
-                uint32_t word = 0xffffffffu;
-                if (there) word = reinterpret_cast<const uint32_t*>(row)[t % 2] ^ (t < 2 ? 0xffffffffu : 0u);
-                registers[0][i % 2] = word;
+                uint32_t word = ~flip;
+                if (there) word = *reinterpret_cast<const uint32_t*>(row);
+                registers[0][i % 2] = word ^ flip;
             } else {
                 Code<kSteps> part = {};
-                if (there) part = reinterpret_cast<const Code<kSteps>*>(row)[t];
+                if (there) part = *reinterpret_cast<const Code<kSteps>*>(row);
 #pragma unroll
                 for (int s = 0; s < kSteps; ++s) {
                     registers[s][i % 2] = ~part.word[s];
