@@ -138,7 +138,7 @@ def test_cuda_products_of_bits(width: int) -> None:
     """Numbers of queries about those that a product and a tile of products take; top-k, range search, a filter."""
     database = random_codes(100_003, width)
     mask = torch.rand(len(database), generator=torch.Generator().manual_seed(1)) < 0.2
-    for count in (2, 6, 7, 8, 9, 300):
+    for count in (2, 3, 4, 8, 9, 300):
         queries = random_codes(count, width, count)
         queries[0] = database[-1]
         radius = int(hamming_distances(queries[:1], database)[0].kthvalue(40).values)
