@@ -76,6 +76,13 @@ def test_sizes(gpu: Emulation, shape: tuple[int, int, int, int], p: int) -> None
 
 
 @pytest.mark.parametrize("p", [1, 2])
+def test_rows_that_are_not_aligned(gpu: Emulation, p: int) -> None:
+    x, y = uniform(1, 1, 20, 8), uniform(2, 1, 140, 8)
+    check(gpu, x, y, 2, p, misalign=4)
+    check(gpu, y, None, 2, p, misalign=8)
+
+
+@pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("k", [1, 3, 8])
 def test_ties_go_to_the_lowest_index(gpu: Emulation, k: int, p: int) -> None:
     rng = np.random.default_rng(k)
@@ -152,7 +159,7 @@ def test_large_offsets(gpu: Emulation, offset: float) -> None:
     check(gpu, x, x[:, ::-1].copy() + np.float32(0.25), 2, 2)
 
 
-@pytest.mark.parametrize("scale", [1e-25, 1e-18, 1e-9, 1e9, 1e17])
+@pytest.mark.parametrize("scale", [1e-25, 2.6e-23, 1e-18, 1e-9, 1e9, 1e17])
 def test_scales(gpu: Emulation, scale: float) -> None:
     x = ((uniform(5, 1, 180, 12) - np.float32(0.5)) * np.float32(scale)).astype(np.float32)
     check(gpu, x, None, 2, 1)
@@ -162,6 +169,20 @@ def test_scales(gpu: Emulation, scale: float) -> None:
     else:  # squares vanish: zero everywhere, ties by index
         assert not distances.any()
         np.testing.assert_array_equal(indices[0, 3:], np.tile([0, 1], (177, 1)))
+
+
+def test_forms_that_overflow(gpu: Emulation) -> None:
+    """Squared norms less the centre are infinite, then these differences themselves, and distances are not."""
+    side = np.where(np.arange(180) % 2 == 0, 3e19, -3e19)[:, None]
+    check(gpu, (side + uniform(5, 1, 180, 12) * 1e18).astype(np.float32), None, 2, 2)
+    y = np.zeros((1, 140, 1), np.float32)
+    y[0, 1:3] = [[6e18], [8e18]]
+    check(gpu, np.full((1, 1, 1), 2e19, np.float32), y, 1, 2)
+    rows = np.arange(140)
+    pairs = np.where(rows < 120, 3e38, -3e38) * (1 - 0.005 * (rows // 2))
+    distances, indices = gpu.call("nearest", x=np.tile(pairs[None, :, None].astype(np.float32), 4), y=None, k=1, p=2)
+    assert not distances.any()
+    np.testing.assert_array_equal(indices[0, :, 0], rows ^ 1)
 
 
 def test_a_row_far_from_the_others(gpu: Emulation) -> None:
@@ -266,6 +287,7 @@ FAULTS = {
         "fmaxf(largest, forms[i].radius)",
         "fmaxf(largest, FAULT ? 0.0f : forms[i].radius)",
     ),
+    "rows that are not aligned are read as if they were": ("% 16 == 0; }", "% 16 == 0 || FAULT; }"),
     "bad targets are looked for in the first tile alone": ("down == 0 ||", "(!FAULT && down == 0) ||"),
 }  # fmt: skip
 
@@ -298,7 +320,7 @@ def wrong(gpu: Emulation, fault: int, seed: int) -> bool:
     try:
         for p in (1, 2):
             check(gpu, uniform(seed, 1, 150, 20), uniform(seed + 9, 1, 131, 20), 3, p, seed=seed, fault=fault)
-            check(gpu, uniform(seed, 1, 140, 20), None, 4, p, seed=seed, fault=fault)
+            check(gpu, uniform(seed, 1, 140, 20), None, 4, p, seed=seed, fault=fault, misalign=4)
         check(gpu, clustered(seed, 140, 64, 1e-4, 2) + np.float32(2), None, 1, 2, seed=seed, fault=fault)
         spread = uniform(seed, 1, 200, 64) * 1000
         close = (spread[:, ::-1] * np.float32(1 + 1e-6)).astype(np.float32)

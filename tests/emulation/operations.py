@@ -219,17 +219,21 @@ class Device:
         )  # fmt: skip
         return counts.read(shape, np.int64), sums.read(shape, np.float64)
 
-    def nearest_problem(self, x: Array, y: Array | None, k: int, p: int) -> NearestProblem:
-        """x [L, N, D]; y [L, M, D], or [M, D] for all batches, or None for the others of x."""
+    def nearest_problem(self, x: Array, y: Array | None, k: int, p: int, misalign: int = 0) -> NearestProblem:
+        """x [L, N, D]; y [L, M, D], or [M, D] for all batches, or None for the others of x.
+
+        `misalign` shifts the last of them from its 256-byte boundary.
+        """
         batches, rows, columns = x.shape
-        self.kept = [self.upload(x)] + ([] if y is None else [self.upload(y)])
+        self.kept = [self.upload(x, misalign if y is None else 0)]
+        self.kept += [] if y is None else [self.upload(y, misalign)]
         targets = rows if y is None else y.shape[-2]
         stride = targets * columns if y is None or y.ndim == 3 else 0
         address = None if y is None else self.kept[1].address
         return NearestProblem(self.kept[0].address, address, batches, rows, targets, columns, k, stride, p)
 
-    def nearest(self, x: Array, y: Array | None, k: int, p: int) -> tuple[Array, Array]:
-        problem = ctypes.byref(self.nearest_problem(x, y, k, p))
+    def nearest(self, x: Array, y: Array | None, k: int, p: int, misalign: int = 0) -> tuple[Array, Array]:
+        problem = ctypes.byref(self.nearest_problem(x, y, k, p, misalign))
         shape = (*x.shape[:2], k)
         distances, indices = self.output(shape, x.dtype), self.output(shape, np.int64)
         workspace, size = self.workspace("fh_nearest_cuda_workspace", problem, I64(0), I32(x.itemsize))
