@@ -21,8 +21,9 @@ class HashHead(nn.Module):
     sigmoid=False leaves the sigmoid out: outputs are real numbers, as the baselines of `fasthash.losses` take them.
 
     The scale lets outputs saturate: behind a normalisation without one, |z - round z| stays near 0.3 whatever the
-    losses ask for. It starts at `scale`; at 4 the sigmoid of a normal variable is mostly near 0 or 1. The head fits
-    any backbone: `nn.Sequential(backbone, HashHead(512, 64))`.
+    losses ask for. It starts at `scale`; at 4 the sigmoid of a normal variable is mostly near 0 or 1. A backbone that
+    is itself trained from scratch learns more from 1 (docs/method.md). The head fits any backbone:
+    `nn.Sequential(backbone, HashHead(512, 64))`.
 
     Raises ValueError for sizes below 1, a scale that is not positive, and a batch of one row in training.
 
