@@ -22,7 +22,8 @@ Array = NDArray[Any]
 Settings = dict[str, Any]
 TRIED = 3  # settings of each method
 UNSEEN_IMAGES = ("e-unseen-images", "e-unseen-images-reduced")
-CLASSES = ("a", "e-unseen", "b", "b-reduced", "c", "c-reduced", *UNSEEN_IMAGES)
+EMBEDDED = ("a", "e-unseen")
+CLASSES = (*EMBEDDED, "b", "b-reduced", "c", "c-reduced", *UNSEEN_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Model:
 class Method:
     """`fit(task, rows, bits, seed, settings)` -> Model. `settings`: those tried; an ablation has its `base`'s.
 
-    `elsewhere`: those tried in their place on the tasks that it names.
+    `elsewhere`, `changes`: those tried, and an ablation's change, in their place on the tasks that they name.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Method:
     elsewhere: dict[str, tuple[Settings, ...]] = field(default_factory=dict)
     base: str | None = None
     change: Settings = field(default_factory=dict)
+    changes: dict[str, Settings] = field(default_factory=dict)
     tasks: tuple[str, ...] = CLASSES
 
 
@@ -272,8 +274,15 @@ METHODS: tuple[Method, ...] = (
         ("no-cls", "no classifier", {"classification": 0.0}),
         ("no-sim", "no similarity term", {"similarity_weight": 0.0}),
         STRESS,
-        ("preserve", "preserve 0.5", {"preserve": 0.5}),
     ),
+    replace(
+        _with_ablations(OURS, ("preserve", "preserve", {"preserve": 4.5}))[1],
+        changes={name: {"preserve": 0.5} for name in CLASSES if name not in EMBEDDED},  # of the rows of a batch alone
+    ),
+    *_with_ablations(
+        replace(OURS, tasks=EMBEDDED),
+        ("preserve-no-draws", "preserve, no random rows", {"preserve": 0.5, "draws": 0}),
+    )[1:],
     *_with_ablations(
         replace(OURS, tasks=TREE_IMAGES),
         ("hard-labels", "one class as the target", {"soft_labels": 0.0}),

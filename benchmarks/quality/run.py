@@ -51,7 +51,7 @@ def run(
     ) as bar:
         for method, bits, seed in left:
             bar.set_postfix_str(f"{method.name} {bits} bits, seed {seed}")
-            settings = {**choose(task, method, bits, folder), **method.change}
+            settings = {**choose(task, method, bits, folder), **method.changes.get(task.name, method.change)}
             start = time.perf_counter()
             model = method.fit(task, task.train, bits, seed, settings)
             seconds = time.perf_counter() - start
