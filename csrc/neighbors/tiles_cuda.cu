@@ -134,11 +134,6 @@ struct Candidates {
         for (int v = 0; v < 4; ++v)
             if (entry(v) == entry_) key[v] = free_place<uint32_t>();
     }
-    __device__ __forceinline__ void remove_behind(int64_t index) {
-#pragma unroll
-        for (int v = 0; v < 4; ++v)
-            if (first + v * step > index) key[v] = free_place<uint32_t>();
-    }
 };
 
 // Offers exact distances. At most K of a tile enter, the nearest first.
@@ -172,26 +167,40 @@ __device__ __forceinline__ uint32_t most_key(Entry last, float radii, int64_t D)
     return is_finite(squared) ? __float_as_uint(squared) : free_place<uint32_t>() - 1;
 }
 
-// Offers lower bounds: computes the distance of each candidate that may enter, the most hopeful first. radii: the row's
-// radius and the largest of the candidates'. rows: where the candidates are, from index 0 on.
+// Offers lower bounds: computes the distance of each candidate that may enter, the K most hopeful first, the others as
+// they come. radii: the row's radius and the largest of the candidates'. rows: where the candidates are, from index 0
+// on.
 __device__ __forceinline__ void offer_bounds(Candidates candidates, Entry* list, int K, Entry last, float radii,
                                              const float* __restrict__ row, const float* __restrict__ rows, int64_t D) {
     uint32_t most = most_key(last, radii, D);
-    for (;;) {
-        const Entry mine = candidates.least();
-        if (!__any_sync(kAllLanes, static_cast<uint32_t>(mine >> 32) <= most)) return;
-        const Entry best = warp_min(mine);
-        const int64_t index = static_cast<int64_t>(best & 0xffffffffu);
-        if (entry_of(0, index) > last) {  // a list full of duplicates: nothing behind its last index enters
-            candidates.remove_behind(static_cast<int64_t>(last & 0xffffffffu));
-            continue;
-        }
-        candidates.remove(best);
+    // Behind the last index of a list full of duplicates nothing enters.
+    const auto may_enter = [&](uint32_t key, int64_t index) { return key <= most && entry_of(0, index) <= last; };
+    const auto compute = [&](int64_t index) {
         const Entry entry = entry_of(to_key(euclidean(row, rows + index * D, D)), index);
-        if (entry >= last) continue;
+        if (entry >= last) return;
         if (lane_index() == 0) insert(list, K, entry);
         last = __shfl_sync(kAllLanes, last_entry(list, K), 0);
         most = most_key(last, radii, D);
+    };
+    for (int round = 0; round < K; ++round) {
+        const Entry best = warp_min(candidates.least());
+        const uint32_t key = static_cast<uint32_t>(best >> 32);
+        const int64_t index = static_cast<int64_t>(best & 0xffffffffu);
+        if (key > most) return;
+        if (!may_enter(key, index)) break;
+        compute(index);
+        candidates.remove(best);
+    }
+#pragma unroll
+    for (int v = 0; v < 4; ++v) {
+        const int64_t index = candidates.first + v * candidates.step;
+        unsigned waiting = kAllLanes;
+        for (;;) {
+            waiting &= __ballot_sync(kAllLanes, may_enter(candidates.key[v], index));
+            if (waiting == 0) break;
+            compute(__shfl_sync(kAllLanes, index, __ffs(static_cast<int>(waiting)) - 1));
+            waiting &= waiting - 1;
+        }
     }
 }
 
