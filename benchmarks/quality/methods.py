@@ -277,7 +277,8 @@ METHODS: tuple[Method, ...] = (
     ),
     replace(
         _with_ablations(OURS, ("preserve", "preserve", {"preserve": 4.5}))[1],
-        changes={name: {"preserve": 0.5} for name in CLASSES if name not in EMBEDDED},  # of the rows of a batch alone
+        changes={name: {"preserve": 0.5} for name in CLASSES if name not in EMBEDDED}  # of the rows of a batch alone
+        | {"e-unseen": {"preserve": 7.0, "similarity_weight": 2.0, "kl": 2.0}},
     ),
     *_with_ablations(
         replace(OURS, tasks=EMBEDDED),
