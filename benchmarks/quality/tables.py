@@ -61,7 +61,7 @@ after tables with earlier ones had been seen, on tasks a, b-reduced and e-unseen
 *preserve* are not chosen from a list. On task a 4.5 was the one with the best mAP of unseen classes, on validation of
 e-unseen at 32 and 64 bits, among those where seen classes lost at most 0.02. On e-unseen itself, where test values with
 it had been seen (32 bits: seen classes 0.9069), weights of 7 for preserve, 2 for the similarity and 2 for KL took its
-place: of all that was tried on validation over 3 seeds and both widths their least margin over the goals is the largest.
+place: of all that was tried on validation, 3 seeds at both widths, their least margin over the goals is the largest.
 On images the head of fasthash begins with a scale of its own.
 
 - *codes*: how many different codes the database has. *overlap@10*: of a query's 10 nearest by code, the part that is

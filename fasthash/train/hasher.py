@@ -76,8 +76,9 @@ class Hasher:
         similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
         kl: weight of the KL term, None: 0.1 for labels, 0.3 for embeddings; kl_k: by which neighbours (see `kl_loss`).
         preserve: weight of a term that keeps the neighbours of X - X.mean(0) by cosine; 7, with similarity_weight 2 and
-            kl 2, helps much with classes that were never trained on, at some cost for the others. draws: for each row of a batch so many
-            random ones are added (`fasthash.train.drawn_rows`), which only kl and preserve see: a step costs 1 + draws.
+            kl 2, helps much with classes that were never trained on, at some cost for the others. draws: for each row
+            of a batch so many random ones are added (`fasthash.train.drawn_rows`), which only kl and preserve see: a
+            step costs 1 + draws.
         neighbors: for embeddings: a batch is made of groups of so many rows, a random one and others of its 64 nearest
             by target, since random batches hold nearly no neighbours; 1: batches are random; None: 16.
         init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
