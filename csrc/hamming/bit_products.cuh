@@ -1,5 +1,5 @@
 // A tile of queries over a range of packed codes by products of bits on the tensor cores: what CountedTile (scan.cuh)
-// does, for widths of 64 bits and of multiples of 128, many times faster.
+// does, for widths of 64 bits and of multiples of 128, with far fewer instructions.
 //
 // The distance of q and x is the number of bits that [q, ~q] and [~x, x] have in common. Started from minus the query's
 // limit, the product is negative where x is nearer: one sign for each pair, and 3 signs are gathered by one operation.
@@ -20,9 +20,9 @@ constexpr bool has_bit_products() {
 }
 
 constexpr int kProductQueries = 8;  // columns of a product
-// Fewer queries are counted as fast as memory. By the instructions of a warp for 128 codes of 64 bits (sm_90a): counting
-// takes 70, and 31 a query, of which 8 are POPC (8 clocks of a scheduler each); products take 100 (without a mask), and
-// 60 for each 8 queries.
+// Fewer queries are counted as fast as memory. By the instructions of a warp for 128 codes of 64 bits (sm_90a):
+// counting takes 70, and 31 a query, of which 8 are POPC (8 clocks of a scheduler each); products take 100 (without a
+// mask), and 60 for each 8 queries.
 #ifdef FASTHASH_EMULATE_CUDA
 constexpr int64_t kLeastProductQueries = 3;
 #else
