@@ -7,13 +7,12 @@ several stretches and an unlucky order of codes leaves candidates without room.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from emulation import ROOT, SOURCES, Emulation, EmulationError, build, compiler
+from emulation import SOURCES, Emulation, EmulationError, build, compiler, with_faults
 from numpy.typing import NDArray
 
 from fasthash import reference
@@ -211,22 +210,8 @@ def faulty() -> Iterator[Emulation]:
     """The Hamming kernels with all these faults in them."""
     if compiler() is None:
         pytest.skip("the emulation of CUDA needs g++")
-
-    header = "bit_products.cuh"
-    products = (ROOT / "csrc/hamming" / header).read_text().replace("#pragma once", "")
-
-    def change(source: Path, text: str) -> str:
-        names = {source.name}
-        if f'"hamming/{header}"' in text:
-            text = text.replace(f'#include "hamming/{header}"\n', products)
-            names.add(header)
-        for number, (name, sound, wrong) in enumerate(FAULTS.values(), 1):
-            if name in names:
-                assert sound in text, f"{name} is not what it was: put the fault where {sound!r} went"
-                text = text.replace(sound, wrong.replace("FAULT", f"(fh_emulation_fault == {number})"))
-        return text
-
-    names = {name for name, _, _ in FAULTS.values()} - {header} | {"api.cpp", "emulation.cpp"}
+    change = with_faults(list(FAULTS.values()), ["hamming/bit_products.cuh"])
+    names = {name for name, _, _ in FAULTS.values()} | {"api.cpp", "emulation.cpp"}
     emulation = Emulation(build([source for source in SOURCES if source.name in names], change))
     yield emulation
     emulation.close()

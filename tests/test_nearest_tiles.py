@@ -7,13 +7,12 @@ filter of Euclidean distances allows for.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from emulation import ROOT, SOURCES, Emulation, EmulationError, build, compiler
+from emulation import ROOT, SOURCES, Emulation, EmulationError, build, compiler, with_faults
 from numpy.typing import NDArray
 
 from fasthash import reference
@@ -95,19 +94,6 @@ def test_ties_go_to_the_lowest_index(gpu: Emulation, k: int, p: int) -> None:
             )
             np.testing.assert_array_equal(indices, expected[1].numpy())
             np.testing.assert_allclose(distances, expected[0].numpy(), rtol=1e-6)
-
-
-@pytest.mark.parametrize("p", [1, 2])
-def test_both_ends_of_a_pair_have_the_same_bits(gpu: Emulation, p: int) -> None:
-    x = uniform(3, 1, 200, 19)
-    first = gpu.call("nearest", x=x, y=None, k=8, p=p)
-    for seed in (1, 2):
-        again = gpu.call("nearest", x=x, y=None, k=8, p=p, seed=seed)
-        assert all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
-    found = {(i, int(j)): d for i in range(200) for d, j in zip(first[0][0, i], first[1][0, i], strict=True)}
-    both = [(found[i, j], found[j, i]) for i, j in found if (j, i) in found]
-    assert len(both) > 200
-    assert all(a.tobytes() == b.tobytes() for a, b in both)
 
 
 @pytest.mark.parametrize("p", [1, 2])
@@ -245,9 +231,8 @@ def test_one_way_for_the_targets_and_another_for_the_others(gpu: Emulation) -> N
         np.testing.assert_allclose(loss, reference.kl_loss(*points, p=p, k=3, eps=0.01), rtol=1e-5)
 
 
-# Faults, as in test_hamming_one_pass.py: FAULT is 1 where one shows, 0 elsewhere.
+# Faults (emulation.with_faults).
 
-TILE = '#include "neighbors/wide_tile.cuh"\n'
 FAULTS = {
     "columns are used before they are staged": (
         "a.finite() && b.finite();\n        __syncthreads();",
@@ -297,17 +282,8 @@ def faulty() -> Iterator[Emulation]:
     """The search with all these faults in it."""
     if compiler() is None:
         pytest.skip("the emulation of CUDA needs g++")
-    tile = (ROOT / "csrc/neighbors/wide_tile.cuh").read_text().replace("#pragma once", "")
-
-    def change(source: Path, text: str) -> str:
-        if source.name != "tiles_cuda.cu":
-            return text
-        text = text.replace(TILE, tile)
-        for number, (sound, wrong) in enumerate(FAULTS.values(), 1):
-            assert text.count(sound) == 1, f"the sources are not what they were: put the fault where {sound!r} went"
-            text = text.replace(sound, wrong.replace("FAULT", f"(fh_emulation_fault == {number})"))
-        return text
-
+    faults = [("tiles_cuda.cu", *texts) for texts in FAULTS.values()]
+    change = with_faults(faults, ["neighbors/wide_tile.cuh"])
     parts = {"csrc/neighbors", "csrc/core", "tests/emulation"}
     sources = [source for source in SOURCES if str(source.parent.relative_to(ROOT)) in parts]
     emulation = Emulation(build([source for source in sources if source.name != "toy_kernels.cu"], change))

@@ -34,6 +34,10 @@ constexpr int64_t kCenterRows = 16;  // a rough centre does, and its kernel is a
 constexpr int kRowThreads = 256;
 
 int64_t wide_tiles(int64_t rows) { return ceil_div(rows, kWideRows); }
+int64_t tiles_of_batch(const Search<float>& search) {
+    const int64_t rows = wide_tiles(search.N);
+    return search.self ? rows * (rows + 1) / 2 : rows * wide_tiles(search.M);
+}
 
 struct TileSearches {
     Search<float> of[2];
@@ -362,8 +366,8 @@ TileSearches describe_tiles(const Search<float>* searches, int count) {
     TileSearches tiles = {};
     for (int i = 0; i < count; ++i) {
         const Search<float>& search = tiles.of[i] = searches[i];
-        const int64_t rows = tiles.row_tiles[i] = wide_tiles(search.N), columns = wide_tiles(search.M);
-        tiles.tiles[i] = search.self ? rows * (rows + 1) / 2 : rows * columns;
+        tiles.row_tiles[i] = wide_tiles(search.N);
+        tiles.tiles[i] = tiles_of_batch(search);
         tiles.tasks[i] = search.L * tiles.tiles[i];
     }
     return tiles;
@@ -387,8 +391,7 @@ fh_status run_forms(const TileSearches& tiles, void* stream) {
 }  // namespace
 
 bool fits_tiles(const Search<float>& search) {
-    const int64_t rows = wide_tiles(search.N), columns = wide_tiles(search.M);
-    const int64_t tasks = search.L * (search.self ? rows * (rows + 1) / 2 : rows * columns);
+    const int64_t tasks = search.L * tiles_of_batch(search);
     return search.K <= kMostTileNeighbors && search.D <= kMostTileColumns && search.M <= 0xffffffffLL &&
            std::min(search.N, search.M) >= kLeastTileRows && tasks >= kLeastTiles && tasks < 1 << 30;
 }

@@ -87,6 +87,28 @@ def build(sources: Sequence[Path] = SOURCES, change: Callable[[Path, str], str] 
     return library
 
 
+def with_faults(faults: Sequence[tuple[str, str, str]], headers: Sequence[str] = ()) -> Callable[[Path, str], str]:
+    """For `build`: puts faults (file, sound text, wrong text) into the sources, and into these headers of csrc/.
+
+    In the wrong text FAULT is 1 where `Emulation.call` names this fault, counted from 1, and 0 elsewhere.
+    """
+
+    def change(source: Path, text: str) -> str:
+        files = {source.name}
+        for header in headers:
+            line = f'#include "{header}"\n'
+            if line in text:
+                text = text.replace(line, (ROOT / "csrc" / header).read_text().replace("#pragma once", ""))
+                files.add(Path(header).name)
+        for number, (file, sound, wrong) in enumerate(faults, 1):
+            if file in files:
+                assert sound in text, f"{file} is not what it was: put the fault where {sound!r} went"
+                text = text.replace(sound, wrong.replace("FAULT", f"(fh_emulation_fault == {number})"))
+        return text
+
+    return change
+
+
 def run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
