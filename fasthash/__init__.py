@@ -6,6 +6,7 @@ Names are imported when they are first used: the command line answers --help wit
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fasthash import _moved  # noqa: F401  (old names of modules)
 from fasthash._core import __version__
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
