@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         datasets,
         distributed,
         evaluate,
+        hamming,
         hierarchy,
         index,
         losses,
@@ -26,10 +27,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         train,
     )
     from fasthash.codes import pack_bits, unpack_bits
-    from fasthash.hierarchy import Hierarchy
-    from fasthash.index import (
-        HammingIndex,
-        IndexFolderError,
+    from fasthash.hamming import (
         RangeResult,
         SearchResult,
         hamming_distances,
@@ -37,16 +35,15 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         hamming_range,
         hamming_topk,
     )
+    from fasthash.hierarchy import Hierarchy
+    from fasthash.index import HammingIndex, IndexFolderError
     from fasthash.losses import kl_loss, koleo_loss, listwise_loss, similarity_loss
     from fasthash.neighbors import Neighbors, entropy, kl_divergence, nearest
     from fasthash.train import Hasher
 
 _NAMES = {
     "codes": ["pack_bits", "unpack_bits"],
-    "hierarchy": ["Hierarchy"],
-    "index": [
-        "HammingIndex",
-        "IndexFolderError",
+    "hamming": [
         "RangeResult",
         "SearchResult",
         "hamming_distances",
@@ -54,6 +51,8 @@ _NAMES = {
         "hamming_range",
         "hamming_topk",
     ],
+    "hierarchy": ["Hierarchy"],
+    "index": ["HammingIndex", "IndexFolderError"],
     "losses": ["kl_loss", "koleo_loss", "listwise_loss", "similarity_loss"],
     "neighbors": ["Neighbors", "entropy", "kl_divergence", "nearest"],
     "train": ["Hasher"],
@@ -76,6 +75,7 @@ __all__ = [
     "distributed",
     "entropy",
     "evaluate",
+    "hamming",
     "hamming_distances",
     "hamming_histogram",
     "hamming_range",

@@ -15,10 +15,21 @@ from types import ModuleType
 from typing import Any
 
 # Old module -> new module.
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {
+    "fasthash.index.search": "fasthash.hamming",
+}
 
 # Module that is still there -> names that it had -> where they are now.
-NAMES: dict[str, dict[str, str]] = {}
+NAMES: dict[str, dict[str, str]] = {
+    "fasthash.index": {
+        "RangeResult": "fasthash.hamming.RangeResult",
+        "SearchResult": "fasthash.hamming.SearchResult",
+        "hamming_distances": "fasthash.hamming.hamming_distances",
+        "hamming_histogram": "fasthash.hamming.hamming_histogram",
+        "hamming_range": "fasthash.hamming.hamming_range",
+        "hamming_topk": "fasthash.hamming.hamming_topk",
+    },
+}
 
 
 def moved_names(module: str) -> Callable[[str], Any]:
@@ -42,7 +53,9 @@ def moved_names(module: str) -> Callable[[str], Any]:
 
 def warn(old: str, new: str) -> None:
     """Warns whoever uses the old name; the import system's own frames do not count."""
-    warnings.warn(f"{old} has moved to {new}; the old name goes with the next release", DeprecationWarning, stacklevel=3)
+    warnings.warn(
+        f"{old} has moved to {new}; the old name goes with the next release", DeprecationWarning, stacklevel=3
+    )
 
 
 class _OldModules(MetaPathFinder, Loader):

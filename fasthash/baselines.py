@@ -5,14 +5,13 @@ Each function looks at X and gives `LinearCodes`: bit d of x is whether (x - mea
 
 from __future__ import annotations
 
-import math
-import operator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fasthash._arguments import whole
 from fasthash._arrays import like, to_tensor
 from fasthash.codes import pack_bits
 
@@ -89,8 +88,7 @@ def itq(X: Any, bits: int, *, iterations: int = 50, seed: int = 0) -> LinearCode
     (100, 1)
     """
     rows, bits = _checked(X, bits, "itq", "features")
-    if iterations < 0:
-        raise ValueError(f"itq: iterations must be at least 0, got {iterations}")
+    whole(iterations, "itq", "iterations", 0)
     components = pca_sign(rows, bits)
     projected = components.transform(rows)
     noise = torch.randn(bits, bits, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -106,12 +104,8 @@ def _checked(X: Any, bits: int, function: str, limit: str | None) -> tuple[Tenso
     rows = _rows(X, function)
     if not len(rows):
         raise ValueError(f"{function}: X must have at least 1 row, got 0")
-    bits = operator.index(bits)
-    high = math.inf if limit is None else rows.shape[1]
-    if not 1 <= bits <= high:
-        allowed = "at least 1" if limit is None else f"between 1 and {high} (the number of {limit})"
-        raise ValueError(f"{function}: bits must be {allowed}, got {bits}")
-    return rows, bits
+    high = None if limit is None else rows.shape[1]
+    return rows, whole(bits, function, "bits", 1, high, f"the number of {limit}")
 
 
 def _rows(X: Any, function: str) -> Tensor:

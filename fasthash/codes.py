@@ -6,13 +6,13 @@ can be exchanged with faiss binary indexes and with sentence-transformers' `ubin
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fasthash._arguments import whole
 from fasthash._arrays import like, to_tensor
 
 # torch compares only the older integer types on every device.
@@ -73,13 +73,10 @@ def unpack_bits(codes: Any, bits: int) -> Any:
     array([[1, 0, 1, 0]], dtype=uint8)
     """
     packed = to_tensor(codes, "unpack_bits", "codes")
-    try:
-        bits = operator.index(bits)
-    except TypeError:
-        raise TypeError(f"unpack_bits: bits must be an integer, got {bits!r}") from None
+    bits = whole(bits, "unpack_bits", "bits", 1)
     if packed.dtype != torch.uint8:
         raise TypeError(f"unpack_bits: codes must be packed uint8, got {packed.dtype}")
-    if bits < 1 or packed.ndim < 1 or packed.shape[-1] != code_bytes(bits):
+    if packed.ndim < 1 or packed.shape[-1] != code_bytes(bits):
         raise ValueError(
             f"unpack_bits: codes of {bits} bits must be [..., {code_bytes(bits)}] with bits >= 1, "
             f"got shape {tuple(packed.shape)}"

@@ -22,7 +22,8 @@ from fasthash.baselines import itq, lsh
 from fasthash.codes import pack_bits
 from fasthash.datasets import Clinc150, clinc150, clinc150_hierarchy, clinc150_names
 from fasthash.evaluate import evaluate
-from fasthash.index import HammingIndex, hamming_topk
+from fasthash.hamming import hamming_topk
+from fasthash.index import HammingIndex
 from fasthash.neighbors import nearest
 from fasthash.report import Plots, text_tables, write_report
 from fasthash.train import Hasher

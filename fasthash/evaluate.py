@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasthash._arguments import whole
 from fasthash._arrays import Array, like, to_tensor
 from fasthash.codes import check_codes, unpack_bits
 from fasthash.metrics.expectation import BLOCK, average_precision, discounted_sum
 from fasthash.metrics.groups import PAIRS, Ranking, check_items, pair_distances
-from fasthash.metrics.ranking import best_sums, check_rank, found_at, hierarchical_scores, precision_inside
+from fasthash.metrics.ranking import best_sums, found_at, hierarchical_scores, precision_inside
 from fasthash.metrics.relevance import Gain, Labels
 
 
@@ -50,7 +51,7 @@ def evaluate(
         raise ValueError("evaluate: query_input and database_input go together, got one of them")
     ranking = Ranking("evaluate", query, database, query_labels, database_labels, ties, metric, exclude_self)
     labels = ranking.labels
-    k = check_rank("evaluate", "k", k, ranking.eligible)
+    k = whole(k, "evaluate", "k", 1, ranking.eligible)
     gains: list[Gain] = [labels.relevant]
     graded: Gain = labels.exponential if labels.multi_hot else labels.relevant
     if labels.multi_hot:
@@ -58,11 +59,11 @@ def evaluate(
     best_discounted = ranking.ideal(graded, lambda counts, sums: discounted_sum(counts, sums, k))
     best_similar = None
     if class_similarity is not None:
-        at = check_rank("evaluate", "at", at, ranking.eligible)
+        at = whole(at, "evaluate", "at", 1, ranking.eligible)
         gains.append(labels.table("class_similarity", class_similarity))
         best_similar = best_sums(ranking, gains[-1], at)
     if map_at is not None:
-        map_at = check_rank("evaluate", "map_at", map_at, None)
+        map_at = whole(map_at, "evaluate", "map_at", 1)
 
     totals: dict[str, Tensor] = {}
 
@@ -111,7 +112,7 @@ def code_statistics(codes: Array, bits: int | None = None) -> dict[str, float]:
     {'codes': 4.0, 'bit_balance': 1.0, 'bit_entropy': 1.0, 'bit_correlation': 0.0}
     """
     packed = to_tensor(codes, "code_statistics", "codes")
-    bits = 8 * packed.shape[-1] if bits is None else check_rank("code_statistics", "bits", bits, None)
+    bits = 8 * packed.shape[-1] if bits is None else whole(bits, "code_statistics", "bits", 1)
     check_codes(packed, bits, "code_statistics")
     if 0 in packed.shape:
         raise ValueError(f"code_statistics: codes must not be empty, got shape {list(packed.shape)}")
@@ -174,7 +175,7 @@ def overlap_at(
             raise ValueError(f"overlap_at: {name} must have {len(expected)} rows, got {len(rows)}")
     if exclude_self and len(a) > len(b):
         raise ValueError(f"overlap_at: exclude_self needs query i to be row i, got {len(a)} queries and {len(b)} rows")
-    k = check_rank("overlap_at", "k", k, len(b))
+    k = whole(k, "overlap_at", "k", 1, len(b))
     query_class, database_class = labels.classes()
     result = torch.full((len(a),), torch.nan, dtype=torch.float64, device=a.device)
     for number in torch.unique(query_class).tolist():

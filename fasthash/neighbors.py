@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
+from fasthash._arguments import whole
 from fasthash._arrays import like, to_tensor
 
 MAX_NEIGHBORS = 64
@@ -143,22 +143,10 @@ def check_norm(function: str, p: int) -> int:
     return int(p)
 
 
-def check_eps(function: str, eps: float) -> float:
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{function}: eps must be a number, got {type(eps).__name__}")
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"{function}: eps must be >= 0 and finite, got {eps}")
-    return float(eps)
-
-
 def check_k(function: str, k: int, limit: int) -> int:
     if limit < 1:
         raise ValueError(f"{function}: at least 1 other row is needed, got {limit}")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"{function}: k must be an int, got {type(k).__name__}")
-    if not 1 <= k <= min(limit, MAX_NEIGHBORS):
-        raise ValueError(f"{function}: k must be between 1 and {min(limit, MAX_NEIGHBORS)}, got {k}")
-    return int(k)
+    return whole(k, function, "k", 1, min(limit, MAX_NEIGHBORS))
 
 
 def flatten(function: str, points: Tensor, targets: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:

@@ -17,7 +17,8 @@ import pytest
 
 import fasthash
 from fasthash.cli import main
-from fasthash.index import HammingIndex, hamming_topk
+from fasthash.hamming import hamming_topk
+from fasthash.index import HammingIndex
 from fasthash.train import Hasher
 
 LABELS = ["cat", "dog", "car"]

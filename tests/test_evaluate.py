@@ -166,7 +166,7 @@ Y = [0, 1, 1]
     [
         (lambda: code_statistics(X), TypeError, "code_statistics: codes must be packed uint8"),
         (lambda: code_statistics(CODES, 17), ValueError, "code_statistics: codes of 17 bits must be"),
-        (lambda: code_statistics(CODES, 0), ValueError, "code_statistics: bits must be 1 or more, got 0"),
+        (lambda: code_statistics(CODES, 0), ValueError, "code_statistics: bits must be at least 1, got 0"),
         (lambda: code_statistics(CODES[:0]), ValueError, r"codes must not be empty, got shape \[0, 2\]"),
         (lambda: evaluate(CODES, CODES, Y, Y, k=4), ValueError, "evaluate: k must be between 1 and 3, got 4"),
         (
@@ -174,7 +174,7 @@ Y = [0, 1, 1]
             ValueError,
             "evaluate: at must be between 1 and 3, got 250",
         ),
-        (lambda: evaluate(CODES, CODES, Y, Y, k=1, map_at=0), ValueError, "evaluate: map_at must be 1 or more, got 0"),
+        (lambda: evaluate(CODES, CODES, Y, Y, k=1, map_at=0), ValueError, "evaluate: map_at must be at least 1, got 0"),
         (
             lambda: evaluate(CODES, CODES, Y, Y, k=1, query_input=X),
             ValueError,

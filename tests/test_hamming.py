@@ -361,7 +361,11 @@ CODES = random_codes(10, 8)
 BAD_CALLS = [
     (lambda: fasthash.hamming_topk(CODES, CODES, 0), ValueError, "hamming_topk: k must be between 1 and 10, got 0"),
     (lambda: fasthash.hamming_topk(CODES, CODES, 11), ValueError, "hamming_topk: k must be between 1 and 10, got 11"),
-    (lambda: fasthash.hamming_topk(CODES, CODES, 1.5), TypeError, "hamming_topk: k must be an integer, got float"),
+    (
+        lambda: fasthash.hamming_topk(CODES, CODES, 1.5),
+        TypeError,
+        "hamming_topk: k must be an integer, got 1.5 (float)",
+    ),
     (
         lambda: fasthash.hamming_topk(CODES.int(), CODES, 1),
         TypeError,
@@ -387,7 +391,7 @@ BAD_CALLS = [
         ValueError,
         "hamming_topk: filter positions must be in 0..9, got 0..10",
     ),
-    (lambda: fasthash.hamming_range(CODES, CODES, -1), ValueError, "hamming_range: radius must be >= 0, got -1"),
+    (lambda: fasthash.hamming_range(CODES, CODES, -1), ValueError, "hamming_range: radius must be at least 0, got -1"),
     (
         lambda: fasthash.hamming_distances(CODES, CODES[:, :0]),
         ValueError,

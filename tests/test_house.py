@@ -21,8 +21,8 @@ CEILING = 600  # lines of a file
 # of fasthash/.
 LEVELS = [
     ["_core", "_moved"],
-    ["_arrays", "_ops", "reference"],
-    ["codes", "hierarchy", "distributed"],
+    ["_arguments", "_arrays", "_durable", "_ops", "reference"],
+    ["codes", "hamming", "hierarchy", "distributed"],
     ["neighbors", "losses", "index", "targets"],
     ["metrics", "baselines"],
     ["evaluate"],

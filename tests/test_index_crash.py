@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from index_folders import content, files, make_folder, random_codes
 
-from fasthash.index import HammingIndex, IndexFolderError, build, durable, merge, storage
+from fasthash import _durable
+from fasthash.index import HammingIndex, IndexFolderError, build, merge, storage
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the model of the disk is that of POSIX")
 
@@ -290,11 +291,13 @@ def test_the_model_of_power_loss_finds_a_missing_sync(case, tmp_path, monkeypatc
     if action == "remove all" and missing == "folder before the rename":
         pytest.skip("this change makes no file that needs a name")
     if missing == "files":
-        sync = durable._sync
-        monkeypatch.setattr(durable, "_sync", lambda file: sync(file) if stat.S_ISDIR(os.fstat(file).st_mode) else None)
+        sync = _durable._sync
+        monkeypatch.setattr(
+            _durable, "_sync", lambda file: sync(file) if stat.S_ISDIR(os.fstat(file).st_mode) else None
+        )
     else:
         calls = itertools.cycle(["folder before the rename", "folder after the rename"])
-        monkeypatch.setattr(storage, "sync_folder", lambda path: next(calls) != missing and durable.sync_folder(path))
+        monkeypatch.setattr(storage, "sync_folder", lambda path: next(calls) != missing and _durable.sync_folder(path))
     found_out = False
     try:
         for found, last in after_power_loss(case, tmp_path, monkeypatch):
@@ -328,7 +331,7 @@ def test_an_interrupt_just_after_the_change(start, tmp_path, monkeypatch):
 
 def test_a_new_file_never_replaces_another(tmp_path):
     (tmp_path / "taken").write_bytes(b"old")
-    with pytest.raises(FileExistsError), durable.new_file(tmp_path / "taken"):
+    with pytest.raises(FileExistsError), _durable.new_file(tmp_path / "taken"):
         pass
     assert (tmp_path / "taken").read_bytes() == b"old"
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fasthash.index import HammingIndex, bitmap, hamming_topk
+from fasthash.hamming import hamming_topk
+from fasthash.index import HammingIndex, bitmap
 
 
 def random_codes(rows, seed=0):

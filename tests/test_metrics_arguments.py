@@ -146,7 +146,7 @@ Y = np.array([0, 1, 2])
         (
             lambda: mean_average_precision(CODES, CODES, Y, Y, at=0),
             ValueError,
-            "mean_average_precision: at must be 1 or more, got 0",
+            "mean_average_precision: at must be at least 1, got 0",
         ),
         (lambda: mean_average_precision(CODES, CODES, Y, Y, at=2.5), TypeError, "at must be an integer, got 2.5"),
         (lambda: precision_at(CODES, CODES, Y, Y, True), TypeError, "precision_at: k must be an integer, got True"),

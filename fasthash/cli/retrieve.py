@@ -27,7 +27,8 @@ from fasthash.cli.files import (
 from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes
 from fasthash.evaluate import evaluate as retrieval_metrics
-from fasthash.index import HammingIndex, RangeResult
+from fasthash.hamming import RangeResult
+from fasthash.index import HammingIndex
 from fasthash.index.storage import current_manifest
 
 

@@ -1,23 +1,8 @@
-"""Exact search over packed binary codes: the functions, and an index with ids that can live on disk."""
+"""HammingIndex: exact search over packed binary codes with ids, in memory or in a folder."""
 
+from fasthash._moved import moved_names
 from fasthash.index.flat import HammingIndex
-from fasthash.index.search import (
-    RangeResult,
-    SearchResult,
-    hamming_distances,
-    hamming_histogram,
-    hamming_range,
-    hamming_topk,
-)
 from fasthash.index.untrusted import IndexFolderError
 
-__all__ = [
-    "HammingIndex",
-    "IndexFolderError",
-    "RangeResult",
-    "SearchResult",
-    "hamming_distances",
-    "hamming_histogram",
-    "hamming_range",
-    "hamming_topk",
-]
+__all__ = ["HammingIndex", "IndexFolderError"]
+__getattr__ = moved_names(__name__)

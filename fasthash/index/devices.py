@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
+from fasthash.hamming import RangeResult
 from fasthash.index.scan import Part, eligible_parts, nearest, within
-from fasthash.index.search import RangeResult
 from fasthash.index.segments import Contents, Segment
 from fasthash.index.stream import BLOCK_BYTES, on_device, streamed
 

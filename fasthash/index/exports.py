@@ -5,16 +5,14 @@ Codes are written by blocks in ascending order of id, to a file aside that takes
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from fasthash._durable import replaced_file
 from fasthash.codes import code_bytes
-from fasthash.index.durable import new_file, sync_folder
 from fasthash.index.formats import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS, U8BIN_HEADER, import_arrow
 from fasthash.index.merge import Merged
 from fasthash.index.progress import progress_bar
@@ -56,17 +54,11 @@ def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, pro
             return (np.ascontiguousarray(b.cpu().numpy(), "<i8") for b in merged.id_blocks(block_rows(bits)))
 
         job = _Job(rows, code_bytes(bits), bounds is None or bounds == (0, rows - 1), codes, ids)
-        _aside(path, lambda file: write(file, job))
+        with replaced_file(path) as file:
+            write(file, job)
         if ids_path is not None:
-            _aside(ids_path, lambda file: _npy(file, "<i8", (rows,), ids()))
-
-
-def _aside(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with new_file(aside) as file:
-        write(file)
-    os.replace(aside, path)
-    sync_folder(path.parent)
+            with replaced_file(ids_path) as file:
+                _npy(file, "<i8", (rows,), ids())
 
 
 def _put(file: BinaryIO, blocks: Iterator[_Array]) -> None:

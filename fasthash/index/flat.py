@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasthash._arguments import MAX_BITS, MOST, memory_for, one_device, several_devices, whole
 from fasthash._arrays import like, to_tensor
 from fasthash.codes import check_codes, code_bytes, pack_bits
-from fasthash.index.arguments import MAX_BITS, MOST, memory_for, one_device, several_devices, whole
+from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index.build import build
 from fasthash.index.devices import Devices
 from fasthash.index.exports import export
@@ -26,7 +27,6 @@ from fasthash.index.merge import SEGMENT_ROWS, Merged, compacted, settle
 from fasthash.index.mih import SHARES, can_have_tables
 from fasthash.index.progress import progress_bar, unseen
 from fasthash.index.scan import eligible_parts, nearest, rescored, within
-from fasthash.index.search import RangeResult, SearchResult
 from fasthash.index.segment_file import block_rows
 from fasthash.index.segments import Contents, Segment, id_tensor, make_segment
 from fasthash.index.storage import Writer, load, verify
@@ -59,7 +59,7 @@ class HammingIndex:
         device may be a list, say ["cuda:0", "cuda:1"] or ["cuda"]: the codes then stay in host memory, every device
         gets a copy of its share as far as there is room, and the rest streams through the devices in each search.
         """
-        self._bits = whole(bits, "bits", "HammingIndex", 1, MAX_BITS)
+        self._bits = whole(bits, "HammingIndex", "bits", 1, MAX_BITS)
         several = isinstance(device, (list, tuple))
         self._devices = Devices(several_devices(device, "HammingIndex")) if several else None
         self._device = torch.device("cpu") if several else one_device(device, "HammingIndex")
@@ -294,7 +294,7 @@ class HammingIndex:
         """
         function = "HammingIndex.search"
         packed, real = self._queries(queries, function)
-        k, rescore = whole(k, "k", function, 1), whole(rescore, "rescore", function, 0)
+        k, rescore = whole(k, function, "k", 1), whole(rescore, function, "rescore", 0)
         if k > MOST:
             raise ValueError(f"{function}: k must be at most 2**40, got {k}")
         if rescore and real is None:
@@ -319,7 +319,7 @@ class HammingIndex:
         """
         function = "HammingIndex.range_search"
         packed, _ = self._queries(queries, function)
-        radius = whole(radius, "radius", function, 0)
+        radius = whole(radius, function, "radius", 0)
         contents, radius = self._contents, min(radius, self._bits)
         with memory_for(f"{function}: no memory for the results of {len(packed)} queries"):
             if self._devices is not None:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from fasthash._arguments import MAX_BITS, whole
 from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes
-from fasthash.index.arguments import MAX_BITS, whole
 from fasthash.index.segment_file import block_rows
 from fasthash.index.segments import id_tensor
 
@@ -41,7 +41,7 @@ class Source(NamedTuple):
 def open_source(source: Any, bits: int | None, ids: Any, function: str) -> Source:
     """Opens what holds codes (see HammingIndex.build); raises ValueError, TypeError or OSError where it does not."""
     if bits is not None:
-        bits = whole(bits, "bits", function, 1, MAX_BITS)
+        bits = whole(bits, function, "bits", 1, MAX_BITS)
     if isinstance(ids, (str, os.PathLike)):
         ids = _read_npy(Path(ids), function)
     if ids is not None:

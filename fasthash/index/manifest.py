@@ -9,8 +9,8 @@ from typing import Any
 
 import xxhash
 
+from fasthash._arguments import MAX_BITS
 from fasthash.codes import code_bytes
-from fasthash.index.arguments import MAX_BITS
 from fasthash.index.untrusted import IndexFolderError, parse_json, plain_name, shorten, whole_number
 
 FORMAT = "fasthash-index"

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes
+from fasthash.hamming import RangeResult
 from fasthash.index.bitmap import add_ascending, count_rows, pack_rows, row_blocks, unpack_rows, with_rows
 from fasthash.index.merge import id_order, joined, windows
 from fasthash.index.mih import AUTO_BYTES, COLD, tables_range, tables_topk
 from fasthash.index.readahead import in_memory, read_ahead
-from fasthash.index.search import RangeResult
 from fasthash.index.segments import Contents, Segment, id_tensor
 
 _GATHER = 16  # where fewer than one row in this many is eligible, the rows are copied out instead of masked

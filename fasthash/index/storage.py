@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from fasthash.index.durable import lock_file, make_folder, new_file, sync_folder
+from fasthash._durable import LockedError, lock_file, make_folder, new_file, sync_folder
 from fasthash.index.manifest import MANIFEST_LIMIT, Manifest, SegmentEntry, parse_manifest
 from fasthash.index.merge import Merged, overlapping, repeated_id
 from fasthash.index.mih import can_have_tables, read_tables, table_entries, write_tables
@@ -117,13 +117,16 @@ class Writer:
         Raises IndexFolderError where the folder is locked, read-only, or not what was asked for.
         """
         if create:
-            make_folder(path)
+            try:
+                make_folder(path)
+            except OSError as error:
+                raise IndexFolderError(f"{path}: cannot be made a folder ({error.strerror})") from error
             _check_target(path, overwrite)  # before the lock puts a file into a folder that is not ours
         else:
             _manifest_bytes(path)  # raises where there is no index to lock
         self.path = path
         self._process = os.getpid()
-        descriptor = lock_file(path / _LOCK)
+        descriptor = _locked(path)
         self.close = weakref.finalize(self, os.close, descriptor)  # a forgotten writer gives its lock back
         try:
             if create:
@@ -271,6 +274,16 @@ def _read(path: Path, read: Callable[[SegmentEntry, Manifest], _Read]) -> tuple[
             if _manifest_bytes(path) == text:  # else a writer replaced both: read the new state
                 raise IndexFolderError(f"{error.filename}: missing, but the manifest names it") from error
     raise IndexFolderError(f"{path}: a writer replaces it faster than it can be read")
+
+
+def _locked(path: Path) -> int:
+    """The descriptor that holds the folder's lock."""
+    try:
+        return lock_file(path / _LOCK)
+    except LockedError as error:
+        raise IndexFolderError(f"{path}: another writer has it open") from error
+    except OSError as error:
+        raise IndexFolderError(f"{path}: cannot be opened for writing ({error.strerror})") from error
 
 
 def _manifest_bytes(path: Path) -> bytes:

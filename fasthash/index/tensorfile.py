@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
-from fasthash.index.durable import new_file
+from fasthash._durable import new_file
 from fasthash.index.untrusted import IndexFolderError, open_regular, parse_json, shorten, whole_number
 
 _DATA_START = 4096  # one page: mapped tensors start on a page, and so on any alignment

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
+from fasthash._arguments import number
 from fasthash.distributed import gather_rows, rank
-from fasthash.neighbors import check_eps, check_k, check_norm, check_points, flatten
+from fasthash.neighbors import check_k, check_norm, check_points, flatten
 
 _RANK_STEP = 0x1E3779B97F4A7C15  # between the seeds of ranks, which may all have one torch seed
 
@@ -80,7 +81,7 @@ def kl_loss(
     if points.shape[-2] < 2 and group is None:
         raise ValueError(f"kl_loss: z must have at least 2 rows, got {points.shape[-2]}")
     p = check_norm("kl_loss", p)
-    eps = check_eps("kl_loss", eps)
+    eps = number(eps, "kl_loss", "eps", least=0)
     targets = _target_points(points, target, group, generator)
     if group is not None:
         points, targets = gather_rows(points, group), gather_rows(targets, group)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fasthash._arguments import number
 from fasthash.distributed import gather_rows
-from fasthash.neighbors import check_eps, check_k, check_norm, check_points, nearest
+from fasthash.neighbors import check_k, check_norm, check_points, nearest
 
 
 def koleo_loss(
@@ -39,7 +40,7 @@ def koleo_loss(
         raise TypeError(f"koleo_loss: z must be a tensor, got {type(z).__name__}")
     points = check_points("koleo_loss", "z", z)
     p = check_norm("koleo_loss", p)
-    eps = check_eps("koleo_loss", eps)
+    eps = number(eps, "koleo_loss", "eps", least=0)
     if normalize:
         points = torch.nn.functional.normalize(points, dim=-1, eps=1e-12)
     if group is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
-from fasthash.index.search import hamming_distances, hamming_histogram
+from fasthash.hamming import hamming_distances, hamming_histogram
 from fasthash.metrics.expectation import BLOCK
 from fasthash.metrics.relevance import Gain, Labels
 

@@ -12,7 +12,6 @@ TypeError, naming function and value.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasthash._arguments import whole
 from fasthash._arrays import Array, like
 from fasthash.metrics.expectation import average_precision, discounted_sum, sums_at
 from fasthash.metrics.groups import Groups, Ranking
@@ -64,7 +64,7 @@ def mean_average_precision(
     if divisor not in ("retrieved", "possible"):
         raise ValueError(f'mean_average_precision: divisor must be "retrieved" or "possible", got {divisor!r}')
     if at is not None:
-        at = check_rank("mean_average_precision", "at", at, None)
+        at = whole(at, "mean_average_precision", "at", 1)
     scores = score(ranking, [ranking.labels.relevant], lambda g: average_precision(g.counts, g.sums[0], at, divisor))
     return _result(scores, query, per_query)
 
@@ -100,7 +100,7 @@ def hierarchical_precision(
     )
     if variant not in ("mean", "trapezoid"):
         raise ValueError(f'hierarchical_precision: variant must be "mean" or "trapezoid", got {variant!r}')
-    at = check_rank("hierarchical_precision", "at", at, ranking.eligible)
+    at = whole(at, "hierarchical_precision", "at", 1, ranking.eligible)
     gain = ranking.labels.table("class_similarity", class_similarity)
     best = best_sums(ranking, gain, at)
     scores = score(ranking, [gain], lambda g: hierarchical_scores(g, g.sums[0], best, variant), width=at)
@@ -126,7 +126,7 @@ def precision_at(
     0.5
     """
     ranking = Ranking("precision_at", query, database, query_labels, database_labels, ties, metric, exclude_self)
-    k = check_rank("precision_at", "k", k, ranking.eligible)
+    k = whole(k, "precision_at", "k", 1, ranking.eligible)
     scores = score(ranking, [ranking.labels.relevant], lambda g: found_at(g, k) / k)
     return _result(scores, query, per_query)
 
@@ -150,7 +150,7 @@ def recall_at(
     0.5
     """
     ranking = Ranking("recall_at", query, database, query_labels, database_labels, ties, metric, exclude_self)
-    k = check_rank("recall_at", "k", k, ranking.eligible)
+    k = whole(k, "recall_at", "k", 1, ranking.eligible)
     scores = score(ranking, [ranking.labels.relevant], lambda g: found_at(g, k) / g.sums[0].sum(-1).clamp(min=1.0))
     return _result(scores, query, per_query)
 
@@ -219,7 +219,7 @@ def precision_recall_curve(
         spaced = torch.logspace(0, np.log2(ranking.eligible), 200, base=2.0, dtype=torch.float64)
         thresholds = torch.unique(spaced.round().long().clamp(1, ranking.eligible)).to(device)
     else:
-        checked = [check_rank("precision_recall_curve", "ranks", rank, ranking.eligible) for rank in ranks]
+        checked = [whole(rank, "precision_recall_curve", "ranks", 1, ranking.eligible) for rank in ranks]
         if not checked or sorted(set(checked)) != checked:
             raise ValueError(f"precision_recall_curve: ranks must be at least one and increasing, got {list(ranks)}")
         thresholds = torch.tensor(checked, device=device)
@@ -259,7 +259,7 @@ def ndcg(
     0.7967
     """
     ranking = Ranking("ndcg", query, database, query_labels, database_labels, ties, metric, exclude_self)
-    k = check_rank("ndcg", "k", k, ranking.eligible)
+    k = whole(k, "ndcg", "k", 1, ranking.eligible)
     if not isinstance(gains, str):
         gain = ranking.labels.table("gains", gains)
     elif gains in ("exponential", "linear"):
@@ -311,20 +311,6 @@ def precision_inside(groups: Groups, radius: float) -> Tensor:
     inside = groups.distances <= radius
     retrieved = torch.where(inside, groups.counts, 0.0).sum(-1)
     return torch.where(inside, groups.sums[0], 0.0).sum(-1) / retrieved.clamp(min=1.0)
-
-
-def check_rank(function: str, name: str, value: Any, limit: int | None) -> int:
-    """`value` as an int of at least 1 and at most `limit` (None: no limit)."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{function}: {name} must be an integer, got {value!r}") from None
-    if number < 1 or (limit is not None and number > limit):
-        bound = "1 or more" if limit is None else f"between 1 and {limit}"
-        raise ValueError(f"{function}: {name} must be {bound}, got {number}")
-    return number
 
 
 def _result(scores: Tensor, query: Any, per_query: bool) -> Any:

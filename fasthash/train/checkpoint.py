@@ -15,7 +15,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from fasthash.index.durable import new_file, sync_folder
+from fasthash._durable import new_file, sync_folder
 
 FORMAT = "fasthash-hasher"
 VERSION = 1

@@ -21,8 +21,7 @@ import xxhash
 from torch import Tensor
 
 from fasthash import __version__, _ops
-from fasthash.index.durable import lock_file, make_folder
-from fasthash.index.untrusted import IndexFolderError
+from fasthash._durable import LockedError, lock_file, make_folder
 from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint, write_file
 
 FILES = ("config.json", "environment.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors")
@@ -47,8 +46,10 @@ class RunFolder:
         try:
             make_folder(self.path)
             self._lock = lock_file(self.path / "lock")
-        except IndexFolderError as error:
-            raise ValueError(f"train: run_dir {error}") from None
+        except LockedError:
+            raise ValueError(f"train: run_dir {self.path}: another writer has it open") from None
+        except OSError as error:
+            raise ValueError(f"train: run_dir {self.path}: cannot be opened for writing ({error.strerror})") from None
         for name in FILES:
             for left in self.path.glob(f".{name}.????????"):  # what a killed process wrote aside
                 left.unlink()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fasthash import _ops
+from fasthash._arguments import whole
 from fasthash._arrays import like, to_tensor
 
 _topk = torch.ops.fasthash.hamming_topk.default  # the overload itself: finding it takes a microsecond of a small search
@@ -53,9 +53,7 @@ def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None) -> 
     [[0, 2]]
     """
     codes, base = _code_pair("hamming_topk", queries, database)
-    k = _integer("hamming_topk", "k", k)
-    if not 1 <= k <= len(base):
-        raise ValueError(f"hamming_topk: k must be between 1 and {len(base)}, got {k}")
+    k = whole(k, "hamming_topk", "k", 1, len(base))
     mask = _mask("hamming_topk", filter, base)
     distances, ids = _topk(codes, base, mask, k)
     return SearchResult(like(distances, queries), like(ids, queries))
@@ -81,9 +79,7 @@ def hamming_range(queries: Any, database: Any, radius: int, *, filter: Any = Non
     ([0, 2], [0, 2])
     """
     codes, base = _code_pair("hamming_range", queries, database)
-    radius = _integer("hamming_range", "radius", radius)
-    if radius < 0:
-        raise ValueError(f"hamming_range: radius must be >= 0, got {radius}")
+    radius = whole(radius, "hamming_range", "radius", 0)
     mask = _mask("hamming_range", filter, base)
     found = torch.ops.fasthash.hamming_range(codes, base, mask, min(radius, 8 * base.shape[1]))
     return RangeResult(*(like(part, queries) for part in found))
@@ -174,15 +170,6 @@ def _codes(function: str, name: str, given: Any) -> tuple[Tensor, int]:
     if len(shape) != 2 or shape[1] < 1:
         raise ValueError(f"{function}: {name} must have shape [rows, bytes], got {list(shape)}")
     return codes, shape[1]
-
-
-def _integer(function: str, name: str, value: Any) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{function}: {name} must be an integer, got {type(value).__name__}") from None
 
 
 def _mask(function: str, filter: Any, database: Tensor) -> Tensor | None:

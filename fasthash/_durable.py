@@ -1,15 +1,18 @@
-"""Writing that survives a crash: new files flushed to the disk, folders synced, one writer at a time."""
+"""Files that survive a crash: written aside, flushed to the disk, renamed; folders synced; one writer at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fasthash.index.untrusted import IndexFolderError
+
+class LockedError(BlockingIOError):
+    """Another descriptor holds the lock."""
 
 
 @contextlib.contextmanager
@@ -30,6 +33,24 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` in one step when the block ends well, and is on the disk then.
+
+    It is written aside, as .<name>.<8 hexadecimal digits>, and removed on any failure; `path` then stays as it was.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with new_file(aside) as file:
+        yield file
+    try:
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+    sync_folder(path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable (Windows does so by itself)."""
     if sys.platform != "win32":
@@ -41,27 +62,20 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and its parents where they are missing, durably."""
+    """Makes a folder and its parents where they are missing, durably; raises OSError."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            sync_folder(folder.parent)
-    except OSError as error:
-        raise IndexFolderError(f"{path}: cannot be made a folder ({error.strerror})") from error
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
 
 
 def lock_file(path: Path) -> int:
     """Locks a file, made where it is missing: gives the descriptor whose closing unlocks it.
 
-    The system closes it when the process ends, however it ends. Raises IndexFolderError, naming the folder, where
-    another descriptor holds the lock or the folder cannot be written.
+    The system closes it when the process ends, however it ends. Raises LockedError where another descriptor holds the
+    lock, OSError where the file cannot be opened for writing or locked.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        descriptor = os.open(path, flags, 0o666)
-    except OSError as error:
-        raise IndexFolderError(f"{path.parent}: cannot be opened for writing ({error.strerror})") from error
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -73,9 +87,9 @@ def lock_file(path: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        if not isinstance(error, (BlockingIOError, PermissionError)):
-            raise IndexFolderError(f"{path.parent}: cannot be locked for writing ({error.strerror})") from error
-        raise IndexFolderError(f"{path.parent}: another writer has it open") from error
+        if isinstance(error, (BlockingIOError, PermissionError)):
+            raise LockedError(error.errno, "another writer has it open", str(path)) from error
+        raise
     return descriptor
 
 
