@@ -83,6 +83,19 @@ def choice(value: Any, function: str, name: str, allowed: Sequence[str]) -> str:
     return value
 
 
+def refuse_zeros_and_ones(filter: torch.Tensor, function: str) -> None:
+    """Refuses an integer filter of 0 and 1 that repeats one of them: nobody can tell a mask from positions or ids."""
+    if not filter.numel() or filter.dtype == torch.bool or filter.is_floating_point():
+        return
+    values = filter.to(torch.int64) if filter.dtype in (torch.uint16, torch.uint32, torch.uint64) else filter
+    zeros, ones = int((values == 0).sum()), int((values == 1).sum())
+    if zeros + ones == filter.numel() and max(zeros, ones) > 1:
+        raise TypeError(
+            f"{function}: filter holds only 0 and 1, {zeros} and {ones} times; for a mask make it boolean "
+            "(filter.astype(bool)), for the ids 0 and 1 name each once (numpy.unique(filter))"
+        )
+
+
 def one_device(device: Any, function: str) -> torch.device:
     """A torch device that is there; raises TypeError for what is not one, RuntimeError for one that is not here."""
     try:

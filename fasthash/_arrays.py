@@ -15,12 +15,19 @@ Array: TypeAlias = np.ndarray[Any, Any] | Tensor
 def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> Tensor:
     """Gives a tensor over the same memory as a numpy array (read-only ones and memmaps too), or the tensor itself.
 
-    Anything else that numpy can read (a list of numbers, say) is copied. The result of a read-only array must not be
-    written to. Raises TypeError, naming `function` and `name`, for what is not numeric.
+    Anything else that numpy can read (a list of numbers, say) is copied, and so is a column of rows: a pandas Series of
+    lists or arrays, a polars List or Array column, an arrow list column. The result of a read-only array must not be
+    written to. Raises TypeError or ValueError, naming `function` and `name`, for what is not numeric, and for rows of
+    different lengths.
     """
     if isinstance(array, Tensor):
         return array
-    values = np.asarray(array)
+    try:
+        values = np.asarray(array)
+    except ValueError as error:  # nested lists of different lengths
+        raise ValueError(f"{function}: {name} must have rows of one length ({error})") from None
+    if values.dtype == object and values.ndim == 1 and len(values) and not isinstance(values[0], str):
+        values = _rows_of_column(values, function, name)
     if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
         raise TypeError(f"{function}: {name} must be a numeric array or tensor, got {_describe(array, values)}")
     if values.dtype.char in "qQ" or not values.dtype.isnative:  # long long is a type of its own, which torch refuses
@@ -33,6 +40,31 @@ def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> T
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return torch.from_numpy(values)
+
+
+def _rows_of_column(column: np.ndarray[Any, Any], function: str, name: str) -> np.ndarray[Any, Any]:
+    """A one-dimensional array of objects: numbers [N] -> [N], rows of F numbers -> [N, F]."""
+    if np.ndim(column[0]) == 0:
+        missing = [row for row, value in enumerate(column) if value is None]
+        if missing:
+            raise ValueError(f"{function}: {name} must not have missing values, got None in row {missing[0]}")
+        try:
+            return np.array(column.tolist())
+        except (TypeError, ValueError):  # of several kinds
+            return column
+    for row, value in enumerate(column):
+        if np.shape(value) != np.shape(column[0]):
+            got = "None" if value is None else f"shape {list(np.shape(value))}"
+            raise ValueError(
+                f"{function}: {name} must have rows of one length: row 0 has shape {list(np.shape(column[0]))}, "
+                f"row {row} {got}"
+            )
+    return np.stack([np.asarray(value) for value in column])
+
+
+def dtype_name(array: Any) -> str:
+    """The type of the elements in words of both numpy and torch: "int64"."""
+    return str(array.dtype).removeprefix("torch.")
 
 
 def like(result: Tensor, given: Any) -> Any:

@@ -6,6 +6,7 @@ can be exchanged with faiss binary indexes and with sentence-transformers' `ubin
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fasthash._arguments import whole
-from fasthash._arrays import like, to_tensor
+from fasthash._arrays import dtype_name, like, to_tensor
 
 # torch compares only the older integer types on every device.
 _WIDE = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.float64}
@@ -34,7 +35,8 @@ def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
     z: [..., D], D >= 1, any floating, integer or boolean type, numpy or torch on any device. threshold: a number, or
     one for each bit, [D]; it is compared in z's own floating type. Gives uint8 [..., ceil(D / 8)], numpy for numpy and
     torch for torch, on z's device, in the bit order of `numpy.packbits`. Raises ValueError for NaN (it is neither bit)
-    and TypeError for what is not numeric.
+    and TypeError for what is not numeric. Warns where no value is above the threshold 0.5 and some are below 0: such
+    values are signed, and `threshold=0` takes their signs.
 
     >>> import numpy as np
     >>> pack_bits(np.array([[0.9, 0.1, 0.8, 0.2]]))
@@ -42,7 +44,7 @@ def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
     """
     values = to_tensor(z, "pack_bits", "z").detach()
     if values.is_complex():
-        raise TypeError(f"pack_bits: z must be real, got {values.dtype}")
+        raise TypeError(f"pack_bits: z must be real, got {dtype_name(values)}")
     if values.ndim < 1 or values.shape[-1] < 1:
         raise ValueError(f"pack_bits: z must be [..., D] with D >= 1, got shape {tuple(values.shape)}")
     values = values.to(_WIDE.get(values.dtype, values.dtype))
@@ -59,7 +61,15 @@ def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
         bad = torch.isnan(values)
         if bad.any():
             raise ValueError(f"pack_bits: z must not hold NaN, got {int(bad.sum())} of {values.numel()} values")
-    return like(_pack(values > limit.reshape(-1)), z)
+    ones = values > limit.reshape(-1)
+    if isinstance(threshold, float) and threshold == 0.5 and bool((values < 0).any() if not ones.any() else False):
+        warnings.warn(
+            "pack_bits: no value of z is above the threshold 0.5 and some are below 0, so that all bits are 0; "
+            "pass threshold=0 for the signs of signed values",
+            UserWarning,
+            stacklevel=2,
+        )
+    return like(_pack(ones), z)
 
 
 def unpack_bits(codes: Any, bits: int) -> Any:
@@ -75,7 +85,7 @@ def unpack_bits(codes: Any, bits: int) -> Any:
     packed = to_tensor(codes, "unpack_bits", "codes")
     bits = whole(bits, "unpack_bits", "bits", 1)
     if packed.dtype != torch.uint8:
-        raise TypeError(f"unpack_bits: codes must be packed uint8, got {packed.dtype}")
+        raise TypeError(f"unpack_bits: codes must be packed uint8, got {dtype_name(packed)}")
     if packed.ndim < 1 or packed.shape[-1] != code_bytes(bits):
         raise ValueError(
             f"unpack_bits: codes of {bits} bits must be [..., {code_bytes(bits)}] with bits >= 1, "
@@ -84,13 +94,31 @@ def unpack_bits(codes: Any, bits: int) -> Any:
     return like(_unpack(packed, bits), codes)
 
 
+def from_signed(codes: Any) -> Any:
+    """Gives packed codes from the signed bytes of sentence-transformers' "binary" embeddings: packed bits minus 128.
+
+    codes: int8 [..., W], numpy or torch. Gives uint8 [..., W], a copy, of the kind and on the device of `codes`. Raises
+    TypeError for another type ("ubinary" embeddings are packed codes already).
+
+    >>> import numpy as np
+    >>> signed = (np.packbits([[1, 0, 1, 0]], axis=1).astype(np.int16) - 128).astype(np.int8)
+    >>> from_signed(signed)
+    array([[160]], dtype=uint8)
+    """
+    signed = to_tensor(codes, "from_signed", "codes")
+    if signed.dtype != torch.int8:
+        raise TypeError(f"from_signed: codes must be int8 (packed bits minus 128), got {dtype_name(signed)}")
+    return like(signed.view(torch.uint8) ^ 0x80, codes)
+
+
 def check_codes(codes: Tensor, bits: int, function: str, name: str = "codes") -> None:
     """Refuses what is not a [N, ceil(bits / 8)] uint8 tensor of packed codes with zero padding bits.
 
     Raises TypeError (type) or ValueError (shape, padding), naming `function` and `name`.
     """
     if codes.dtype != torch.uint8:
-        raise TypeError(f"{function}: {name} must be packed uint8 codes (see pack_bits), got {codes.dtype}")
+        hint = "; fasthash.codes.from_signed reads packed bits minus 128" if codes.dtype == torch.int8 else ""
+        raise TypeError(f"{function}: {name} must be packed uint8 codes (see pack_bits), got {dtype_name(codes)}{hint}")
     width = code_bytes(bits)
     if codes.ndim != 2 or codes.shape[1] != width:
         raise ValueError(f"{function}: {name} of {bits} bits must be [N, {width}], got shape {tuple(codes.shape)}")

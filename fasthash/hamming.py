@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fasthash import _ops
-from fasthash._arguments import whole
-from fasthash._arrays import like, to_tensor
+from fasthash._arguments import refuse_zeros_and_ones, whole
+from fasthash._arrays import dtype_name, like, to_tensor
 
 _topk = torch.ops.fasthash.hamming_topk.default  # the overload itself: finding it takes a microsecond of a small search
 
@@ -33,7 +33,7 @@ def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None) -> 
     """Finds the k codes with the fewest differing bits, exactly, for each query.
 
     Args:
-        queries: packed codes uint8 [Q, W], tensor or numpy array.
+        queries: packed codes uint8 [Q, W], tensor or numpy array; one query may be [W], and counts as [1, W].
         database: packed codes uint8 [N, W] on the same device; rows may lie apart (a column slice is not copied).
         k: 1 to N.
         filter: which codes are eligible for all queries: a boolean mask [N], or an integer array of positions.
@@ -129,7 +129,7 @@ def hamming_histogram(
         labels = _on(base, to_tensor(database_labels, "hamming_histogram", "database_labels"))
         weights = _on(base, to_tensor(class_weights, "hamming_histogram", "class_weights")).double()
         if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(f"hamming_histogram: database_labels must be integers, got {labels.dtype}")
+            raise TypeError(f"hamming_histogram: database_labels must be integers, got {dtype_name(labels)}")
         labels = labels.long()
         if labels.shape != (len(base),):
             raise ValueError(
@@ -165,8 +165,12 @@ def _code_pair(
 def _codes(function: str, name: str, given: Any) -> tuple[Tensor, int]:
     codes = to_tensor(given, function, name)
     if codes.dtype != torch.uint8:
-        raise TypeError(f"{function}: {name} must be packed codes of dtype uint8, got {codes.dtype}")
+        hint = "; fasthash.codes.from_signed reads packed bits minus 128" if codes.dtype == torch.int8 else ""
+        raise TypeError(f"{function}: {name} must be packed codes of dtype uint8, got {dtype_name(codes)}{hint}")
     shape = codes.shape
+    if len(shape) == 1 and name == "queries":
+        codes = codes[None]
+        shape = codes.shape
     if len(shape) != 2 or shape[1] < 1:
         raise ValueError(f"{function}: {name} must have shape [rows, bytes], got {list(shape)}")
     return codes, shape[1]
@@ -187,8 +191,9 @@ def _mask(function: str, filter: Any, database: Tensor) -> Tensor | None:
     if given.is_floating_point() or given.dim() != 1:
         raise TypeError(
             f"{function}: filter must be a boolean mask or a 1-D array of integer positions, "
-            f"got {given.dtype} of shape {list(given.shape)}"
+            f"got {dtype_name(given)} of shape {list(given.shape)}"
         )
+    refuse_zeros_and_ones(given, function)
     positions = given.long()
     if len(positions) and not (int(positions.min()) >= 0 and int(positions.max()) < count):
         raise ValueError(

@@ -1,5 +1,7 @@
 """Packing: the order of numpy.packbits, for every kind of input."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasthash import codes as codes_module
-from fasthash.codes import check_codes, code_bytes, pack_bits, unpack_bits
+from fasthash.codes import check_codes, code_bytes, from_signed, pack_bits, unpack_bits
 
 WIDTHS = [1, 7, 8, 9, 60, 64, 65, 384]
 
@@ -129,7 +131,7 @@ def test_pack_undoes_unpack(data, cut):
         (np.zeros((2, 3)), [0.1, 0.2], ValueError, r"one for each of the 3 bits, got shape \(2,\)"),
         (np.zeros((2, 3)), [[0.1]], ValueError, "threshold must be a number"),
         (np.zeros((2, 3)), float("nan"), ValueError, "threshold must not be NaN"),
-        (torch.zeros(2, 3, dtype=torch.complex64), 0.5, TypeError, "z must be real, got torch.complex64"),
+        (torch.zeros(2, 3, dtype=torch.complex64), 0.5, TypeError, "z must be real, got complex64"),
         (np.array([["a"]]), 0.5, TypeError, "pack_bits: z must be"),
     ],
 )
@@ -141,10 +143,10 @@ def test_pack_errors(z, threshold, error, message):
 @pytest.mark.parametrize(
     ("codes", "bits", "error", "message"),
     [
-        (np.zeros((2, 2), np.int64), 16, TypeError, "codes must be packed uint8, got torch.int64"),
+        (np.zeros((2, 2), np.int64), 16, TypeError, "codes must be packed uint8, got int64"),
         (np.zeros((2, 2), np.uint8), 17, ValueError, r"codes of 17 bits must be \[..., 3\] .* got shape \(2, 2\)"),
         (np.zeros((2, 2), np.uint8), 8, ValueError, "codes of 8 bits"),
-        (np.zeros((2, 0), np.uint8), 0, ValueError, "bits >= 1"),
+        (np.zeros((2, 0), np.uint8), 0, ValueError, "unpack_bits: bits must be at least 1, got 0"),
         (np.zeros((2, 1), np.uint8), 8.0, TypeError, "unpack_bits: bits must be an integer, got 8.0"),
     ],
 )
@@ -164,5 +166,34 @@ def test_check_codes():
         check_codes(good, 64, "f")
     with pytest.raises(ValueError, match=r"must be \[N, 2\], got shape \(2,\)"):
         check_codes(good[0], 16, "f")
-    with pytest.raises(TypeError, match=r"f: codes must be packed uint8 codes .* got torch.float32"):
+    with pytest.raises(TypeError, match=r"f: codes must be packed uint8 codes .* got float32"):
         check_codes(good.float(), 16, "f")
+
+
+def test_check_codes_knows_signed_codes():
+    with pytest.raises(TypeError, match=r"got int8; fasthash.codes.from_signed reads packed bits minus 128"):
+        check_codes(torch.zeros(2, 2, dtype=torch.int8), 16, "f")
+
+
+def test_from_signed_reads_what_sentence_transformers_write():
+    x = np.random.default_rng(0).normal(size=(7, 48))
+    ubinary = np.packbits(x > 0, axis=-1)
+    binary = (ubinary.astype(np.int16) - 128).astype(np.int8)  # quantize_embeddings(x, "binary")
+    np.testing.assert_array_equal(from_signed(binary), ubinary)
+    np.testing.assert_array_equal(from_signed(torch.from_numpy(binary)).numpy(), ubinary)
+    assert binary.dtype == np.int8  # a copy, the input stays
+    with pytest.raises(TypeError, match="from_signed: codes must be int8"):
+        from_signed(ubinary)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_signed_values_at_the_default_threshold_warn(kind):
+    signed = kind(np.where(np.random.default_rng(0).random((4, 16)) < 0.5, -0.3, 0.3))
+    with pytest.warns(UserWarning, match="no value of z is above the threshold 0.5 and some are below 0"):
+        assert not pack_bits(signed).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pack_bits(signed, 0).any()
+        assert pack_bits(signed * 2, 0.5).any()
+        pack_bits(abs(signed))
+        pack_bits(signed[:0])

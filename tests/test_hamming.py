@@ -369,7 +369,7 @@ BAD_CALLS = [
     (
         lambda: fasthash.hamming_topk(CODES.int(), CODES, 1),
         TypeError,
-        "hamming_topk: queries must be packed codes of dtype uint8, got torch.int32",
+        "hamming_topk: queries must be packed codes of dtype uint8, got int32",
     ),
     (
         lambda: fasthash.hamming_topk(CODES, CODES[:, :7], 1),
@@ -377,9 +377,9 @@ BAD_CALLS = [
         "hamming_topk: queries and database must have codes of one width, got 8 and 7 bytes",
     ),
     (
-        lambda: fasthash.hamming_topk(CODES[0], CODES, 1),
+        lambda: fasthash.hamming_topk(CODES, CODES[0], 1),
         ValueError,
-        "hamming_topk: queries must have shape [rows, bytes], got [8]",
+        "hamming_topk: database must have shape [rows, bytes], got [8]",
     ),
     (
         lambda: fasthash.hamming_topk(CODES, CODES, 1, filter=np.ones(9, bool)),
