@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasthash import _fork  # noqa: F401  (whoever has arrays may fork)
+
 Array: TypeAlias = np.ndarray[Any, Any] | Tensor
 
 

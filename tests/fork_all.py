@@ -1,0 +1,134 @@
+"""Forks a child for each public function, once torch's OpenMP threads run in the parent, and waits 10 seconds for it.
+
+python tests/fork_all.py            prints the names that did not end well, one a line; status 1 where there are any
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import fasthash
+from fasthash import baselines, evaluate, metrics, targets
+from fasthash import losses as published
+from fasthash.train import HashHead, Objective, train
+
+SECONDS = 10
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(4000, 96)).astype(np.float32)
+y = rng.integers(0, 20, 4000)
+codes = rng.integers(0, 256, (20_000, 8), dtype=np.uint8)
+z = torch.rand(512, 64)
+u = torch.randn(512, 64)
+labels = torch.from_numpy(y[:512])
+between = targets.class_distances(list(range(20)))
+hasher = fasthash.Hasher(16, epochs=1, progress=False).fit(X, y)
+index = fasthash.HammingIndex(64)
+index.add(codes)
+folder = Path(tempfile.mkdtemp())
+
+
+def backward(loss: Callable[..., Any], *arguments: Any) -> None:
+    points = arguments[0].clone().requires_grad_()
+    loss(points, *arguments[1:]).backward()
+
+
+def a_loop() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(96, 256), torch.nn.ReLU(), HashHead(256, 32))
+    loader = [(torch.from_numpy(X[:512]), labels)] * 3
+    train(model, loader, Objective(32, classes=20, distance=between), epochs=1, progress=False)
+
+
+def published_loss(name: str) -> Callable[[], None]:
+    def run() -> None:
+        fasthash.Hasher(16, loss=name, epochs=1, progress=False).fit(X[:1000], X[:1000] if name == "sdc" else y[:1000])
+
+    return run
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    "pack_bits": lambda: fasthash.pack_bits(X),
+    "unpack_bits": lambda: fasthash.unpack_bits(codes, 64),
+    "hamming_topk": lambda: fasthash.hamming_topk(codes[:300], codes, 10),
+    "hamming_range": lambda: fasthash.hamming_range(codes[:300], codes, 20),
+    "hamming_distances": lambda: fasthash.hamming_distances(codes[:300], codes),
+    "hamming_histogram": lambda: fasthash.hamming_histogram(codes[:300], codes),
+    "HammingIndex.search": lambda: index.search(codes[:300], 10),
+    "HammingIndex.range_search": lambda: index.range_search(codes[:300], 20),
+    "HammingIndex.add": lambda: index.add(codes),
+    "HammingIndex.remove": lambda: index.remove(range(1000)),
+    "HammingIndex.save": lambda: index.save(folder / "saved"),
+    "HammingIndex.build": lambda: fasthash.HammingIndex.build(folder / "built", codes, mih=True, progress=False),
+    "Hasher.fit": lambda: fasthash.Hasher(16, epochs=1, progress=False).fit(X, y),
+    "Hasher.fit X": lambda: fasthash.Hasher(16, epochs=1, progress=False).fit(X),
+    "Hasher.transform": lambda: hasher.transform(X),
+    "Hasher.encode": lambda: hasher.encode(X),
+    "Hasher.queries": lambda: hasher.queries(X),
+    "kl_loss": lambda: backward(fasthash.kl_loss, z),
+    "koleo_loss": lambda: backward(fasthash.koleo_loss, z),
+    "listwise_loss": lambda: backward(fasthash.listwise_loss, z, targets.label_distances(labels, between)),
+    "similarity_loss": lambda: backward(fasthash.similarity_loss, z, targets.label_distances(labels, between)),
+    "nearest": lambda: fasthash.nearest(u, k=3),
+    "entropy": lambda: fasthash.entropy(u),
+    "kl_divergence": lambda: fasthash.kl_divergence(u, z),
+    "embedding_distances": lambda: targets.embedding_distances(torch.from_numpy(X[:1000])),
+    "lsh": lambda: baselines.lsh(X, 32).encode(X),
+    "pca_sign": lambda: baselines.pca_sign(X, 32).encode(X),
+    "itq": lambda: baselines.itq(X, 32).encode(X),
+    "mean_average_precision": lambda: metrics.mean_average_precision(codes[:500], codes[:4000], y[:500], y),
+    "mean_average_precision of floats": lambda: metrics.mean_average_precision(X[:500], X, y[:500], y),
+    "hierarchical_precision": lambda: metrics.hierarchical_precision(X[:500], X, y[:500], y, 1 - between.numpy()),
+    "precision_at": lambda: metrics.precision_at(X[:500], X, y[:500], y, 10),
+    "recall_at": lambda: metrics.recall_at(X[:500], X, y[:500], y, 10),
+    "ndcg": lambda: metrics.ndcg(X[:500], X, y[:500], y, 10),
+    "precision_within_radius": lambda: metrics.precision_within_radius(codes[:500], codes[:4000], y[:500], y, 20),
+    "precision_recall_curve": lambda: metrics.precision_recall_curve(codes[:500], codes[:4000], y[:500], y),
+    "evaluate": lambda: evaluate.evaluate(codes[:500], codes[:4000], y[:500], y),
+    "train": a_loop,
+    **{f"Hasher(loss={name!r}).fit": published_loss(name) for name in published.LOSSES},
+}
+
+
+def ends_well(run: Callable[[], Any]) -> bool:
+    child = os.fork()
+    if child == 0:
+        try:
+            run()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status == 0
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def main() -> int:
+    torch.set_num_threads(2)
+    (torch.rand(2000, 2000) @ torch.rand(2000, 2000)).exp().sum()  # OpenMP's threads run now
+    if not ends_well(lambda: None):
+        return 2
+    failed = [name for name, run in CASES.items() if not ends_well(run)]
+    print("\n".join(failed))
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
