@@ -61,7 +61,7 @@ def number(
         (below, "<", operator.lt),
     ]
     given = [(limit, sign, holds) for limit, sign, holds in limits if limit is not None]
-    if not math.isfinite(value) or not all(holds(value, limit) for limit, _, holds in given):
+    if not -math.inf < value < math.inf or not all(holds(value, limit) for limit, _, holds in given):
         words = [f"{sign} {limit}" for limit, sign, _ in given]
         if most is None and below is None:
             words.append("finite")
