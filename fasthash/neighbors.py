@@ -27,7 +27,7 @@ def nearest(x: Any, y: Any = None, *, p: int = 2, k: int = 1) -> Neighbors:
 
     Args:
         x: points [..., N, D], floating point, tensor or numpy array. Leading dimensions are independent problems.
-        y: targets [..., M, D], leading dimensions broadcastable to those of x; None: the others of x.
+        y: candidates [..., M, D], leading dimensions broadcastable to those of x; None: the others of x.
         p: 1 Manhattan, 2 Euclidean.
         k: 1 to 64, at most M (N - 1 where y is None).
 
@@ -50,11 +50,11 @@ def nearest(x: Any, y: Any = None, *, p: int = 2, k: int = 1) -> Neighbors:
     ([2, 2, 0], 1.0)
     """
     points = check_points("nearest", "x", to_tensor(x, "nearest", "x"))
-    targets = None if y is None else check_points("nearest", "y", to_tensor(y, "nearest", "y"))
-    batch, flat, flat_targets = flatten("nearest", points, targets)
+    candidates = None if y is None else check_points("nearest", "y", to_tensor(y, "nearest", "y"))
+    batch, flat, flat_candidates = flatten("nearest", points, candidates)
     p = check_norm("nearest", p)
-    k = check_k("nearest", k, points.shape[-2] - 1 if targets is None else targets.shape[-2])
-    distances, indices = torch.ops.fasthash.nearest(flat, flat_targets, p, k)
+    k = check_k("nearest", k, points.shape[-2] - 1 if candidates is None else candidates.shape[-2])
+    distances, indices = torch.ops.fasthash.nearest(flat, flat_candidates, p, k)
     shape = (*batch, points.shape[-2], k)
     return Neighbors(like(distances.view(shape), x), like(indices.view(shape), x))
 
@@ -82,10 +82,10 @@ def kl_divergence(x: Any, y: Any, *, p: int = 2, k: int = 1) -> Any:
     True
     """
     points = check_points("kl_divergence", "x", to_tensor(x, "kl_divergence", "x"))
-    targets = check_points("kl_divergence", "y", to_tensor(y, "kl_divergence", "y"))
-    n, dims, m = points.shape[-2], points.shape[-1], targets.shape[-2]
+    candidates = check_points("kl_divergence", "y", to_tensor(y, "kl_divergence", "y"))
+    n, dims, m = points.shape[-2], points.shape[-1], candidates.shape[-2]
     p, k = check_norm("kl_divergence", p), check_k("kl_divergence", k, min(n - 1, m))
-    nu = nearest(points, targets, p=p, k=k).distances[..., -1]
+    nu = nearest(points, candidates, p=p, k=k).distances[..., -1]
     rho = nearest(points, p=p, k=k).distances[..., -1]
     return like(dims * (nu.log() - rho.log()).mean(-1) + math.log(m / (n - 1)), x)
 
@@ -121,7 +121,10 @@ def entropy(x: Any, *, p: int = 2, k: int = 1) -> Any:
 
 
 def _digamma(n: int) -> float:
-    """psi(n) of an integer n >= 1, to 1e-14: the asymptotic series, from 32 on (Abramowitz & Stegun 6.3.18)."""
+    """psi(n) of an integer n >= 1, to 1e-14: the asymptotic series, from 32 on (Abramowitz & Stegun 6.3.18).
+
+    A number: torch.digamma gives a tensor, which torch.compile cannot read into a number without a graph break.
+    """
     if n < 32:
         return _digamma(n + 1) - 1 / n
     square = 1 / (n * n)
@@ -149,25 +152,27 @@ def check_k(function: str, k: int, limit: int) -> int:
     return whole(k, function, "k", 1, min(limit, MAX_NEIGHBORS))
 
 
-def flatten(function: str, points: Tensor, targets: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:
-    """Gives the leading shape, points as [L, N, D], and targets as [1 or L, M, D] of the same dtype."""
+def flatten(function: str, points: Tensor, candidates: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:
+    """Gives the leading shape, points as [L, N, D], and candidates as [1 or L, M, D] of the same dtype."""
     batch = points.shape[:-2]
     problems = math.prod(batch)  # not -1: that is ambiguous where there are no points
     flat = points.reshape(problems, *points.shape[-2:])
-    if targets is None:
+    if candidates is None:
         return batch, flat, None
-    if targets.shape[-1] != points.shape[-1]:
-        raise ValueError(f"{function}: both sides must have the same D, got {points.shape[-1]} and {targets.shape[-1]}")
-    if targets.device != points.device:
-        raise ValueError(f"{function}: both sides must be on one device, got {points.device} and {targets.device}")
-    if targets.dtype != points.dtype:
-        targets = targets.to(points.dtype)
-    if all(size == 1 for size in targets.shape[:-2]):
-        return batch, flat, targets.reshape(1, *targets.shape[-2:])
+    if candidates.shape[-1] != points.shape[-1]:
+        raise ValueError(
+            f"{function}: both sides must have the same D, got {points.shape[-1]} and {candidates.shape[-1]}"
+        )
+    if candidates.device != points.device:
+        raise ValueError(f"{function}: both sides must be on one device, got {points.device} and {candidates.device}")
+    if candidates.dtype != points.dtype:
+        candidates = candidates.to(points.dtype)
+    if all(size == 1 for size in candidates.shape[:-2]):
+        return batch, flat, candidates.reshape(1, *candidates.shape[-2:])
     try:
-        expanded = targets.expand(*batch, *targets.shape[-2:])
+        expanded = candidates.expand(*batch, *candidates.shape[-2:])
     except RuntimeError:
         raise ValueError(
-            f"{function}: leading dimensions must broadcast to {tuple(batch)}, got {tuple(targets.shape[:-2])}"
+            f"{function}: leading dimensions must broadcast to {tuple(batch)}, got {tuple(candidates.shape[:-2])}"
         ) from None
-    return batch, flat, expanded.reshape(problems, *targets.shape[-2:])
+    return batch, flat, expanded.reshape(problems, *candidates.shape[-2:])

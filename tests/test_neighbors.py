@@ -227,7 +227,7 @@ def test_entropy_of_uniform_and_gaussian() -> None:
         (lambda x: fasthash.nearest(x, p=3), ValueError, r"nearest: p must be 1 or 2, got 3"),
         (lambda x: fasthash.nearest(x, k=4), ValueError, r"nearest: k must be between 1 and 3, got 4"),
         (lambda x: fasthash.nearest(x, k=0), ValueError, r"nearest: k must be between 1 and 3, got 0"),
-        (lambda x: fasthash.nearest(x, k=1.0), TypeError, r"nearest: k must be an int, got float"),
+        (lambda x: fasthash.nearest(x, k=1.0), TypeError, r"nearest: k must be an integer, got 1.0 \(float\)"),
         (lambda x: fasthash.nearest(x[:1]), ValueError, r"nearest: at least 1 other row is needed, got 0"),
         (lambda x: fasthash.nearest(x[0]), ValueError, r"nearest: x must have shape \[..., rows, D\].*got \(3,\)"),
         (lambda x: fasthash.nearest(x.long()), TypeError, r"nearest: x must be floating point, got torch.int64"),

@@ -28,8 +28,8 @@ def kl_loss(
 ) -> Tensor:
     """Nearest-neighbour loss that draws the distribution of z towards that of the target.
 
-    mean over b of log(nu_k(b) + eps) - log(rho_k(b) + eps); nu_k(b) is the distance from z_b to its k-th nearest
-    target, rho_k(b) that to its k-th nearest other row of z (Arponen & Bishop, "Learning to hash with semantic
+    mean over b of log(nu_k(b) + eps) - log(rho_k(b) + eps); nu_k(b) is the distance from z_b to its k-th nearest row of
+    the target, rho_k(b) that to its k-th nearest other row of z (Arponen & Bishop, "Learning to hash with semantic
     similarity metrics and empirical KL divergence", 2020; the estimate without its constants is that of Wang, Kulkarni
     & Verdu 2009). In high D it is a training signal, not the value of a KL divergence; `kl_divergence` gives the
     statistical estimate.
@@ -82,12 +82,12 @@ def kl_loss(
         raise ValueError(f"kl_loss: z must have at least 2 rows, got {points.shape[-2]}")
     p = check_norm("kl_loss", p)
     eps = number(eps, "kl_loss", "eps", least=0)
-    targets = _target_points(points, target, group, generator)
+    samples = _samples(points, target, group, generator)
     if group is not None:
-        points, targets = gather_rows(points, group), gather_rows(targets, group)
-    k = check_k("kl_loss", k, min(points.shape[-2] - 1, targets.shape[-2]))
-    batch, flat, flat_targets = flatten("kl_loss", points, targets)
-    loss: Tensor = torch.ops.fasthash.kl_loss(flat, flat_targets, p, k, eps)[0]
+        points, samples = gather_rows(points, group), gather_rows(samples, group)
+    k = check_k("kl_loss", k, min(points.shape[-2] - 1, samples.shape[-2]))
+    batch, flat, flat_samples = flatten("kl_loss", points, samples)
+    loss: Tensor = torch.ops.fasthash.kl_loss(flat, flat_samples, p, k, eps)[0]
     return loss.view(batch)
 
 
@@ -110,9 +110,8 @@ class KLLoss(nn.Module):
         return f"p={self.p}, k={self.k}, eps={self.eps}"
 
 
-def _target_points(
-    z: Tensor, target: Tensor | Distribution | None, group: Any, generator: torch.Generator | None
-) -> Tensor:
+def _samples(z: Tensor, target: Tensor | Distribution | None, group: Any, generator: torch.Generator | None) -> Tensor:
+    """Samples [..., M, D] of the target."""
     if target is None:
         return _beta_samples(z, group, generator)
     if isinstance(target, Tensor):
