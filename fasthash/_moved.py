@@ -17,6 +17,16 @@ from typing import Any
 # Old module -> new module.
 MODULES: dict[str, str] = {
     "fasthash.index.search": "fasthash.hamming",
+    "fasthash.losses.bihalf": "fasthash.losses.published.bihalf",
+    "fasthash.losses.contrastive": "fasthash.losses.published.contrastive",
+    "fasthash.losses.cross_entropy": "fasthash.losses.published.cross_entropy",
+    "fasthash.losses.csq": "fasthash.losses.published.csq",
+    "fasthash.losses.greedyhash": "fasthash.losses.published.greedyhash",
+    "fasthash.losses.hashnet": "fasthash.losses.published.hashnet",
+    "fasthash.losses.hpdh": "fasthash.losses.published.hpdh",
+    "fasthash.losses.orthohash": "fasthash.losses.published.orthohash",
+    "fasthash.losses.outputs": "fasthash.losses.published.outputs",
+    "fasthash.losses.sdc": "fasthash.losses.published.sdc",
 }
 
 # Module that is still there -> names that it had -> where they are now.
@@ -29,11 +39,26 @@ NAMES: dict[str, dict[str, str]] = {
         "hamming_range": "fasthash.hamming.hamming_range",
         "hamming_topk": "fasthash.hamming.hamming_topk",
     },
+    "fasthash.losses": {
+        "LOSSES": "fasthash.losses.published.LOSSES",
+        "BiHalfLoss": "fasthash.losses.published.BiHalfLoss",
+        "CSQLoss": "fasthash.losses.published.CSQLoss",
+        "ContrastiveLoss": "fasthash.losses.published.ContrastiveLoss",
+        "GreedyHashLoss": "fasthash.losses.published.GreedyHashLoss",
+        "HPDHLoss": "fasthash.losses.published.HPDHLoss",
+        "HashNetLoss": "fasthash.losses.published.HashNetLoss",
+        "HierarchicalContrastiveLoss": "fasthash.losses.published.HierarchicalContrastiveLoss",
+        "OrthoHashLoss": "fasthash.losses.published.OrthoHashLoss",
+        "SDCLoss": "fasthash.losses.published.SDCLoss",
+        "SignCrossEntropyLoss": "fasthash.losses.published.SignCrossEntropyLoss",
+    },
 }
 
 
 def moved_names(module: str) -> Callable[[str], Any]:
     """The `__getattr__` of a module of NAMES: `__getattr__ = moved_names(__name__)` at the end of its file.
+
+    Of a package it gives the modules of MODULES too: `fasthash.losses.csq` worked without an import of its own.
 
     >>> moved_names("fasthash.codes")("no_such_name")
     Traceback (most recent call last):
@@ -41,10 +66,14 @@ def moved_names(module: str) -> Callable[[str], Any]:
     """
 
     def find(name: str) -> Any:
-        new = NAMES.get(module, {}).get(name)
-        if new is None:
+        old = f"{module}.{name}"
+        if old in MODULES:
+            warn(old, MODULES[old])
+            return import_module(MODULES[old])
+        if name not in NAMES.get(module, {}):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warn(f"{module}.{name}", new)
+        new = NAMES[module][name]
+        warn(old, new)
         home, _, attribute = new.rpartition(".")
         return getattr(import_module(home), attribute)
 
@@ -59,7 +88,7 @@ def warn(old: str, new: str) -> None:
 
 
 class _OldModules(MetaPathFinder, Loader):
-    """Imports an old module as an empty one whose names are those of the new module."""
+    """Gives the new module itself for an old name, so that both have the same names, `import *` and patches too."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -69,10 +98,7 @@ class _OldModules(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         new = MODULES[module.__name__]
         warn(module.__name__, new)
-        home = import_module(new)
-        module.__doc__ = f"Moved to {new}."
-        module.__dict__["__getattr__"] = lambda name: getattr(home, name)
-        module.__dict__["__dir__"] = lambda: dir(home)
+        sys.modules[module.__name__] = import_module(new)  # the import system gives what it finds here
 
 
 if not any(type(finder).__name__ == _OldModules.__name__ for finder in sys.meta_path):

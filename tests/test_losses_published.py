@@ -1,7 +1,8 @@
-"""The baselines' losses against their formulas written out, their gradients, and Hasher(loss=...)."""
+"""The losses of other papers against their formulas written out, their gradients, and Hasher(loss=...)."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from fasthash import Hasher
 from fasthash.evaluate import code_statistics
-from fasthash.losses import (
+from fasthash.losses import published
+from fasthash.losses.published import (
     LOSSES,
     BiHalfLoss,
     ContrastiveLoss,
@@ -27,7 +29,7 @@ from fasthash.losses import (
     SDCLoss,
     SignCrossEntropyLoss,
 )
-from fasthash.losses.outputs import hadamard_centres
+from fasthash.losses.published.outputs import hadamard_centres
 from fasthash.metrics import mean_average_precision
 
 LEVELS = torch.tensor([[0, 1, 2, 3], [0, 0, 1, 1]])
@@ -42,14 +44,10 @@ def outputs(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def build(name: str) -> nn.Module:
-    known = {"classes": {"classes": CLASSES}, "levels": {"levels": LEVELS}}
-    needs = {"contrastive": [], "hashnet": [], "sdc": [], "hpdh": ["levels"], "hierarchical_contrastive": ["levels"]}
-    arguments: dict[str, Any] = {}
-    for need in needs.get(name, ["classes"]):
-        arguments |= known[need]
-    if name not in ("contrastive", "sdc", "hierarchical_contrastive"):
-        arguments["bits"] = BITS
-    return LOSSES[name](**arguments).double()
+    """The loss, given those of bits, classes and levels that its constructor has parameters for."""
+    known: dict[str, Any] = {"bits": BITS, "classes": CLASSES, "levels": LEVELS}
+    wanted = inspect.signature(LOSSES[name].__init__).parameters
+    return LOSSES[name](**{key: value for key, value in known.items() if key in wanted}).double()
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -62,6 +60,12 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
 
 def close(found: Tensor, wanted: Tensor | float) -> None:
     torch.testing.assert_close(found, torch.as_tensor(wanted, dtype=torch.float64), rtol=1e-6, atol=1e-7)
+
+
+def test_every_loss_is_exported_and_has_a_name() -> None:
+    classes = {loss.__name__ for loss in LOSSES.values()}
+    assert set(published.__all__) == {"LOSSES"} | classes
+    assert all(getattr(published, name) in LOSSES.values() for name in classes)
 
 
 def test_cross_entropy_is_its_formula() -> None:
@@ -325,9 +329,16 @@ def test_hasher_refuses(loss: Any, y: str | None, error: type[Exception], messag
         (lambda: CSQLoss(0, 3), ValueError, "CSQLoss: bits must be at least 1, got 0"),
         (lambda: OrthoHashLoss(8, 0), ValueError, "OrthoHashLoss: classes must be at least 1, got 0"),
         (lambda: HashNetLoss(8, memory=-1), ValueError, "HashNetLoss: memory must be at least 0, got -1"),
-        (lambda: SDCLoss(a=0.5), ValueError, "SDCLoss: a and b must be at least 1, got 0.5 and 5.0"),
+        (lambda: SDCLoss(a=0.5), ValueError, "SDCLoss: a must be >= 1 and finite, got 0.5"),
+        (lambda: BiHalfLoss(8, -1), ValueError, "BiHalfLoss: classes must be at least 0, got -1"),
+        (lambda: CSQLoss(8.0, 3), TypeError, r"CSQLoss: bits must be an integer, got 8.0 \(float\)"),
+        (lambda: HPDHLoss(8, [[0, 1]]), ValueError, r"HPDHLoss: levels must be integers \[L, C\], got list"),
         (lambda: HPDHLoss(8, torch.zeros(3)), ValueError, r"HPDHLoss: levels must be integers \[L, C\], got"),
-        (lambda: ContrastiveLoss(temperature=0), ValueError, "ContrastiveLoss: temperature must be > 0, got 0"),
+        (
+            lambda: ContrastiveLoss(temperature=0),
+            ValueError,
+            "ContrastiveLoss: temperature must be > 0 and finite, got 0",
+        ),
         (
             lambda: HierarchicalContrastiveLoss(LEVELS, weights=[1.0]),
             ValueError,
@@ -336,7 +347,7 @@ def test_hasher_refuses(loss: Any, y: str | None, error: type[Exception], messag
         (
             lambda: HierarchicalContrastiveLoss(LEVELS, temperature=-1.0),
             ValueError,
-            "HierarchicalContrastiveLoss: temperature must be > 0, got -1.0",
+            "HierarchicalContrastiveLoss: temperature must be > 0 and finite, got -1.0",
         ),
         (
             lambda: HierarchicalContrastiveLoss(LEVELS[0]),

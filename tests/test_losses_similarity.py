@@ -111,6 +111,18 @@ def test_batch_tau_has_its_gradient() -> None:
     assert abs((z * z.grad).sum()) < 1e-12
 
 
+def test_one_compiled_graph_for_every_size() -> None:
+    def losses(z: Tensor, target: Tensor, distance: Tensor) -> Tensor:
+        kl = fasthash.kl_loss(z, target, k=2, eps=0.1) + fasthash.koleo_loss(z)
+        return kl + fasthash.similarity_loss(z, distance, tau_y=0.5) + fasthash.listwise_loss(z, distance)
+
+    # dynamic=True: sizes and numbers are symbols while a function is compiled, so checks must take those.
+    compiled = torch.compile(losses, dynamic=True, fullgraph=True, backend="eager")
+    for rows, dims in ((6, 4), (9, 12)):
+        z, distance = batch(rows, dims)
+        torch.testing.assert_close(compiled(z, z + 0.1, distance), losses(z, z + 0.1, distance))
+
+
 def test_modules_keep_a_running_scale() -> None:
     module = SimilarityLoss(momentum=0.5)
     z, distance = batch(8, 4)
@@ -147,15 +159,23 @@ def test_modules_keep_a_running_scale() -> None:
         ),
         (lambda z, d: fasthash.similarity_loss(z.long(), d), TypeError, "z must be floating point, got torch.int64"),
         (lambda z, d: fasthash.similarity_loss(z.tolist(), d), TypeError, "z must be a tensor, got list"),
-        (lambda z, d: fasthash.similarity_loss(z, d, tau_z=0.0), ValueError, "tau_z must be > 0, got 0.0"),
-        (lambda z, d: fasthash.similarity_loss(z, d, tau_y=-1.0), ValueError, "tau_y must be >= 0, got -1.0"),
+        (lambda z, d: fasthash.similarity_loss(z, d, tau_z=0.0), ValueError, "tau_z must be > 0 and finite, got 0.0"),
+        (
+            lambda z, d: fasthash.similarity_loss(z, d, tau_y=-1.0),
+            ValueError,
+            "tau_y must be >= 0 and finite, got -1.0",
+        ),
         (lambda z, d: fasthash.similarity_loss(z, d, tau_z="mean"), ValueError, "tau_z must be a number.*got 'mean'"),
         (
             lambda z, d: fasthash.similarity_loss(z, d, weight=d[0]),
             ValueError,
             r"weight must have shape \(4, 4\), got \(4,\)",
         ),
-        (lambda z, d: fasthash.listwise_loss(z, d, temperature_y=0), ValueError, "temperature_y must be > 0, got 0"),
+        (
+            lambda z, d: fasthash.listwise_loss(z, d, temperature_y=0),
+            ValueError,
+            "temperature_y must be > 0 and finite, got 0",
+        ),
         (
             lambda z, d: fasthash.listwise_loss(z, d, weights=d),
             ValueError,
@@ -166,7 +186,7 @@ def test_modules_keep_a_running_scale() -> None:
             TypeError,
             "listwise_loss: weights must be a tensor, got list",
         ),
-        (lambda z, d: SimilarityLoss(momentum=0), ValueError, r"momentum must be in \(0, 1\], got 0"),
+        (lambda z, d: SimilarityLoss(momentum=0), ValueError, "momentum must be > 0 and <= 1, got 0"),
     ],
 )
 def test_errors(call, error, message) -> None:  # type: ignore[no-untyped-def]

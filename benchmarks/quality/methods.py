@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.noise import fit_noisy
 from benchmarks.quality.tasks import Items, Task, flat
-from fasthash import Hasher, baselines, losses, pack_bits
+from fasthash import Hasher, baselines, pack_bits
+from fasthash.losses.published import LOSSES
 from fasthash.targets import class_distances, class_levels
 from fasthash.train import Objective
 from fasthash.train.hasher import TEMPERATURE_Y
@@ -148,10 +149,10 @@ def _loss(name: str, bits: int, task: Task, rows: Items, own: Settings) -> torch
     classes = np.unique(rows.y)
     known: dict[str, Any] = {"bits": bits, "classes": len(classes)}
     known["levels"] = class_levels(class_distances(classes.tolist(), task.hierarchy))
-    wanted = inspect.signature(losses.LOSSES[name].__init__).parameters
+    wanted = inspect.signature(LOSSES[name].__init__).parameters
     if task.kind == "groups":
         known["classes"] = 0
-    return losses.LOSSES[name](**{key: value for key, value in known.items() if key in wanted}, **own)
+    return LOSSES[name](**{key: value for key, value in known.items() if key in wanted}, **own)
 
 
 @torch.no_grad()

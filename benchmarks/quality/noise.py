@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.quality.tasks import NOISE, Items, Task
-from fasthash import losses
+from fasthash.losses.published import LOSSES
 from fasthash.targets import class_distances
 from fasthash.train import Objective, encoder, train
 from fasthash.train.batches import shuffled_batches
@@ -88,7 +88,7 @@ def fit_noisy(
             objective = Objective(bits, distance=distance, classification=0.0, **settings)
         else:
             names = {"hashnet": {"bits": bits, "memory": 0}, "contrastive": {}}
-            objective = _Pairs(losses.LOSSES[loss](**names[loss], **settings), noisy)
+            objective = _Pairs(LOSSES[loss](**names[loss], **settings), noisy)
         train(module, loader, objective, epochs=epochs, lr=lr, progress=False)
     squashed = nn.Sequential(module, nn.Identity() if loss is None else Squash()).eval()
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
+from fasthash._arguments import number
 from fasthash.losses.similarity import check_pairs
 
 
@@ -44,8 +45,7 @@ def listwise_loss(
     """
     points, semantic = check_pairs("listwise_loss", z, distance)
     for name, value in (("temperature_y", temperature_y), ("temperature_z", temperature_z)):
-        if not value > 0:
-            raise ValueError(f"listwise_loss: {name} must be > 0, got {value}")
+        number(value, "listwise_loss", name, above=0)
     rows, bits = points.shape
     diagonal = torch.eye(rows, dtype=torch.bool, device=points.device)
     wanted = (semantic / -temperature_y).masked_fill(diagonal, -math.inf).softmax(-1)

@@ -1,4 +1,4 @@
-"""The similarity loss: distances between outputs in proportion to semantic distances between targets."""
+"""The similarity loss: distances between outputs in proportion to semantic distances."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
+from fasthash._arguments import number
 
 Weight: TypeAlias = Tensor | Callable[[Tensor], Tensor] | None
 
@@ -65,17 +66,19 @@ def similarity_loss(
     pairs = rows * (rows - 1)
     diagonal = torch.eye(rows, dtype=torch.bool, device=points.device)
     semantic = semantic.masked_fill(diagonal, 0.0)
-    scale_y = semantic.sum() / pairs if tau_y is None else _positive("tau_y", tau_y, semantic, zero=True)
+    scale_y = semantic.sum() / pairs if tau_y is None else _scale("tau_y", tau_y, semantic, least=0)
     # Where tau_y is 0 the semantic distances drop out; the inner where keeps the division finite.
     relative = torch.where(scale_y == 0, torch.zeros_like(semantic), semantic / torch.where(scale_y == 0, 1.0, scale_y))
     weights = _pair_weights(weight, relative).masked_fill(diagonal, 0.0)
     distances: Tensor = torch.ops.fasthash.pairwise_l1(points)
-    if tau_z == "batch":
+    if tau_z is None:
+        scale_z = semantic.new_tensor(bits / 2)
+    elif tau_z == "batch":
         scale_z = distances.sum() / pairs
     elif isinstance(tau_z, str):
         raise ValueError(f'similarity_loss: tau_z must be a number, "batch" or None, got {tau_z!r}')
     else:
-        scale_z = _positive("tau_z", bits / 2 if tau_z is None else tau_z, semantic, zero=False)
+        scale_z = _scale("tau_z", tau_z, semantic, above=0)
     return (weights * (distances / scale_z - relative).abs()).sum() / weights.sum()
 
 
@@ -98,9 +101,8 @@ class SimilarityLoss(torch.nn.Module):
         self, *, weight: Weight = None, tau_z: float | Literal["batch"] | None = None, momentum: float = 0.1
     ) -> None:
         super().__init__()
-        if not 0 < momentum <= 1:
-            raise ValueError(f"SimilarityLoss: momentum must be in (0, 1], got {momentum}")
-        self.weight, self.tau_z, self.momentum = weight, tau_z, momentum
+        self.weight, self.tau_z = weight, tau_z
+        self.momentum = number(momentum, "SimilarityLoss", "momentum", above=0, most=1)
         self.register_buffer("tau_y", torch.zeros(()))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
@@ -139,11 +141,10 @@ def check_pairs(function: str, z: Tensor, distance: Tensor) -> tuple[Tensor, Ten
     return points, distance.to(points.dtype)
 
 
-def _positive(name: str, value: float | Tensor, like: Tensor, *, zero: bool) -> Tensor:
+def _scale(name: str, value: float | Tensor, like: Tensor, **limit: float) -> Tensor:
     if isinstance(value, Tensor):  # not read: that would wait for the device
         return value.to(like)
-    if not (value > 0 or (zero and value == 0)):
-        raise ValueError(f"similarity_loss: {name} must be {'>=' if zero else '>'} 0, got {value}")
+    value = number(value, "similarity_loss", name, **limit)
     return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 

@@ -18,7 +18,7 @@ ROWS = 1 << 14
 class HashHead(nn.Module):
     """Linear layer, batch norm with a learnable scale, sigmoid: features [B, F] -> outputs [B, bits] in [0, 1].
 
-    sigmoid=False leaves the sigmoid out: outputs are real numbers, as the baselines of `fasthash.losses` take them.
+    sigmoid=False leaves the sigmoid out: outputs are real numbers, as `fasthash.losses.published` takes them.
 
     The scale lets outputs saturate: behind a normalisation without one, |z - round z| stays near 0.3 whatever the
     losses ask for. It starts at `scale`; at 4 the sigmoid of a normal variable is mostly near 0 or 1. A backbone that

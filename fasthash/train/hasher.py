@@ -21,7 +21,7 @@ from fasthash._arrays import like, to_tensor
 from fasthash.baselines import itq
 from fasthash.codes import pack_bits
 from fasthash.hierarchy import Hierarchy, Name
-from fasthash.losses import LOSSES
+from fasthash.losses.published import LOSSES
 from fasthash.targets import class_levels
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
@@ -67,9 +67,9 @@ class Hasher:
         hierarchy: a `Hierarchy` that holds every label of y.
         target: "labels", "multilabel" or "embedding" where the type of y does not tell; None: it does.
         supervision: "full", or "similarity": only distances between targets are used, never which class a row is of.
-        loss: None for this package's objective, which the next eight settings describe; or a baseline of
-            `fasthash.losses`, by name ("csq", see `LOSSES`) or as a module (a copy of it is trained along), in whose
-            place they have no meaning.
+        loss: None for this package's objective, which the next eight settings describe; or one of
+            `fasthash.losses.published`, by name ("csq", see `LOSSES`) or as a module (a copy of it is trained along):
+            then these settings have no meaning.
         classification: weight of a linear classifier's loss (labels and multi-hot labels; else it is left out).
         soft_labels: 0, or with class labels a temperature above 0: the classifier's targets are softmax(-distance / it)
             over the classes, so that a near class is the smaller mistake (see `Objective`).

@@ -1,0 +1,46 @@
+"""Losses of other papers, for comparison: modules over real-valued outputs u, whose bits are u > 0.
+
+Use one as `loss(u, y)` in a loop of your own, as `Hasher(loss="csq")` or as `Hasher(loss=CSQLoss(64, 150, weight=0))`.
+Each is an nn.Module with forward(u [B, D], y) -> scalar. Hasher gives the constructor `bits`, `classes` and `levels`,
+where it has parameters of these names. docs/contributing.md says how to add one.
+"""
+
+from torch import nn
+
+from fasthash.losses.published.bihalf import BiHalfLoss
+from fasthash.losses.published.contrastive import ContrastiveLoss, HierarchicalContrastiveLoss
+from fasthash.losses.published.cross_entropy import SignCrossEntropyLoss
+from fasthash.losses.published.csq import CSQLoss
+from fasthash.losses.published.greedyhash import GreedyHashLoss
+from fasthash.losses.published.hashnet import HashNetLoss
+from fasthash.losses.published.hpdh import HPDHLoss
+from fasthash.losses.published.orthohash import OrthoHashLoss
+from fasthash.losses.published.sdc import SDCLoss
+
+# What `Hasher(loss=...)` knows by name.
+LOSSES: dict[str, type[nn.Module]] = {
+    "bihalf": BiHalfLoss,
+    "ce": SignCrossEntropyLoss,
+    "contrastive": ContrastiveLoss,
+    "csq": CSQLoss,
+    "greedyhash": GreedyHashLoss,
+    "hashnet": HashNetLoss,
+    "hierarchical_contrastive": HierarchicalContrastiveLoss,
+    "hpdh": HPDHLoss,
+    "orthohash": OrthoHashLoss,
+    "sdc": SDCLoss,
+}
+
+__all__ = [
+    "LOSSES",
+    "BiHalfLoss",
+    "CSQLoss",
+    "ContrastiveLoss",
+    "GreedyHashLoss",
+    "HPDHLoss",
+    "HashNetLoss",
+    "HierarchicalContrastiveLoss",
+    "OrthoHashLoss",
+    "SDCLoss",
+    "SignCrossEntropyLoss",
+]
