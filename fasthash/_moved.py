@@ -27,6 +27,7 @@ MODULES: dict[str, str] = {
     "fasthash.losses.orthohash": "fasthash.losses.published.orthohash",
     "fasthash.losses.outputs": "fasthash.losses.published.outputs",
     "fasthash.losses.sdc": "fasthash.losses.published.sdc",
+    "fasthash.metrics.groups": "fasthash.metrics.ranking",
 }
 
 # Module that is still there -> names that it had -> where they are now.
@@ -51,6 +52,16 @@ NAMES: dict[str, dict[str, str]] = {
         "OrthoHashLoss": "fasthash.losses.published.OrthoHashLoss",
         "SDCLoss": "fasthash.losses.published.SDCLoss",
         "SignCrossEntropyLoss": "fasthash.losses.published.SignCrossEntropyLoss",
+    },
+    "fasthash.metrics.ranking": {
+        "PrecisionRecallCurve": "fasthash.metrics.PrecisionRecallCurve",
+        "hierarchical_precision": "fasthash.metrics.hierarchical_precision",
+        "mean_average_precision": "fasthash.metrics.mean_average_precision",
+        "ndcg": "fasthash.metrics.ndcg",
+        "precision_at": "fasthash.metrics.precision_at",
+        "precision_recall_curve": "fasthash.metrics.precision_recall_curve",
+        "precision_within_radius": "fasthash.metrics.precision_within_radius",
+        "recall_at": "fasthash.metrics.recall_at",
     },
 }
 

@@ -12,8 +12,9 @@ from fasthash._arguments import whole
 from fasthash._arrays import Array, like, to_tensor
 from fasthash.codes import check_codes, unpack_bits
 from fasthash.metrics.expectation import BLOCK, average_precision, discounted_sum
-from fasthash.metrics.groups import PAIRS, Ranking, check_items, pair_distances
-from fasthash.metrics.ranking import best_sums, found_at, hierarchical_scores, precision_inside
+from fasthash.metrics.graded import best_sums, hierarchical_scores
+from fasthash.metrics.precision import found_at, precision_inside
+from fasthash.metrics.ranking import PAIRS, Ranking, check_items, pair_distances
 from fasthash.metrics.relevance import Gain, Labels
 
 

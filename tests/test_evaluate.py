@@ -187,7 +187,7 @@ Y = [0, 1, 1]
         ),
         (lambda: overlap_at(CODES, CODES, X, X, Y, Y[:2], 1), ValueError, "database_labels must have 3 rows, got 2"),
         (lambda: overlap_at(CODES, CODES, CODES, X, Y, Y, 1), TypeError, "must both be packed uint8 codes or both"),
-        (lambda: overlap_at(CODES, CODES, CODES, CODES, Y, Y, 1), ValueError, "must be one of hamming, got 'cosine'"),
+        (lambda: overlap_at(CODES, CODES, CODES, CODES, Y, Y, 1), ValueError, "must be 'hamming', got 'cosine'"),
         (
             lambda: overlap_at(CODES, CODES, X, X, np.eye(3), np.eye(3), 1),
             TypeError,

@@ -13,13 +13,13 @@ from sklearn.metrics import average_precision_score, ndcg_score
 
 from fasthash.metrics import (
     expectation,
-    groups,
     hierarchical_precision,
     mean_average_precision,
     ndcg,
     precision_at,
     precision_recall_curve,
     precision_within_radius,
+    ranking,
     recall_at,
 )
 
@@ -401,8 +401,8 @@ def test_blocks_change_nothing(monkeypatch):
             yield precision_recall_curve(q, data, a, b).precision
 
     whole = list(everything())
-    monkeypatch.setattr(groups, "BLOCK", 97)
-    monkeypatch.setattr(groups, "PAIRS", 450)
+    monkeypatch.setattr(ranking, "BLOCK", 97)
+    monkeypatch.setattr(ranking, "PAIRS", 450)
     monkeypatch.setattr(expectation, "BLOCK", 97)
     for part, expected in zip(everything(), whole, strict=True):
         close(part, expected)

@@ -14,8 +14,9 @@ from fasthash import hamming_distances
 from fasthash.evaluate import code_statistics, overlap_at
 from fasthash.metrics import hierarchical_precision
 from fasthash.metrics.expectation import average_precision, discounted_sum, sums_at
-from fasthash.metrics.groups import Ranking
-from fasthash.metrics.ranking import best_sums, found_at, precision_inside
+from fasthash.metrics.graded import best_sums
+from fasthash.metrics.precision import found_at, precision_inside
+from fasthash.metrics.ranking import Ranking
 
 Array = NDArray[Any]
 RANKS = (250, 2500)

@@ -1,10 +1,19 @@
-"""Retrieval metrics, exact over tied distances: for codes from per-distance counts, for embeddings from rankings."""
+"""Retrieval metrics, exact over tied distances: for codes from per-distance counts, for embeddings from rankings.
 
-from fasthash.metrics.ranking import (
+Every function takes `query` [Q, ...] and `database` [N, ...]: packed uint8 codes, compared by Hamming distance, or
+floating-point embeddings with metric "l1" (default), "l2" or "cosine"; and labels, 1-D classes (integers or strings;
+relevant = the same class) or 2-D multi-hot (relevant = at least one label in common). numpy arrays or torch tensors.
+
+ties="expected" gives the exact expectation over all orders of equally distant results, ties="index" ranks them by
+position in the database. exclude_self: query i is row i of the database and is left out for itself. per_query=True
+gives float64 [Q], of the kind of `query`, instead of the mean over queries. Bad arguments raise ValueError or
+TypeError, naming function and value.
+"""
+
+from fasthash.metrics.graded import hierarchical_precision, ndcg
+from fasthash.metrics.precision import (
     PrecisionRecallCurve,
-    hierarchical_precision,
     mean_average_precision,
-    ndcg,
     precision_at,
     precision_recall_curve,
     precision_within_radius,

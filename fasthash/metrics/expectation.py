@@ -59,13 +59,13 @@ def average_precision(counts: Tensor, relevant: Tensor, at: int | None = None, d
     size, hits = counts[tied], relevant[tied]
     terms[tied] = _group_sum(ends[tied] - size, size, found[tied] - hits, hits, inside[tied])
     if at is None:
-        return _ratio(terms.sum(-1), found[:, -1])
+        return ratio(terms.sum(-1), found[:, -1])
     if divisor == "possible":
-        return _ratio(terms.sum(-1), found[:, -1].clamp(max=at))
+        return ratio(terms.sum(-1), found[:, -1].clamp(max=at))
     cut = (inside > 0) & (inside < counts)  # at most one group in a row
     whole = terms.masked_fill(cut, 0.0).sum(-1)
     found_whole = relevant.masked_fill(cut | (inside == 0), 0.0).sum(-1)
-    result = _ratio(whole, found_whole)
+    result = ratio(whole, found_whole)
     place = cut.nonzero(as_tuple=True)
     rows = place[0]
     if len(rows):
@@ -100,7 +100,7 @@ def _cut_expectation(
     log_chance = _log_choose(relevant, j) + _log_choose(size - relevant, inside - j)
     chance = log_chance.masked_fill(~possible, -torch.inf).softmax(-1)  # the constant -log C(size, inside) cancels
     terms = _group_sum(before, inside, found, j.expand(len(whole), -1), inside)
-    return (chance * _ratio(whole + terms, found + j)).sum(-1)
+    return (chance * ratio(whole + terms, found + j)).sum(-1)
 
 
 def _log_choose(n: Tensor, k: Tensor) -> Tensor:
@@ -109,6 +109,6 @@ def _log_choose(n: Tensor, k: Tensor) -> Tensor:
     return torch.lgamma(n + 1.0) - torch.lgamma(k + 1.0) - torch.lgamma(n - k + 1.0)
 
 
-def _ratio(value: Tensor, divisor: Tensor) -> Tensor:
+def ratio(value: Tensor, divisor: Tensor) -> Tensor:
     """value / divisor, 0 where the divisor is 0."""
     return torch.where(divisor > 0, value / divisor.clamp(min=torch.finfo(value.dtype).tiny), 0.0)
