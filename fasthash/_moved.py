@@ -69,7 +69,8 @@ NAMES: dict[str, dict[str, str]] = {
 def moved_names(module: str) -> Callable[[str], Any]:
     """The `__getattr__` of a module of NAMES: `__getattr__ = moved_names(__name__)` at the end of its file.
 
-    Of a package it gives the modules of MODULES too: `fasthash.losses.csq` worked without an import of its own.
+    Behind `if not TYPE_CHECKING:`, else type checkers take every misspelled name of the module for one that it has.
+    In a package it gives modules of MODULES too: `fasthash.losses.csq` worked without an import of its own.
 
     >>> moved_names("fasthash.codes")("no_such_name")
     Traceback (most recent call last):

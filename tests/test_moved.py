@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pickle
@@ -13,6 +14,12 @@ import pytest
 
 from fasthash import _moved
 from fasthash.losses import published
+
+ROOT = Path(__file__).resolve().parents[1]
+# Old name -> new name, of modules and of what is in them.
+MOVES = _moved.MODULES | {
+    f"{module}.{name}": new for module, names in _moved.NAMES.items() for name, new in names.items()
+}
 
 
 @pytest.mark.parametrize(("old", "new"), _moved.MODULES.items())
@@ -71,9 +78,18 @@ def test_the_warning_says_where_the_old_name_is_used(statement: str) -> None:
 
 
 def test_every_move_is_in_the_changelog() -> None:
-    text = (Path(__file__).resolve().parents[1] / "CHANGELOG.md").read_text()
-    moves = dict(_moved.MODULES)
-    for module, names in _moved.NAMES.items():
-        moves |= {f"{module}.{name}": new for name, new in names.items()}
-    missing = {old: new for old, new in moves.items() if f"`{old}`" not in text or f"`{new}`" not in text}
+    text = (ROOT / "CHANGELOG.md").read_text()
+    missing = {old: new for old, new in MOVES.items() if f"`{old}`" not in text or f"`{new}`" not in text}
     assert not missing
+
+
+@pytest.mark.parametrize("folder", ["fasthash", "tests", "benchmarks", "tools"])
+def test_nothing_of_ours_imports_an_old_name(folder: str) -> None:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+        assert not imported & set(MOVES), path
