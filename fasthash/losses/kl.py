@@ -43,7 +43,7 @@ def kl_loss(
         k: which neighbour, 1 to min(B - 1, M, 64).
         eps: >= 0, in units of distance; bounds a row's gradient, which grows as 1 / rho on clustered codes.
         group: a torch.distributed process group. Every rank returns the mean over all ranks' rows, and gets world_size
-            times its rows of the gradient, which DDP's average makes exact. Tensor targets are each rank's part;
+            times its rows of the gradient, which DDP's average makes exact. A target tensor is each rank's part;
             sampled ones are drawn by each rank and gathered. B may differ between ranks.
         generator: for target=None in eager mode: where the samples' seed is drawn from.
 
