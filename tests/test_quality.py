@@ -187,6 +187,7 @@ def test_commands_at_the_same_time_lose_no_line(tmp_path: Path) -> None:
     assert [line["seed"] for line in results.read(tmp_path, "a")] == list(range(40))
 
 
+@pytest.mark.skipif(not results.FOLDER.is_dir(), reason="the results of the runs are not here")
 def test_every_result_has_its_line_once() -> None:
     found = results.read_all(results.FOLDER)
     assert found
