@@ -14,7 +14,7 @@ if not (ROOT / "docs" / "method.md").exists() or not (ROOT / "benchmarks" / "qua
     pytest.skip("docs and benchmarks are not here", allow_module_level=True)
 sys.path.append(str(ROOT))  # last: the sources beside it have no compiled extension
 
-from benchmarks.quality.run import FOLDER  # noqa: E402
+from benchmarks.quality.results import FOLDER  # noqa: E402
 from benchmarks.quality.tables import write_tables  # noqa: E402
 
 TEXT = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ if not (ROOT / "benchmarks" / "quality").is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.append(str(ROOT))  # last: the sources beside it have no compiled extension
 
-from benchmarks.quality import image_tasks, measure, methods, noise, run, tables, tasks  # noqa: E402
+from benchmarks.quality import image_tasks, measure, methods, noise, results, run, tables, tasks  # noqa: E402
 from benchmarks.quality.__main__ import main  # noqa: E402
 from fasthash import Hierarchy, metrics, pack_bits  # noqa: E402
 
@@ -127,14 +128,23 @@ def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.Monke
             monkeypatch.setattr(run, "TUNING_BITS", 64)
         run.floors(task, tmp_path)
         assert run.run(task, list(chosen), [8], [0, 1], tmp_path) == 6
-        (tmp_path / f"{task.name}.ours.8.1.json").unlink()
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        file = tmp_path / f"{task.name}.jsonl"
+        lines = file.read_text().splitlines()
+        assert len(lines) == 8  # the floors, six runs, the settings tried of "ours"
+        lost = next(line for line in lines if json.loads(line)["kind"] == "run" and json.loads(line)["seed"] == 1)
+        kept = [line for line in lines if line != lost]
+        file.write_text("".join(f"{line}\n" for line in kept))
         assert run.run(task, list(chosen), [8], [0, 1], tmp_path) == 1
-        assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    tuned = json.loads((tmp_path / "a.ours.tuning.json").read_text())
+        again = file.read_text().splitlines()
+        assert [line for line in again if line in kept] == kept
+        assert json.loads(again[lines.index(lost)])["metrics"] == json.loads(lost)["metrics"]
+    found = results.read(tmp_path, "a")
+    tuned = results.find(found, kind="tuning", method="ours")
+    assert tuned is not None
     assert set(tuned["scores"]) == {"{}", '{"lr": 0.001}'}
     best = max(tuned["scores"], key=tuned["scores"].get)
-    done = json.loads((tmp_path / "a.ours-no-kl.8.0.json").read_text())
+    done = results.find(found, kind="run", method="ours-no-kl", seed=0)
+    assert done is not None
     assert done["settings"] == {**json.loads(best), "kl": 0.0}
     text = tables.write_tables(tmp_path, tmp_path / "results.md", tmp_path / "method.md").read_text()
     assert "| fasthash (2) |" in text
@@ -143,6 +153,49 @@ def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.Monke
     assert "float query against codes" in text
     assert f"{tuned['scores'][best]:.4f}**" in text
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def put_one(folder: Path, seed: int) -> None:
+    results.put(folder, {"kind": "run", "task": "a", "method": "ours", "bits": 64, "seed": seed, "metrics": {}})
+
+
+def test_a_line_of_results_is_replaced_and_lines_keep_their_order(tmp_path: Path) -> None:
+    for bits in (128, 16, 64):
+        results.put(tmp_path, {"kind": "run", "task": "a", "method": "ours", "bits": bits, "seed": 0, "value": 1})
+    results.put(tmp_path, {"kind": "floors", "task": "a", "metrics": {}})
+    results.put(tmp_path, {"kind": "run", "task": "b", "method": "ours", "bits": 16, "seed": 0, "value": 1})
+    results.put(tmp_path, {"kind": "run", "task": "a", "method": "ours", "bits": 64, "seed": 0, "value": 2})
+    lines = results.read(tmp_path, "a")
+    assert [(line["kind"], line.get("bits"), line.get("value")) for line in lines] == [
+        ("floors", None, None),
+        ("run", 16, 1),
+        ("run", 64, 2),
+        ("run", 128, 1),
+    ]
+    assert set(results.read_all(tmp_path)) == {"a", "b"}
+    before = (tmp_path / "a.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        results.put(tmp_path, {"kind": "floors", "task": "a", "metrics": {"mAP": float("nan")}})
+    assert (tmp_path / "a.jsonl").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "b.jsonl"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be locked there")
+def test_commands_at_the_same_time_lose_no_line(tmp_path: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(put_one, [tmp_path] * 40, range(40)))
+    assert [line["seed"] for line in results.read(tmp_path, "a")] == list(range(40))
+
+
+@pytest.mark.skipif(not results.FOLDER.is_dir(), reason="the results of the runs are not here")
+def test_every_result_has_its_line_once() -> None:
+    found = results.read_all(results.FOLDER)
+    assert found
+    for task, lines in found.items():
+        names = [(line["kind"], line.get("method", ""), line.get("bits", 0), line.get("seed", 0)) for line in lines]
+        assert names == sorted(set(names)), task
+        assert {line["task"] for line in lines} == {task}
+        assert {line["kind"] for line in lines} <= {"floors", "run", "tuning"}
 
 
 def test_every_learning_method_has_as_many_settings() -> None:
@@ -222,7 +275,9 @@ def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     lsh = next(m for m in methods.METHODS if m.name == "lsh")
     assert run.measure(task, lsh.fit(task, task.train, 16, 0, {}), 16)["codes train"]["mAP"] > 0.2
     run.floors(task, tmp_path)
-    assert json.loads((tmp_path / "c-reduced.floors.json").read_text())["metrics"]["random train"]["mAP"] < 0.2
+    floors = results.find(results.read(tmp_path, "c-reduced"), kind="floors")
+    assert floors is not None
+    assert floors["metrics"]["random train"]["mAP"] < 0.2
 
 
 def test_the_developers_tiny_imagenet(shared_data: Path) -> None:

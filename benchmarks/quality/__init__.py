@@ -5,6 +5,6 @@ python -m benchmarks.quality --tables                                           
 
 Rules: one split of the data for all methods; the same encoder, optimiser and number of steps; as many validated
 settings for each method; settings are chosen on validation data, by one seed at 64 bits, never on test queries; metrics
-are expectations over ties. A run is one JSON file in benchmarks/results/quality, so an interrupted command goes on
-where it was.
+are expectations over ties. A run is one line of benchmarks/results/quality/TASK.jsonl, so an interrupted command goes
+on where it was.
 """

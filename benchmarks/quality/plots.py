@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.measure import BINS, CURVE
-from benchmarks.quality.run import FOLDER
+from benchmarks.quality.results import FOLDER, read
 from benchmarks.quality.tables import TITLES
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
@@ -32,7 +31,7 @@ def write_plots(folder: Path = FOLDER, figures: Path = FIGURES) -> list[Path]:
 
     matplotlib.use("Agg")
     figures.mkdir(parents=True, exist_ok=True)
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("a.*.*.*.json"))]
+    runs = [line for line in read(folder, "a") if line["kind"] == "run"]
     written = []
     for name, draw in (
         ("histograms", _histograms),

@@ -1,10 +1,9 @@
-"""Trains and measures: chooses settings on validation data, then writes one JSON file for each run."""
+"""Trains and measures: chooses settings on validation data, then writes one line of results for each run."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.kit import RESULTS, machine
+from benchmarks.kit import machine
+from benchmarks.quality import results
 from benchmarks.quality.measure import (
     asymmetric_distances,
     code_distances,
@@ -25,10 +25,10 @@ from benchmarks.quality.measure import (
     output_distances,
 )
 from benchmarks.quality.methods import METHODS, Method, Model, Settings
+from benchmarks.quality.results import FOLDER
 from benchmarks.quality.tasks import Items, Task
 from fasthash.evaluate import code_statistics
 
-FOLDER = RESULTS / "quality"
 TUNING_BITS, TUNING_SEED = 64, 100
 
 
@@ -40,9 +40,10 @@ def run(
     folder: Path = FOLDER,
 ) -> int:
     """Does what is missing of methods x widths x seeds on one task; gives the number of runs done."""
-    folder.mkdir(parents=True, exist_ok=True)
+    runs = (line for line in results.read(folder, task.name) if line["kind"] == "run")
+    done = {(run["method"], run["bits"], run["seed"]) for run in runs}
     wanted = [(m, bits, seed) for seed in seeds for bits in widths for m in methods if _fits(m, task, bits)]
-    left = [(m, bits, seed) for m, bits, seed in wanted if not _path(folder, task, m, bits, seed).exists()]
+    left = [(m, bits, seed) for m, bits, seed in wanted if (m.name, bits, seed) not in done]
     with tqdm(
         total=len(wanted),
         initial=len(wanted) - len(left),
@@ -56,6 +57,7 @@ def run(
             model = method.fit(task, task.train, bits, seed, settings)
             seconds = time.perf_counter() - start
             result = {
+                "kind": "run",
                 "task": task.name,
                 "method": method.name,
                 "bits": bits,
@@ -67,7 +69,7 @@ def run(
                 "metrics": measure(task, model, bits),
                 "histogram": histogram(model.outputs(task.test[0].X)),
             }
-            write(_path(folder, task, method, bits, seed), result)
+            results.put(folder, result)
             bar.update()
     return len(left)
 
@@ -82,18 +84,16 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
     candidates = named.elsewhere.get(task.name, named.settings)
     if len(candidates) == 1:
         return dict(candidates[0])
-    each = TUNING_BITS not in task.widths
-    path = folder / f"{task.name}.{named.name}.{f'{bits}.' if each else ''}tuning.json"
-    bits = bits if each else TUNING_BITS
-    tried: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"task": task.name, "scores": {}}
+    bits = TUNING_BITS if TUNING_BITS in task.widths else bits
+    name = {"kind": "tuning", "task": task.name, "method": named.name, "bits": bits, "seed": TUNING_SEED}
+    tried = results.find(results.read(folder, task.name), **name) or {**name, "scores": {}}
     for settings in candidates:
         key = json.dumps(settings, sort_keys=True)
         if key not in tried["scores"]:
             rows = task.validation_train or task.train
             model = named.fit(task, rows, bits, TUNING_SEED, settings)
             tried["scores"][key] = validation_score(task, model, bits)
-            tried |= {"method": named.name, "bits": bits, "seed": TUNING_SEED}
-            write(path, tried)
+            results.put(folder, tried)
     keys = [json.dumps(settings, sort_keys=True) for settings in candidates]
     best = max(range(len(keys)), key=lambda i: float(tried["scores"][keys[i]]))
     return dict(candidates[best])
@@ -141,11 +141,9 @@ def measure(task: Task, model: Model, bits: int) -> dict[str, dict[str, float]]:
 
 
 def floors(task: Task, folder: Path = FOLDER) -> None:
-    """What random ranking, coarse labels alone and real-valued input cosine give: one file a task."""
-    path = folder / f"{task.name}.floors.json"
-    if path.exists():
+    """What random ranking, coarse labels alone and real-valued input cosine give: once for each task."""
+    if results.find(results.read(folder, task.name), kind="floors"):
         return
-    folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, float]] = {}
     if task.kind == "groups":
         X = task.test[1]["all"].X
@@ -167,9 +165,10 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
                 found[f"coarse labels {name}"] = measure_classes(
                     *codes, sides, similarity, metric=None, bits=bits, inputs=False
                 )
-    write(
-        path,
+    results.put(
+        folder,
         {
+            "kind": "floors",
             "task": task.name,
             "title": task.title,
             "notes": list(task.notes),
@@ -200,19 +199,8 @@ def _fits(method: Method, task: Task, bits: int) -> bool:
     return bits == width if method.name == "sign" else bits <= width
 
 
-def _path(folder: Path, task: Task, method: Method, bits: int, seed: int) -> Path:
-    return folder / f"{task.name}.{method.name}.{bits}.{seed}.json"
-
-
 def _rounded(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
     return {
         side: {name: None if math.isnan(value) else round(value, 5) for name, value in metrics.items()}
         for side, metrics in found.items()
     }
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """A whole file or none: what is interrupted is done again."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    aside.replace(path)

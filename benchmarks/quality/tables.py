@@ -11,7 +11,8 @@ from typing import Any
 
 from benchmarks.quality.goals import goals
 from benchmarks.quality.methods import METHODS, TRIED
-from benchmarks.quality.run import FOLDER, TUNING_BITS, TUNING_SEED
+from benchmarks.quality.results import FOLDER, Line, find, read_all
+from benchmarks.quality.run import TUNING_BITS, TUNING_SEED
 
 METHOD = Path(__file__).resolve().parents[2] / "docs" / "method.md"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results.md"
@@ -75,14 +76,13 @@ On images the head of fasthash begins with a scale of its own.
 def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT, method: Path = METHOD) -> Path:
     """Writes the document, and the ablations in docs/method.md, from all runs that are there; gives the document."""
     runs: Runs = defaultdict(list)
-    for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text())
-        if "seed" in content and "metrics" in content:
-            runs[content["task"], content["method"], content["bits"]].append(content)
-    floors = {path.name.split(".")[0]: json.loads(path.read_text()) for path in sorted(folder.glob("*.floors.json"))}
+    tasks = read_all(folder)
+    for line in (line for lines in tasks.values() for line in lines if line["kind"] == "run"):
+        runs[line["task"], line["method"], line["bits"]].append(line)
+    floors = {task: floor for task, lines in tasks.items() if (floor := find(lines, kind="floors"))}
     parts = [HEAD.format(tried=TRIED, bits=TUNING_BITS, seed=TUNING_SEED, trials=_trials())]
     parts += ["## Goals", "", *goals(runs, floors), ""]
-    parts += [_task(name, floor, runs, folder) for name, floor in floors.items()]
+    parts += [_task(name, floor, runs, tasks[name]) for name, floor in floors.items()]
     document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     if method.exists():
         before, after = method.read_text(encoding="utf-8").split(MARKS[0])
@@ -95,7 +95,7 @@ def _trials() -> int:
     return len(TRIALS.read_text().splitlines()) if TRIALS.exists() else 0
 
 
-def _task(name: str, floor: dict[str, Any], runs: Runs, folder: Path) -> str:
+def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str:
     found = {(method, bits): each for (task, method, bits), each in runs.items() if task == name}
     if not found:
         return ""
@@ -109,7 +109,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, folder: Path) -> str:
             what = "codes" if kind == "codes" else "float query against codes"
             lines += [f"### {bits} bits, {what}, database: {database}", ""]
             lines += _table(found, floor, bits, side, database, columns)
-    lines += _chosen(name, folder)
+    lines += _chosen(task)
     return "\n".join(lines)
 
 
@@ -178,17 +178,16 @@ def _ablations(runs: Runs) -> list[str]:
     return lines
 
 
-def _chosen(task: str, folder: Path) -> list[str]:
+def _chosen(task: list[Line]) -> list[str]:
     """What was tried on validation data, and what won."""
     lines = [
         "Validation (settings tried, their scores; the best is the one that was used):",
         "",
     ]
     for method in METHODS:
-        for path in sorted(folder.glob(f"{task}.{method.name}.*tuning.json")):
-            width = path.name.removeprefix(f"{task}.{method.name}.").removesuffix("tuning.json")
-            title = f"{method.title}, {width[:-1]} bits" if width else method.title
-            scores = json.loads(path.read_text())["scores"]
+        for line in (line for line in task if line["kind"] == "tuning" and line["method"] == method.name):
+            title = method.title if line["bits"] == TUNING_BITS else f"{method.title}, {line['bits']} bits"
+            scores = line["scores"]
             best = max(scores.values())
             tried = ((json.loads(key) or "package defaults", score) for key, score in scores.items())
             texts = [
