@@ -1,4 +1,4 @@
-"""Class hierarchies: distances between labels from the height of their lowest common subsumer.
+"""The graph of a class hierarchy: heights, depths, lowest common subsumers, and the distances that they make.
 
 A hierarchy is a directed acyclic graph of is-a edges (parent, child). height = longest path down to a leaf, depth =
 longest path from a root (roots have depth 1). Several roots get one virtual root above them: it counts in the
@@ -8,12 +8,11 @@ retrieval" (WACV 2019), section 3, extended to graphs in which a class has sever
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
+from graphlib import CycleError, TopologicalSorter
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Name = str | int
-Edge = tuple[Name, Name]
-WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]*")  # text that is an int as Python writes it: 007 is a name
+from fasthash.hierarchy.files import read_edges
+from fasthash.hierarchy.names import Edge, Name, to_name
+from fasthash.hierarchy.nested import nested_edges
+from fasthash.hierarchy.wordnet import read_synsets
 
 
 class Hierarchy:
@@ -44,10 +44,10 @@ class Hierarchy:
         for edge in edges:
             if isinstance(edge, str) or len(edge) != 2:
                 raise ValueError(f"Hierarchy: an edge is a pair (parent, child), got {edge!r}")
-            parent, child = (self._index.setdefault(_name(part), len(self._index)) for part in edge)
+            parent, child = (self._index.setdefault(to_name(part), len(self._index)) for part in edge)
             found[parent, child] = None
         for node in nodes:
-            self._index.setdefault(_name(node), len(self._index))
+            self._index.setdefault(to_name(node), len(self._index))
         if not self._index:
             raise ValueError("Hierarchy: at least one edge or name is needed, got none")
         self._names: list[Name] = list(self._index)
@@ -71,8 +71,6 @@ class Hierarchy:
         self._rank = [0] * len(order)
         for rank, node in enumerate(sorted(order, key=self._preference)):
             self._rank[node] = rank
-
-    # ---- building
 
     @classmethod
     def from_edges(cls, edges: Iterable[tuple[Any, Any]]) -> Hierarchy:
@@ -100,12 +98,7 @@ class Hierarchy:
         >>> Hierarchy.from_nested([(0, 0), (0, 1), (1, 2)]).edges
         [('level0:0', 0), ('level0:0', 1), ('level0:1', 2)]
         """
-        if isinstance(nested, Mapping):
-            edges: list[Edge] = []
-            nodes: list[Name] = []
-            _walk(nested, None, edges, nodes)
-            return cls(edges, nodes)
-        return cls(*_rows(nested))
+        return cls(*nested_edges(nested))
 
     @classmethod
     def from_wordnet(
@@ -121,7 +114,7 @@ class Hierarchy:
         """
         edges: list[Edge] = []
         nodes: list[Name] = []
-        for wnid, hypernyms, classes in _read_wordnet(Path(path)):
+        for wnid, hypernyms, classes in read_synsets(Path(path)):
             edges += [(parent, wnid) for parent in hypernyms]
             if instances:
                 edges += [(parent, wnid) for parent in classes]
@@ -145,22 +138,7 @@ class Hierarchy:
             except ValueError as error:
                 raise ValueError(f"Hierarchy.from_file: {path} is not JSON: {error}") from None
             return cls.from_dict(data)
-        pairs: list[tuple[str, str]] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-            if not line.strip():
-                continue
-            parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
-            if len(parts) != 2 or not all(parts):
-                raise ValueError(f"Hierarchy.from_file: {path} line {number} must be two names, got {line[:60]!r}")
-            if not pairs and [part.lower() for part in parts] in (["parent", "child"], ["child", "parent"]):
-                child_first = parts[0].lower() == "child"
-                continue
-            pairs.append((parts[1], parts[0]) if child_first else (parts[0], parts[1]))
-        if not pairs:
-            raise ValueError(f"Hierarchy.from_file: {path} has no edges")
-        if all(WHOLE_NUMBER.fullmatch(part) for pair in pairs for part in pair):
-            return cls((int(parent), int(child)) for parent, child in pairs)
-        return cls(pairs)
+        return cls(read_edges(path, child_first))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Hierarchy:
@@ -197,8 +175,6 @@ class Hierarchy:
         edges = ((names[parent], names[i]) for i in sorted(keep) for parent in self._parents[i])
         return Hierarchy(edges, (names[i] for i in sorted(keep)))
 
-    # ---- what it holds
-
     def __len__(self) -> int:
         return len(self._names)
 
@@ -207,7 +183,7 @@ class Hierarchy:
 
     def __contains__(self, label: object) -> bool:
         try:
-            return _name(label) in self._index
+            return to_name(label) in self._index
         except TypeError:
             return False
 
@@ -247,8 +223,6 @@ class Hierarchy:
         """Names that subsume `label`, itself first, then the deepest first."""
         above = self._above(self._find(label, "ancestors"))
         return [self._names[i] for i in sorted(above, key=self._rank.__getitem__)]
-
-    # ---- distances
 
     def lcs(self, a: Any, b: Any) -> Name | None:
         """Lowest common subsumer: the one of greatest depth; equal depths: lowest height, then name (ints before strs).
@@ -316,10 +290,8 @@ class Hierarchy:
         similarities: NDArray[np.float64] = 1.0 - self.distance_matrix(labels)
         return similarities
 
-    # ---- inside
-
     def _find(self, label: Any, function: str) -> int:
-        name = _name(label)
+        name = to_name(label)
         if name not in self._index:
             other: Name = str(name) if isinstance(name, int) else int(name) if re.fullmatch(r"-?\d+", name) else name
             hint = f" ({other!r} is: names are str or int, and 3 is not '3')" if other in self._index else ""
@@ -360,124 +332,10 @@ class Hierarchy:
 
     def _topological_order(self) -> list[int]:
         """Node indices, parents before children. Raises ValueError with one cycle where there is one."""
-        waiting = [len(parents) for parents in self._parents]
-        order = [node for node, count in enumerate(waiting) if count == 0]
-        for node in order:  # grows while it is walked
-            for child in self._children[node]:
-                waiting[child] -= 1
-                if waiting[child] == 0:
-                    order.append(child)
-        if len(order) < len(waiting):
-            # Every node left over has a parent left over: walking up must come back to a node already passed.
-            node = next(node for node, count in enumerate(waiting) if count)
-            path: dict[int, None] = {}
-            while node not in path:
-                path[node] = None
-                node = next(parent for parent in self._parents[node] if waiting[parent])
-            walked = list(path)
-            cycle = [node, *reversed(walked[walked.index(node) :])]
-            shown = [repr(self._names[node]) for node in cycle]
+        try:
+            return list(TopologicalSorter(dict(enumerate(self._parents))).static_order())
+        except CycleError as error:
+            shown = [repr(self._names[node]) for node in error.args[1]]
             if len(shown) > 12:
                 shown = [*shown[:6], f"({len(shown) - 12} more)", *shown[-6:]]
-            raise ValueError(f"Hierarchy: the edges have a cycle: {' -> '.join(shown)}")
-        return order
-
-
-def _name(label: Any) -> Name:
-    """A label as Python str or int. Raises TypeError for other kinds (3.0 and True would pass for 3 and 1)."""
-    if getattr(label, "ndim", None) == 0 and hasattr(label, "item"):
-        label = label.item()
-    if isinstance(label, str):
-        return str(label)
-    if isinstance(label, int) and not isinstance(label, bool):
-        return int(label)
-    raise TypeError(f"Hierarchy: names must be str or int, got {label!r} ({type(label).__name__})")
-
-
-def _walk(below: Any, parent: Name | None, edges: list[Edge], nodes: list[Name]) -> None:
-    """Appends the names and edges of one nested value of `from_nested`."""
-    if below is None:
-        return
-    if isinstance(below, Mapping):
-        for key, value in below.items():
-            _walk(key, parent, edges, nodes)
-            _walk(value, _name(key), edges, nodes)
-    elif isinstance(below, (list, tuple, set, frozenset)):
-        for item in below:
-            _walk(item, parent, edges, nodes)
-    else:
-        nodes.append(_name(below))
-        if parent is not None:
-            edges.append((parent, nodes[-1]))
-
-
-def _rows(nested: Any) -> tuple[list[Edge], list[Name]]:
-    """Edges and names of rows with one label for each level."""
-    rows = dict.fromkeys(_row(row) for row in (nested.tolist() if hasattr(nested, "tolist") else nested))
-    if not rows:
-        raise ValueError("Hierarchy.from_nested: at least one row is needed, got none")
-    lengths = {len(row): row for row in rows}
-    if len(lengths) > 1 or 0 in lengths:
-        shown = " and ".join(map(repr, lengths.values()))
-        raise ValueError(f"Hierarchy.from_nested: all rows must have the same number of levels, got {shown}")
-    levels = [set(level) for level in zip(*rows, strict=True)]
-    names: list[dict[Name, Name]] = []
-    for number, level in enumerate(levels):
-        clash = any(level & other for n, other in enumerate(levels) if n != number) and number < len(levels) - 1
-        names.append({name: f"level{number}:{name}" if clash else name for name in level})
-    paths = [tuple(names[number][name] for number, name in enumerate(row)) for row in rows]
-    return [edge for path in paths for edge in pairwise(path)], [path[-1] for path in paths]
-
-
-def _row(row: Any) -> tuple[Name, ...]:
-    if isinstance(row, (str, bytes, Mapping)) or not hasattr(row, "__iter__"):
-        raise TypeError(f"Hierarchy.from_nested: a row must hold one label for each level, got {row!r}")
-    return tuple(_name(label) for label in row)
-
-
-def _read_wordnet(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """(wnid, hypernyms, instance hypernyms) of each noun synset of a `data.noun` file or a table of wnids."""
-    data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
-    lines = data.decode("utf-8", errors="replace").split("\n")
-    header = lines[0].rstrip("\r").split("\t")
-    if "wnid" in header:
-        columns = [header.index(name) for name in ("wnid", "hypernyms", "instance_hypernyms") if name in header]
-        if len(columns) < 3:
-            raise ValueError(f"Hierarchy.from_wordnet: {path} lacks the columns wnid, hypernyms, instance_hypernyms")
-        for number, line in enumerate(lines[1:], 2):
-            cells = line.rstrip("\r").split("\t")
-            if len(cells) > max(columns):
-                wnid, hypernyms, classes = (cells[column] for column in columns)
-                yield wnid, hypernyms.split(), classes.split()
-            elif line.strip():
-                raise ValueError(
-                    f"Hierarchy.from_wordnet: {path} line {number} has {len(cells)} columns, not {len(header)}"
-                )
-        return
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("  "):  # the licence at the top is indented by two spaces
-            continue
-        try:
-            yield _parse_synset(line)
-        except (ValueError, IndexError):
-            raise ValueError(
-                f"Hierarchy.from_wordnet: {path} line {number} is no synset of data.noun: {line[:60]!r}"
-            ) from None
-
-
-def _parse_synset(line: str) -> tuple[str, list[str], list[str]]:
-    """One line of data.noun, wndb(5WN): offset, file number, type, word count (hex), words, pointer count, pointers."""
-    fields = line.split("|", 1)[0].split()
-    if not re.fullmatch(r"\d{8}", fields[0]) or fields[2] != "n":
-        raise ValueError(line)
-    start = 4 + 2 * int(fields[3], 16)  # each word is followed by its lexical id
-    pointers = fields[start + 1 : start + 1 + 4 * int(fields[start])]
-    if len(pointers) != 4 * int(fields[start]):
-        raise ValueError(line)
-    above: dict[str, list[str]] = {"@": [], "@i": []}
-    for symbol, offset, part_of_speech in zip(pointers[::4], pointers[1::4], pointers[2::4], strict=True):
-        if symbol in above and part_of_speech == "n":
-            above[symbol].append(f"n{offset}")
-    return f"n{fields[0]}", above["@"], above["@i"]
+            raise ValueError(f"Hierarchy: the edges have a cycle: {' -> '.join(shown)}") from None
