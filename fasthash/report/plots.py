@@ -1,0 +1,79 @@
+"""What the plots of the report are made of, and how matplotlib draws them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthash.codes import unpack_bits
+from fasthash.metrics import precision_recall_curve
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Plots:
+    """What the plots are made of."""
+
+    outputs: dict[tuple[str, bool], Array]  # (learned from, with KL term) -> outputs float32 [N, bits]
+    codes: dict[str, Array]  # method -> codes uint8 [N, W]
+    ranked: list[tuple[str, Array, Array, str]]  # method, queries, database, metric
+    query_labels: Array
+    database_labels: Array
+
+
+def draw(plots: Plots) -> str | None:
+    """The figure as an SVG element, or None without matplotlib."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    with rc_context({"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(10.5, 7), layout="constrained")  # not pyplot's: no window system, no global state
+        axes = figure.subplots(2, 2)
+        for axis, source in zip(axes[0], ("labels", "similarities"), strict=True):
+            _draw_outputs(axis, source, plots)
+        _draw_balance(axes[1, 0], plots)
+        _draw_curves(axes[1, 1], plots)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    svg = out.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def _draw_outputs(axis: Any, source: str, plots: Plots) -> None:
+    """Histogram of outputs, with the KL term and without."""
+    for kl, color in ((True, "C3"), (False, "0.4")):
+        values = plots.outputs[source, kl].ravel()
+        moved = float(np.abs(values - (values > 0.5)).mean())
+        label = f"KL {'on' if kl else 'off'}: mean |z - round z| = {moved:.3f}"
+        part = np.full(len(values), 1 / len(values))
+        axis.hist(values, bins=50, range=(0, 1), weights=part, histtype="step", color=color, label=label)
+    axis.set(title=f"outputs before rounding, learned from {source}", xlabel="output", ylabel="part of outputs")
+    axis.set_yscale("log")
+    axis.legend(loc="upper center")
+
+
+def _draw_balance(axis: Any, plots: Plots) -> None:
+    """Part of items that have each bit, in ascending order: 0.5 everywhere is a bit used to the full."""
+    for name, codes in plots.codes.items():
+        ones = unpack_bits(codes, 8 * codes.shape[1]).mean(axis=0)
+        axis.plot(np.sort(ones), label=name)
+    axis.axhline(0.5, color="0.7", linewidth=0.8)
+    axis.set(title="bit balance", xlabel="bits, sorted", ylabel="part of texts with the bit on", ylim=(0, 1))
+    axis.legend(loc="lower right")
+
+
+def _draw_curves(axis: Any, plots: Plots) -> None:
+    """Precision against recall, along the ranking."""
+    for name, query, database, metric in plots.ranked:
+        distance = None if metric == "hamming" else metric
+        curve = precision_recall_curve(query, database, plots.query_labels, plots.database_labels, metric=distance)
+        axis.plot(curve.recall, curve.precision, label=name)
+    axis.set(title="precision and recall, same intent", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
+    axis.legend(loc="lower left")
