@@ -32,6 +32,7 @@ MODULES: dict[str, str] = {
 
 # Module that is still there -> names that it had -> where they are now.
 NAMES: dict[str, dict[str, str]] = {
+    "fasthash.distributed": {"share": "fasthash.distributed.broadcast"},
     "fasthash.index": {
         "RangeResult": "fasthash.hamming.RangeResult",
         "SearchResult": "fasthash.hamming.SearchResult",

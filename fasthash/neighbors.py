@@ -117,18 +117,8 @@ def entropy(x: Any, *, p: int = 2, k: int = 1) -> Any:
         log_volume = dims / 2 * math.log(math.pi) - math.lgamma(dims / 2 + 1)
     else:
         log_volume = dims * math.log(2) - math.lgamma(dims + 1)
-    return like(dims * rho.log().mean(-1) + (log_volume + _digamma(n) - _digamma(k)), x)
-
-
-def _digamma(n: int) -> float:
-    """psi(n) of an integer n >= 1, to 1e-14: the asymptotic series, from 32 on (Abramowitz & Stegun 6.3.18).
-
-    A number: torch.digamma gives a tensor, which torch.compile cannot read into a number without a graph break.
-    """
-    if n < 32:
-        return _digamma(n + 1) - 1 / n
-    square = 1 / (n * n)
-    return math.log(n) - 0.5 / n - square * (1 / 12 - square * (1 / 120 - square / 252))
+    psi = torch.tensor([n, k], dtype=torch.float64, device="cpu").digamma()
+    return like(dims * rho.log().mean(-1) + (log_volume + psi[0] - psi[1]).to(rho.dtype), x)
 
 
 def check_points(function: str, name: str, points: Tensor) -> Tensor:

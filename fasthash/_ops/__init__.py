@@ -5,8 +5,8 @@ check their arguments before they come here; an op called directly is for tests 
 """
 
 from fasthash._ops import asymmetric, hamming, mih, neighbors, pairwise, sampling
+from fasthash._ops.build_info import compiler, cuda_architectures, isa_chosen, isa_names, set_isa
 from fasthash._ops.hamming import mask_words
-from fasthash._ops.registry import compiler, cuda_architectures, isa_chosen, isa_names, set_isa
 
 __all__ = [
     "asymmetric",

@@ -167,9 +167,9 @@ class _Steps:
         self.precision, self.length, self.lr = PRECISIONS[plan.precision], _length(state.loader), 0.0
         self.forward: Callable[[Tensor], Tensor] = state.module
         if group is not None:
-            distributed.share(chain(state.trained.parameters(), state.trained.buffers()), group)
+            distributed.broadcast(chain(state.trained.parameters(), state.trained.buffers()), group)
             common = common_states(state.device)
-            distributed.share(common, group)
+            distributed.broadcast(common, group)
             set_common_states(common, state.device)
             if any(p.requires_grad for p in state.module.parameters()):
                 self.forward = distributed.data_parallel(state.module, group)
@@ -257,7 +257,7 @@ def _go_on(state: State, folder: RunFolder | None, group: Any) -> None:
         return
     found = folder.load() if folder.write else None
     if group is not None:
-        distributed.share([torch.zeros(1, device=state.device)], group)  # rank 0 has checked the folder
+        distributed.broadcast([torch.zeros(1, device=state.device)], group)  # rank 0 has checked the folder
         found = found if folder.write else folder.load()
     if found is not None:
         try:
@@ -269,7 +269,7 @@ def _go_on(state: State, folder: RunFolder | None, group: Any) -> None:
     if group is not None:
         epochs = torch.tensor([len(state.history.losses)], device=state.device)
         ours = epochs.clone()
-        distributed.share([epochs], group)
+        distributed.broadcast([epochs], group)
         if int(epochs) != int(ours):
             raise ValueError(
                 f"train: run_dir {folder.path} must be one folder for all ranks: rank 0 found {int(epochs)} epochs in "
@@ -290,7 +290,7 @@ def _score(state: State, score: Callable[[nn.Module], float], group: Any) -> flo
         ):
             result += float(score(state.module))
     if group is not None:
-        distributed.share([result], group)
+        distributed.broadcast([result], group)
     return float(result)
 
 

@@ -94,7 +94,7 @@ class RankGenerator:
 
 
 def common_states(device: torch.device) -> list[Tensor]:
-    """States of torch's global generators (CPU and `device`), as tensors on `device`: to be shared over ranks."""
+    """States of torch's global generators (CPU and `device`), as tensors on `device`, which rank 0 can broadcast."""
     return [state.to(device) for state in _states(device)]
 
 
