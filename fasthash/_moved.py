@@ -33,6 +33,8 @@ MODULES: dict[str, str] = {
 # Module that is still there -> names that it had -> where they are now.
 NAMES: dict[str, dict[str, str]] = {
     "fasthash.distributed": {"share": "fasthash.distributed.broadcast"},
+    "fasthash.train.encoder": {"feature_scales": "fasthash.train.features.feature_scales"},
+    "fasthash.train.hasher": {"TEMPERATURE_Y": "fasthash.train.settings.TEMPERATURE_Y"},
     "fasthash.index": {
         "RangeResult": "fasthash.hamming.RangeResult",
         "SearchResult": "fasthash.hamming.SearchResult",

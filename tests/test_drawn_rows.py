@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fasthash import Hasher, kl_loss, listwise_loss
 from fasthash.targets import embedding_distances, label_distances
-from fasthash.train import Objective, hasher
+from fasthash.train import Objective, fit_parts
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.drawn_rows import DrawnRows
 
@@ -112,7 +112,7 @@ def test_hasher_draws_only_with_preserve(targets: str | None, workers: int, monk
             made_of.append(settings)
             super().__init__(*args, **settings)
 
-    monkeypatch.setattr(hasher, "DrawnRows", Counted)
+    monkeypatch.setattr(fit_parts, "DrawnRows", Counted)
     X, y = blobs()
     values = {"labels": y, "multilabel": np.eye(int(y.max()) + 1, dtype=int)[y], "embedding": X[:, ::-1].copy()}
     given = None if targets is None else values[targets]

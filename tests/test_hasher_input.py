@@ -48,7 +48,7 @@ def test_wrong_input_to_transform() -> None:
         ({"bits": 4097}, ValueError, "bits must be between 1 and 4096, got 4097"),
         ({"bits": 8.0}, TypeError, "bits must be an integer, got 8.0"),
         ({"batch_size": 1}, ValueError, "batch_size must be at least 2, got 1"),
-        ({"init": "pca"}, ValueError, 'init must be "random" or "itq", got \'pca\''),
+        ({"init": "pca"}, ValueError, "init must be 'random' or 'itq', got 'pca'"),
         (
             {"init": "itq"},
             ValueError,
@@ -58,21 +58,24 @@ def test_wrong_input_to_transform() -> None:
         ({"neighbors": 0}, ValueError, "neighbors must be at least 1, got 0"),
         ({"neighbors": 4}, ValueError, "neighbors needs target embeddings, got target 'labels'"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        ({"dropout": 1.0}, ValueError, "dropout must be >= 0 and < 1, got 1.0"),
+        ({"loss": 3}, TypeError, "loss must be a name, a module or None, got int"),
+        ({"device": 0.5}, TypeError, "device must be a torch device"),
         ({"seed": -1}, ValueError, "seed must be between 0 and "),
         ({"draws": -1}, ValueError, "draws must be at least 0, got -1"),
         ({"draws": 0.5}, TypeError, "draws must be an integer, got 0.5"),
         ({"kl_k": 65}, ValueError, "kl_k must be between 1 and 64, got 65"),
         ({"kl_k": 48}, ValueError, r"kl_k must be between 1 and 47 \(the others of a batch\), got 48"),
-        ({"supervision": "none"}, ValueError, 'supervision must be "full" or "similarity", got \'none\''),
-        ({"similarity": "flat"}, ValueError, 'similarity must be "listwise" or "stress", got \'flat\''),
-        ({"kl": -0.1}, ValueError, "kl must be a weight >= 0, got -0.1"),
-        ({"classification": float("nan")}, ValueError, "classification must be a weight >= 0, got nan"),
-        ({"soft_labels": -0.1}, ValueError, "soft_labels must be a temperature >= 0, got -0.1"),
+        ({"supervision": "none"}, ValueError, "supervision must be 'full' or 'similarity', got 'none'"),
+        ({"similarity": "flat"}, ValueError, "similarity must be 'listwise' or 'stress', got 'flat'"),
+        ({"kl": -0.1}, ValueError, "kl must be >= 0 and finite, got -0.1"),
+        ({"classification": float("nan")}, ValueError, "classification must be >= 0 and finite, got nan"),
+        ({"soft_labels": -0.1}, ValueError, "soft_labels must be >= 0 and finite, got -0.1"),
         ({"soft_labels": "1"}, TypeError, "soft_labels must be a number, got '1'"),
-        ({"temperature_z": 0.0}, ValueError, "temperature_z must be > 0, got 0.0"),
-        ({"temperature_y": -1.0}, ValueError, "temperature_y must be > 0, got -1.0"),
+        ({"temperature_z": 0.0}, ValueError, "temperature_z must be > 0 and finite, got 0.0"),
+        ({"temperature_y": -1.0}, ValueError, "temperature_y must be > 0 and finite, got -1.0"),
         ({"hierarchy": EDGES}, TypeError, "hierarchy must be a fasthash.Hierarchy, got list"),
-        ({"target": "class"}, ValueError, 'target must be "labels", "multilabel", "embedding" or None, got \'class\''),
+        ({"target": "class"}, ValueError, "target must be 'labels', 'multilabel' or 'embedding', got 'class'"),
         ({"target": "embedding"}, ValueError, r"y must be 2-D for target 'embedding', got shape \(240,\)"),
         (
             {"classification": 0, "similarity_weight": 0, "kl": 0},
@@ -89,9 +92,9 @@ def test_wrong_settings(settings: dict[str, Any], error: type[Exception], messag
 
 def test_wrong_settings_of_the_parts() -> None:
     X, y = blobs()
-    with pytest.raises(ValueError, match="hidden sizes must be at least 1"):
+    with pytest.raises(ValueError, match=r"Hasher\.fit: a width of hidden must be at least 1, got 0"):
         Hasher(**{**QUICK, "hidden": (0,)}).fit(X, y)
-    with pytest.raises(ValueError, match="train: lr must be > 0"):
+    with pytest.raises(ValueError, match=r"Hasher\.fit: lr must be > 0 and finite, got 0\.0"):
         Hasher(**{**QUICK, "lr": 0.0}).fit(X, y)
 
 
@@ -112,6 +115,10 @@ def test_wrong_features() -> None:
             Hasher(**QUICK).fit(X, y, validation=(broken, y))
     with pytest.raises(ValueError, match=r"Hasher\.fit: X must be finite in float32, .* in 240 of 240 rows"):
         Hasher(**QUICK).fit(X.astype(np.float64) * 1e300, y)
+    large = X.astype(np.float64)
+    large[7, 0] = 1e39  # mean and deviation are finite in float32, the value is not
+    with pytest.raises(ValueError, match=r"Hasher\.fit: X must be finite in float32, .* in 1 of 240 rows"):
+        Hasher(**QUICK).fit(large, y)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +182,11 @@ def test_weights_are_numbers() -> None:
     X, y = blobs()
     with pytest.raises(TypeError, match=r"Hasher\.fit: kl must be a number, got '1'"):
         Hasher(**QUICK).set_params(kl="1").fit(X, y)
-    for hidden in (8, (1.5,)):
-        with pytest.raises(TypeError, match=r"Hasher\.fit: hidden must be a sequence of integers, got "):
+    for hidden, message in (
+        (8, "hidden must be a sequence of integers"),
+        ((1.5,), "a width of hidden must be an integer"),
+    ):
+        with pytest.raises(TypeError, match=rf"Hasher\.fit: {message}, got "):
             Hasher(**{**QUICK, "hidden": hidden}).fit(X, y)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fasthash
-from fasthash import neighbors, reference
+from fasthash import reference
 
 # L, N, M, D, k: one row, odd sizes, edges of tiles (8 x 32) and of blocks (128 rows, 1,024 targets, 512 dimensions),
 # k = M.
@@ -272,12 +272,6 @@ def test_numpy_numbers_count() -> None:
     assert fasthash.kl_loss(points, points, k=np.uint8(2), p=2.0) == fasthash.kl_loss(points, points, k=2, p=2)
     with pytest.raises(ValueError, match="nearest: p must be 1 or 2, got True"):
         fasthash.nearest(points, p=True)
-
-
-def test_digamma_of_integers() -> None:
-    expected = torch.special.digamma(torch.arange(1, 3000, dtype=torch.float64))
-    found = torch.tensor([neighbors._digamma(n) for n in range(1, 3000)], dtype=torch.float64)
-    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
 
 
 def test_entropy_compiles() -> None:

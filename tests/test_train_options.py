@@ -18,7 +18,10 @@ from fasthash.targets import label_distances
 from fasthash.train import Hasher, HashHead, Objective, train
 from fasthash.train.averaging import Average
 from fasthash.train.batches import shuffled_batches
+from fasthash.train.features import scan
 from fasthash.train.randomness import RankGenerator, generators_kept
+from fasthash.train.run_config import run_config
+from fasthash.train.supervision import targets_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -306,8 +309,8 @@ def test_generators_kept() -> None:
         ({"accumulate": 0}, "train: accumulate must be at least 1, got 0"),
         ({"patience": 0}, "train: patience must be at least 1, got 0"),
         ({"patience": 2}, "train: patience needs a score, got patience 2 and no score"),
-        ({"ema": 1.0}, "train: ema must be at least 0 and below 1, got 1.0"),
-        ({"precision": "half"}, "train: precision must be one of float32, bfloat16, float16, got 'half'"),
+        ({"ema": 1.0}, "train: ema must be >= 0 and < 1, got 1.0"),
+        ({"precision": "half"}, "train: precision must be 'float32', 'bfloat16' or 'float16', got 'half'"),
     ],
 )
 def test_errors(settings: dict[str, Any], message: str) -> None:
@@ -318,11 +321,10 @@ def test_errors(settings: dict[str, Any], message: str) -> None:
 def test_hierarchy_is_part_of_a_run_config() -> None:
     """So that a run with other distances is another run."""
     X, y = blobs(60)
+    features = scan(torch.from_numpy(X), "X", checksum=True)
     configs = []
     for tree in (None, hierarchy()):
-        hasher = Hasher(**QUICK, hierarchy=tree)
-        targets = hasher._targets(NAMES[y], torch.from_numpy(X))
-        scales = torch.zeros(12), torch.ones(())
-        configs.append(hasher._run_config(torch.from_numpy(X), *scales, targets, None))
+        targets = targets_of(features.rows, NAMES[y], None, tree)
+        configs.append(run_config(Hasher(**QUICK, hierarchy=tree).get_params(), features, targets, None))
     assert configs[0]["hasher"] == configs[1]["hasher"]
     assert configs[0]["data"]["hierarchy"] != configs[1]["data"]["hierarchy"]

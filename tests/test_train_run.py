@@ -21,9 +21,10 @@ from hasher_cases import NAMES, QUICK, blobs, hierarchy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from fasthash.train import Hasher, HashHead, History, Objective, train
+from fasthash.train import Hasher, HashHead, History, Objective, checksum, train
 from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint
-from fasthash.train.run_folder import COLUMNS, RunFolder, fingerprint
+from fasthash.train.checksum import Checksum, fingerprint
+from fasthash.train.run_folder import COLUMNS, RunFolder
 
 HERE = Path(__file__).parent
 FILES = ["checkpoint.safetensors", "config.json", "environment.json", "lock", "metrics.csv", "model.safetensors"]
@@ -208,6 +209,18 @@ def test_fingerprint() -> None:
     assert fingerprint(X.half(), torch.tensor(True)) == fingerprint(X.half(), torch.tensor(True))
     large = torch.zeros(1 << 25, dtype=torch.int8)[:, None].expand(-1, 8)  # no memory of its own
     assert fingerprint(large) != fingerprint(large[:-1])
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 50])
+def test_a_checksum_of_blocks_is_that_of_the_array(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = torch.randn(50, 3)
+    for sample in (1 << 24, 300, 100, 12):  # bytes: all rows, every second, every sixth, ...
+        monkeypatch.setattr(checksum, "SAMPLE", sample)
+        blocks = Checksum()
+        blocks.start(X)
+        for first in range(0, 50, size):
+            blocks.rows(X[first : first + size], first)
+        assert blocks.text() == fingerprint(X)
 
 
 # What it refuses

@@ -23,7 +23,11 @@ class Rows(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, rows: list[int]) -> tuple[Tensor, ...]:
         index = torch.tensor(rows)
-        return tuple(column[index.to(column.device)] for column in self.columns)
+        read: dict[int, Tensor] = {}
+        for column in self.columns:  # where targets are the features, they are read once
+            if id(column) not in read:
+                read[id(column)] = column[index.to(column.device)]
+        return tuple(read[id(column)] for column in self.columns)
 
 
 class ShuffledBatches(Sampler[list[int]]):

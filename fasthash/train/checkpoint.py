@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,7 +12,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from fasthash._durable import new_file, sync_folder
+from fasthash._durable import replaced_file
 
 FORMAT = "fasthash-hasher"
 VERSION = 1
@@ -47,7 +44,8 @@ def save_checkpoint(
     if path.exists() and not path.is_file():  # a folder or /dev/null, say: a file would take its place
         raise OSError(f"{kind.save}: {path} is there and is not a regular file")
     metadata = {"format": kind.format, "version": str(VERSION), "content": json.dumps(content, allow_nan=False)}
-    write_file(path, safetensors.torch.save(_separate(tensors), metadata))
+    with replaced_file(path) as file:
+        file.write(safetensors.torch.save(_separate(tensors), metadata))
 
 
 def load_checkpoint(path: str | PathLike[str], kind: Kind = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -77,20 +75,6 @@ def load_checkpoint(path: str | PathLike[str], kind: Kind = MODEL) -> tuple[dict
     if not isinstance(content, dict):
         raise ValueError(f"{kind.load}: {path} is damaged: its content is not a JSON object")
     return tensors, content
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a file in one step: aside, to the disk, then under its name."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with new_file(aside) as file:
-        file.write(data)
-    try:
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
-    sync_folder(path.parent)
 
 
 def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

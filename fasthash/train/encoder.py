@@ -9,10 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fasthash._arrays import Array, to_tensor
-
-# Rows that are converted at once when statistics are taken: memory-mapped features are never read whole.
-ROWS = 1 << 14
+from fasthash._arguments import number, whole
+from fasthash._moved import moved_names
 
 
 class HashHead(nn.Module):
@@ -33,11 +31,8 @@ class HashHead(nn.Module):
 
     def __init__(self, features: int, bits: int, *, scale: float = 4.0, sigmoid: bool = True) -> None:
         super().__init__()
-        for name, value in (("features", features), ("bits", bits)):
-            if value < 1:
-                raise ValueError(f"HashHead: {name} must be at least 1, got {value}")
-        if not scale > 0:
-            raise ValueError(f"HashHead: scale must be > 0, got {scale}")
+        features, bits = (whole(v, "HashHead", n, 1) for n, v in (("features", features), ("bits", bits)))
+        scale = number(scale, "HashHead", "scale", above=0)
         self.linear = nn.Linear(features, bits, bias=False)  # the norm would take a bias away again
         self.norm = nn.BatchNorm1d(bits)
         nn.init.constant_(self.norm.weight, scale)
@@ -87,7 +82,9 @@ class Standardize(nn.Module):
 
 
 class Dropout(nn.Module):
-    """nn.Dropout from uniform numbers: torch draws those 5 times faster than Bernoulli ones on a CPU.
+    """nn.Dropout from uniform numbers, which torch draws in less than half the time of Bernoulli ones on a CPU.
+
+    A layer of 512 outputs then takes half the time of nn.Dropout (a batch of 256, one thread, torch 2.13).
 
     >>> Dropout(0.5).eval()(torch.ones(2))
     tensor([1., 1.])
@@ -125,11 +122,8 @@ def encoder(
     >>> encoder(384, 64, hidden=(128,))(torch.randn(4, 384)).shape
     torch.Size([4, 64])
     """
-    widths = [features, *hidden]
-    if min(widths) < 1:
-        raise ValueError(f"encoder: features and hidden sizes must be at least 1, got {widths}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"encoder: dropout must be at least 0 and below 1, got {dropout}")
+    widths = [whole(width, "encoder", "features and each width of hidden", 1) for width in (features, *hidden)]
+    dropout = number(dropout, "encoder", "dropout", least=0, below=1)
     layers: list[nn.Module] = [Standardize(features, mean, deviation)]
     for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU(), Dropout(dropout)]
@@ -165,22 +159,4 @@ def without_sigmoid(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers[:-1], head)
 
 
-def feature_scales(X: Array) -> tuple[Tensor, Tensor]:
-    """Mean [F] and overall standard deviation (a scalar, 1 where it would be 0) of X [N, F]: float32.
-
-    Sums are float64, taken in blocks of rows of at most 8 MB. NaN or infinity anywhere makes the deviation NaN.
-
-    >>> feature_scales(torch.tensor([[0.0, 2.0], [2.0, 4.0]]))
-    (tensor([1., 3.]), tensor(1.))
-    """
-    rows = to_tensor(X, "feature_scales", "X")
-    size = max(1, min(ROWS, (1 << 20) // rows.shape[1]))
-    blocks = range(0, len(rows), size)
-    mean = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-    for start in blocks:
-        mean += rows[start : start + size].double().sum(0) / len(rows)
-    variance = mean.new_zeros(())
-    for start in blocks:
-        variance += (rows[start : start + size].double() - mean).square_().sum() / rows.numel()
-    deviation = variance.sqrt().float()
-    return mean.float(), torch.where(deviation == 0, torch.ones_like(deviation), deviation)
+__getattr__ = moved_names(__name__)

@@ -1,14 +1,28 @@
-"""Features as Hasher takes them: real numbers [N, F], finite in float32."""
+"""Features as Hasher takes them: real numbers [N, F], finite in float32; and what one pass over them tells."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fasthash._arrays import to_tensor
-from fasthash.train.encoder import ROWS
+from fasthash._arrays import Array, to_tensor
+from fasthash.train.checksum import Checksum
+
+# Rows and numbers that are converted at once: memory-mapped features are never read whole.
+ROWS, NUMBERS = 1 << 14, 1 << 20
+
+
+@dataclass(frozen=True)
+class Features:
+    """Finite rows [N, F], their mean [F] and overall deviation (a scalar), both float32, and their checksum or ""."""
+
+    rows: Tensor
+    mean: Tensor
+    deviation: Tensor
+    checksum: str = ""
 
 
 def read_features(X: Any, method: str, name: str) -> Tensor:
@@ -23,6 +37,50 @@ def read_features(X: Any, method: str, name: str) -> Tensor:
     if rows.is_complex():
         raise TypeError(f"Hasher.{method}: {name} must be real, got {rows.dtype}")
     return rows.detach()
+
+
+def scan(rows: Tensor, name: str, *, checksum: bool) -> Features:
+    """Reads rows [N, F], N >= 1, once, in blocks. Raises ValueError unless all of them are finite in float32."""
+    taken = Checksum() if checksum else None
+    mean, deviation = feature_scales(rows, taken)
+    check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), "fit", name)
+    if taken is not None:
+        taken.add(mean, deviation)  # a checksum of large features is one of a sample; these are of all of them
+    return Features(rows, mean, deviation, "" if taken is None else taken.text())
+
+
+def feature_scales(X: Array, checksum: Checksum | None = None) -> tuple[Tensor, Tensor]:
+    """Mean [F] and overall standard deviation (a scalar, 1 where it would be 0) of X [N, F]: float32.
+
+    X is read once, in blocks of rows of at most 8 MB, which `checksum` takes in too. Sums are float64; the squared
+    distances of a block from its own mean are merged with those before (Chan, Golub & LeVeque, "Updating formulae and a
+    pairwise algorithm for computing sample variances", 1979). A value that is not finite in float32 makes the deviation
+    NaN or infinite.
+
+    >>> feature_scales(torch.tensor([[0.0, 2.0], [2.0, 4.0]]))
+    (tensor([1., 3.]), tensor(1.))
+    """
+    rows = to_tensor(X, "feature_scales", "X")
+    size = max(1, min(ROWS, NUMBERS // rows.shape[1]))
+    if checksum is not None:
+        checksum.start(rows)
+    mean = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    before, squares = mean.clone(), mean.new_zeros(())  # mean, and squared distances from it, of the rows so far
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        if checksum is not None:
+            checksum.rows(part, start)
+        block = part.double()
+        sums = block.sum(0)
+        mean += sums / len(rows)
+        own = sums / len(part)
+        weight = len(part) / (start + len(part))
+        squares += (block - own).square_().sum() + (own - before).square_().sum() * (start * weight)
+        before += (own - before) * weight
+        if rows.dtype == torch.float64 and not torch.isfinite(block.float()).all():
+            squares += torch.nan
+    deviation = (squares / rows.numel()).sqrt().float()
+    return mean.float(), torch.where(deviation == 0, torch.ones_like(deviation), deviation)
 
 
 def check_finite(rows: Tensor, finite: bool, method: str, name: str) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import json
 import math
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,39 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from fasthash import distributed
-from fasthash._arrays import like, to_tensor
-from fasthash.baselines import itq
+from fasthash._arrays import like
+from fasthash._moved import moved_names
 from fasthash.codes import pack_bits
-from fasthash.hierarchy import Hierarchy, Name
-from fasthash.losses.published import LOSSES
-from fasthash.targets import class_levels
-from fasthash.train.batches import shuffled_batches
-from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
-from fasthash.train.drawn_rows import DrawnRows
-from fasthash.train.encoder import Squash, encoder, feature_scales, set_weights, without_sigmoid
-from fasthash.train.features import check_finite, read_features
-from fasthash.train.loop import History, train
-from fasthash.train.neighbor_batches import nearest_rows
-from fasthash.train.objective import Objective
+from fasthash.hierarchy import Hierarchy
+from fasthash.train.encoder import Squash, without_sigmoid
+from fasthash.train.features import check_finite, read_features, scan
+from fasthash.train.fit_parts import fit_batches, fit_network, fit_objective
+from fasthash.train.loop import train
+from fasthash.train.model_file import Model, read_model, write_model
 from fasthash.train.randomness import seeded
-from fasthash.train.run_folder import fingerprint
-from fasthash.train.supervision import Targets, read_targets, read_validation
-from fasthash.train.validation import output_blocks, retrieval_score
+from fasthash.train.run_config import run_config
+from fasthash.train.settings import checked, completed
+from fasthash.train.supervision import targets_of
+from fasthash.train.validation import output_blocks, read_held_out, retrieval_score
 
-MAX_BITS = 4096
 # With epochs=None a run has at least so many passes and so many steps: small sets need more passes.
 EPOCHS, STEPS = 15, 900
-# What settings left at None mean, by kind of target. Labels have few distances, spread over [0, 1]; near neighbours by
-# cosine have small ones. A linear map of an embedding keeps the neighbours of that embedding better than a deep one.
-TEMPERATURE_Y = {"labels": 0.15, "multilabel": 0.2, "embedding": 0.05}
-TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.03}
-HIDDEN = (512, 512)
-KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
-PRESERVE = {"temperature_x": 0.15, "temperature_xz": 0.05}
-NEIGHBORS = 16
-ITQ_ROWS = 20_000
-# Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
-NOT_SAVED = ("hierarchy", "device", "progress", "compile", "workers", "run_dir")
 
 
 class Hasher:
@@ -179,8 +160,6 @@ class Hasher:
         self.seed = seed
         self.progress = progress
 
-    # ---- learning
-
     def fit(self, X: Any, y: Any = None, validation: tuple[Any, Any] | None = None, *, group: Any = None) -> Hasher:
         """Trains on the rows of X [N, F] (any numeric type; memory-mapped arrays are read a batch at a time).
 
@@ -198,85 +177,57 @@ class Hasher:
         do not fit them: NaN, another number of rows in y than in X, labels that are not in the hierarchy.
         FloatingPointError: the loss became NaN or infinite.
         """
-        self._check_settings()
+        given = checked(self.get_params(), "Hasher.fit")
         rows = read_features(X, "fit", "X")
         if len(rows) < 2:
             raise ValueError(f"Hasher.fit: X must have at least 2 rows, got {len(rows)}")
-        mean, deviation = feature_scales(rows)
-        check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), "fit", "X")
-        targets = self._targets(y, rows)
-        batch_size = min(operator.index(self.batch_size), len(rows))
-        if self.loss is None and self.kl != 0 and self.kl_k > batch_size - 1:
-            raise ValueError(
-                f"Hasher.fit: kl_k must be between 1 and {batch_size - 1} (the others of a batch), got {self.kl_k}"
-            )
-        rank, world = distributed.rank(group), distributed.world_size(group)
-        if batch_size < 2 * world:
-            raise ValueError(f"Hasher.fit: batch_size must be at least {2 * world}, 2 rows a rank, got {batch_size}")
-        if self.patience is not None and validation is None:
+        in_folder = given["run_dir"] is not None
+        features = scan(rows, "X", checksum=in_folder)
+        targets = targets_of(rows, y, given["target"], given["hierarchy"])
+        settings = completed(given, targets.kind, supervised=y is not None)
+        held_out = read_held_out(validation, rows, targets, settings.hierarchy, checksum=in_folder)
+        if settings.patience is not None and held_out is None:
             raise ValueError(f"Hasher.fit: patience needs validation, got patience {self.patience} and no validation")
-        hidden = (() if y is None else HIDDEN) if self.hidden is None else tuple(self.hidden)
-        device = torch.device(rows.device if self.device is None else self.device)
-        score = self._score(validation, rows, targets, device)
-        order = torch.Generator().manual_seed(operator.index(self.seed))
-        loader = shuffled_batches(
-            rows,
-            targets.values,
-            batch_size=batch_size,
-            generator=order,
-            nearest=self._nearest(targets, order),
-            group=NEIGHBORS if self.neighbors is None else operator.index(self.neighbors),
-            workers=self.workers,
-            rank=rank,
-            world=world,
-        )
-        drawn: DrawnRows | None = None
-        if self.preserve and self.loss is None:
-            draws, seed = operator.index(self.draws) * batch_size, operator.index(self.seed)
-            drawn = DrawnRows(loader, rows, mean, draws=draws, seed=seed, rank=rank, world=world)
-        epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / len(loader)))
-        with seeded(operator.index(self.seed), device):
-            module = encoder(
-                rows.shape[1],
-                self.bits,
-                hidden=hidden,
-                dropout=self.dropout,
-                mean=mean,
-                deviation=deviation,
-                sigmoid=self.loss is None,
+        settings.batch_size = min(settings.batch_size, len(rows))
+        batches = fit_batches(settings, features, targets, group)
+        epochs = settings.epochs or max(EPOCHS, math.ceil(STEPS / len(batches)))
+        device = torch.device(rows.device if settings.device is None else settings.device)
+        score = None
+        if held_out is not None:
+            score = retrieval_score(
+                held_out.features.rows, held_out.targets, rows, targets.values, device, settings.seed
             )
-            if self.init == "itq":
-                set_weights(module, self._itq_weights(rows, hidden))
-            squashed = module if self.loss is None else nn.Sequential(module, Squash())
+        with seeded(settings.seed, device):
+            module = fit_network(settings, features)
+            squashed = module if settings.loss is None else nn.Sequential(module, Squash())
             history = train(
                 module,
-                loader if drawn is None else drawn,
-                self._objective(targets) if self.loss is None else self._baseline(self.loss, targets),
+                batches,
+                fit_objective(settings, targets),
                 epochs=epochs,
-                lr=self.lr,
-                weight_decay=self.weight_decay,
+                lr=settings.lr,
+                weight_decay=settings.weight_decay,
                 score=None if score is None else lambda _: score(squashed),
-                score_every=max(1, epochs // 5) if self.patience is None else 1,
-                patience=self.patience,
-                precision=self.precision,
-                ema=self.ema,
-                run_dir=self.run_dir,
-                config=None if self.run_dir is None else self._run_config(rows, mean, deviation, targets, validation),
-                compile=self.compile,
+                score_every=max(1, epochs // 5) if settings.patience is None else 1,
+                patience=settings.patience,
+                precision=settings.precision,
+                ema=settings.ema,
+                run_dir=settings.run_dir,
+                config=run_config(given, features, targets, held_out) if in_folder else None,
+                compile=settings.compile,
                 group=group,
                 device=device,
-                progress=self.progress,
+                progress=settings.progress,
             )
-        self._set_fitted(squashed.eval(), hidden, targets.classes, rows.shape[1], history)
-        if self.run_dir is not None and rank == 0:
+        width, hidden = rows.shape[1], settings.hidden
+        self._take(Model(given, squashed.eval(), hidden, targets.classes, width, history))
+        if self.run_dir is not None and distributed.rank(group) == 0:
             self.save(Path(self.run_dir) / "model.safetensors")
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
         """fit(X, y), then transform(X)."""
         return self.fit(X, y).transform(X)
-
-    # ---- use
 
     def transform(self, X: Any) -> Any:
         """Outputs float32 [N, bits] in [0, 1] of the rows of X [N, F]: numpy for numpy, else a tensor on X's device.
@@ -301,8 +252,6 @@ class Hasher:
         u = torch.cat(list(self._outputs(X, plain, "queries")))
         return like(0.5 + 0.5 * u / u.abs().amax(1, keepdim=True).clamp(min=torch.finfo(u.dtype).tiny), X)
 
-    # ---- storage
-
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the trained model as one safetensors file, with settings, hierarchy and class names as JSON inside.
 
@@ -310,18 +259,9 @@ class Hasher:
         A file that is there is replaced only when the new one is on the disk. Raises RuntimeError before `fit`.
         """
         module = self._fitted("save")
-        settings = self._settings  # those of `fit`: others may have been set since
-        content = {
-            "settings": {n: _plain(v) for n, v in settings.items() if n not in NOT_SAVED} | self._saved_loss(),
-            "hierarchy": None if settings["hierarchy"] is None else settings["hierarchy"].to_dict(),
-            "classes": None if self.classes_ is None else self.classes_.tolist(),
-            "features": self.n_features_in_,
-            "hidden": [operator.index(width) for width in self.hidden_],
-            "losses": self.history_.losses,
-            "scores": [None if s is None or math.isnan(s) else s for s in self.history_.scores],
-            "best_epoch": self.best_epoch_,
-        }
-        save_checkpoint(path, module.state_dict(), content)
+        classes = None if self.classes_ is None else self.classes_.tolist()
+        settings, features = self._settings, self.n_features_in_  # those of `fit`: others may have been set since
+        write_model(path, Model(settings, module, self.hidden_, classes, features, self.history_))
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, device: torch.device | str | None = None) -> Hasher:
@@ -330,28 +270,10 @@ class Hasher:
         Raises FileNotFoundError, and ValueError, naming the file, for one that is truncated, of another kind or of an
         unknown version. Nothing in the file is executed.
         """
-        tensors, content = load_checkpoint(path)
-        try:
-            settings = dict(content["settings"])
-            if settings["hidden"] is not None:
-                settings["hidden"] = tuple(settings["hidden"])
-            hierarchy = None if content["hierarchy"] is None else Hierarchy.from_dict(content["hierarchy"])
-            hasher = cls(hierarchy=hierarchy, device=device, **settings)
-            hasher._check_settings()
-            features, hidden = operator.index(content["features"]), tuple(content["hidden"])
-            with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
-                own = hasher.loss is None
-                module = encoder(features, hasher.bits, hidden=hidden, dropout=hasher.dropout, sigmoid=own)
-                module = module if own else nn.Sequential(module, Squash())
-            check_tensors(tensors, module.state_dict())
-            module.load_state_dict(tensors, assign=True)
-            history = History(content["losses"], content["scores"], operator.index(content["best_epoch"]))
-            hasher._set_fitted(module.to(device or "cpu").eval(), hidden, content["classes"], features, history)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None
+        model = read_model(path, cls().get_params(), device)
+        hasher = cls(**{**model.settings, "device": device})
+        hasher._take(model)
         return hasher
-
-    # ---- scikit-learn's manners
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The settings by name, as given."""
@@ -385,181 +307,14 @@ class Hasher:
         changed = (f"{name}={v!r}" for name, v in self.get_params().items() if v is not defaults[name].default)
         return f"Hasher({', '.join(changed)})"
 
-    # ---- inside
-
-    def _check_settings(self) -> None:
-        for name, low, high in (
-            ("bits", 1, MAX_BITS),
-            ("kl_k", 1, 64),
-            ("batch_size", 2, math.inf),
-            ("draws", 0, math.inf),
-            ("neighbors", 1, math.inf),
-            ("epochs", 1, math.inf),
-            ("patience", 1, math.inf),
-            ("workers", 0, math.inf),
-            ("seed", 0, 2**63 - 1),
-        ):
-            value = getattr(self, name)
-            if name in ("epochs", "neighbors", "patience") and value is None:
-                continue
-            try:
-                value = operator.index(value)
-            except TypeError:
-                raise TypeError(f"Hasher.fit: {name} must be an integer, got {value!r}") from None
-            if not low <= value <= high:
-                limit = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-                raise ValueError(f"Hasher.fit: {name} must be {limit}, got {value}")
-        for name, allowed in (
-            ("supervision", ("full", "similarity")),
-            ("similarity", ("listwise", "stress")),
-            ("init", ("random", "itq")),
-        ):
-            if getattr(self, name) not in allowed:
-                choice = " or ".join(f'"{value}"' for value in allowed)
-                raise ValueError(f"Hasher.fit: {name} must be {choice}, got {getattr(self, name)!r}")
-        if self.loss is not None and not isinstance(self.loss, (str, nn.Module)):
-            raise TypeError(f"Hasher.fit: loss must be a name, a module or None, got {type(self.loss).__name__}")
-        for name in ("classification", "similarity_weight", "kl", "preserve", "soft_labels"):
-            value = getattr(self, name)
-            if name == "kl" and value is None:
-                continue
-            if not isinstance(value, (int, float, np.number)):
-                raise TypeError(f"Hasher.fit: {name} must be a number, got {value!r}")
-            if not 0 <= value < math.inf:
-                kind = "temperature" if name == "soft_labels" else "weight"
-                raise ValueError(f"Hasher.fit: {name} must be a {kind} >= 0, got {value!r}")
-        for name in ("temperature_y", "temperature_z"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"Hasher.fit: {name} must be > 0, got {value!r}")
-        try:
-            widths = () if self.hidden is None else tuple(operator.index(width) for width in self.hidden)
-        except TypeError:
-            raise TypeError(f"Hasher.fit: hidden must be a sequence of integers, got {self.hidden!r}") from None
-        if min(widths, default=1) < 1:
-            raise ValueError(f"Hasher.fit: hidden sizes must be at least 1, got {self.hidden!r}")
-        if self.hierarchy is not None and not isinstance(self.hierarchy, Hierarchy):
-            raise TypeError(f"Hasher.fit: hierarchy must be a fasthash.Hierarchy, got {type(self.hierarchy).__name__}")
-
-    def _run_config(
-        self, rows: Tensor, mean: Tensor, deviation: Tensor, targets: Targets, validation: tuple[Any, Any] | None
-    ) -> dict[str, Any]:
-        """What tells one run from another: the settings, and checksums of hierarchy and data."""
-        settings = {name: value for name, value in self.get_params().items() if name not in NOT_SAVED}
-        hierarchy = None if self.hierarchy is None else self.hierarchy.to_dict()
-        data = {"shape": list(rows.shape), "X": fingerprint(rows, mean, deviation), "y": _fingerprint_of(targets)}
-        data["hierarchy"] = fingerprint(json.dumps(hierarchy))
-        if validation is not None:
-            held_out = to_tensor(validation[0])
-            data["validation_X"] = fingerprint(held_out)
-            if validation[1] is not None:
-                found = read_targets(validation[1], len(held_out), targets.kind, None)
-                data["validation_y"] = _fingerprint_of(found)
-        return {"hasher": settings, "data": data}
-
-    def _targets(self, y: Any, rows: Tensor) -> Targets:
-        if y is not None:
-            return read_targets(y, len(rows), self.target, self.hierarchy)
-        if self.target not in (None, "embedding"):
-            raise ValueError(f"Hasher.fit: target {self.target!r} needs y, got None")
-        if self.hierarchy is not None:
-            raise ValueError("Hasher.fit: a hierarchy needs class labels y, got None")
-        return Targets("embedding", rows)
-
-    def _score(
-        self, validation: tuple[Any, Any] | None, rows: Tensor, targets: Targets, device: torch.device
-    ) -> Callable[[nn.Module], float] | None:
-        if validation is None:
-            return None
-        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-            raise TypeError(f"Hasher.fit: validation must be a pair (Xv, yv), got {type(validation).__name__}")
-        held_out = read_features(validation[0], "fit", "validation X")
-        if not len(held_out):
-            raise ValueError("Hasher.fit: validation X must have at least 1 row, got 0")
-        if held_out.shape[1] != rows.shape[1]:
-            raise ValueError(f"Hasher.fit: validation X must have {rows.shape[1]} features, got {held_out.shape[1]}")
-        check_finite(held_out, bool(torch.isfinite(feature_scales(held_out)[1])), "fit", "validation X")
-        if (validation[1] is None) != (targets.values is rows):
-            raise ValueError("Hasher.fit: validation needs yv where y is given, and None where it is not")
-        query = Targets("embedding", held_out)
-        if validation[1] is not None:
-            query = read_validation(targets, validation[1], len(held_out), self.hierarchy)
-        return retrieval_score(held_out, query, rows, targets.values, device, operator.index(self.seed))
-
-    def _nearest(self, targets: Targets, generator: torch.Generator) -> Tensor | None:
-        """The nearest rows by target, where batches are made of neighbours."""
-        if targets.kind != "embedding":
-            if self.neighbors not in (None, 1):
-                raise ValueError(f"Hasher.fit: neighbors needs target embeddings, got target {targets.kind!r}")
-            return None
-        return None if self.neighbors == 1 else nearest_rows(targets.values, generator)
-
-    def _itq_weights(self, rows: Tensor, hidden: tuple[int, ...]) -> Tensor:
-        """The directions [bits, F] of ITQ of some of the rows."""
-        if hidden or self.bits > rows.shape[1]:
-            got = f"hidden {hidden}, {self.bits} bits and {rows.shape[1]} features"
-            raise ValueError(f'Hasher.fit: init "itq" is for hidden=() and no more bits than features, got {got}')
-        generator = torch.Generator().manual_seed(operator.index(self.seed))
-        chosen = torch.randperm(len(rows), generator=generator)[:ITQ_ROWS].sort().values
-        return itq(rows[chosen.to(rows.device)].float(), self.bits, seed=operator.index(self.seed)).weights.T
-
-    def _objective(self, targets: Targets) -> Objective:
-        classified = self.supervision == "full" and targets.outputs > 0
-        kl = KL[targets.kind] if self.kl is None else self.kl
-        if not any((classified and self.classification, self.similarity_weight, kl, self.preserve)):
-            raise ValueError(f"Hasher.fit: a term that applies to target {targets.kind!r} must have a weight above 0")
-        return Objective(
-            self.bits,
-            classes=targets.outputs if classified else 0,
-            multilabel=targets.kind == "multilabel",
-            distance=targets.distance,
-            classification=self.classification if classified else 0.0,
-            soft_labels=self.soft_labels,
-            similarity=self.similarity,
-            similarity_weight=self.similarity_weight,
-            kl=kl,
-            kl_k=self.kl_k,
-            preserve=self.preserve,
-            **PRESERVE,
-            temperature_y=TEMPERATURE_Y[targets.kind] if self.temperature_y is None else self.temperature_y,
-            temperature_z=TEMPERATURE_Z[targets.kind] if self.temperature_z is None else self.temperature_z,
-        ).float()
-
-    def _baseline(self, loss: str | nn.Module, targets: Targets) -> nn.Module:
-        """The loss of `loss=`: a copy of the module, or what the name stands for, with the sizes that it asks for."""
-        if isinstance(loss, nn.Module):
-            return copy.deepcopy(loss).float()
-        if loss not in LOSSES:
-            raise ValueError(f"Hasher.fit: loss must be a module or one of {', '.join(LOSSES)}, got {loss!r}")
-        known: dict[str, Any] = {"bits": self.bits}
-        if targets.distances is not None:
-            known |= {"classes": targets.outputs, "levels": class_levels(targets.distances)}
-        wanted = inspect.signature(LOSSES[loss].__init__).parameters
-        missing = [name for name in ("classes", "levels") if name in wanted and name not in known]
-        if any(wanted[name].default is inspect.Parameter.empty for name in missing):
-            raise ValueError(f"Hasher.fit: loss {loss!r} needs class labels y, got target {targets.kind!r}")
-        return LOSSES[loss](**{name: value for name, value in known.items() if name in wanted}).float()
-
-    def _saved_loss(self) -> dict[str, Any]:
-        """The setting `loss` for a file: modules are not saved, since they are not needed after training."""
-        loss = self._settings["loss"]
-        return {"loss": type(loss).__name__ if isinstance(loss, nn.Module) else loss}
-
-    def _set_fitted(
-        self,
-        module: nn.Sequential,
-        hidden: tuple[int, ...],
-        classes: list[Name] | None,
-        features: int,
-        history: History,
-    ) -> None:
-        self._settings = self.get_params()
-        self.module_ = module
-        self.hidden_ = hidden
-        self.classes_ = None if classes is None else np.array(classes)
-        self.n_features_in_ = features
-        self.history_ = history
-        self.best_epoch_ = history.best_epoch
+    def _take(self, model: Model) -> None:
+        self._settings = model.settings
+        self.module_ = model.module
+        self.hidden_ = model.hidden
+        self.classes_ = None if model.classes is None else np.array(model.classes)
+        self.n_features_in_ = model.features
+        self.history_ = model.history
+        self.best_epoch_ = model.history.best_epoch
 
     def _outputs(self, X: Any, module: nn.Module | None = None, method: str = "transform") -> Iterator[Tensor]:
         """Outputs of the rows of X, of `module` or of the whole network, a block at a time."""
@@ -577,16 +332,8 @@ class Hasher:
         return self.module_
 
 
-def _fingerprint_of(targets: Targets) -> str:
-    return fingerprint(targets.values, json.dumps(targets.classes))
-
-
 def _device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def _plain(value: Any) -> Any:
-    """Settings as JSON holds them: numpy numbers become Python's."""
-    if isinstance(value, (tuple, list)):
-        return [_plain(part) for part in value]
-    return value.item() if hasattr(value, "item") else value
+__getattr__ = moved_names(__name__)

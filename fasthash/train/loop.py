@@ -103,27 +103,27 @@ def train(
     (2, 2)
     """
     plan = Plan(epochs, lr, weight_decay, warmup, accumulate, precision, ema, score_every, patience)
-    if patience is not None and score is None:
-        raise ValueError(f"train: patience needs a score, got patience {patience} and no score")
+    if plan.patience is not None and score is None:
+        raise ValueError(f"train: patience needs a score, got patience {plan.patience} and no score")
     device = torch.device(device or next(chain(module.parameters(), module.buffers()), torch.empty(0)).device)
     trained = nn.ModuleList([module.to(device)])
     if isinstance(objective, nn.Module):
         trained.append(objective.to(device))
-    scaler = torch.amp.GradScaler(device.type) if precision == "float16" else None
-    state = State(trained, adamw(trained, lr, weight_decay), scaler, loader, device)
+    scaler = torch.amp.GradScaler(device.type) if plan.precision == "float16" else None
+    state = State(trained, adamw(trained, plan.lr, plan.weight_decay), scaler, loader, device)
     first = distributed.rank(group) == 0
     with (
         open_run(run_dir, {**(config or {}), "train": asdict(plan)}, write=first) as folder,
         distributed.synced_batch_norms(module, group),
     ):
         steps = _Steps(state, objective, plan, compile, group)
-        state.average = Average(module, ema) if ema else None
+        state.average = Average(module, plan.ema) if plan.ema else None
         _go_on(state, folder, group)
         length = _length(loader)
         done = len(state.history.losses) * length
         hidden = (None if progress is None else not progress) if first else True
-        with tqdm(total=epochs * length, initial=done, desc="train", unit="step", disable=hidden) as bar:
-            while not state.is_over(epochs, patience):
+        with tqdm(total=plan.epochs * length, initial=done, desc="train", unit="step", disable=hidden) as bar:
+            while not state.is_over(plan.epochs, plan.patience):
                 _epoch(state, steps, score, bar)
                 if folder is not None and first:
                     folder.save(*state.dump())

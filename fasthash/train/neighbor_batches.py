@@ -67,14 +67,14 @@ def nearest_rows(targets: Tensor, generator: torch.Generator, k: int = NEAREST) 
     """
     rows = len(targets)
     limit = max(CANDIDATES, PAIRS // rows)
-    chosen = torch.arange(rows)
-    if rows > limit:
-        chosen = torch.randperm(rows, generator=generator)[:limit].sort().values
-    candidates = normalize(targets[chosen.to(targets.device)].float(), dim=1)
+    every = rows <= limit  # targets are then read once
+    chosen = torch.arange(rows) if every else torch.randperm(rows, generator=generator)[:limit].sort().values
+    candidates = normalize((targets if every else targets[chosen.to(targets.device)]).float(), dim=1)
     k = min(k, len(chosen) - 1)
     found = []
     for start in range(0, rows, 2048):
-        cosines = normalize(targets[start : start + 2048].float(), dim=1) @ candidates.T
+        block = slice(start, start + 2048)
+        cosines = (candidates[block] if every else normalize(targets[block].float(), dim=1)) @ candidates.T
         nearest = chosen[cosines.topk(k + 1, dim=1).indices.cpu()]
         own = nearest == torch.arange(start, start + len(nearest))[:, None]
         own[:, -1] |= ~own.any(1)  # not among its own nearest: the furthest goes

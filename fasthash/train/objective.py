@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from fasthash._arguments import choice, number
 from fasthash.losses import SimilarityLoss, kl_loss, listwise_loss
 from fasthash.targets import embedding_distances, label_distances
 
@@ -67,23 +67,19 @@ class Objective(nn.Module):
         temperature_xz: float | None = None,
     ) -> None:
         super().__init__()
-        self.weights = {
+        weights = {
             "classification": classification,
             "similarity_weight": similarity_weight,
             "kl": kl,
             "preserve": preserve,
         }
-        for name, weight in self.weights.items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"Objective: {name} must be a weight >= 0, got {weight}")
+        self.weights = {name: number(weight, "Objective", name, least=0) for name, weight in weights.items()}
         if not any(self.weights.values()):
             raise ValueError("Objective: at least one weight must be above 0, got 0 for all")
-        if similarity not in ("listwise", "stress"):
-            raise ValueError(f'Objective: similarity must be "listwise" or "stress", got {similarity!r}')
+        choice(similarity, "Objective", "similarity", ("listwise", "stress"))
         if classification and classes < 1:
             raise ValueError(f"Objective: classification needs classes >= 1, got {classes}")
-        if not 0 <= soft_labels < math.inf:
-            raise ValueError(f"Objective: soft_labels must be a temperature >= 0, got {soft_labels}")
+        soft_labels = number(soft_labels, "Objective", "soft_labels", least=0)
         if classification and soft_labels:
             if multilabel or not isinstance(distance, Tensor):
                 got = "multilabel" if multilabel else "none" if distance is None else "a function"

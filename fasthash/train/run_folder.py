@@ -17,16 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor
 
 from fasthash import __version__, _ops
-from fasthash._durable import LockedError, lock_file, make_folder
-from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint, write_file
+from fasthash._durable import LockedError, lock_file, make_folder, replaced_file
+from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint
 
 FILES = ("config.json", "environment.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors")
 COLUMNS = ("epoch", "loss", "score", "lr", "seconds")
-SAMPLE = 1 << 24  # bytes of an array that its fingerprint reads
 
 
 class RunFolder:
@@ -79,7 +77,7 @@ class RunFolder:
         writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_file(self.path / "metrics.csv", table.getvalue().encode())
+        self._write("metrics.csv", table.getvalue())
 
     def close(self) -> None:
         """Unlocks the folder."""
@@ -99,13 +97,17 @@ class RunFolder:
                 )
 
     def _begin(self, epochs: int) -> None:
-        write_file(self.path / "config.json", _json(self.config))
+        self._write("config.json", _json(self.config))
         path = self.path / "environment.json"
         starts = []
         if epochs:
             with contextlib.suppress(OSError, ValueError):
                 starts = json.loads(path.read_text())
-        write_file(path, _json([*starts, {"epochs_done": epochs, **environment()}]))
+        self._write(path.name, _json([*starts, {"epochs_done": epochs, **environment()}]))
+
+    def _write(self, name: str, text: str) -> None:
+        with replaced_file(self.path / name) as file:
+            file.write(text.encode())
 
 
 @contextlib.contextmanager
@@ -136,27 +138,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def fingerprint(*parts: Tensor | str) -> str:
-    """A checksum of texts, and of types, shapes and values of arrays; of large arrays, of rows at even distances.
-
-    >>> fingerprint(torch.arange(3)) == fingerprint(torch.arange(3)), fingerprint(torch.arange(3).float()) == ""
-    (True, False)
-    """
-    digest = xxhash.xxh3_128()
-    for array in parts:
-        if isinstance(array, str):
-            digest.update(array.encode())
-            continue
-        digest.update(f"{array.dtype} {tuple(array.shape)}".encode())
-        size = array.numel() * array.element_size()
-        step = -(-size // SAMPLE) if array.dim() else 1
-        rows = array[::step] if step > 1 else array
-        digest.update(rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -76,8 +76,6 @@ class State:
         if self.average is not None:
             self.module.load_state_dict(self.average.tensors)
 
-    # ---- as tensors and JSON
-
     def dump(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All of it, as a checkpoint holds it."""
         optimizer = self.optimizer.state_dict()

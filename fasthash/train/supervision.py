@@ -47,6 +47,17 @@ class Targets:
         return self.values.shape[1] if self.kind == "multilabel" else 0
 
 
+def targets_of(rows: Tensor, y: Any, kind: str | None, hierarchy: Hierarchy | None) -> Targets:
+    """The targets y of the rows of X [N, F], as `read_targets` reads them; the rows themselves where y is None."""
+    if y is not None:
+        return read_targets(y, len(rows), kind, hierarchy)
+    if kind not in (None, "embedding"):
+        raise ValueError(f"Hasher.fit: target {kind!r} needs y, got None")
+    if hierarchy is not None:
+        raise ValueError("Hasher.fit: a hierarchy needs class labels y, got None")
+    return Targets("embedding", rows)
+
+
 def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | None, name: str = "y") -> Targets:
     """Reads y, the targets of `rows` rows, as `kind` or (None) as what it looks like.
 
@@ -57,8 +68,6 @@ def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | Non
     >>> read_targets(["cat", "dog", "cat"], 3, None, None).values
     tensor([0, 1, 0])
     """
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f'Hasher.fit: target must be "labels", "multilabel", "embedding" or None, got {kind!r}')
     array = y if isinstance(y, Tensor) else np.asarray(y)
     if array.ndim < 1 or len(array) != rows:
         got = len(array) if array.ndim else "a single value"

@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fasthash.codes import pack_bits
 from fasthash.evaluate import overlap_at
+from fasthash.hierarchy import Hierarchy
 from fasthash.metrics import hierarchical_precision, mean_average_precision
-from fasthash.train.supervision import Targets
+from fasthash.train.features import Features, read_features, scan
+from fasthash.train.supervision import Targets, read_validation
 
 # A score is taken many times in a training run: larger sets are sampled down to these sizes.
 QUERIES = 3_000
 DATABASE = 20_000
 RANKS = 250
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows that are held out for a score, with targets in the terms of the training rows'."""
+
+    features: Features
+    targets: Targets
+
+
+def read_held_out(
+    validation: Any, rows: Tensor, targets: Targets, hierarchy: Hierarchy | None, *, checksum: bool
+) -> HeldOut | None:
+    """The pair (Xv, yv) of `Hasher.fit` beside the training rows and their targets; None for None.
+
+    Xv is read once. Raises ValueError or TypeError where the pair does not fit the rows and their targets.
+    """
+    if validation is None:
+        return None
+    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        raise TypeError(f"Hasher.fit: validation must be a pair (Xv, yv), got {type(validation).__name__}")
+    own = read_features(validation[0], "fit", "validation X")
+    if not len(own):
+        raise ValueError("Hasher.fit: validation X must have at least 1 row, got 0")
+    if own.shape[1] != rows.shape[1]:
+        raise ValueError(f"Hasher.fit: validation X must have {rows.shape[1]} features, got {own.shape[1]}")
+    features = scan(own, "validation X", checksum=checksum)
+    if (validation[1] is None) != (targets.values is rows):
+        raise ValueError("Hasher.fit: validation needs yv where y is given, and None where it is not")
+    if validation[1] is None:
+        return HeldOut(features, Targets("embedding", own))
+    return HeldOut(features, read_validation(targets, validation[1], len(own), hierarchy))
 
 
 def output_blocks(module: nn.Module, X: Tensor, device: torch.device, rows: int = 8192) -> Iterator[Tensor]:

@@ -1,0 +1,130 @@
+"""The parts of a fit, as the settings of a Hasher and the data ask for them: network, batches, objective.
+
+settings: as `fasthash.train.settings.completed` gives them.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from fasthash import distributed
+from fasthash._arguments import whole
+from fasthash.baselines import itq
+from fasthash.losses.published import LOSSES
+from fasthash.targets import class_levels
+from fasthash.train.batches import shuffled_batches
+from fasthash.train.drawn_rows import DrawnRows
+from fasthash.train.encoder import encoder, set_weights
+from fasthash.train.features import Features
+from fasthash.train.neighbor_batches import nearest_rows
+from fasthash.train.objective import Objective
+from fasthash.train.supervision import Targets
+
+ITQ_ROWS = 20_000
+PRESERVE = {"temperature_x": 0.15, "temperature_xz": 0.05}
+
+
+def fit_network(settings: SimpleNamespace, features: Features) -> nn.Sequential:
+    """The encoder, as training begins."""
+    rows, bits, hidden = features.rows, settings.bits, settings.hidden
+    module = encoder(
+        rows.shape[1],
+        bits,
+        hidden=hidden,
+        dropout=settings.dropout,
+        mean=features.mean,
+        deviation=features.deviation,
+        sigmoid=settings.loss is None,
+    )
+    if settings.init == "itq":
+        if hidden or bits > rows.shape[1]:
+            got = f"hidden {hidden}, {bits} bits and {rows.shape[1]} features"
+            raise ValueError(f'Hasher.fit: init "itq" is for hidden=() and no more bits than features, got {got}')
+        generator = torch.Generator().manual_seed(settings.seed)
+        chosen = torch.randperm(len(rows), generator=generator)[:ITQ_ROWS].sort().values
+        set_weights(module, itq(rows[chosen.to(rows.device)].float(), bits, seed=settings.seed).weights.T)
+    return module
+
+
+def fit_batches(
+    settings: SimpleNamespace, features: Features, targets: Targets, group: Any
+) -> DataLoader[tuple[Tensor, ...]] | DrawnRows:
+    """This rank's part of the batches, with the rows that the setting `preserve` asks for beside them."""
+    rank, world, size = distributed.rank(group), distributed.world_size(group), settings.batch_size
+    if settings.loss is None and settings.kl != 0:
+        whole(settings.kl_k, "Hasher.fit", "kl_k", 1, size - 1, "the others of a batch")
+    if size < 2 * world:
+        raise ValueError(f"Hasher.fit: batch_size must be at least {2 * world}, 2 rows a rank, got {size}")
+    order = torch.Generator().manual_seed(settings.seed)
+    near = nearest_rows(targets.values, order) if settings.neighbors > 1 else None
+    loader = shuffled_batches(
+        features.rows,
+        targets.values,
+        batch_size=size,
+        generator=order,
+        nearest=near,
+        group=settings.neighbors,
+        workers=settings.workers,
+        rank=rank,
+        world=world,
+    )
+    if not settings.preserve or settings.loss is not None:
+        return loader
+    draws = settings.draws * size
+    return DrawnRows(loader, features.rows, features.mean, draws=draws, seed=settings.seed, rank=rank, world=world)
+
+
+def fit_objective(settings: SimpleNamespace, targets: Targets) -> nn.Module:
+    """The package's objective, or the baseline of the setting `loss`: what the name stands for, a copy of the module.
+
+    Raises ValueError where the settings do not fit the targets.
+    """
+    if settings.loss is None:
+        return _objective(settings, targets)
+    if isinstance(settings.loss, nn.Module):
+        return copy.deepcopy(settings.loss).float()
+    return _baseline(settings.loss, settings.bits, targets)
+
+
+def _objective(settings: SimpleNamespace, targets: Targets) -> Objective:
+    classified = settings.supervision == "full" and targets.outputs > 0
+    classification = settings.classification if classified else 0.0
+    if not any((classification, settings.similarity_weight, settings.kl, settings.preserve)):
+        raise ValueError(f"Hasher.fit: a term that applies to target {targets.kind!r} must have a weight above 0")
+    return Objective(
+        settings.bits,
+        classes=targets.outputs if classified else 0,
+        multilabel=targets.kind == "multilabel",
+        distance=targets.distance,
+        classification=classification,
+        soft_labels=settings.soft_labels,
+        similarity=settings.similarity,
+        similarity_weight=settings.similarity_weight,
+        kl=settings.kl,
+        kl_k=settings.kl_k,
+        preserve=settings.preserve,
+        **PRESERVE,
+        temperature_y=settings.temperature_y,
+        temperature_z=settings.temperature_z,
+    ).float()
+
+
+def _baseline(loss: str, bits: int, targets: Targets) -> nn.Module:
+    """A loss of `LOSSES`, with the sizes that it asks for."""
+    if loss not in LOSSES:
+        raise ValueError(f"Hasher.fit: loss must be a module or one of {', '.join(LOSSES)}, got {loss!r}")
+    known: dict[str, Any] = {"bits": bits}
+    if targets.distances is not None:
+        known |= {"classes": targets.outputs, "levels": class_levels(targets.distances)}
+    wanted = inspect.signature(LOSSES[loss].__init__).parameters
+    missing = [name for name in ("classes", "levels") if name in wanted and name not in known]
+    if any(wanted[name].default is inspect.Parameter.empty for name in missing):
+        raise ValueError(f"Hasher.fit: loss {loss!r} needs class labels y, got target {targets.kind!r}")
+    return LOSSES[loss](**{name: value for name, value in known.items() if name in wanted}).float()

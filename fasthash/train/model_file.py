@@ -1,0 +1,75 @@
+"""The file of a trained Hasher: one safetensors file, with settings, hierarchy and class names as JSON inside."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import nn
+
+from fasthash._arguments import one_device
+from fasthash.hierarchy import Hierarchy, Name
+from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
+from fasthash.train.encoder import Squash, encoder
+from fasthash.train.settings import NOT_SAVED, checked
+from fasthash.train.state import History
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a trained Hasher consists of. settings: those of its `fit`, as `checked` gave them."""
+
+    settings: dict[str, Any]
+    module: nn.Sequential
+    hidden: tuple[int, ...]
+    classes: list[Name] | None
+    features: int
+    history: History
+
+
+def write_model(path: str | PathLike[str], model: Model) -> None:
+    """Writes a model; see `Hasher.save`."""
+    settings, history = model.settings, model.history
+    loss = settings["loss"]  # a module is not saved, since it is not needed after training
+    saved = {name: value for name, value in settings.items() if name not in NOT_SAVED}
+    content = {
+        "settings": saved | {"loss": type(loss).__name__ if isinstance(loss, nn.Module) else loss},
+        "hierarchy": None if settings["hierarchy"] is None else settings["hierarchy"].to_dict(),
+        "classes": model.classes,
+        "features": model.features,
+        "hidden": model.hidden,
+        "losses": history.losses,
+        "scores": [None if s is None or math.isnan(s) else s for s in history.scores],
+        "best_epoch": history.best_epoch,
+    }
+    save_checkpoint(path, model.module.state_dict(), content)
+
+
+def read_model(path: str | PathLike[str], defaults: Mapping[str, Any], device: torch.device | str | None) -> Model:
+    """The model that `write_model` wrote, on `device` (None: the CPU); see `Hasher.load`.
+
+    defaults: of all settings, for those that are younger than the file. Raises ValueError for a file that is damaged or
+    of another kind, RuntimeError for a device that is not here.
+    """
+    tensors, content = load_checkpoint(path)
+    place = one_device("cpu" if device is None else device, "Hasher.load")
+    try:
+        hierarchy = None if content["hierarchy"] is None else Hierarchy.from_dict(content["hierarchy"])
+        given = {**defaults, **content["settings"], "hierarchy": hierarchy}
+        settings = checked(given, "its settings")
+        features, hidden = operator.index(content["features"]), tuple(content["hidden"])
+        own = settings["loss"] is None
+        with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
+            module = encoder(features, settings["bits"], hidden=hidden, dropout=settings["dropout"], sigmoid=own)
+            module = module if own else nn.Sequential(module, Squash())
+        check_tensors(tensors, module.state_dict())
+        module.load_state_dict(tensors, assign=True)
+        history = History(content["losses"], content["scores"], operator.index(content["best_epoch"]))
+        return Model(settings, module.to(place).eval(), hidden, content["classes"], features, history)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None

@@ -1,0 +1,121 @@
+"""The settings of Hasher: the limits of each, and what those that are left at None mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from torch import nn
+
+from fasthash._arguments import choice, number, one_device, whole
+from fasthash.hierarchy import Hierarchy
+from fasthash.train.plan import LIMITS as PLAN
+from fasthash.train.plan import optional
+from fasthash.train.supervision import KINDS
+
+MAX_BITS = 4096
+
+# By kind of target. Labels have few distances, spread over [0, 1]; near neighbours by cosine have small ones.
+TEMPERATURE_Y = {"labels": 0.15, "multilabel": 0.2, "embedding": 0.05}
+TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.03}
+KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
+# With a y. A linear map of an embedding keeps the neighbours of that embedding better than a deep one, so without: ().
+HIDDEN = (512, 512)
+NEIGHBORS = 16
+
+# Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
+NOT_SAVED = ("hierarchy", "device", "progress", "compile", "workers", "run_dir")
+
+
+def _hierarchy(value: Any, function: str, name: str) -> Hierarchy:
+    if not isinstance(value, Hierarchy):
+        raise TypeError(f"{function}: {name} must be a fasthash.Hierarchy, got {type(value).__name__}")
+    return value
+
+
+def _loss(value: Any, function: str, name: str) -> str | nn.Module:
+    if not isinstance(value, (str, nn.Module)):
+        raise TypeError(f"{function}: {name} must be a name, a module or None, got {type(value).__name__}")
+    return value
+
+
+def _widths(value: Any, function: str, name: str) -> tuple[int, ...]:
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{function}: {name} must be a sequence of integers, got {value!r}")
+    return tuple(whole(width, function, f"a width of {name}", 1) for width in value)
+
+
+def _as_given(value: Any, function: str, name: str) -> Any:
+    return value
+
+
+# Each check takes (value, function, name) and gives the value as Python's own int, float or str.
+LIMITS: dict[str, Callable[[Any, str, str], Any]] = {
+    "bits": partial(whole, low=1, high=MAX_BITS),
+    "hierarchy": optional(_hierarchy),
+    "target": optional(partial(choice, allowed=KINDS)),
+    "supervision": partial(choice, allowed=("full", "similarity")),
+    "loss": optional(_loss),
+    "classification": partial(number, least=0),
+    "soft_labels": partial(number, least=0),
+    "similarity": partial(choice, allowed=("listwise", "stress")),
+    "similarity_weight": partial(number, least=0),
+    "kl": optional(partial(number, least=0)),
+    "kl_k": partial(whole, low=1, high=64),
+    "preserve": partial(number, least=0),
+    "draws": partial(whole, low=0),
+    "neighbors": optional(partial(whole, low=1)),
+    "init": partial(choice, allowed=("random", "itq")),
+    "temperature_y": optional(partial(number, above=0)),
+    "temperature_z": optional(partial(number, above=0)),
+    "hidden": optional(_widths),
+    "dropout": partial(number, least=0, below=1),
+    "epochs": optional(PLAN["epochs"]),
+    "batch_size": partial(whole, low=2),
+    "lr": PLAN["lr"],
+    "weight_decay": PLAN["weight_decay"],
+    "precision": PLAN["precision"],
+    "ema": PLAN["ema"],
+    "patience": PLAN["patience"],
+    "compile": _as_given,
+    "workers": partial(whole, low=0),
+    "run_dir": _as_given,
+    "device": optional(lambda value, function, name: one_device(value, function)),
+    "seed": partial(whole, low=0, high=2**63 - 1),
+    "progress": _as_given,
+}
+
+
+def checked(settings: Mapping[str, Any], function: str) -> dict[str, Any]:
+    """The settings, each inside its limits. Raises ValueError and TypeError, naming `function`, setting and limit.
+
+    >>> checked({"bits": 0}, "Hasher.fit")
+    Traceback (most recent call last):
+    ValueError: Hasher.fit: bits must be between 1 and 4096, got 0
+    """
+    for name in settings:
+        if name not in LIMITS:
+            raise ValueError(f"{function}: {name!r} is not one of {', '.join(LIMITS)}")
+    return {name: LIMITS[name](value, function, name) for name, value in settings.items()}
+
+
+def completed(settings: dict[str, Any], kind: str, supervised: bool) -> SimpleNamespace:
+    """All settings, by attribute, with what None means for targets of this kind, and with or without a y.
+
+    Raises ValueError for neighbors of targets that are no embeddings: their batches are random, neighbors is 1.
+    """
+    near = kind == "embedding"
+    if not near and settings["neighbors"] not in (None, 1):
+        raise ValueError(f"Hasher.fit: neighbors needs target embeddings, got target {kind!r}")
+    left_open = {
+        "temperature_y": TEMPERATURE_Y[kind],
+        "temperature_z": TEMPERATURE_Z[kind],
+        "kl": KL[kind],
+        "hidden": HIDDEN if supervised else (),
+        "neighbors": NEIGHBORS if near else 1,
+    }
+    return SimpleNamespace(
+        **{name: left_open.get(name) if value is None else value for name, value in settings.items()}
+    )

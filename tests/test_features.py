@@ -1,0 +1,69 @@
+"""Reading features: one pass over X, whatever is taken from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hasher_cases import QUICK, blobs
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fasthash.train import Hasher, features
+from fasthash.train.checksum import fingerprint
+from fasthash.train.features import feature_scales, scan
+
+
+class Reads(TorchDispatchMode):
+    """How many times the values of X are read: by all ops that give something other than a view of it."""
+
+    def __init__(self, X: Tensor) -> None:
+        super().__init__()
+        self.X, self.numbers = X, 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = op(*args, **(kwargs or {}))
+        of_X = [a for a in args if isinstance(a, Tensor) and a.data_ptr() and self._shares(a)]
+        if of_X and not (isinstance(result, Tensor) and self._shares(result)):
+            self.numbers += result.numel() if "index" in str(op) else of_X[0].numel()
+        return result
+
+    @property
+    def passes(self) -> float:
+        return self.numbers / self.X.numel()
+
+    def _shares(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage().data_ptr() == self.X.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int32])
+def test_statistics_take_one_pass_in_blocks(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = (torch.from_numpy(blobs()[0]) * 10).to(dtype)
+    whole = feature_scales(X)
+    assert torch.equal(whole[0], X.double().mean(0).float())
+    monkeypatch.setattr(features, "NUMBERS", 7 * X.shape[1])  # blocks of 7 rows
+    with Reads(X) as reads:
+        mean, deviation = feature_scales(X)
+    assert reads.passes == 1
+    torch.testing.assert_close(mean, whole[0])
+    assert float(deviation) == pytest.approx((X.double() - X.double().mean(0)).square().mean().sqrt().item(), rel=1e-6)
+
+
+def test_the_checksum_is_taken_in_the_same_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = torch.from_numpy(blobs()[0])
+    monkeypatch.setattr(features, "NUMBERS", 7 * X.shape[1])
+    found = scan(X, "X", checksum=True)
+    assert found.checksum == fingerprint(X, found.mean, found.deviation)
+    assert scan(X, "X", checksum=False).checksum == ""
+
+
+@pytest.mark.parametrize(("targets", "passes"), [("labels", 1), ("embedding", 1), (None, 3)])
+def test_a_fit_reads_features_once_before_its_epochs(targets: str | None, passes: int) -> None:
+    """Without a y, batches of neighbours take two more: the norms of the rows, and the rows divided by them."""
+    X, y = blobs()
+    rows = torch.from_numpy(X)
+    with Reads(rows) as reads:
+        Hasher(**QUICK).fit(rows, {"labels": y, "embedding": np.ascontiguousarray(X[:, ::-1]), None: None}[targets])
+    assert reads.passes == passes + QUICK["epochs"]
