@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fasthash import _ops
+from fasthash._arguments import number, whole
+from fasthash._durable import make_folder, replaced_file
 from fasthash.baselines import itq, lsh
 from fasthash.codes import pack_bits
 from fasthash.datasets import Clinc150, clinc150, clinc150_hierarchy, clinc150_names
@@ -65,15 +67,12 @@ def run_demo(
     is told on stderr. Raises ValueError for a fraction, epochs or a seed out of range, OSError where the folder cannot
     be written.
     """
-    if not 0.1 <= fraction <= 1:
-        raise ValueError(f"demo: fraction must be between 0.1 and 1, got {fraction}")
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"demo: epochs must be at least 1, got {epochs}")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"demo: seed must be between 0 and 2**63 - 1, got {seed}")
+    fraction = number(fraction, "demo", "fraction", least=0.1, most=1)
+    epochs = None if epochs is None else whole(epochs, "demo", "epochs", 1)
+    seed = whole(seed, "demo", "seed", 0, 2**63 - 1)
     start = time.perf_counter()
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _write_text(folder / "results.json", "{}\n")  # fails now, not after the training, where nothing can be written
     splits = {name: _part(clinc150(name), fraction) for name in ("train", "val", "test")}
 
@@ -142,8 +141,8 @@ def _train_all(train: Clinc150, seed: int, epochs: int | None) -> Iterator[tuple
     """(what it learned from, with the KL term, trained hasher, seconds) of the four settings."""
     hierarchy = clinc150_hierarchy()
     settings = [(source, kl) for source in ("labels", "similarities") for kl in (True, False)]
-    for number, (source, kl) in enumerate(settings, 1):
-        _say(f"training {number} of {len(settings)}: {BITS}-bit codes from {source}, KL term {'on' if kl else 'off'}")
+    for run, (source, kl) in enumerate(settings, 1):
+        _say(f"training {run} of {len(settings)}: {BITS}-bit codes from {source}, KL term {'on' if kl else 'off'}")
         supervision = "full" if source == "labels" else "similarity"
         hasher = Hasher(BITS, hierarchy, supervision=supervision, epochs=epochs, seed=seed)
         if not kl:
@@ -256,8 +255,9 @@ def _queries_per_second(query: Array, database: Array, metric: str) -> float:
 def _write_items(folder: Path, splits: dict[str, Clinc150], codes: dict[str, Array]) -> None:
     """Codes, index, and what the other commands can use with them: queries, texts, labels, hierarchy."""
     names = clinc150_names()
-    np.save(folder / "codes.npy", codes["train"])
-    np.save(folder / "queries.npy", codes["test"])
+    for name, split in (("codes.npy", "train"), ("queries.npy", "test")):
+        with replaced_file(folder / name) as file:
+            np.save(file, codes[split])
     index = HammingIndex(BITS)
     index.add(codes["train"])
     index.save(folder / "index", overwrite=True)
@@ -317,7 +317,8 @@ def _short(method: Method) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    with replaced_file(path) as file:
+        file.write(text.encode())
 
 
 def _say(text: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fasthash._arguments import whole
 from fasthash._arrays import Array, to_tensor
 from fasthash.hierarchy import Hierarchy
 
@@ -78,8 +79,7 @@ def class_levels(distances: Array, limit: int = 4) -> Tensor:
     table = to_tensor(distances, "class_levels", "distances").detach().cpu()
     if table.ndim != 2 or table.shape[0] != table.shape[1]:
         raise ValueError(f"class_levels: distances must have shape [C, C], got {list(table.shape)}")
-    if limit < 1:
-        raise ValueError(f"class_levels: limit must be at least 1, got {limit}")
+    limit = whole(limit, "class_levels", "limit", 1)
     levels = [torch.arange(len(table))]
     for height in torch.unique(table).tolist():
         groups = _connected(table <= height)

@@ -386,7 +386,7 @@ def test_hierarchies(fails: Invoke, tmp_path: Path) -> None:
 def test_settings_out_of_range(fails: Invoke) -> None:
     train = ("train", "features.npy", "--labels", "labels.txt", "--out", "m")
     assert fails(*train, "--bits", "0") == "Hasher.fit: bits must be between 1 and 4096, got 0"
-    assert "kl must be a weight >= 0" in fails(*train, "--kl", "-1")
+    assert "kl must be >= 0 and finite" in fails(*train, "--kl", "-1")
     assert "seed" in fails(*train, "--seed", "-1")
     for device in ("toaster", "meta"):
         assert "must be a torch device" in fails(*train, "--device", device)

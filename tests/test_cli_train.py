@@ -70,7 +70,7 @@ def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ((), "train: the following arguments are required: --out or --run-dir"),
         (("--run-dir", "features.npy"), "train: run_dir must be a folder, got the file features.npy"),
         (("--out", "m", "--patience", "2"), "Hasher.fit: patience needs validation, got patience 2 and no validation"),
-        (("--out", "m", "--ema", "2"), "train: ema must be at least 0 and below 1, got 2.0"),
+        (("--out", "m", "--ema", "2"), "Hasher.fit: ema must be >= 0 and < 1, got 2.0"),
         (("--out", "m", "--workers", "-1"), "Hasher.fit: workers must be at least 0, got -1"),
     ):
         assert main([*TRAIN, *arguments]) == 2

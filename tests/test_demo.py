@@ -141,7 +141,7 @@ def test_same_seed_same_scores_and_a_folder_can_be_used_again(run: Run) -> None:
 @pytest.mark.parametrize("fraction", ["0.05", "1.5", "nan"])
 def test_fraction_out_of_range(fraction: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--out", str(tmp_path / "out"), "--fraction", fraction]) == 2
-    wanted = f"fasthash: error: demo: fraction must be between 0.1 and 1, got {float(fraction)}\n"
+    wanted = f"fasthash: error: demo: fraction must be >= 0.1 and <= 1, got {float(fraction)}\n"
     assert capsys.readouterr().err == wanted
     assert not (tmp_path / "out").exists()
 

@@ -1,13 +1,10 @@
-"""Files in and out: inputs are checked as they are read, outputs are written aside and renamed."""
+"""Files in and out: inputs are checked as they are read, names of outputs before long work."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,38 +120,20 @@ def fit_to_hierarchy(labels: NDArray[Any], hierarchy: Hierarchy, path: str) -> N
     return labels
 
 
-def check_target(path: str) -> Path:
-    """A file that can be written: before long work, not after it."""
-    target = Path(path)
+def output_file(path: str) -> Path:
+    """The file of that name, which can be written: said before long work, not after it."""
+    file = Path(path)
     if not path:
         raise UserError("the name of the file to write must not be empty")
-    if target.is_dir():
+    if file.is_dir():
         raise UserError(f"{path}: a folder, must be the name of a file")
-    if target.exists() and not target.is_file():  # /dev/null, say: a file would take its place
+    if file.exists() and not file.is_file():  # /dev/null, say: a file would take its place
         raise UserError(f"{path}: cannot be written, it is there and is not a regular file")
-    if not target.parent.is_dir():
-        raise UserError(f"{path}: cannot be written, there is no folder {target.parent}")
-    if not os.access(target.parent, os.W_OK):
-        raise UserError(f"{path}: cannot be written, the folder {target.parent} is read-only")
-    return target
-
-
-@contextlib.contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
-    """A name beside `target` to write to, which replaces it when the block ends well and is removed otherwise."""
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield aside
-        os.replace(aside, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            aside.unlink()
-
-
-def write_npy(target: Path, array: NDArray[Any]) -> None:
-    """Writes a .npy file in one step."""
-    with written_aside(target) as aside, open(aside, "wb") as file:
-        np.save(file, array)
+    if not file.parent.is_dir():
+        raise UserError(f"{path}: cannot be written, there is no folder {file.parent}")
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"{path}: cannot be written, the folder {file.parent} is read-only")
+    return file
 
 
 def print_json(result: Any) -> None:

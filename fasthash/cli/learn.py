@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fasthash import _ops, distributed
+from fasthash._durable import replaced_file
 from fasthash.cli.files import (
     ROWS,
     check_finite,
-    check_target,
     fit_to_hierarchy,
+    output_file,
     print_json,
     read_features,
     read_hierarchy,
     read_labels,
     read_npy,
-    written_aside,
 )
 from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes, pack_bits
@@ -50,7 +50,7 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
     if arguments.out is None and arguments.run_dir is None:
         raise UserError("train: the following arguments are required: --out or --run-dir (see fasthash train --help)")
     model = arguments.out or str(Path(arguments.run_dir) / "model.safetensors")
-    target = None if arguments.out is None else check_target(arguments.out)
+    out = None if arguments.out is None else output_file(arguments.out)
     if (arguments.val_features is None) != (arguments.val_labels is None) and not _unsupervised(arguments):
         raise UserError("train: --val-features and --val-labels go together")
     if arguments.hierarchy is not None and arguments.labels is None:
@@ -82,8 +82,8 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
     seconds = time.perf_counter() - start
     if distributed.rank(group) > 0:
         return
-    if target is not None:
-        hasher.save(target)
+    if out is not None:
+        hasher.save(out)
     result: dict[str, Any] = {
         "model": model,
         "rows": len(X),
@@ -105,18 +105,15 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
 
 
 def encode(arguments: argparse.Namespace) -> None:
-    target = check_target(arguments.out)
+    out = output_file(arguments.out)
     hasher = load_model(arguments.model, arguments.device)
     features = read_features(arguments.features)
-    width, dtype = (hasher.bits, np.float32) if arguments.real else (code_bytes(hasher.bits), np.uint8)
-    with written_aside(target) as aside:
-        out = np.lib.format.open_memmap(aside, mode="w+", dtype=dtype, shape=(len(features), width))
-        start = 0
+    width, dtype = (hasher.bits, "<f4") if arguments.real else (code_bytes(hasher.bits), "|u1")
+    with replaced_file(out) as file:
+        header = {"descr": dtype, "fortran_order": False, "shape": (len(features), width)}
+        np.lib.format.write_array_header_1_0(file, header)
         for block in transform_blocks(hasher, features, arguments.features):
-            out[start : start + len(block)] = block if arguments.real else pack_bits(block)
-            start += len(block)
-        out.flush()
-        del out
+            file.write(np.ascontiguousarray(block if arguments.real else pack_bits(block), dtype).data)
     result = {"out": arguments.out, "rows": len(features), "bits": hasher.bits, "shape": [len(features), width]}
     if arguments.json:
         print_json(result)

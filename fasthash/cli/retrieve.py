@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthash._arguments import whole
+from fasthash._durable import replaced_file
 from fasthash.cli.files import (
     check_finite,
-    check_target,
     fit_to_hierarchy,
+    output_file,
     print_json,
     read_codes,
     read_features,
@@ -22,7 +24,6 @@ from fasthash.cli.files import (
     read_ids,
     read_labels,
     read_npy,
-    written_aside,
 )
 from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes
@@ -87,12 +88,12 @@ def index_mih(arguments: argparse.Namespace) -> None:
 
 
 def index_export(arguments: argparse.Namespace) -> None:
-    target = check_target(arguments.out)
-    ids = None if arguments.ids is None else check_target(arguments.ids)
+    out = output_file(arguments.out)
+    ids = None if arguments.ids is None else output_file(arguments.ids)
     index = HammingIndex.open(arguments.index)
     with _as_typed():
-        index.export(target, ids, progress=_progress(arguments))
-    result = {"index": arguments.index, "out": arguments.out, "codes": len(index), "bytes": target.stat().st_size}
+        index.export(out, ids, progress=_progress(arguments))
+    result = {"index": arguments.index, "out": arguments.out, "codes": len(index), "bytes": out.stat().st_size}
     _tell(arguments, result, "{out}: {codes:,} codes, {bytes:,} bytes")
 
 
@@ -126,20 +127,21 @@ def index_verify(arguments: argparse.Namespace) -> None:
 
 
 def search(arguments: argparse.Namespace) -> None:
-    if arguments.k < 1:
-        raise UserError(f"search: -k must be at least 1, got {arguments.k}")
-    if arguments.radius is not None and (arguments.radius < 0 or arguments.rescore):
-        raise UserError("search: --radius must be at least 0, and does not go with --rescore")
-    target = None if arguments.out is None else check_target(arguments.out)
+    whole(arguments.k, "search", "-k", 1)
+    if arguments.radius is not None:
+        whole(arguments.radius, "search", "--radius", 0)
+        if arguments.rescore:
+            raise UserError("search: --radius does not go with --rescore")
+    out = None if arguments.out is None else output_file(arguments.out)
     index = _open_index(arguments.index, arguments.method)
     queries = _queries(arguments, index)
     if arguments.radius is not None:
         found: Any = index.range_search(queries, arguments.radius)
     else:
         found = index.search(queries, arguments.k, rescore=arguments.rescore)
-    if target is not None:
+    if out is not None:
         arrays = {name: array for name, array in zip(found._fields, found, strict=True)}
-        with written_aside(target) as aside, open(aside, "wb") as file:
+        with replaced_file(out) as file:
             np.savez(file, **arrays)
         _tell(arguments, {"out": arguments.out, "queries": len(queries)}, "{out}: results of {queries:,} queries")
         return

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from fasthash._durable import replaced_file
 from fasthash.report.plots import Plots, draw
 from fasthash.report.tables import about, columns, kept, legend
 
@@ -39,7 +40,8 @@ def write_report(path: Path, results: dict[str, Any], plots: Plots) -> bool:
             parts.append(f"<li>{found['distance']} bits: {escape(found['text'])} [{escape(found['intent'])}]</li>")
         parts.append("</ul>")
     parts.append(f"<footer>{escape(_SOURCE)}</footer></body></html>\n")
-    path.write_text("\n".join(parts), encoding="utf-8")
+    with replaced_file(path) as file:
+        file.write("\n".join(parts).encode())
     return drawing is not None
 
 
