@@ -1,7 +1,7 @@
 """Batch norm over the rows of all ranks, for every device.
 
-Ours, because torch's SyncBatchNorm raises an error for tensors on the CPU (torch 2.6 to 2.13), and because its
-converter replaces layers of the user's module, which here has them back in the end.
+Ours, because torch's SyncBatchNorm refuses tensors on the CPU in training (ValueError in torch 2.13), and because its
+converter replaces layers of the user's module, which here is afterwards what it was.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The running average of a module's weights over the steps of training (EMA).
 
-Ours, because torch.optim.swa_utils.AveragedModel keeps a deep copy of the whole module, averages buffers of whole
-numbers as if they were weights (or no buffers at all), and has one decay; its update of the weights is used here.
+Ours, because torch.optim.swa_utils.AveragedModel keeps a deep copy of the whole module, and averages buffers of whole
+numbers as if they were weights, or no buffers at all. Its update of the weights is used here.
 """
 
 from __future__ import annotations
