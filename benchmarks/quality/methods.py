@@ -17,7 +17,7 @@ from fasthash import Hasher, baselines, pack_bits
 from fasthash.losses.published import LOSSES
 from fasthash.targets import class_distances, class_levels
 from fasthash.train import Objective
-from fasthash.train.hasher import TEMPERATURE_Y
+from fasthash.train.settings import TEMPERATURE_Y
 
 Array = NDArray[Any]
 Settings = dict[str, Any]

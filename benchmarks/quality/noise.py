@@ -15,7 +15,8 @@ from fasthash.losses.published import LOSSES
 from fasthash.targets import class_distances
 from fasthash.train import Objective, encoder, train
 from fasthash.train.batches import shuffled_batches
-from fasthash.train.encoder import Squash, feature_scales
+from fasthash.train.encoder import Squash
+from fasthash.train.features import feature_scales
 
 Array = NDArray[Any]
 ALIKE = 0.25  # noisy distances below count as a pair, for losses that know only pairs: 0 and 0.5 are the true ones
