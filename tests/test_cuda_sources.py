@@ -27,7 +27,7 @@ def tensor(array: Array | None) -> Any:
     return None if array is None else torch.from_numpy(array)
 
 
-# ---- Hamming search
+# Hamming search.
 
 
 def codes(rng: np.random.Generator, rows: int, width: int) -> Array:
@@ -385,7 +385,7 @@ def test_nearest_backward_of_bad_and_equal_points(gpu: Emulation, p: int) -> Non
     assert np.isnan(gradient[0, 3:]).all()
 
 
-# ---- KL loss
+# KL loss.
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -17,8 +17,8 @@ enum fh_isa : int32_t {
     FH_ISA_COUNT = 4,
 };
 
-const char* fh_isa_name(int32_t isa);  // "scalar", "neon", "avx2", "avx512"
-int32_t fh_isa_available(int32_t isa); // 1: built in and the processor (and the system) can run it
-int32_t fh_isa_chosen(void);           // an fh_isa, or -1: FASTHASH_ISA names none that is available (fh_last_error())
-fh_status fh_isa_force(const char* name); // for tests: replaces the choice, "" returns to the best
+const char* fh_isa_name(int32_t isa);   // "scalar", "neon", "avx2", "avx512"
+int32_t fh_isa_available(int32_t isa);  // 1: built in and the processor (and the system) can run it
+int32_t fh_isa_chosen(void);            // an fh_isa, or -1: FASTHASH_ISA names none that is available (fh_last_error())
+fh_status fh_isa_force(const char* name);  // for tests: replaces the choice, "" returns to the best
 }

@@ -29,8 +29,8 @@ extern "C" {
 struct fh_mih_table {
     int32_t start, length;
     const uint32_t* offsets;  // [2^length + 1]: bucket b holds the entries offsets[b] .. offsets[b + 1]
-    const uint8_t*
-        fingerprints;           // [N, fingerprint_bytes]: min(8 fingerprint_bytes, bits - length) bits, packed as codes
+    // [N, fingerprint_bytes]: min(8 fingerprint_bytes, bits - length) bits, packed as codes.
+    const uint8_t* fingerprints;
     const uint32_t* positions;  // [N], ascending in each bucket
 };
 

@@ -39,8 +39,8 @@ fh_nearest_problem among_others(fh_nearest_problem p) {
 }
 
 template <class T>
-fh_status kl_loss(const fh_nearest_problem& p, double eps, T* loss, T* nu, int64_t* nu_index, T* rho, int64_t* rho_index,
-                  int32_t threads, fh_cancel* cancel) {
+fh_status kl_loss(const fh_nearest_problem& p, double eps, T* loss, T* nu, int64_t* nu_index, T* rho,
+                  int64_t* rho_index, int32_t threads, fh_cancel* cancel) {
     try {
         fh_status status = kth_nearest(p, nu, nu_index, threads, cancel);
         if (status == FH_OK) status = kth_nearest(among_others(p), rho, rho_index, threads, cancel);
@@ -70,9 +70,9 @@ fh_status mark_bad_rows(const T* values, int64_t count, int64_t D, T* grad, int3
 }
 
 template <class T>
-fh_status kl_loss_backward(const fh_nearest_problem& p, double eps, const T* grad_loss, const T* nu, const int64_t* nu_index,
-                           const T* rho, const int64_t* rho_index, T* grad_z, T* grad_target, int32_t threads,
-                           fh_cancel* cancel) {
+fh_status kl_loss_backward(const fh_nearest_problem& p, double eps, const T* grad_loss, const T* nu,
+                           const int64_t* nu_index, const T* rho, const int64_t* rho_index, T* grad_z, T* grad_target,
+                           int32_t threads, fh_cancel* cancel) {
     const int64_t rows = p.L * p.N;
     std::unique_ptr<T[]> nu_weights, rho_weights;
     try {
@@ -106,26 +106,30 @@ fh_status kl_loss_backward(const fh_nearest_problem& p, double eps, const T* gra
 }  // namespace
 }  // namespace fasthash
 
-extern "C" fh_status fh_kl_loss_cpu_f32(const fh_nearest_problem* problem, double eps, float* loss, float* nu, int64_t* nu_index,
-                                        float* rho, int64_t* rho_index, int32_t threads, fh_cancel* cancel) {
+extern "C" fh_status fh_kl_loss_cpu_f32(const fh_nearest_problem* problem, double eps, float* loss, float* nu,
+                                        int64_t* nu_index, float* rho, int64_t* rho_index, int32_t threads,
+                                        fh_cancel* cancel) {
     return fasthash::kl_loss(*problem, eps, loss, nu, nu_index, rho, rho_index, threads, cancel);
 }
 
-extern "C" fh_status fh_kl_loss_cpu_f64(const fh_nearest_problem* problem, double eps, double* loss, double* nu, int64_t* nu_index,
-                                        double* rho, int64_t* rho_index, int32_t threads, fh_cancel* cancel) {
+extern "C" fh_status fh_kl_loss_cpu_f64(const fh_nearest_problem* problem, double eps, double* loss, double* nu,
+                                        int64_t* nu_index, double* rho, int64_t* rho_index, int32_t threads,
+                                        fh_cancel* cancel) {
     return fasthash::kl_loss(*problem, eps, loss, nu, nu_index, rho, rho_index, threads, cancel);
 }
 
 extern "C" fh_status fh_kl_loss_backward_cpu_f32(const fh_nearest_problem* problem, double eps, const float* grad_loss,
                                                  const float* nu, const int64_t* nu_index, const float* rho,
-                                                 const int64_t* rho_index, float* grad_z, float* grad_target, int32_t threads,
-                                                 fh_cancel* cancel) {
-    return fasthash::kl_loss_backward(*problem, eps, grad_loss, nu, nu_index, rho, rho_index, grad_z, grad_target, threads, cancel);
+                                                 const int64_t* rho_index, float* grad_z, float* grad_target,
+                                                 int32_t threads, fh_cancel* cancel) {
+    return fasthash::kl_loss_backward(*problem, eps, grad_loss, nu, nu_index, rho, rho_index, grad_z, grad_target,
+                                      threads, cancel);
 }
 
 extern "C" fh_status fh_kl_loss_backward_cpu_f64(const fh_nearest_problem* problem, double eps, const double* grad_loss,
                                                  const double* nu, const int64_t* nu_index, const double* rho,
-                                                 const int64_t* rho_index, double* grad_z, double* grad_target, int32_t threads,
-                                                 fh_cancel* cancel) {
-    return fasthash::kl_loss_backward(*problem, eps, grad_loss, nu, nu_index, rho, rho_index, grad_z, grad_target, threads, cancel);
+                                                 const int64_t* rho_index, double* grad_z, double* grad_target,
+                                                 int32_t threads, fh_cancel* cancel) {
+    return fasthash::kl_loss_backward(*problem, eps, grad_loss, nu, nu_index, rho, rho_index, grad_z, grad_target,
+                                      threads, cancel);
 }

@@ -1,5 +1,5 @@
-// Gradients through chosen neighbours: O((N + M) D). The neighbours' side gathers through a sorted inverse map (for each
-// target, the terms that chose it, in order), so that sums have one order and no two threads write one row.
+// Gradients through chosen neighbours: O((N + M) D). The neighbours' side gathers through a sorted inverse map (for
+// each target, the terms that chose it, in order), so that sums have one order and no two threads write one row.
 #include <cmath>
 #include <new>
 
@@ -25,8 +25,8 @@ void add_direction(const T* x, const T* y, T scale, T distance, int32_t p, int64
 }  // namespace
 
 template <class T>
-fh_status add_own_gradient(const fh_nearest_problem& problem, const ChosenNeighbors<T>& chosen, T* grad_x, int32_t threads,
-                           fh_cancel* cancel) {
+fh_status add_own_gradient(const fh_nearest_problem& problem, const ChosenNeighbors<T>& chosen, T* grad_x,
+                           int32_t threads, fh_cancel* cancel) {
     const int64_t rows = problem.L * problem.N, D = problem.D, C = chosen.C;
     const T* x = static_cast<const T*>(problem.x);
     threads = threads_worth(rows * C * D * 4, threads);
@@ -38,8 +38,8 @@ fh_status add_own_gradient(const fh_nearest_problem& problem, const ChosenNeighb
                 if (!std::isfinite(distance)) {
                     std::fill_n(grad_x + row * D, D, std::numeric_limits<T>::quiet_NaN());
                 } else if (distance != 0) {
-                    add_direction(x + row * D, y + chosen.indices[term] * D, chosen.weights[term], distance, problem.p, D,
-                                  grad_x + row * D);
+                    add_direction(x + row * D, y + chosen.indices[term] * D, chosen.weights[term], distance, problem.p,
+                                  D, grad_x + row * D);
                 }
             }
         }
@@ -47,8 +47,8 @@ fh_status add_own_gradient(const fh_nearest_problem& problem, const ChosenNeighb
 }
 
 template <class T>
-fh_status add_neighbor_gradient(const fh_nearest_problem& problem, const ChosenNeighbors<T>& chosen, T* grad_y, int32_t threads,
-                                fh_cancel* cancel) {
+fh_status add_neighbor_gradient(const fh_nearest_problem& problem, const ChosenNeighbors<T>& chosen, T* grad_y,
+                                int32_t threads, fh_cancel* cancel) {
     const int64_t L = problem.L, N = problem.N, D = problem.D, M = chosen.M, C = chosen.C;
     const T* x = static_cast<const T*>(problem.x);
     std::unique_ptr<int64_t[]> starts, terms;
@@ -58,7 +58,9 @@ fh_status add_neighbor_gradient(const fh_nearest_problem& problem, const ChosenN
     } catch (const std::bad_alloc&) {
         return fail(FH_NO_MEMORY, "nearest backward: out of memory");
     }
-    const auto counted = [&](int64_t term) { return std::isfinite(chosen.distances[term]) && chosen.distances[term] != 0; };
+    const auto counted = [&](int64_t term) {
+        return std::isfinite(chosen.distances[term]) && chosen.distances[term] != 0;
+    };
     std::fill_n(starts.get(), L * M + 1, int64_t{0});
     for (int64_t term = 0; term < L * N * C; ++term)
         if (counted(term)) ++starts[term / (N * C) * M + chosen.indices[term] + 1];
@@ -72,22 +74,27 @@ fh_status add_neighbor_gradient(const fh_nearest_problem& problem, const ChosenN
             const T* y = chosen.y + m / M * chosen.y_stride + m % M * D;
             for (int64_t i = m > 0 ? starts[m - 1] : 0; i < starts[m]; ++i) {
                 const int64_t term = terms[i];
-                add_direction(x + term / C * D, y, -chosen.weights[term], chosen.distances[term], problem.p, D, grad_y + m * D);
+                add_direction(x + term / C * D, y, -chosen.weights[term], chosen.distances[term], problem.p, D,
+                              grad_y + m * D);
             }
         }
     });
 }
 
-template fh_status add_own_gradient(const fh_nearest_problem&, const ChosenNeighbors<float>&, float*, int32_t, fh_cancel*);
-template fh_status add_own_gradient(const fh_nearest_problem&, const ChosenNeighbors<double>&, double*, int32_t, fh_cancel*);
-template fh_status add_neighbor_gradient(const fh_nearest_problem&, const ChosenNeighbors<float>&, float*, int32_t, fh_cancel*);
-template fh_status add_neighbor_gradient(const fh_nearest_problem&, const ChosenNeighbors<double>&, double*, int32_t, fh_cancel*);
+template fh_status add_own_gradient(const fh_nearest_problem&, const ChosenNeighbors<float>&, float*, int32_t,
+                                    fh_cancel*);
+template fh_status add_own_gradient(const fh_nearest_problem&, const ChosenNeighbors<double>&, double*, int32_t,
+                                    fh_cancel*);
+template fh_status add_neighbor_gradient(const fh_nearest_problem&, const ChosenNeighbors<float>&, float*, int32_t,
+                                         fh_cancel*);
+template fh_status add_neighbor_gradient(const fh_nearest_problem&, const ChosenNeighbors<double>&, double*, int32_t,
+                                         fh_cancel*);
 
 namespace {
 
 template <class T>
-fh_status nearest_backward(const fh_nearest_problem& p, const T* weights, const T* distances, const int64_t* indices, int64_t C,
-                           T* grad_x, T* grad_y, int32_t threads, fh_cancel* cancel) {
+fh_status nearest_backward(const fh_nearest_problem& p, const T* weights, const T* distances, const int64_t* indices,
+                           int64_t C, T* grad_x, T* grad_y, int32_t threads, fh_cancel* cancel) {
     const bool self = p.y == nullptr;
     const T* points = static_cast<const T*>(self ? p.x : p.y);
     const int64_t M = self ? p.N : p.M;
@@ -105,14 +112,14 @@ fh_status nearest_backward(const fh_nearest_problem& p, const T* weights, const 
 }  // namespace
 }  // namespace fasthash
 
-extern "C" fh_status fh_nearest_backward_cpu_f32(const fh_nearest_problem* problem, const float* weights, const float* distances,
-                                                 const int64_t* indices, int64_t C, float* grad_x, float* grad_y, int32_t threads,
-                                                 fh_cancel* cancel) {
+extern "C" fh_status fh_nearest_backward_cpu_f32(const fh_nearest_problem* problem, const float* weights,
+                                                 const float* distances, const int64_t* indices, int64_t C,
+                                                 float* grad_x, float* grad_y, int32_t threads, fh_cancel* cancel) {
     return fasthash::nearest_backward(*problem, weights, distances, indices, C, grad_x, grad_y, threads, cancel);
 }
 
-extern "C" fh_status fh_nearest_backward_cpu_f64(const fh_nearest_problem* problem, const double* weights, const double* distances,
-                                                 const int64_t* indices, int64_t C, double* grad_x, double* grad_y, int32_t threads,
-                                                 fh_cancel* cancel) {
+extern "C" fh_status fh_nearest_backward_cpu_f64(const fh_nearest_problem* problem, const double* weights,
+                                                 const double* distances, const int64_t* indices, int64_t C,
+                                                 double* grad_x, double* grad_y, int32_t threads, fh_cancel* cancel) {
     return fasthash::nearest_backward(*problem, weights, distances, indices, C, grad_x, grad_y, threads, cancel);
 }

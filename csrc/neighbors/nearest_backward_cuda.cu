@@ -20,7 +20,7 @@ constexpr int kSortKeys = 4096;  // sorted in shared memory by one block
 constexpr int kSortThreads = 512;
 constexpr int kColumnsPerLane = 4;  // columns that a lane adds in one walk over a row's terms
 
-// ---- terms
+// Terms.
 
 // a / b as a T, and where a is finite at most the largest T / 2^32, as on the CPU (nearest_search.h).
 template <class T>
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads) nearest_terms_kernel(Backward<T> bac
     }
 }
 
-// ---- sorting
+// Sorting.
 
 // A bitonic network in which every comparison puts the smaller key first, so that places behind `count` act as keys of
 // infinity and need not exist. One merge of runs of half `size`: compare i with its mirror image in the block of
@@ -120,7 +120,7 @@ fh_status sort_keys(Key* keys, int64_t count, void* stream) {
     return FH_OK;
 }
 
-// ---- gathering
+// Gathering.
 
 template <int P, class T>
 __device__ __forceinline__ T direction(T from, T to) {

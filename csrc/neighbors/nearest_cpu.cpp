@@ -18,7 +18,8 @@ namespace {
 constexpr int64_t kNobody = std::numeric_limits<int64_t>::max();
 constexpr int64_t kBlockRows = 128;      // rows of a task; a multiple of every tile height and panel width
 constexpr int64_t kBlockTargets = 1024;  // targets of a task among other points, at most
-constexpr int64_t kTasksPerThread = 4;   // at least, where there are targets enough: a thread that comes late then costs little
+constexpr int64_t kTasksPerThread =
+    4;  // at least, where there are targets enough: a thread that comes late then costs little
 
 // The K best neighbours of some rows, ascending by (distance, index); empty places are (inf, kNobody).
 template <class T>
@@ -59,15 +60,15 @@ T limit_of(T worst, int32_t p) {
 template <class T>
 class Search {
   public:
-    Search(const fh_nearest_problem& problem, const TileKernels<T>& kernels, T* distances, int64_t* indices, int32_t threads,
-           fh_cancel* cancel)
+    Search(const fh_nearest_problem& problem, const TileKernels<T>& kernels, T* distances, int64_t* indices,
+           int32_t threads, fh_cancel* cancel)
         : p_(problem),
           kernels_(kernels),
           self_(problem.y == nullptr),
           M_(self_ ? problem.N : problem.M),
           shared_y_(!self_ && problem.y_stride == 0),
-          panels_(static_cast<const T*>(self_ ? problem.x : problem.y), shared_y_ ? 1 : problem.L, M_, problem.D, kernels.panel,
-                  threads),
+          panels_(static_cast<const T*>(self_ ? problem.x : problem.y), shared_y_ ? 1 : problem.L, M_, problem.D,
+                  kernels.panel, threads),
           best_{distances, indices, problem.K},
           threads_(threads),
           cancel_(cancel) {}
@@ -173,8 +174,8 @@ class Search {
             for (int64_t row = first; row < end; row += kernels_.rows) {
                 tile_rows(x(l), row, p_.N, p_.D, kernels_.rows, rows);
                 tile(rows, panels_.panel(l, target / kernels_.panel), out);
-                kernels_.hits(out, limits + (row - first), diagonal ? nullptr : other_limits + (target - first_target), hits,
-                              other_hits);
+                kernels_.hits(out, limits + (row - first), diagonal ? nullptr : other_limits + (target - first_target),
+                              hits, other_hits);
                 for (int64_t r = 0; r < std::min<int64_t>(kernels_.rows, end - row); ++r) {
                     for (uint32_t bits = hits[r]; bits != 0; bits &= bits - 1) {
                         const int c = __builtin_ctz(bits);
@@ -184,7 +185,8 @@ class Search {
                     if (diagonal) continue;
                     for (uint32_t bits = other_hits[r]; bits != 0; bits &= bits - 1) {
                         const int c = __builtin_ctz(bits);
-                        offer(others, other_limits, target - first_target + c, exact(out[r * kernels_.panel + c]), row + r);
+                        offer(others, other_limits, target - first_target + c, exact(out[r * kernels_.panel + c]),
+                              row + r);
                     }
                 }
             }
@@ -227,7 +229,8 @@ class Search {
 }  // namespace
 
 template <class T>
-fh_status nearest_search(const fh_nearest_problem& problem, T* distances, int64_t* indices, int32_t threads, fh_cancel* cancel) {
+fh_status nearest_search(const fh_nearest_problem& problem, T* distances, int64_t* indices, int32_t threads,
+                         fh_cancel* cancel) {
     if (problem.L == 0 || problem.N == 0) return FH_OK;
     const TileKernels<T>* kernels = tile_kernels_chosen<T>();
     if (kernels == nullptr) return FH_INVALID;
@@ -244,12 +247,12 @@ template fh_status nearest_search(const fh_nearest_problem&, double*, int64_t*, 
 
 }  // namespace fasthash
 
-extern "C" fh_status fh_nearest_cpu_f32(const fh_nearest_problem* problem, float* distances, int64_t* indices, int32_t threads,
-                                        fh_cancel* cancel) {
+extern "C" fh_status fh_nearest_cpu_f32(const fh_nearest_problem* problem, float* distances, int64_t* indices,
+                                        int32_t threads, fh_cancel* cancel) {
     return fasthash::nearest_search(*problem, distances, indices, threads, cancel);
 }
 
-extern "C" fh_status fh_nearest_cpu_f64(const fh_nearest_problem* problem, double* distances, int64_t* indices, int32_t threads,
-                                        fh_cancel* cancel) {
+extern "C" fh_status fh_nearest_cpu_f64(const fh_nearest_problem* problem, double* distances, int64_t* indices,
+                                        int32_t threads, fh_cancel* cancel) {
     return fasthash::nearest_search(*problem, distances, indices, threads, cancel);
 }

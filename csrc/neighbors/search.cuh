@@ -88,7 +88,7 @@ void cut_workspace(Search<T>& search, WorkspaceCutter& cutter);
 template <class T>
 fh_status run_searches(const Search<T>* searches, int count, void* stream);
 
-// ---- tiles_cuda.cu
+// Of tiles_cuda.cu:
 
 bool fits_tiles(const Search<float>& search);
 void cut_tiles(Search<float>& search, WorkspaceCutter& cutter);

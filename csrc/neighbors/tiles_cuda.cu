@@ -46,7 +46,7 @@ struct TileSearches {
     int64_t tasks[2];
 };
 
-// ---- forms of rows, for p = 2
+// Forms of rows, for p = 2.
 
 // One thread for each column of each batch of y: the mean of up to kCenterRows rows, of the finite values there.
 __global__ void __launch_bounds__(kRowThreads)
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kRowThreads)
     for (int64_t l = of_all ? 0 : batch; l < (of_all ? search.L : batch + 1); ++l) atomicOr(search.bad + l, 1);
 }
 
-// ---- selection
+// Selection.
 
 __device__ __forceinline__ Entry entry_of(uint32_t key, int64_t index) {
     return static_cast<Entry>(key) << 32 | static_cast<Entry>(index);
@@ -208,7 +208,7 @@ __device__ __forceinline__ void offer_bounds(Candidates candidates, Entry* list,
     }
 }
 
-// ---- the search
+// The search.
 
 __device__ __forceinline__ float largest_radius(const RowForm* __restrict__ forms, int64_t count) {
     float largest = 0;

@@ -84,7 +84,7 @@ struct WideOperand {
     }
 };
 
-// ---- Manhattan
+// Manhattan distances.
 
 // Where this thread's 8 x 8 pairs are: rows 4 (t / 16) .. + 3 and the same in the other half; columns likewise, by
 // t % 16.
@@ -150,7 +150,7 @@ __device__ __forceinline__ bool manhattan_keys(WideOperand<kVectors> a, WideOper
     return finite;
 }
 
-// ---- Euclidean
+// Euclidean distances.
 
 // What the computed squared distance of two forms may exceed the true one by, as a part of |a|^2 + |b|^2: 9 terms for
 // each mma of 8 columns, those of zeros behind the last column too, each off by kTensorCoreUnit of the sum of

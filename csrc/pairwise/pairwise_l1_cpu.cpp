@@ -33,7 +33,8 @@ fh_status pairwise_l1(const T* z, int64_t B, int64_t D, T* distances, int32_t th
 }
 
 template <class T>
-fh_status pairwise_l1_backward(const T* z, const T* grad, int64_t B, int64_t D, T* grad_z, int32_t threads, fh_cancel* cancel) {
+fh_status pairwise_l1_backward(const T* z, const T* grad, int64_t B, int64_t D, T* grad_z, int32_t threads,
+                               fh_cancel* cancel) {
     const TileKernels<T>* kernels = tile_kernels_chosen<T>();
     if (kernels == nullptr) return FH_INVALID;
     threads = threads_worth(B * B * D, threads);
@@ -64,12 +65,12 @@ extern "C" fh_status fh_pairwise_l1_cpu_f64(const double* z, int64_t B, int64_t 
     return fasthash::pairwise_l1(z, B, D, distances, threads, cancel);
 }
 
-extern "C" fh_status fh_pairwise_l1_backward_cpu_f32(const float* z, const float* grad, int64_t B, int64_t D, float* grad_z,
-                                                     int32_t threads, fh_cancel* cancel) {
+extern "C" fh_status fh_pairwise_l1_backward_cpu_f32(const float* z, const float* grad, int64_t B, int64_t D,
+                                                     float* grad_z, int32_t threads, fh_cancel* cancel) {
     return fasthash::pairwise_l1_backward(z, grad, B, D, grad_z, threads, cancel);
 }
 
-extern "C" fh_status fh_pairwise_l1_backward_cpu_f64(const double* z, const double* grad, int64_t B, int64_t D, double* grad_z,
-                                                     int32_t threads, fh_cancel* cancel) {
+extern "C" fh_status fh_pairwise_l1_backward_cpu_f64(const double* z, const double* grad, int64_t B, int64_t D,
+                                                     double* grad_z, int32_t threads, fh_cancel* cancel) {
     return fasthash::pairwise_l1_backward(z, grad, B, D, grad_z, threads, cancel);
 }

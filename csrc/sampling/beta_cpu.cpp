@@ -4,7 +4,8 @@
 #include "sampling/beta.h"
 #include "sampling/beta_inverse.h"
 
-extern "C" fh_status fh_beta_sample_cpu(const int64_t* seed, int64_t count, float* out, int32_t threads, fh_cancel* cancel) {
+extern "C" fh_status fh_beta_sample_cpu(const int64_t* seed, int64_t count, float* out, int32_t threads,
+                                        fh_cancel* cancel) {
     constexpr int64_t kBlock = 1 << 14;  // samples a task: about 0.1 ms
     const uint64_t key = static_cast<uint64_t>(*seed);
     threads = fasthash::threads_worth(count * 32, threads);

@@ -65,7 +65,7 @@ class Device:
         self.shortfall = shortfall
         return getattr(self, operation)(**arguments)
 
-    # ---- memory and calls
+    # Memory and calls.
 
     def upload(self, array: Array, offset: int = 0) -> Buffer:
         """A copy of the array, `offset` bytes behind a 256-byte boundary."""
@@ -90,7 +90,7 @@ class Device:
             raise DeviceError(f"{function} gave {size}")
         return Buffer(self.library, size), I64(size - self.shortfall)
 
-    # ---- operations
+    # Operations.
 
     def pairwise_l1(self, z: Array) -> Array:
         rows, columns = z.shape
@@ -287,7 +287,7 @@ class Device:
             None if grad_target is None else grad_target.read(shape, kind),
         )
 
-    # ---- toy kernels, for the tests of the emulation itself
+    # Toy kernels, for the tests of the emulation itself.
 
     def toy(
         self, name: str, values: Array, block: int, *, shape: tuple[int, ...] | None = None, offset: int = 0
