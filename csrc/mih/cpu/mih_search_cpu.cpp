@@ -1,0 +1,124 @@
+// k-nearest and range search by tables: queries over threads.
+#include <atomic>
+#include <cstdio>
+#include <new>
+
+#include "core/thread_pool.h"
+#include "hamming/cpu/hamming_tiles.h"
+#include "mih/cpu/mih_cost.h"
+#include "mih/cpu/mih_query.h"
+
+namespace fasthash {
+namespace {
+
+const NearTable& near_table() {
+    switch (fh_isa_chosen()) {
+#if defined(__x86_64__)
+        case FH_ISA_AVX512:
+            return kNearAvx512;
+        case FH_ISA_AVX2:
+            return kNearAvx2;
+#endif
+#if defined(__aarch64__)
+        case FH_ISA_NEON:
+            return kNearNeon;
+#endif
+        default:
+            return kNearScalar;
+    }
+}
+
+constexpr int64_t kTrials = 8;  // queries of a call that fail before the rest is not tried, where hardly any succeeds
+
+// Searches every query, then take(q, hits); no hits and visited[q] = -1 for those given up.
+template <class Reach, class Take>
+fh_status each_query(const MihPlan& plan, double share, const Reach& reach, const Take& take, int64_t* visited,
+                     int32_t threads, fh_cancel* cancel) {
+    const fh_hamming_problem& p = *plan.problem;
+    if (p.Q == 0) return FH_OK;
+    threads = std::max(threads, 1);
+    const bool side_by_side = p.Q >= threads;  // else one after another, each on all threads
+    const double limit_ns = (share * scan_ns(p.N, p.W, p.Q, threads) - (share < 1 ? kCallNs : 0)) *
+                            (side_by_side ? threads : 1) / static_cast<double>(p.Q);
+    std::vector<MihScratch> workers;
+    for (int32_t worker = 0; worker < threads; ++worker) workers.emplace_back(plan);
+    std::atomic<int32_t> failure{-1};
+    std::atomic<int64_t> found{0}, given_up{0};
+    const auto one = [&](int64_t q, int worker) {
+        if (failure.load(std::memory_order_relaxed) >= 0) return;
+        try {
+            if (share < 1 && given_up >= kTrials && found * kTrials < given_up) {
+                take(q, std::vector<uint64_t>());
+                visited[q] = -1;
+                return;
+            }
+            MihQuery query(plan, p.queries + q * p.W, workers, worker);
+            const MihOutcome outcome = query.search(reach(q), limit_ns, side_by_side ? 1 : threads, cancel);
+            take(q, outcome == MihOutcome::kFound ? query.hits() : std::vector<uint64_t>());
+            visited[q] = outcome == MihOutcome::kFound ? query.entries() : -1;
+            ++(outcome == MihOutcome::kFound ? found : given_up);
+            if (outcome == MihOutcome::kDamaged) failure = FH_INVALID;
+        } catch (const std::bad_alloc&) {
+            failure = FH_NO_MEMORY;
+        }
+    };
+    if (const fh_status status = parallel_for(p.Q, side_by_side ? threads : 1, cancel, one)) return status;
+    if (failure == FH_NO_MEMORY) throw std::bad_alloc();
+    if (failure >= 0) return fail(FH_INVALID, "mih: a table is damaged, or not one of this database");
+    return FH_OK;
+}
+
+MihPlan plan_of(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K) {
+    const NearTable& near = near_table();
+    return {problem, tables, tables->fingerprint_bytes == 4 ? near.near4 : near.near8, K};
+}
+
+}  // namespace
+}  // namespace fasthash
+
+using namespace fasthash;
+
+extern "C" fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K,
+                                     const int32_t* bounds, double share, int32_t* distances, int64_t* ids,
+                                     int64_t* visited, int32_t threads, fh_cancel* cancel) {
+    return without_exceptions([&]() -> fh_status {
+        if (const fh_status status = check_tables(problem, tables, true)) return status;
+        if (K < 1) return fail(FH_INVALID, "fh_mih_topk_cpu: K must be >= 1");
+        const MihPlan plan = plan_of(problem, tables, K);
+        const int32_t none = static_cast<int32_t>(8 * problem->W) + 1;
+        const auto take = [&](int64_t q, const std::vector<uint64_t>& hits) {
+            const int64_t found = std::min<int64_t>(K, static_cast<int64_t>(hits.size()));
+            for (int64_t i = 0; i < found; ++i) {
+                distances[q * K + i] = hit_distance(hits[i]);
+                ids[q * K + i] = hit_position(hits[i]);
+            }
+            std::fill(distances + q * K + found, distances + (q + 1) * K, none);
+            std::fill(ids + q * K + found, ids + (q + 1) * K, -1);
+        };
+        const auto reach = [&](int64_t q) { return bounds == nullptr ? none : bounds[q]; };
+        return each_query(plan, share, reach, take, visited, threads, cancel);
+    });
+}
+
+extern "C" fh_status fh_mih_range_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int32_t radius,
+                                      double share, int64_t capacity, int64_t* offsets, int32_t* distances,
+                                      int64_t* ids, int64_t* visited, int32_t threads, fh_cancel* cancel) {
+    return without_exceptions([&]() -> fh_status {
+        if (const fh_status status = check_tables(problem, tables, true)) return status;
+        if (radius < 0) return fail(FH_INVALID, "fh_mih_range_cpu: radius must be >= 0");
+        const MihPlan plan = plan_of(problem, tables, INT64_MAX);
+        std::vector<std::vector<uint64_t>> hits(static_cast<size_t>(problem->Q));
+        const auto take = [&](int64_t q, const std::vector<uint64_t>& found) { hits[q] = found; };
+        const auto reach = [&](int64_t) { return radius; };
+        if (const fh_status status = each_query(plan, share, reach, take, visited, threads, cancel)) return status;
+        offsets[0] = 0;
+        for (int64_t q = 0; q < problem->Q; ++q) offsets[q + 1] = offsets[q] + static_cast<int64_t>(hits[q].size());
+        if (offsets[problem->Q] > capacity) return FH_OK;
+        for (int64_t q = 0; q < problem->Q; ++q)
+            for (const uint64_t hit : hits[q]) {
+                *distances++ = hit_distance(hit);
+                *ids++ = hit_position(hit);
+            }
+        return FH_OK;
+    });
+}
