@@ -1,9 +1,9 @@
 // Asymmetric distances on the CPU: a table of 16 partial sums for each group of four bits of the query.
 #include <algorithm>
 #include <cmath>
-#include <exception>
 #include <vector>
 
+#include "core/exceptions.h"
 #include "core/thread_pool.h"
 #include "hamming/asymmetric.h"
 
@@ -63,9 +63,6 @@ extern "C" fh_status fh_asymmetric_distances_cpu(const fh_asymmetric_problem* pr
     const fh_asymmetric_problem& p = *problem;
     if (p.Q < 0 || p.C < 0 || p.D < 1 || p.W < 1 || p.W > (int64_t{1} << 27) || p.D > 8 * p.W)
         return fail(FH_INVALID, "fh_asymmetric_distances_cpu: Q and C must be >= 0, D between 1 and 8 W");
-    try {
-        return distances_of(p, distances, std::max(threads, 1), cancel);
-    } catch (const std::exception&) {
-        return fail(FH_NO_MEMORY, "Asymmetric distances: out of host memory");
-    }
+    return without_exceptions("asymmetric_distances",
+                              [&] { return distances_of(p, distances, std::max(threads, 1), cancel); });
 }

@@ -1,6 +1,7 @@
 // Histograms of distances, and all distances, on the CPU.
 #include <algorithm>
 
+#include "core/exceptions.h"
 #include "hamming/cpu/hamming_tiles.h"
 
 namespace fasthash {
@@ -131,7 +132,7 @@ using namespace fasthash;
 extern "C" fh_status fh_hamming_histogram_cpu(const fh_hamming_problem* problem, const int64_t* labels,
                                               const double* class_weights, int64_t C, int64_t* counts, double* sums,
                                               int32_t threads, fh_cancel* cancel) {
-    return without_exceptions([&]() -> fh_status {
+    return without_exceptions("hamming_histogram", [&]() -> fh_status {
         HammingPlan plan;
         if (const fh_status status = make_plan(problem, plan)) return status;
         const int64_t size = problem->Q * (plan.bits + 1);
@@ -144,7 +145,7 @@ extern "C" fh_status fh_hamming_histogram_cpu(const fh_hamming_problem* problem,
 
 extern "C" fh_status fh_hamming_distances_cpu(const fh_hamming_problem* problem, int32_t* distances, int32_t threads,
                                               fh_cancel* cancel) {
-    return without_exceptions([&]() -> fh_status {
+    return without_exceptions("hamming_distances", [&]() -> fh_status {
         fh_hamming_problem everything = *problem;
         everything.mask = nullptr;
         HammingPlan plan;

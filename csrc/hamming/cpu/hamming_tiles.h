@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <exception>
 #include <memory>
 #include <vector>
 
@@ -113,16 +112,6 @@ void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const Ham
         tile.next,    fetched, query_begin, query_end, 0,          0,         0};
     const auto scan = plan.table->scan[plan.width];
     while (scan(&request)) take(request.hit_query, request.hits, request.hit_count);
-}
-
-// Runs body(), which may throw for want of memory, and turns that into a status.
-template <class Body>
-fh_status without_exceptions(const Body& body) {
-    try {
-        return body();
-    } catch (const std::exception&) {
-        return fail(FH_NO_MEMORY, "Hamming search: out of host memory");
-    }
 }
 
 }  // namespace fasthash

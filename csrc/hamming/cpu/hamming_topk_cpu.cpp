@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/exceptions.h"
 #include "hamming/cpu/hamming_two_pass.h"
 
 namespace fasthash {
@@ -384,7 +385,7 @@ using namespace fasthash;
 
 extern "C" fh_status fh_hamming_topk_cpu(const fh_hamming_problem* problem, int64_t K, int32_t* distances, int64_t* ids,
                                          int32_t threads, fh_cancel* cancel) {
-    return without_exceptions([&]() -> fh_status {
+    return without_exceptions("hamming_topk", [&]() -> fh_status {
         HammingPlan plan;
         if (const fh_status status = make_plan(problem, plan)) return status;
         if (K < 1) return fail(FH_INVALID, "fh_hamming_topk_cpu: K must be >= 1");

@@ -4,8 +4,8 @@
 // of every code is known: behind those of the earlier chunks in its bucket. Buckets are thus in order of position.
 #include <memory>
 
+#include "core/exceptions.h"
 #include "core/thread_pool.h"
-#include "hamming/cpu/hamming_tiles.h"
 #include "mih/cpu/substring.h"
 
 namespace fasthash {
@@ -93,7 +93,7 @@ using namespace fasthash;
 
 extern "C" fh_status fh_mih_offsets_cpu(const fh_hamming_problem* problem, int32_t start, int32_t length,
                                         uint32_t* offsets, int32_t threads, fh_cancel* cancel) {
-    return without_exceptions([&]() -> fh_status {
+    return without_exceptions("mih_offsets", [&]() -> fh_status {
         const fh_mih_table table = {start, length, nullptr, nullptr, nullptr};
         const fh_mih_tables tables = {&table, 1, static_cast<int32_t>(8 * problem->W), 4};
         if (const fh_status status = check_tables(problem, &tables, false)) return status;
@@ -115,7 +115,7 @@ extern "C" fh_status fh_mih_offsets_cpu(const fh_hamming_problem* problem, int32
 extern "C" fh_status fh_mih_fill_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int32_t number,
                                      int64_t first, int64_t last, uint8_t* fingerprints, uint32_t* positions,
                                      int32_t threads, fh_cancel* cancel) {
-    return without_exceptions([&]() -> fh_status {
+    return without_exceptions("mih_fill", [&]() -> fh_status {
         if (const fh_status status = check_tables(problem, tables, false)) return status;
         if (number < 0 || number >= tables->m) return fail(FH_INVALID, "fh_mih_fill_cpu: no such table");
         const fh_mih_table& table = tables->tables[number];

@@ -3,8 +3,9 @@
 #include <cstdio>
 #include <new>
 
+#include "core/cpu_features.h"
+#include "core/exceptions.h"
 #include "core/thread_pool.h"
-#include "hamming/cpu/hamming_tiles.h"
 #include "mih/cpu/mih_cost.h"
 #include "mih/cpu/mih_query.h"
 
@@ -32,13 +33,13 @@ constexpr int64_t kTrials = 8;  // queries of a call that fail before the rest i
 
 // Searches every query, then take(q, hits); no hits and visited[q] = -1 for those given up.
 template <class Reach, class Take>
-fh_status each_query(const MihPlan& plan, double share, const Reach& reach, const Take& take, int64_t* visited,
+fh_status each_query(const MihPlan& plan, double budget, const Reach& reach, const Take& take, int64_t* visited,
                      int32_t threads, fh_cancel* cancel) {
     const fh_hamming_problem& p = *plan.problem;
     if (p.Q == 0) return FH_OK;
     threads = std::max(threads, 1);
     const bool side_by_side = p.Q >= threads;  // else one after another, each on all threads
-    const double limit_ns = (share * scan_ns(p.N, p.W, p.Q, threads) - (share < 1 ? kCallNs : 0)) *
+    const double limit_ns = (budget * scan_ns(p.N, p.W, p.Q, threads) - (budget < 1 ? kCallNs : 0)) *
                             (side_by_side ? threads : 1) / static_cast<double>(p.Q);
     std::vector<MihScratch> workers;
     for (int32_t worker = 0; worker < threads; ++worker) workers.emplace_back(plan);
@@ -47,7 +48,7 @@ fh_status each_query(const MihPlan& plan, double share, const Reach& reach, cons
     const auto one = [&](int64_t q, int worker) {
         if (failure.load(std::memory_order_relaxed) >= 0) return;
         try {
-            if (share < 1 && given_up >= kTrials && found * kTrials < given_up) {
+            if (budget < 1 && given_up >= kTrials && found * kTrials < given_up) {
                 take(q, std::vector<uint64_t>());
                 visited[q] = -1;
                 return;
@@ -79,9 +80,9 @@ MihPlan plan_of(const fh_hamming_problem* problem, const fh_mih_tables* tables, 
 using namespace fasthash;
 
 extern "C" fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K,
-                                     const int32_t* bounds, double share, int32_t* distances, int64_t* ids,
+                                     const int32_t* bounds, double budget, int32_t* distances, int64_t* ids,
                                      int64_t* visited, int32_t threads, fh_cancel* cancel) {
-    return without_exceptions([&]() -> fh_status {
+    return without_exceptions("mih_topk", [&]() -> fh_status {
         if (const fh_status status = check_tables(problem, tables, true)) return status;
         if (K < 1) return fail(FH_INVALID, "fh_mih_topk_cpu: K must be >= 1");
         const MihPlan plan = plan_of(problem, tables, K);
@@ -96,21 +97,21 @@ extern "C" fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh
             std::fill(ids + q * K + found, ids + (q + 1) * K, -1);
         };
         const auto reach = [&](int64_t q) { return bounds == nullptr ? none : bounds[q]; };
-        return each_query(plan, share, reach, take, visited, threads, cancel);
+        return each_query(plan, budget, reach, take, visited, threads, cancel);
     });
 }
 
 extern "C" fh_status fh_mih_range_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int32_t radius,
-                                      double share, int64_t capacity, int64_t* offsets, int32_t* distances,
+                                      double budget, int64_t capacity, int64_t* offsets, int32_t* distances,
                                       int64_t* ids, int64_t* visited, int32_t threads, fh_cancel* cancel) {
-    return without_exceptions([&]() -> fh_status {
+    return without_exceptions("mih_range", [&]() -> fh_status {
         if (const fh_status status = check_tables(problem, tables, true)) return status;
         if (radius < 0) return fail(FH_INVALID, "fh_mih_range_cpu: radius must be >= 0");
         const MihPlan plan = plan_of(problem, tables, INT64_MAX);
         std::vector<std::vector<uint64_t>> hits(static_cast<size_t>(problem->Q));
         const auto take = [&](int64_t q, const std::vector<uint64_t>& found) { hits[q] = found; };
         const auto reach = [&](int64_t) { return radius; };
-        if (const fh_status status = each_query(plan, share, reach, take, visited, threads, cancel)) return status;
+        if (const fh_status status = each_query(plan, budget, reach, take, visited, threads, cancel)) return status;
         offsets[0] = 0;
         for (int64_t q = 0; q < problem->Q; ++q) offsets[q + 1] = offsets[q] + static_cast<int64_t>(hits[q].size());
         if (offsets[problem->Q] > capacity) return FH_OK;
