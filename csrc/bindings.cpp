@@ -155,17 +155,17 @@ PYBIND11_MODULE(_core, m) {
                                    threads, c);
         });
     });
-    m.def("mih_topk_cpu", [](const Hamming& p, const MihTables& t, int64_t K, Address bounds, double share,
+    m.def("mih_topk_cpu", [](const Hamming& p, const MihTables& t, int64_t K, Address bounds, double budget,
                              Address distances, Address ids, Address visited, int32_t threads) {
         run([&](fh_cancel* c) {
-            return fh_mih_topk_cpu(&p, &t.all, K, at<const int32_t>(bounds), share, at<int32_t>(distances),
+            return fh_mih_topk_cpu(&p, &t.all, K, at<const int32_t>(bounds), budget, at<int32_t>(distances),
                                    at<int64_t>(ids), at<int64_t>(visited), threads, c);
         });
     });
-    m.def("mih_range_cpu", [](const Hamming& p, const MihTables& t, int32_t radius, double share, int64_t capacity,
+    m.def("mih_range_cpu", [](const Hamming& p, const MihTables& t, int32_t radius, double budget, int64_t capacity,
                               Address offsets, Address distances, Address ids, Address visited, int32_t threads) {
         run([&](fh_cancel* c) {
-            return fh_mih_range_cpu(&p, &t.all, radius, share, capacity, at<int64_t>(offsets), at<int32_t>(distances),
+            return fh_mih_range_cpu(&p, &t.all, radius, budget, capacity, at<int64_t>(offsets), at<int32_t>(distances),
                                     at<int64_t>(ids), at<int64_t>(visited), threads, c);
         });
     });
