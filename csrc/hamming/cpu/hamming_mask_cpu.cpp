@@ -16,7 +16,7 @@ using namespace fasthash;
 
 extern "C" fh_status fh_hamming_mask_cpu(const uint8_t* allowed, int64_t N, uint64_t* mask, int32_t threads) {
     if (N < 0) return fail(FH_INVALID, "fh_hamming_mask_cpu: N must be >= 0");
-    const ScanTable* table = chosen_table();
+    const ScanTable* table = chosen_scan();
     if (table == nullptr) return FH_INVALID;
     const int64_t words = N / 64, tasks = (words + kTaskWords - 1) / kTaskWords;
     if (N % 64 != 0) {

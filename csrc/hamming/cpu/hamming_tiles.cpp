@@ -13,6 +13,11 @@ constexpr int64_t kChunkBytes = 512 << 10;  // stays in the level-2 cache while 
 constexpr int64_t kSmallChunkBytes = 64 << 10;
 constexpr int64_t kThreadWork = 1 << 19;  // panel words against one query: less is not worth waking a thread for
 
+constexpr IsaTable<ScanTable> kScanTables[] = {
+#define FH_ISA(name, Name, processor, ...) FH_ON_##processor({FH_ISA_##name, &kScan##Name}, )
+#include "core/isa.def"
+};
+
 PanelWidth panel_width(int64_t W, int64_t words) {
     if (W <= 4) return kPanel32;
     switch (words) {
@@ -36,30 +41,14 @@ int64_t divide_up(int64_t n, int64_t step) { return (n + step - 1) / step; }
 
 }  // namespace
 
-const ScanTable* chosen_table() {
-    switch (fh_isa_chosen()) {
-        case FH_ISA_SCALAR:
-            return &kScanScalar;
-#if defined(__x86_64__)
-        case FH_ISA_AVX2:
-            return &kScanAvx2;
-        case FH_ISA_AVX512:
-            return &kScanAvx512;
-#elif defined(__aarch64__)
-        case FH_ISA_NEON:
-            return &kScanNeon;
-#endif
-        default:
-            return nullptr;  // fh_isa_chosen() has left the message
-    }
-}
+const ScanTable* chosen_scan() { return chosen_table(kScanTables); }
 
 fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan) {
     const fh_hamming_problem& p = *problem;
     if (p.Q < 0 || p.N < 0 || p.W < 1 || p.W > (int64_t{1} << 27) || (p.N > 1 && p.stride < p.W))
         return fail(FH_INVALID, "Hamming search: Q and N must be >= 0, W between 1 and 2^27, stride >= W");
     plan.problem = problem;
-    plan.table = chosen_table();
+    plan.table = chosen_scan();
     if (plan.table == nullptr) return FH_INVALID;
     plan.word_bytes = p.W <= 4 ? 4 : 8;
     plan.words = divide_up(p.W, plan.word_bytes);

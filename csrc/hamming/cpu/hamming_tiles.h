@@ -28,8 +28,8 @@ struct HammingPlan {
     const void* query(int64_t q) const { return queries + q * words * word_bytes; }
 };
 
-// The kernels of the chosen instruction set; null, with a message left, where FASTHASH_ISA names none.
-const ScanTable* chosen_table();
+// The scan of the chosen instruction set; null, with a message left, where there is none.
+const ScanTable* chosen_scan();
 
 // Fills `plan`; FH_INVALID for sizes that Python should have refused. May throw std::bad_alloc.
 fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan);

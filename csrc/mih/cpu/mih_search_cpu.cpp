@@ -12,22 +12,10 @@
 namespace fasthash {
 namespace {
 
-const NearTable& near_table() {
-    switch (fh_isa_chosen()) {
-#if defined(__x86_64__)
-        case FH_ISA_AVX512:
-            return kNearAvx512;
-        case FH_ISA_AVX2:
-            return kNearAvx2;
-#endif
-#if defined(__aarch64__)
-        case FH_ISA_NEON:
-            return kNearNeon;
-#endif
-        default:
-            return kNearScalar;
-    }
-}
+constexpr IsaTable<NearTable> kNearTables[] = {
+#define FH_ISA(name, Name, processor, ...) FH_ON_##processor({FH_ISA_##name, &kNear##Name}, )
+#include "core/isa.def"
+};
 
 constexpr int64_t kTrials = 8;  // queries of a call that fail before the rest is not tried, where hardly any succeeds
 
@@ -69,9 +57,12 @@ fh_status each_query(const MihPlan& plan, double budget, const Reach& reach, con
     return FH_OK;
 }
 
-MihPlan plan_of(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K) {
-    const NearTable& near = near_table();
-    return {problem, tables, tables->fingerprint_bytes == 4 ? near.near4 : near.near8, K};
+fh_status make_plan(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K, MihPlan& plan) {
+    if (const fh_status status = check_tables(problem, tables, true)) return status;
+    const NearTable* near = chosen_table(kNearTables);
+    if (near == nullptr) return FH_INVALID;
+    plan = {problem, tables, tables->fingerprint_bytes == 4 ? near->near4 : near->near8, K};
+    return FH_OK;
 }
 
 }  // namespace
@@ -83,9 +74,9 @@ extern "C" fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh
                                      const int32_t* bounds, double budget, int32_t* distances, int64_t* ids,
                                      int64_t* visited, int32_t threads, fh_cancel* cancel) {
     return without_exceptions("mih_topk", [&]() -> fh_status {
-        if (const fh_status status = check_tables(problem, tables, true)) return status;
+        MihPlan plan;
+        if (const fh_status status = make_plan(problem, tables, K, plan)) return status;
         if (K < 1) return fail(FH_INVALID, "fh_mih_topk_cpu: K must be >= 1");
-        const MihPlan plan = plan_of(problem, tables, K);
         const int32_t none = static_cast<int32_t>(8 * problem->W) + 1;
         const auto take = [&](int64_t q, const std::vector<uint64_t>& hits) {
             const int64_t found = std::min<int64_t>(K, static_cast<int64_t>(hits.size()));
@@ -105,9 +96,9 @@ extern "C" fh_status fh_mih_range_cpu(const fh_hamming_problem* problem, const f
                                       double budget, int64_t capacity, int64_t* offsets, int32_t* distances,
                                       int64_t* ids, int64_t* visited, int32_t threads, fh_cancel* cancel) {
     return without_exceptions("mih_range", [&]() -> fh_status {
-        if (const fh_status status = check_tables(problem, tables, true)) return status;
+        MihPlan plan;
+        if (const fh_status status = make_plan(problem, tables, INT64_MAX, plan)) return status;
         if (radius < 0) return fail(FH_INVALID, "fh_mih_range_cpu: radius must be >= 0");
-        const MihPlan plan = plan_of(problem, tables, INT64_MAX);
         std::vector<std::vector<uint64_t>> hits(static_cast<size_t>(problem->Q));
         const auto take = [&](int64_t q, const std::vector<uint64_t>& found) { hits[q] = found; };
         const auto reach = [&](int64_t) { return radius; };

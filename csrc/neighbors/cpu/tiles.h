@@ -15,29 +15,16 @@ namespace fasthash {
 
 constexpr int64_t kMaxTileRows = 8, kMaxPanel = 32;
 
-// Null when FASTHASH_ISA names none (fh_last_error() is set).
+inline constexpr IsaTable<TileTable> kTileTables[] = {
+#define FH_ISA(name, Name, processor, ...) FH_ON_##processor({FH_ISA_##name, &kTile##Name}, )
+#include "core/isa.def"
+};
+
+// The kernels of the chosen instruction set; null, with a message left, where there are none.
 template <class T>
 const TileKernels<T>* tile_kernels_chosen() {
-    const TileTable* table = nullptr;
-    switch (fh_isa_chosen()) {
-        case FH_ISA_SCALAR:
-            table = &kTileScalar;
-            break;
-#if defined(__x86_64__)
-        case FH_ISA_AVX2:
-            table = &kTileAvx2;
-            break;
-        case FH_ISA_AVX512:
-            table = &kTileAvx512;
-            break;
-#elif defined(__aarch64__)
-        case FH_ISA_NEON:
-            table = &kTileNeon;
-            break;
-#endif
-        default:
-            return nullptr;
-    }
+    const TileTable* table = chosen_table(kTileTables);
+    if (table == nullptr) return nullptr;
     if constexpr (std::is_same_v<T, float>)
         return &table->f32;
     else

@@ -2,8 +2,8 @@
 //
 // A panel is kPanel targets side by side, [D][kPanel], so that one vector holds one dimension of consecutive targets
 // and no horizontal sum is needed. Each ISA file instantiates the templates below over its own Vec and exports one
-// table. Only <cstdint>, intrinsics and this folder may be included here: a template of the standard library
-// instantiated in an AVX-512 file could be kept by the linker for every processor.
+// table. Only <cstdint>, intrinsics, this folder and core/isa.def may be included here: a template of the standard
+// library instantiated in an AVX-512 file could be kept by the linker for every processor.
 #pragma once
 
 #include <cstdint>
@@ -34,12 +34,7 @@ struct TileTable {
     TileKernels<double> f64;
 };
 
-extern const TileTable kTileScalar;
-#if defined(__x86_64__)
-extern const TileTable kTileAvx2;
-extern const TileTable kTileAvx512;
-#elif defined(__aarch64__)
-extern const TileTable kTileNeon;
-#endif
+#define FH_ISA(name, Name, processor, ...) FH_ON_##processor(extern const TileTable kTile##Name;)
+#include "core/isa.def"
 
 }  // namespace fasthash
