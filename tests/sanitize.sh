@@ -22,8 +22,9 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
 compile() { # what is of an instruction set, *_<name>.cpp, gets its flags
-    local name=${1##*_} isa
-    isa=$(sed -n "s/^${name%.cpp} //p" <<<"$sets")
+    local name isa
+    name=$(basename "$1" .cpp)
+    isa=$(sed -n "s/^${name##*_} //p" <<<"$sets")
     $CXX $flags $isa -c "$1" -o "$out/$(echo "${1%.cpp}" | tr / _).o"
 }
 export -f compile

@@ -193,53 +193,41 @@ void mih(const Codes& codes, int32_t threads, Bytes& all) {
 // Points, losses and samples; the float and the double functions alike.
 template <class T>
 void points(int64_t N, int64_t D, int32_t threads, Bytes& all) {
-    constexpr bool kFloat = std::is_same_v<T, float>;
-    const auto pick = [](auto f32, auto f64) {
-        if constexpr (kFloat)
-            return f32;
-        else
-            return f64;
-    };
+    const fh_dtype dtype = std::is_same_v<T, float> ? FH_FLOAT32 : FH_FLOAT64;
     const int64_t L = 2, M = N - 1, K = 3;
     std::mt19937 random(static_cast<unsigned>(N * D));
     std::vector<T> x(L * N * D), y(L * M * D), grad_x(x.size()), grad_y(y.size());
     for (auto& value : x) value = static_cast<T>(random() % 1000) / 1000;
     for (auto& value : y) value = static_cast<T>(random() % 1000) / 1000;
     for (int32_t norm = 1; norm <= 2; ++norm) {
-        const fh_nearest_problem p{x.data(), y.data(), L, N, M, D, K, M * D, norm};
-        const fh_nearest_problem own{x.data(), nullptr, L, N, N, D, K, 0, norm};
+        const fh_nearest_problem p{x.data(), y.data(), L, N, M, D, K, M * D, norm, dtype};
+        const fh_nearest_problem own{x.data(), nullptr, L, N, N, D, K, 0, norm, dtype};
         std::vector<T> distances(L * N * K), weights(L * N * K, 1), nu(L * N), rho(L * N), loss(L), one(L, 1);
         std::vector<int64_t> indices(L * N * K), nu_index(L * N), rho_index(L * N);
         for (const auto* problem : {&p, &own}) {
             T* const grad = problem->y == nullptr ? nullptr : grad_y.data();
-            run(pick(fh_nearest_cpu_f32, fh_nearest_cpu_f64)(problem, distances.data(), indices.data(), threads,
-                                                             nullptr),
-                "nearest");
-            run(pick(fh_nearest_backward_cpu_f32, fh_nearest_backward_cpu_f64)(problem, weights.data(),
-                                                                               distances.data(), indices.data(), K,
-                                                                               grad_x.data(), grad, threads, nullptr),
+            run(fh_nearest_cpu(problem, distances.data(), indices.data(), threads, nullptr), "nearest");
+            run(fh_nearest_backward_cpu(problem, weights.data(), distances.data(), indices.data(), K, grad_x.data(),
+                                        grad, threads, nullptr),
                 "nearest_backward");
             append(all, distances);
             append(all, indices);
             append(all, grad_x);
         }
-        run(pick(fh_kl_loss_cpu_f32, fh_kl_loss_cpu_f64)(&p, 1e-2, loss.data(), nu.data(), nu_index.data(), rho.data(),
-                                                         rho_index.data(), threads, nullptr),
+        run(fh_kl_loss_cpu(&p, 1e-2, loss.data(), nu.data(), nu_index.data(), rho.data(), rho_index.data(), threads,
+                           nullptr),
             "kl_loss");
-        run(pick(fh_kl_loss_backward_cpu_f32, fh_kl_loss_backward_cpu_f64)(
-                &p, 1e-2, one.data(), nu.data(), nu_index.data(), rho.data(), rho_index.data(), grad_x.data(),
-                grad_y.data(), threads, nullptr),
+        run(fh_kl_loss_backward_cpu(&p, 1e-2, one.data(), nu.data(), nu_index.data(), rho.data(), rho_index.data(),
+                                    grad_x.data(), grad_y.data(), threads, nullptr),
             "kl_loss_backward");
         append(all, loss);
         append(all, grad_x);
         append(all, grad_y);
     }
+    const fh_pairwise_problem pairs{x.data(), N, D, dtype};
     std::vector<T> distances(N * N), ones(N * N, 1);
-    run(pick(fh_pairwise_l1_cpu_f32, fh_pairwise_l1_cpu_f64)(x.data(), N, D, distances.data(), threads, nullptr),
-        "pairwise_l1");
-    run(pick(fh_pairwise_l1_backward_cpu_f32, fh_pairwise_l1_backward_cpu_f64)(x.data(), ones.data(), N, D,
-                                                                               grad_x.data(), threads, nullptr),
-        "pairwise_l1_backward");
+    run(fh_pairwise_l1_cpu(&pairs, distances.data(), threads, nullptr), "pairwise_l1");
+    run(fh_pairwise_l1_backward_cpu(&pairs, ones.data(), grad_x.data(), threads, nullptr), "pairwise_l1_backward");
     append(all, distances);
     append(all, grad_x);
 }

@@ -10,22 +10,21 @@
 #include <cstdint>
 
 #include "core/api.h"
+#include "core/dtype.h"
 
 extern "C" {
 
-fh_status fh_pairwise_l1_cpu_f32(const float* z, int64_t B, int64_t D, float* distances, int32_t threads,
-                                 fh_cancel* cancel);
-fh_status fh_pairwise_l1_cpu_f64(const double* z, int64_t B, int64_t D, double* distances, int32_t threads,
-                                 fh_cancel* cancel);
-fh_status fh_pairwise_l1_backward_cpu_f32(const float* z, const float* grad, int64_t B, int64_t D, float* grad_z,
-                                          int32_t threads, fh_cancel* cancel);
-fh_status fh_pairwise_l1_backward_cpu_f64(const double* z, const double* grad, int64_t B, int64_t D, double* grad_z,
-                                          int32_t threads, fh_cancel* cancel);
+struct fh_pairwise_problem {
+    const void* z;  // [B, D]
+    int64_t B, D;
+    fh_dtype dtype;  // of z, the distances and the gradients
+};
 
-fh_status fh_pairwise_l1_cuda_f32(const float* z, int64_t B, int64_t D, float* distances, void* stream);
-fh_status fh_pairwise_l1_cuda_f64(const double* z, int64_t B, int64_t D, double* distances, void* stream);
-fh_status fh_pairwise_l1_backward_cuda_f32(const float* z, const float* grad, int64_t B, int64_t D, float* grad_z,
-                                           void* stream);
-fh_status fh_pairwise_l1_backward_cuda_f64(const double* z, const double* grad, int64_t B, int64_t D, double* grad_z,
-                                           void* stream);
+fh_status fh_pairwise_l1_cpu(const fh_pairwise_problem* problem, void* distances, int32_t threads, fh_cancel* cancel);
+fh_status fh_pairwise_l1_backward_cpu(const fh_pairwise_problem* problem, const void* grad, void* grad_z,
+                                      int32_t threads, fh_cancel* cancel);
+
+fh_status fh_pairwise_l1_cuda(const fh_pairwise_problem* problem, void* distances, void* stream);
+fh_status fh_pairwise_l1_backward_cuda(const fh_pairwise_problem* problem, const void* grad, void* grad_z,
+                                       void* stream);
 }

@@ -1,8 +1,8 @@
 // The KL loss as one forward and one backward call: two searches, a mean of logarithms, and gradients through the two
 // chosen neighbours of each row.
 #include <cmath>
-#include <new>
 
+#include "core/exceptions.h"
 #include "neighbors/cpu/nearest_search.h"
 #include "neighbors/cpu/tiles.h"
 
@@ -41,13 +41,9 @@ fh_nearest_problem among_others(fh_nearest_problem p) {
 template <class T>
 fh_status kl_loss(const fh_nearest_problem& p, double eps, T* loss, T* nu, int64_t* nu_index, T* rho,
                   int64_t* rho_index, int32_t threads, fh_cancel* cancel) {
-    try {
-        fh_status status = kth_nearest(p, nu, nu_index, threads, cancel);
-        if (status == FH_OK) status = kth_nearest(among_others(p), rho, rho_index, threads, cancel);
-        if (status != FH_OK) return status;
-    } catch (const std::bad_alloc&) {
-        return fail(FH_NO_MEMORY, "kl_loss: out of memory");
-    }
+    fh_status status = kth_nearest(p, nu, nu_index, threads, cancel);
+    if (status == FH_OK) status = kth_nearest(among_others(p), rho, rho_index, threads, cancel);
+    if (status != FH_OK) return status;
     const T* z = static_cast<const T*>(p.x);
     const T* target = static_cast<const T*>(p.y);
     return parallel_for(p.L, threads_worth(p.L * (p.N + p.M) * p.D, threads), cancel, [&](int64_t l, int) {
@@ -74,13 +70,7 @@ fh_status kl_loss_backward(const fh_nearest_problem& p, double eps, const T* gra
                            const int64_t* nu_index, const T* rho, const int64_t* rho_index, T* grad_z, T* grad_target,
                            int32_t threads, fh_cancel* cancel) {
     const int64_t rows = p.L * p.N;
-    std::unique_ptr<T[]> nu_weights, rho_weights;
-    try {
-        nu_weights = scratch<T>(rows);
-        rho_weights = scratch<T>(rows);
-    } catch (const std::bad_alloc&) {
-        return fail(FH_NO_MEMORY, "kl_loss backward: out of memory");
-    }
+    const auto nu_weights = scratch<T>(rows), rho_weights = scratch<T>(rows);
     for (int64_t row = 0; row < rows; ++row) {
         const double scale = static_cast<double>(grad_loss[row / p.N]) / static_cast<double>(p.N);
         nu_weights[row] = bounded_quotient<T>(scale, nu[row] + eps);
@@ -106,30 +96,30 @@ fh_status kl_loss_backward(const fh_nearest_problem& p, double eps, const T* gra
 }  // namespace
 }  // namespace fasthash
 
-extern "C" fh_status fh_kl_loss_cpu_f32(const fh_nearest_problem* problem, double eps, float* loss, float* nu,
-                                        int64_t* nu_index, float* rho, int64_t* rho_index, int32_t threads,
-                                        fh_cancel* cancel) {
-    return fasthash::kl_loss(*problem, eps, loss, nu, nu_index, rho, rho_index, threads, cancel);
+using namespace fasthash;
+
+extern "C" fh_status fh_kl_loss_cpu(const fh_nearest_problem* problem, double eps, void* loss, void* nu,
+                                    int64_t* nu_index, void* rho, int64_t* rho_index, int32_t threads,
+                                    fh_cancel* cancel) {
+    return without_exceptions("kl_loss", [&] {
+        return with_dtype(problem->dtype, [&](auto zero) {
+            using T = decltype(zero);
+            return kl_loss(*problem, eps, static_cast<T*>(loss), static_cast<T*>(nu), nu_index, static_cast<T*>(rho),
+                           rho_index, threads, cancel);
+        });
+    });
 }
 
-extern "C" fh_status fh_kl_loss_cpu_f64(const fh_nearest_problem* problem, double eps, double* loss, double* nu,
-                                        int64_t* nu_index, double* rho, int64_t* rho_index, int32_t threads,
-                                        fh_cancel* cancel) {
-    return fasthash::kl_loss(*problem, eps, loss, nu, nu_index, rho, rho_index, threads, cancel);
-}
-
-extern "C" fh_status fh_kl_loss_backward_cpu_f32(const fh_nearest_problem* problem, double eps, const float* grad_loss,
-                                                 const float* nu, const int64_t* nu_index, const float* rho,
-                                                 const int64_t* rho_index, float* grad_z, float* grad_target,
-                                                 int32_t threads, fh_cancel* cancel) {
-    return fasthash::kl_loss_backward(*problem, eps, grad_loss, nu, nu_index, rho, rho_index, grad_z, grad_target,
-                                      threads, cancel);
-}
-
-extern "C" fh_status fh_kl_loss_backward_cpu_f64(const fh_nearest_problem* problem, double eps, const double* grad_loss,
-                                                 const double* nu, const int64_t* nu_index, const double* rho,
-                                                 const int64_t* rho_index, double* grad_z, double* grad_target,
-                                                 int32_t threads, fh_cancel* cancel) {
-    return fasthash::kl_loss_backward(*problem, eps, grad_loss, nu, nu_index, rho, rho_index, grad_z, grad_target,
-                                      threads, cancel);
+extern "C" fh_status fh_kl_loss_backward_cpu(const fh_nearest_problem* problem, double eps, const void* grad_loss,
+                                             const void* nu, const int64_t* nu_index, const void* rho,
+                                             const int64_t* rho_index, void* grad_z, void* grad_target, int32_t threads,
+                                             fh_cancel* cancel) {
+    return without_exceptions("kl_loss_backward", [&] {
+        return with_dtype(problem->dtype, [&](auto zero) {
+            using T = decltype(zero);
+            return kl_loss_backward(*problem, eps, static_cast<const T*>(grad_loss), static_cast<const T*>(nu),
+                                    nu_index, static_cast<const T*>(rho), rho_index, static_cast<T*>(grad_z),
+                                    static_cast<T*>(grad_target), threads, cancel);
+        });
+    });
 }

@@ -1,8 +1,8 @@
 // Gradients through chosen neighbours: O((N + M) D). The neighbours' side gathers through a sorted inverse map (for
 // each target, the terms that chose it, in order), so that sums have one order and no two threads write one row.
 #include <cmath>
-#include <new>
 
+#include "core/exceptions.h"
 #include "neighbors/cpu/nearest_search.h"
 #include "neighbors/cpu/tiles.h"
 
@@ -51,13 +51,8 @@ fh_status add_neighbor_gradient(const fh_nearest_problem& problem, const ChosenN
                                 int32_t threads, fh_cancel* cancel) {
     const int64_t L = problem.L, N = problem.N, D = problem.D, M = chosen.M, C = chosen.C;
     const T* x = static_cast<const T*>(problem.x);
-    std::unique_ptr<int64_t[]> starts, terms;
-    try {
-        starts = scratch<int64_t>(L * M + 1);  // [L, M]: where target m's terms begin
-        terms = scratch<int64_t>(L * N * C);   // terms sorted by (target, n, c)
-    } catch (const std::bad_alloc&) {
-        return fail(FH_NO_MEMORY, "nearest backward: out of memory");
-    }
+    const auto starts = scratch<int64_t>(L * M + 1);  // [L, M]: where target m's terms begin
+    const auto terms = scratch<int64_t>(L * N * C);   // terms sorted by (target, n, c)
     const auto counted = [&](int64_t term) {
         return std::isfinite(chosen.distances[term]) && chosen.distances[term] != 0;
     };
@@ -112,14 +107,16 @@ fh_status nearest_backward(const fh_nearest_problem& p, const T* weights, const 
 }  // namespace
 }  // namespace fasthash
 
-extern "C" fh_status fh_nearest_backward_cpu_f32(const fh_nearest_problem* problem, const float* weights,
-                                                 const float* distances, const int64_t* indices, int64_t C,
-                                                 float* grad_x, float* grad_y, int32_t threads, fh_cancel* cancel) {
-    return fasthash::nearest_backward(*problem, weights, distances, indices, C, grad_x, grad_y, threads, cancel);
-}
+using namespace fasthash;
 
-extern "C" fh_status fh_nearest_backward_cpu_f64(const fh_nearest_problem* problem, const double* weights,
-                                                 const double* distances, const int64_t* indices, int64_t C,
-                                                 double* grad_x, double* grad_y, int32_t threads, fh_cancel* cancel) {
-    return fasthash::nearest_backward(*problem, weights, distances, indices, C, grad_x, grad_y, threads, cancel);
+extern "C" fh_status fh_nearest_backward_cpu(const fh_nearest_problem* problem, const void* weights,
+                                             const void* distances, const int64_t* indices, int64_t C, void* grad_x,
+                                             void* grad_y, int32_t threads, fh_cancel* cancel) {
+    return without_exceptions("nearest_backward", [&] {
+        return with_dtype(problem->dtype, [&](auto zero) {
+            using T = decltype(zero);
+            return nearest_backward(*problem, static_cast<const T*>(weights), static_cast<const T*>(distances), indices,
+                                    C, static_cast<T*>(grad_x), static_cast<T*>(grad_y), threads, cancel);
+        });
+    });
 }

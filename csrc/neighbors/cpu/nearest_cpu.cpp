@@ -6,8 +6,8 @@
 // pairs (I, J), I <= J, are enough: each distance is offered to both ends.
 #include <cmath>
 #include <mutex>
-#include <new>
 
+#include "core/exceptions.h"
 #include "neighbors/cpu/nearest_search.h"
 #include "neighbors/cpu/tiles.h"
 #include "neighbors/nearest.h"
@@ -235,11 +235,7 @@ fh_status nearest_search(const fh_nearest_problem& problem, T* distances, int64_
     const TileKernels<T>* kernels = tile_kernels_chosen<T>();
     if (kernels == nullptr) return FH_INVALID;
     threads = threads_worth(problem.L * problem.N * problem.M * problem.D, threads);
-    try {
-        return Search<T>(problem, *kernels, distances, indices, threads, cancel).run();
-    } catch (const std::bad_alloc&) {
-        return fail(FH_NO_MEMORY, "nearest: out of memory");
-    }
+    return Search<T>(problem, *kernels, distances, indices, threads, cancel).run();
 }
 
 template fh_status nearest_search(const fh_nearest_problem&, float*, int64_t*, int32_t, fh_cancel*);
@@ -247,12 +243,14 @@ template fh_status nearest_search(const fh_nearest_problem&, double*, int64_t*, 
 
 }  // namespace fasthash
 
-extern "C" fh_status fh_nearest_cpu_f32(const fh_nearest_problem* problem, float* distances, int64_t* indices,
-                                        int32_t threads, fh_cancel* cancel) {
-    return fasthash::nearest_search(*problem, distances, indices, threads, cancel);
-}
+using namespace fasthash;
 
-extern "C" fh_status fh_nearest_cpu_f64(const fh_nearest_problem* problem, double* distances, int64_t* indices,
-                                        int32_t threads, fh_cancel* cancel) {
-    return fasthash::nearest_search(*problem, distances, indices, threads, cancel);
+extern "C" fh_status fh_nearest_cpu(const fh_nearest_problem* problem, void* distances, int64_t* indices,
+                                    int32_t threads, fh_cancel* cancel) {
+    return without_exceptions("nearest", [&] {
+        return with_dtype(problem->dtype, [&](auto zero) {
+            using T = decltype(zero);
+            return nearest_search(*problem, static_cast<T*>(distances), indices, threads, cancel);
+        });
+    });
 }

@@ -138,34 +138,31 @@ int64_t kl_loss_workspace(const fh_nearest_problem& problem) {
 }  // namespace
 }  // namespace fasthash
 
+using namespace fasthash;
+
 extern "C" {
 
-int64_t fh_kl_loss_cuda_workspace(const fh_nearest_problem* problem, int32_t element_bytes) {
-    return element_bytes == 8 ? fasthash::kl_loss_workspace<double>(*problem)
-                              : fasthash::kl_loss_workspace<float>(*problem);
+int64_t fh_kl_loss_cuda_workspace(const fh_nearest_problem* problem) {
+    return problem->dtype == FH_FLOAT64 ? kl_loss_workspace<double>(*problem) : kl_loss_workspace<float>(*problem);
 }
 
-fh_status fh_kl_loss_cuda_f32(const fh_nearest_problem* problem, double eps, float* loss, float* nu, int64_t* nu_index,
-                              float* rho, int64_t* rho_index, void* workspace, int64_t workspace_bytes, void* stream) {
-    return fasthash::kl_loss(*problem, eps, loss, nu, nu_index, rho, rho_index, workspace, workspace_bytes, stream);
+fh_status fh_kl_loss_cuda(const fh_nearest_problem* problem, double eps, void* loss, void* nu, int64_t* nu_index,
+                          void* rho, int64_t* rho_index, void* workspace, int64_t workspace_bytes, void* stream) {
+    return with_dtype(problem->dtype, [&](auto zero) {
+        using T = decltype(zero);
+        return kl_loss(*problem, eps, static_cast<T*>(loss), static_cast<T*>(nu), nu_index, static_cast<T*>(rho),
+                       rho_index, workspace, workspace_bytes, stream);
+    });
 }
-fh_status fh_kl_loss_cuda_f64(const fh_nearest_problem* problem, double eps, double* loss, double* nu,
-                              int64_t* nu_index, double* rho, int64_t* rho_index, void* workspace,
-                              int64_t workspace_bytes, void* stream) {
-    return fasthash::kl_loss(*problem, eps, loss, nu, nu_index, rho, rho_index, workspace, workspace_bytes, stream);
-}
-fh_status fh_kl_loss_backward_cuda_f32(const fh_nearest_problem* problem, double eps, const float* grad_loss,
-                                       const float* nu, const int64_t* nu_index, const float* rho,
-                                       const int64_t* rho_index, float* grad_z, float* grad_target, void* workspace,
-                                       int64_t workspace_bytes, void* stream) {
-    return fasthash::kl_loss_backward(*problem, eps, grad_loss, nu, nu_index, rho, rho_index, grad_z, grad_target,
-                                      workspace, workspace_bytes, stream);
-}
-fh_status fh_kl_loss_backward_cuda_f64(const fh_nearest_problem* problem, double eps, const double* grad_loss,
-                                       const double* nu, const int64_t* nu_index, const double* rho,
-                                       const int64_t* rho_index, double* grad_z, double* grad_target, void* workspace,
-                                       int64_t workspace_bytes, void* stream) {
-    return fasthash::kl_loss_backward(*problem, eps, grad_loss, nu, nu_index, rho, rho_index, grad_z, grad_target,
-                                      workspace, workspace_bytes, stream);
+
+fh_status fh_kl_loss_backward_cuda(const fh_nearest_problem* problem, double eps, const void* grad_loss, const void* nu,
+                                   const int64_t* nu_index, const void* rho, const int64_t* rho_index, void* grad_z,
+                                   void* grad_target, void* workspace, int64_t workspace_bytes, void* stream) {
+    return with_dtype(problem->dtype, [&](auto zero) {
+        using T = decltype(zero);
+        return kl_loss_backward(*problem, eps, static_cast<const T*>(grad_loss), static_cast<const T*>(nu), nu_index,
+                                static_cast<const T*>(rho), rho_index, static_cast<T*>(grad_z),
+                                static_cast<T*>(grad_target), workspace, workspace_bytes, stream);
+    });
 }
 }

@@ -291,18 +291,17 @@ template fh_status run_backward<double>(const Backward<double>&, void*);
 
 }  // namespace fasthash
 
+using namespace fasthash;
+
 extern "C" {
 
-fh_status fh_nearest_backward_cuda_f32(const fh_nearest_problem* problem, const float* weights, const float* distances,
-                                       const int64_t* indices, int64_t C, float* grad_x, float* grad_y, void* workspace,
-                                       int64_t workspace_bytes, void* stream) {
-    return fasthash::nearest_backward(*problem, weights, distances, indices, C, grad_x, grad_y, workspace,
-                                      workspace_bytes, stream);
-}
-fh_status fh_nearest_backward_cuda_f64(const fh_nearest_problem* problem, const double* weights,
-                                       const double* distances, const int64_t* indices, int64_t C, double* grad_x,
-                                       double* grad_y, void* workspace, int64_t workspace_bytes, void* stream) {
-    return fasthash::nearest_backward(*problem, weights, distances, indices, C, grad_x, grad_y, workspace,
-                                      workspace_bytes, stream);
+fh_status fh_nearest_backward_cuda(const fh_nearest_problem* problem, const void* weights, const void* distances,
+                                   const int64_t* indices, int64_t C, void* grad_x, void* grad_y, void* workspace,
+                                   int64_t workspace_bytes, void* stream) {
+    return with_dtype(problem->dtype, [&](auto zero) {
+        using T = decltype(zero);
+        return nearest_backward(*problem, static_cast<const T*>(weights), static_cast<const T*>(distances), indices, C,
+                                static_cast<T*>(grad_x), static_cast<T*>(grad_y), workspace, workspace_bytes, stream);
+    });
 }
 }

@@ -292,19 +292,20 @@ template fh_status run_searches<double>(const Search<double>*, int, void*);
 
 }  // namespace fasthash
 
+using namespace fasthash;
+
 extern "C" {
 
-int64_t fh_nearest_cuda_workspace(const fh_nearest_problem* problem, int64_t C, int32_t element_bytes) {
-    return element_bytes == 8 ? fasthash::nearest_workspace<double>(*problem, C)
-                              : fasthash::nearest_workspace<float>(*problem, C);
+int64_t fh_nearest_cuda_workspace(const fh_nearest_problem* problem, int64_t C) {
+    return problem->dtype == FH_FLOAT64 ? nearest_workspace<double>(*problem, C)
+                                        : nearest_workspace<float>(*problem, C);
 }
 
-fh_status fh_nearest_cuda_f32(const fh_nearest_problem* problem, float* distances, int64_t* indices, void* workspace,
-                              int64_t workspace_bytes, void* stream) {
-    return fasthash::nearest(*problem, distances, indices, workspace, workspace_bytes, stream);
-}
-fh_status fh_nearest_cuda_f64(const fh_nearest_problem* problem, double* distances, int64_t* indices, void* workspace,
-                              int64_t workspace_bytes, void* stream) {
-    return fasthash::nearest(*problem, distances, indices, workspace, workspace_bytes, stream);
+fh_status fh_nearest_cuda(const fh_nearest_problem* problem, void* distances, int64_t* indices, void* workspace,
+                          int64_t workspace_bytes, void* stream) {
+    return with_dtype(problem->dtype, [&](auto zero) {
+        using T = decltype(zero);
+        return nearest(*problem, static_cast<T*>(distances), indices, workspace, workspace_bytes, stream);
+    });
 }
 }

@@ -99,36 +99,38 @@ __global__ void __launch_bounds__(kGradThreads) pairwise_l1_backward_kernel(cons
 }
 
 template <class T>
-fh_status pairwise_l1(const T* z, int64_t B, int64_t D, T* distances, void* stream) {
-    const int64_t tiles = ceil_div(B, kTileRows), tile_pairs = tiles * (tiles + 1) / 2;
-    return launch({"pairwise_l1_kernel", tile_pairs, kTileThreads, 0, stream}, pairwise_l1_kernel<T>, z, B, D,
-                  distances);
+fh_status pairwise_l1(const fh_pairwise_problem& p, T* distances, void* stream) {
+    const int64_t tiles = ceil_div(p.B, kTileRows), tile_pairs = tiles * (tiles + 1) / 2;
+    return launch({"pairwise_l1_kernel", tile_pairs, kTileThreads, 0, stream}, pairwise_l1_kernel<T>,
+                  static_cast<const T*>(p.z), p.B, p.D, distances);
 }
 
 template <class T>
-fh_status pairwise_l1_backward(const T* z, const T* grad, int64_t B, int64_t D, T* grad_z, void* stream) {
-    const int64_t tiles = ceil_div(B, kGradRows) * ceil_div(D, kGradColumns);
-    return launch({"pairwise_l1_backward_kernel", tiles, kGradThreads, 0, stream}, pairwise_l1_backward_kernel<T>, z,
-                  grad, B, D, grad_z);
+fh_status pairwise_l1_backward(const fh_pairwise_problem& p, const T* grad, T* grad_z, void* stream) {
+    const int64_t tiles = ceil_div(p.B, kGradRows) * ceil_div(p.D, kGradColumns);
+    return launch({"pairwise_l1_backward_kernel", tiles, kGradThreads, 0, stream}, pairwise_l1_backward_kernel<T>,
+                  static_cast<const T*>(p.z), grad, p.B, p.D, grad_z);
 }
 
 }  // namespace
 }  // namespace fasthash
 
+using namespace fasthash;
+
 extern "C" {
 
-fh_status fh_pairwise_l1_cuda_f32(const float* z, int64_t B, int64_t D, float* distances, void* stream) {
-    return fasthash::pairwise_l1(z, B, D, distances, stream);
+fh_status fh_pairwise_l1_cuda(const fh_pairwise_problem* problem, void* distances, void* stream) {
+    return with_dtype(problem->dtype, [&](auto zero) {
+        using T = decltype(zero);
+        return pairwise_l1(*problem, static_cast<T*>(distances), stream);
+    });
 }
-fh_status fh_pairwise_l1_cuda_f64(const double* z, int64_t B, int64_t D, double* distances, void* stream) {
-    return fasthash::pairwise_l1(z, B, D, distances, stream);
-}
-fh_status fh_pairwise_l1_backward_cuda_f32(const float* z, const float* grad, int64_t B, int64_t D, float* grad_z,
-                                           void* stream) {
-    return fasthash::pairwise_l1_backward(z, grad, B, D, grad_z, stream);
-}
-fh_status fh_pairwise_l1_backward_cuda_f64(const double* z, const double* grad, int64_t B, int64_t D, double* grad_z,
-                                           void* stream) {
-    return fasthash::pairwise_l1_backward(z, grad, B, D, grad_z, stream);
+
+fh_status fh_pairwise_l1_backward_cuda(const fh_pairwise_problem* problem, const void* grad, void* grad_z,
+                                       void* stream) {
+    return with_dtype(problem->dtype, [&](auto zero) {
+        using T = decltype(zero);
+        return pairwise_l1_backward(*problem, static_cast<const T*>(grad), static_cast<T*>(grad_z), stream);
+    });
 }
 }
