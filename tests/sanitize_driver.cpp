@@ -126,7 +126,8 @@ void range(const Codes& codes, int32_t radius, int32_t threads, bool compare, By
 }
 
 void counts(const Codes& codes, int32_t threads, Bytes& all) {
-    const fh_hamming_problem p = codes.problem();
+    fh_hamming_problem p = codes.problem();
+    p.mask = nullptr;
     const int64_t C = 5, bins = 8 * p.W + 1;
     std::vector<int64_t> labels(p.N), counted(p.Q * bins);
     std::vector<double> weights(p.Q * C), sums(p.Q * bins);

@@ -45,10 +45,10 @@ fh_status fh_hamming_range_fill_cpu(const fh_hamming_problem* problem, int32_t r
 fh_status fh_hamming_distances_cpu(const fh_hamming_problem* problem, int32_t* distances, int32_t threads,
                                    fh_cancel* cancel);
 
-// For each query and distance d in 0..8 W: counts[q, d] = number of eligible codes at distance d, [Q, 8 W + 1] int64;
-// and, where sums is not null, sums[q, d] = sum of class_weights[q, labels[n]] over those codes, [Q, 8 W + 1] double.
-// labels [N] in 0..C-1 (checked by the caller); class_weights [Q, C]. Sums are added in ascending order of position:
-// bit-identical for every thread count.
+// For each query and distance d in 0..8 W: counts[q, d] = number of codes at distance d, [Q, 8 W + 1] int64; and, where
+// sums is not null, sums[q, d] = sum of class_weights[q, labels[n]] over those codes, [Q, 8 W + 1] double. The mask
+// must be null. labels [N] in 0..C-1 (checked by the caller); class_weights [Q, C]. Sums are added in ascending order
+// of position: bit-identical for every thread count.
 fh_status fh_hamming_histogram_cpu(const fh_hamming_problem* problem, const int64_t* labels,
                                    const double* class_weights, int64_t C, int64_t* counts, double* sums,
                                    int32_t threads, fh_cancel* cancel);

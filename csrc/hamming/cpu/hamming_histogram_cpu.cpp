@@ -23,10 +23,6 @@ void visit_distances(const HammingPlan& plan, const HammingTile& tile, int64_t q
     }
 }
 
-bool eligible(const HammingTile& tile, int64_t c) {
-    return tile.mask == nullptr || (tile.mask[c / 64] >> (c % 64) & 1) != 0;
-}
-
 // Counts of one worker for a block of queries: [queries, bits + 1, kLanes].
 struct Counts {
     Counts(const HammingPlan& plan, int64_t queries)
@@ -34,12 +30,11 @@ struct Counts {
 
     void add(const HammingPlan& plan, const HammingTile& tile, int64_t query, int64_t place) {
         uint32_t* mine = &counts[place * bins];
-        visit_distances(plan, tile, query, distances, [&](int64_t first, int64_t n) {
+        visit_distances(plan, tile, query, distances, [&](int64_t, int64_t n) {
             int64_t i = 0;
-            if (tile.mask == nullptr)
-                for (; i + kLanes <= n; i += kLanes)
-                    for (int lane = 0; lane < kLanes; ++lane) ++mine[distances[i + lane] * kLanes + lane];
-            for (; i < n; ++i) mine[distances[i] * kLanes] += eligible(tile, first + i);
+            for (; i + kLanes <= n; i += kLanes)
+                for (int lane = 0; lane < kLanes; ++lane) ++mine[distances[i + lane] * kLanes + lane];
+            for (; i < n; ++i) ++mine[distances[i] * kLanes];
         });
     }
 
@@ -104,14 +99,13 @@ fh_status sum_weights(const HammingPlan& plan, const int64_t* labels, const doub
             const int64_t query_begin = task * block, query_end = std::min(query_begin + block, p.Q);
             HammingTiles tiles(plan, mine.scratch, begin, std::min(begin + chunk, p.N), query_end - query_begin);
             for (HammingTile tile; tiles.next(tile);) {
-                for (int64_t c = 0; c < tile.n; ++c) mine.labels[c] = static_cast<int32_t>(labels[tile.position(c)]);
+                for (int64_t c = 0; c < tile.n; ++c) mine.labels[c] = static_cast<int32_t>(labels[tile.first + c]);
                 for (int64_t q = query_begin; q < query_end; ++q) {
                     const double* weights = class_weights + q * C;
                     int64_t* count = counts + q * bins;
                     double* sum = sums + q * bins;
                     visit_distances(plan, tile, q, mine.distances, [&](int64_t first, int64_t n) {
                         for (int64_t i = 0; i < n; ++i) {
-                            if (!eligible(tile, first + i)) continue;
                             const int32_t distance = mine.distances[i];
                             ++count[distance];
                             sum[distance] += weights[mine.labels[first + i]];
@@ -133,6 +127,7 @@ extern "C" fh_status fh_hamming_histogram_cpu(const fh_hamming_problem* problem,
                                               const double* class_weights, int64_t C, int64_t* counts, double* sums,
                                               int32_t threads, fh_cancel* cancel) {
     return without_exceptions("hamming_histogram", [&]() -> fh_status {
+        if (problem->mask != nullptr) return fail(FH_INVALID, "fh_hamming_histogram_cpu: the mask must be null");
         HammingPlan plan;
         if (const fh_status status = make_plan(problem, plan)) return status;
         const int64_t size = problem->Q * (plan.bits + 1);

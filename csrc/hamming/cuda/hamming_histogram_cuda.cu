@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kScanThreads)
         });
 }
 
-// counts[q, d, c] += eligible codes of class c at distance d. Integers, so that the order of the atomics does not show.
+// counts[q, d, c] += codes of class c at distance d. Integers, so that the order of the atomics does not show.
 template <class Width>
 __global__ void __launch_bounds__(kScanThreads)
     hamming_class_count_kernel(Scan scan, int64_t bins,
@@ -135,6 +135,7 @@ int64_t fh_hamming_histogram_cuda_workspace(const fh_hamming_problem* problem, i
 fh_status fh_hamming_histogram_cuda(const fh_hamming_problem* problem, const int64_t* labels,
                                     const double* class_weights, int64_t C, int64_t* counts, double* sums,
                                     void* workspace, int64_t workspace_bytes, void* stream) {
+    if (problem->mask != nullptr) return fail(FH_INVALID, "fh_hamming_histogram_cuda: the mask must be null");
     FH_RETURN_IF_ERROR(require_workspace("fh_hamming_histogram_cuda", fh_hamming_histogram_cuda_workspace(problem, C),
                                          workspace_bytes));
     if (sums != nullptr) return class_histogram(*problem, labels, class_weights, C, counts, sums, workspace, stream);
