@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/exceptions.h"
 #include "hamming/cpu/hamming_tiles.h"
 
 namespace fasthash {
@@ -24,8 +25,10 @@ extern "C" fh_status fh_hamming_mask_cpu(const uint8_t* allowed, int64_t N, uint
         std::memcpy(last, allowed + 64 * words, static_cast<size_t>(N % 64));
         table->mask(last, 1, mask + words);
     }
-    return parallel_for(tasks, threads_worth(N, threads), nullptr, [&](int64_t task, int) {
-        const int64_t begin = task * kTaskWords, n = std::min(kTaskWords, words - begin);
-        table->mask(allowed + 64 * begin, n, mask + begin);
+    return without_exceptions("hamming_mask", [&] {
+        return parallel_for(tasks, threads_worth(N, threads), nullptr, [&](int64_t task, int) {
+            const int64_t begin = task * kTaskWords, n = std::min(kTaskWords, words - begin);
+            table->mask(allowed + 64 * begin, n, mask + begin);
+        });
     });
 }
