@@ -1,5 +1,8 @@
 // The Python module fasthash._core: one line for each function of the flat interface. Pointers arrive as integers
-// (tensor.data_ptr()); fasthash/_ops/ has checked everything else. Every kernel runs without the GIL and answers Ctrl-C.
+// (tensor.data_ptr()); fasthash/_ops/ has checked everything else. Every kernel runs without the GIL and answers
+// Ctrl-C.
+#include "bindings.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -7,7 +10,6 @@
 #include <tuple>
 #include <vector>
 
-#include "bindings.h"
 #include "core/cpu_features.h"
 #include "hamming/asymmetric.h"
 #include "hamming/hamming.h"
@@ -24,6 +26,7 @@ using fasthash::Address;
 using fasthash::at;
 using Hamming = fh_hamming_problem;
 using Nearest = fh_nearest_problem;
+using Pairwise = fh_pairwise_problem;
 
 // Python's pending signals; sets the exception that check() passes on.
 int32_t signals_pending() {
@@ -44,18 +47,24 @@ void run(Work work) {
 }
 
 // Problems are small structs that Python fills once a call.
-fh_hamming_problem hamming(Address queries, Address database, Address mask, int64_t Q, int64_t N, int64_t W, int64_t stride) {
+fh_hamming_problem hamming(Address queries, Address database, Address mask, int64_t Q, int64_t N, int64_t W,
+                           int64_t stride) {
     return {at<const uint8_t>(queries), at<const uint8_t>(database), at<const uint64_t>(mask), Q, N, W, stride};
 }
 
-fh_nearest_problem nearest(Address x, Address y, int64_t L, int64_t N, int64_t M, int64_t D, int64_t K, int64_t y_stride,
-                           int32_t p) {
-    return {at<const void>(x), at<const void>(y), L, N, M, D, K, y_stride, p};
+fh_nearest_problem nearest(Address x, Address y, int64_t L, int64_t N, int64_t M, int64_t D, int64_t K,
+                           int64_t y_stride, int32_t p, fh_dtype dtype) {
+    return {at<const void>(x), at<const void>(y), L, N, M, D, K, y_stride, p, dtype};
+}
+
+fh_pairwise_problem pairwise(Address z, int64_t B, int64_t D, fh_dtype dtype) {
+    return {at<const void>(z), B, D, dtype};
 }
 
 // The tables of multi-index hashing, and the array that fh_mih_tables points to.
 struct MihTables {
-    using Row = std::tuple<int32_t, int32_t, Address, Address, Address>;  // start, length, offsets, fingerprints, positions
+    using Row =
+        std::tuple<int32_t, int32_t, Address, Address, Address>;  // start, length, offsets, fingerprints, positions
     std::vector<fh_mih_table> tables;
     fh_mih_tables all;
 
@@ -93,19 +102,24 @@ PYBIND11_MODULE(_core, m) {
     m.def("isa_chosen", &isa_chosen, "The instruction set in use; ValueError where FASTHASH_ISA names none of them.");
     m.def("isa_force", [](const std::string& name) { fasthash::check(fh_isa_force(name.c_str())); }, py::arg("name"));
 
+    py::enum_<fh_dtype>(m, "Dtype").value("float32", FH_FLOAT32).value("float64", FH_FLOAT64);
     py::class_<fh_hamming_problem>(m, "HammingProblem")
-        .def(py::init(&hamming), py::arg("queries"), py::arg("database"), py::arg("mask"), py::arg("Q"), py::arg("N"), py::arg("W"),
-             py::arg("stride"));
+        .def(py::init(&hamming), py::arg("queries"), py::arg("database"), py::arg("mask"), py::arg("Q"), py::arg("N"),
+             py::arg("W"), py::arg("stride"));
     py::class_<fh_nearest_problem>(m, "NearestProblem")
-        .def(py::init(&nearest), py::arg("x"), py::arg("y"), py::arg("L"), py::arg("N"), py::arg("M"), py::arg("D"), py::arg("K"),
-             py::arg("y_stride"), py::arg("p"));
+        .def(py::init(&nearest), py::arg("x"), py::arg("y"), py::arg("L"), py::arg("N"), py::arg("M"), py::arg("D"),
+             py::arg("K"), py::arg("y_stride"), py::arg("p"), py::arg("dtype"));
+    py::class_<fh_pairwise_problem>(m, "PairwiseProblem")
+        .def(py::init(&pairwise), py::arg("z"), py::arg("B"), py::arg("D"), py::arg("dtype"));
     py::class_<MihTables>(m, "MihTables")
         .def(py::init<const std::vector<MihTables::Row>&, int32_t, int32_t>(), py::arg("tables"), py::arg("bits"),
              py::arg("fingerprint_bytes"));
 
     // Hamming search. Addresses: distances, ids, counts, ... as hamming.h names them.
     m.def("hamming_topk_cpu", [](const Hamming& p, int64_t K, Address distances, Address ids, int32_t threads) {
-        run([&](fh_cancel* c) { return fh_hamming_topk_cpu(&p, K, at<int32_t>(distances), at<int64_t>(ids), threads, c); });
+        run([&](fh_cancel* c) {
+            return fh_hamming_topk_cpu(&p, K, at<int32_t>(distances), at<int64_t>(ids), threads, c);
+        });
     });
     m.def("hamming_range_count_cpu", [](const Hamming& p, int32_t radius, Address counts, int32_t threads) {
         run([&](fh_cancel* c) { return fh_hamming_range_count_cpu(&p, radius, at<int64_t>(counts), threads, c); });
@@ -113,20 +127,20 @@ PYBIND11_MODULE(_core, m) {
     m.def("hamming_range_fill_cpu",
           [](const Hamming& p, int32_t radius, Address offsets, Address distances, Address ids, int32_t threads) {
               run([&](fh_cancel* c) {
-                  return fh_hamming_range_fill_cpu(&p, radius, at<int64_t>(offsets), at<int32_t>(distances), at<int64_t>(ids),
-                                                   threads, c);
+                  return fh_hamming_range_fill_cpu(&p, radius, at<int64_t>(offsets), at<int32_t>(distances),
+                                                   at<int64_t>(ids), threads, c);
               });
           });
     m.def("hamming_distances_cpu", [](const Hamming& p, Address distances, int32_t threads) {
         run([&](fh_cancel* c) { return fh_hamming_distances_cpu(&p, at<int32_t>(distances), threads, c); });
     });
-    m.def("hamming_histogram_cpu",
-          [](const Hamming& p, Address labels, Address weights, int64_t C, Address counts, Address sums, int32_t threads) {
-              run([&](fh_cancel* c) {
-                  return fh_hamming_histogram_cpu(&p, at<int64_t>(labels), at<double>(weights), C, at<int64_t>(counts),
-                                                  at<double>(sums), threads, c);
-              });
-          });
+    m.def("hamming_histogram_cpu", [](const Hamming& p, Address labels, Address weights, int64_t C, Address counts,
+                                      Address sums, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return fh_hamming_histogram_cpu(&p, at<int64_t>(labels), at<double>(weights), C, at<int64_t>(counts),
+                                            at<double>(sums), threads, c);
+        });
+    });
 
     m.def("hamming_mask_cpu", [](Address allowed, int64_t N, Address mask, int32_t threads) {
         run([&](fh_cancel*) { return fh_hamming_mask_cpu(at<uint8_t>(allowed), N, at<uint64_t>(mask), threads); });
@@ -142,75 +156,63 @@ PYBIND11_MODULE(_core, m) {
     m.def("mih_offsets_cpu", [](const Hamming& p, int32_t start, int32_t length, Address offsets, int32_t threads) {
         run([&](fh_cancel* c) { return fh_mih_offsets_cpu(&p, start, length, at<uint32_t>(offsets), threads, c); });
     });
-    m.def("mih_fill_cpu", [](const Hamming& p, const MihTables& t, int32_t table, int64_t first, int64_t last, Address fingerprints,
-                             Address positions, int32_t threads) {
+    m.def("mih_fill_cpu", [](const Hamming& p, const MihTables& t, int32_t table, int64_t first, int64_t last,
+                             Address fingerprints, Address positions, int32_t threads) {
         run([&](fh_cancel* c) {
-            return fh_mih_fill_cpu(&p, &t.all, table, first, last, at<uint8_t>(fingerprints), at<uint32_t>(positions), threads, c);
+            return fh_mih_fill_cpu(&p, &t.all, table, first, last, at<uint8_t>(fingerprints), at<uint32_t>(positions),
+                                   threads, c);
         });
     });
-    m.def("mih_topk_cpu", [](const Hamming& p, const MihTables& t, int64_t K, Address bounds, double share, Address distances,
-                             Address ids, Address visited, int32_t threads) {
+    m.def("mih_topk_cpu", [](const Hamming& p, const MihTables& t, int64_t K, Address bounds, double budget,
+                             Address distances, Address ids, Address visited, int32_t threads) {
         run([&](fh_cancel* c) {
-            return fh_mih_topk_cpu(&p, &t.all, K, at<const int32_t>(bounds), share, at<int32_t>(distances), at<int64_t>(ids),
-                                   at<int64_t>(visited), threads, c);
+            return fh_mih_topk_cpu(&p, &t.all, K, at<const int32_t>(bounds), budget, at<int32_t>(distances),
+                                   at<int64_t>(ids), at<int64_t>(visited), threads, c);
         });
     });
-    m.def("mih_range_cpu", [](const Hamming& p, const MihTables& t, int32_t radius, double share, int64_t capacity, Address offsets,
-                              Address distances, Address ids, Address visited, int32_t threads) {
+    m.def("mih_range_cpu", [](const Hamming& p, const MihTables& t, int32_t radius, double budget, int64_t capacity,
+                              Address offsets, Address distances, Address ids, Address visited, int32_t threads) {
         run([&](fh_cancel* c) {
-            return fh_mih_range_cpu(&p, &t.all, radius, share, capacity, at<int64_t>(offsets), at<int32_t>(distances),
+            return fh_mih_range_cpu(&p, &t.all, radius, budget, capacity, at<int64_t>(offsets), at<int32_t>(distances),
                                     at<int64_t>(ids), at<int64_t>(visited), threads, c);
         });
     });
 
-    // Nearest neighbours and the KL loss. `f64` tells the element type; addresses as nearest.h names them.
-    m.def("nearest_cpu", [](bool f64, const Nearest& p, Address distances, Address indices, int32_t threads) {
-        run([&](fh_cancel* c) {
-            return f64 ? fh_nearest_cpu_f64(&p, at<double>(distances), at<int64_t>(indices), threads, c)
-                       : fh_nearest_cpu_f32(&p, at<float>(distances), at<int64_t>(indices), threads, c);
-        });
+    // Nearest neighbours and the KL loss. Addresses as nearest.h names them.
+    m.def("nearest_cpu", [](const Nearest& p, Address distances, Address indices, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_nearest_cpu(&p, at<void>(distances), at<int64_t>(indices), threads, c); });
     });
-    m.def("nearest_backward_cpu", [](bool f64, const Nearest& p, Address weights, Address distances, Address indices, int64_t C,
+    m.def("nearest_backward_cpu", [](const Nearest& p, Address weights, Address distances, Address indices, int64_t C,
                                      Address grad_x, Address grad_y, int32_t threads) {
         run([&](fh_cancel* c) {
-            return f64 ? fh_nearest_backward_cpu_f64(&p, at<double>(weights), at<double>(distances), at<int64_t>(indices), C,
-                                                     at<double>(grad_x), at<double>(grad_y), threads, c)
-                       : fh_nearest_backward_cpu_f32(&p, at<float>(weights), at<float>(distances), at<int64_t>(indices), C,
-                                                     at<float>(grad_x), at<float>(grad_y), threads, c);
+            return fh_nearest_backward_cpu(&p, at<void>(weights), at<void>(distances), at<int64_t>(indices), C,
+                                           at<void>(grad_x), at<void>(grad_y), threads, c);
         });
     });
-    m.def("kl_loss_cpu", [](bool f64, const Nearest& p, double eps, Address loss, Address nu, Address nu_index, Address rho,
+    m.def("kl_loss_cpu", [](const Nearest& p, double eps, Address loss, Address nu, Address nu_index, Address rho,
                             Address rho_index, int32_t threads) {
         run([&](fh_cancel* c) {
-            return f64 ? fh_kl_loss_cpu_f64(&p, eps, at<double>(loss), at<double>(nu), at<int64_t>(nu_index), at<double>(rho),
-                                            at<int64_t>(rho_index), threads, c)
-                       : fh_kl_loss_cpu_f32(&p, eps, at<float>(loss), at<float>(nu), at<int64_t>(nu_index), at<float>(rho),
-                                            at<int64_t>(rho_index), threads, c);
+            return fh_kl_loss_cpu(&p, eps, at<void>(loss), at<void>(nu), at<int64_t>(nu_index), at<void>(rho),
+                                  at<int64_t>(rho_index), threads, c);
         });
     });
-    m.def("kl_loss_backward_cpu", [](bool f64, const Nearest& p, double eps, Address grad_loss, Address nu, Address nu_index,
-                                     Address rho, Address rho_index, Address grad_z, Address grad_target, int32_t threads) {
-        run([&](fh_cancel* c) {
-            return f64 ? fh_kl_loss_backward_cpu_f64(&p, eps, at<double>(grad_loss), at<double>(nu), at<int64_t>(nu_index),
-                                                     at<double>(rho), at<int64_t>(rho_index), at<double>(grad_z),
-                                                     at<double>(grad_target), threads, c)
-                       : fh_kl_loss_backward_cpu_f32(&p, eps, at<float>(grad_loss), at<float>(nu), at<int64_t>(nu_index),
-                                                     at<float>(rho), at<int64_t>(rho_index), at<float>(grad_z),
-                                                     at<float>(grad_target), threads, c);
-        });
-    });
+    m.def("kl_loss_backward_cpu",
+          [](const Nearest& p, double eps, Address grad_loss, Address nu, Address nu_index, Address rho,
+             Address rho_index, Address grad_z, Address grad_target, int32_t threads) {
+              run([&](fh_cancel* c) {
+                  return fh_kl_loss_backward_cpu(&p, eps, at<void>(grad_loss), at<void>(nu), at<int64_t>(nu_index),
+                                                 at<void>(rho), at<int64_t>(rho_index), at<void>(grad_z),
+                                                 at<void>(grad_target), threads, c);
+              });
+          });
 
     // Pairwise distances and samples.
-    m.def("pairwise_l1_cpu", [](bool f64, Address z, int64_t B, int64_t D, Address distances, int32_t threads) {
-        run([&](fh_cancel* c) {
-            return f64 ? fh_pairwise_l1_cpu_f64(at<double>(z), B, D, at<double>(distances), threads, c)
-                       : fh_pairwise_l1_cpu_f32(at<float>(z), B, D, at<float>(distances), threads, c);
-        });
+    m.def("pairwise_l1_cpu", [](const Pairwise& p, Address distances, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_pairwise_l1_cpu(&p, at<void>(distances), threads, c); });
     });
-    m.def("pairwise_l1_backward_cpu", [](bool f64, Address z, Address grad, int64_t B, int64_t D, Address grad_z, int32_t threads) {
+    m.def("pairwise_l1_backward_cpu", [](const Pairwise& p, Address grad, Address grad_z, int32_t threads) {
         run([&](fh_cancel* c) {
-            return f64 ? fh_pairwise_l1_backward_cpu_f64(at<double>(z), at<double>(grad), B, D, at<double>(grad_z), threads, c)
-                       : fh_pairwise_l1_backward_cpu_f32(at<float>(z), at<float>(grad), B, D, at<float>(grad_z), threads, c);
+            return fh_pairwise_l1_backward_cpu(&p, at<void>(grad), at<void>(grad_z), threads, c);
         });
     });
     m.def("beta_sample_cpu", [](Address seed, int64_t count, Address out, int32_t threads) {

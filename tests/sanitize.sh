@@ -16,22 +16,19 @@ case $kind in
     *) echo "sanitize.sh: must be address, thread or none, got $kind" >&2; exit 2 ;;
 esac
 flags="-std=c++17 -O1 -g1 -ffp-contract=off -Wall -Wextra -Icsrc $flags"
-avx2= avx512=
-case $("$CXX" -dumpmachine) in
-    x86_64*)
-        avx2="-mavx2 -mfma -mpopcnt -mbmi -mbmi2 -mlzcnt"
-        avx512="$avx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq -mavx512bitalg" ;;
-esac
+processor=$("$CXX" -dumpmachine)
+sets=$(python3 tests/instruction_sets.py "${processor%%-*}") # lines "name flags"
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
-compile() {
-    local isa=
-    case $1 in *_avx2.cpp) isa=$avx2 ;; *_avx512.cpp) isa=$avx512 ;; esac
+compile() { # what is of an instruction set, *_<name>.cpp, gets its flags
+    local name isa
+    name=$(basename "$1" .cpp)
+    isa=$(sed -n "s/^${name##*_} //p" <<<"$sets")
     $CXX $flags $isa -c "$1" -o "$out/$(echo "${1%.cpp}" | tr / _).o"
 }
 export -f compile
-export CXX flags avx2 avx512 out
+export CXX flags sets out
 { echo tests/sanitize_driver.cpp; find csrc -name '*.cpp' ! -name 'bindings*'; } |
     xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} bash -c 'compile {}'
 $CXX $flags "$out"/*.o -o "$out/driver" -lpthread

@@ -1,6 +1,7 @@
 // Runs every CPU function of the core for the sanitizers (see sanitize.sh): all instruction sets of the machine,
-// several thread counts, concurrent callers, cancellation and, with the argument "fork", a forked child. Inputs lie in
-// heap blocks of exactly their size. Hamming results are compared with a plain loop; everything else with one thread's.
+// several thread counts, concurrent callers, cancellation, allocations that fail and, with the argument "fork", a
+// forked child. Inputs lie in heap blocks of exactly their size. Hamming results are compared with a plain loop;
+// everything else with one thread's.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
@@ -22,6 +24,21 @@
 #include "pairwise/pairwise_l1.h"
 #include "sampling/beta.h"
 
+// Allocations of this thread that still succeed; below zero: all of them.
+thread_local int64_t allocations_left = -1;
+
+__attribute__((noinline)) void* operator new(std::size_t size) {
+    void* block = allocations_left == 0 ? nullptr : std::malloc(std::max<std::size_t>(size, 1));
+    if (block == nullptr) throw std::bad_alloc();
+    if (allocations_left > 0) --allocations_left;
+    return block;
+}
+__attribute__((noinline)) void* operator new[](std::size_t size) { return operator new(size); }
+__attribute__((noinline)) void operator delete(void* block) noexcept { std::free(block); }
+__attribute__((noinline)) void operator delete[](void* block) noexcept { std::free(block); }
+__attribute__((noinline)) void operator delete(void* block, std::size_t) noexcept { std::free(block); }
+__attribute__((noinline)) void operator delete[](void* block, std::size_t) noexcept { std::free(block); }
+
 namespace {
 
 using Bytes = std::vector<uint8_t>;
@@ -35,7 +52,20 @@ void check(bool good, const char* what) {
     if (!good) stop(what);
 }
 
-void run(fh_status status, const char* what) { check(status == FH_OK, what); }
+bool starving = false;
+
+// Calls an op. Where starving, again and again, with one more allocation that succeeds each time, until the op does.
+template <class Call>
+void run(const Call& call, const char* op) {
+    for (int64_t allowed = 0; starving; ++allowed) {
+        allocations_left = allowed;
+        const fh_status status = call();
+        allocations_left = -1;
+        if (status == FH_OK) return;
+        check(status == FH_NO_MEMORY && std::string(op) + ": out of host memory" == fh_last_error(), op);
+    }
+    check(call() == FH_OK, op);
+}
 
 template <class T>
 void append(Bytes& all, const std::vector<T>& values) {
@@ -91,7 +121,7 @@ void topk(const Codes& codes, int64_t K, int32_t threads, bool compare, Bytes& a
     const fh_hamming_problem p = codes.problem();
     std::vector<int32_t> distances(p.Q * K);
     std::vector<int64_t> ids(p.Q * K);
-    run(fh_hamming_topk_cpu(&p, K, distances.data(), ids.data(), threads, nullptr), "hamming_topk");
+    run([&] { return fh_hamming_topk_cpu(&p, K, distances.data(), ids.data(), threads, nullptr); }, "hamming_topk");
     for (int64_t q = 0; compare && q < p.Q; ++q) {
         const auto wanted = ranking(codes, q);
         for (int64_t i = 0; i < K; ++i) {
@@ -107,11 +137,15 @@ void topk(const Codes& codes, int64_t K, int32_t threads, bool compare, Bytes& a
 void range(const Codes& codes, int32_t radius, int32_t threads, bool compare, Bytes& all) {
     const fh_hamming_problem p = codes.problem();
     std::vector<int64_t> counts(p.Q), offsets(p.Q + 1);
-    run(fh_hamming_range_count_cpu(&p, radius, counts.data(), threads, nullptr), "hamming_range_count");
+    run([&] { return fh_hamming_range_count_cpu(&p, radius, counts.data(), threads, nullptr); }, "hamming_range_count");
     for (int64_t q = 0; q < p.Q; ++q) offsets[q + 1] = offsets[q] + counts[q];
     std::vector<int32_t> distances(offsets[p.Q]);
     std::vector<int64_t> ids(offsets[p.Q]);
-    run(fh_hamming_range_fill_cpu(&p, radius, offsets.data(), distances.data(), ids.data(), threads, nullptr),
+    run(
+        [&] {
+            return fh_hamming_range_fill_cpu(&p, radius, offsets.data(), distances.data(), ids.data(), threads,
+                                             nullptr);
+        },
         "hamming_range_fill");
     for (int64_t q = 0; compare && q < p.Q; ++q) {
         const auto wanted = ranking(codes, q);
@@ -126,20 +160,26 @@ void range(const Codes& codes, int32_t radius, int32_t threads, bool compare, By
 }
 
 void counts(const Codes& codes, int32_t threads, Bytes& all) {
-    const fh_hamming_problem p = codes.problem();
+    fh_hamming_problem p = codes.problem();
+    p.mask = nullptr;
     const int64_t C = 5, bins = 8 * p.W + 1;
     std::vector<int64_t> labels(p.N), counted(p.Q * bins);
     std::vector<double> weights(p.Q * C), sums(p.Q * bins);
     for (int64_t n = 0; n < p.N; ++n) labels[n] = n * 7 % C;
     for (int64_t i = 0; i < p.Q * C; ++i) weights[i] = 1.0 / static_cast<double>(i + 1);
-    run(fh_hamming_histogram_cpu(&p, nullptr, nullptr, 0, counted.data(), nullptr, threads, nullptr), "counts");
+    run([&] { return fh_hamming_histogram_cpu(&p, nullptr, nullptr, 0, counted.data(), nullptr, threads, nullptr); },
+        "hamming_histogram");
     append(all, counted);
-    run(fh_hamming_histogram_cpu(&p, labels.data(), weights.data(), C, counted.data(), sums.data(), threads, nullptr),
-        "sums");
+    run(
+        [&] {
+            return fh_hamming_histogram_cpu(&p, labels.data(), weights.data(), C, counted.data(), sums.data(), threads,
+                                            nullptr);
+        },
+        "hamming_histogram");
     append(all, counted);
     append(all, sums);
     std::vector<int32_t> distances(p.Q * p.N);
-    run(fh_hamming_distances_cpu(&p, distances.data(), threads, nullptr), "hamming_distances");
+    run([&] { return fh_hamming_distances_cpu(&p, distances.data(), threads, nullptr); }, "hamming_distances");
     append(all, distances);
 }
 
@@ -149,7 +189,7 @@ void asymmetric(const Codes& codes, int32_t threads, Bytes& all) {
     std::vector<double> queries(codes.shape.Q * D, 0.25);
     const fh_asymmetric_problem p{queries.data(), codes.database.data(), codes.shape.Q, C, D, codes.shape.W};
     std::vector<float> distances(p.Q * C);
-    run(fh_asymmetric_distances_cpu(&p, distances.data(), threads, nullptr), "asymmetric_distances");
+    run([&] { return fh_asymmetric_distances_cpu(&p, distances.data(), threads, nullptr); }, "asymmetric_distances");
     append(all, distances);
 }
 
@@ -165,27 +205,38 @@ void mih(const Codes& codes, int32_t threads, Bytes& all) {
         offsets[t].resize((1 << length) + 1);
         positions[t].resize(p.N);
         fingerprints[t].resize(4 * p.N);
-        run(fh_mih_offsets_cpu(&p, t * 16, length, offsets[t].data(), threads, nullptr), "mih_offsets");
+        run([&] { return fh_mih_offsets_cpu(&p, t * 16, length, offsets[t].data(), threads, nullptr); }, "mih_offsets");
         tables[t] = {t * 16, length, offsets[t].data(), fingerprints[t].data(), positions[t].data()};
         const fh_mih_tables alone{&tables[t], 1, both.bits, both.fingerprint_bytes};
-        run(fh_mih_fill_cpu(&p, &alone, 0, 0, 1 << length, fingerprints[t].data(), positions[t].data(), threads,
-                            nullptr),
+        run(
+            [&] {
+                return fh_mih_fill_cpu(&p, &alone, 0, 0, 1 << length, fingerprints[t].data(), positions[t].data(),
+                                       threads, nullptr);
+            },
             "mih_fill");
         append(all, fingerprints[t]);
     }
     const int64_t K = std::min<int64_t>(5, p.N);
     std::vector<int32_t> distances(p.Q * K), scanned(p.Q * K);
     std::vector<int64_t> ids(p.Q * K), scanned_ids(p.Q * K), visited(p.Q), ends(p.Q + 1);
-    run(fh_mih_topk_cpu(&p, &both, K, nullptr, 1e9, distances.data(), ids.data(), visited.data(), threads, nullptr),
+    run(
+        [&] {
+            return fh_mih_topk_cpu(&p, &both, K, nullptr, 1e9, distances.data(), ids.data(), visited.data(), threads,
+                                   nullptr);
+        },
         "mih_topk");
-    run(fh_hamming_topk_cpu(&p, K, scanned.data(), scanned_ids.data(), threads, nullptr), "hamming_topk");
+    run([&] { return fh_hamming_topk_cpu(&p, K, scanned.data(), scanned_ids.data(), threads, nullptr); },
+        "hamming_topk");
     for (int64_t q = 0; q < p.Q; ++q)
         if (visited[q] >= 0)
             check(std::equal(&ids[q * K], &ids[q * K] + K, &scanned_ids[q * K]), "mih_topk: not as the scan");
     std::vector<int32_t> near(p.Q * p.N);
     std::vector<int64_t> near_ids(p.Q * p.N);
-    run(fh_mih_range_cpu(&p, &both, 3, 1e9, p.Q * p.N, ends.data(), near.data(), near_ids.data(), visited.data(),
-                         threads, nullptr),
+    run(
+        [&] {
+            return fh_mih_range_cpu(&p, &both, 3, 1e9, p.Q * p.N, ends.data(), near.data(), near_ids.data(),
+                                    visited.data(), threads, nullptr);
+        },
         "mih_range");
     append(all, ends);
 }
@@ -193,52 +244,50 @@ void mih(const Codes& codes, int32_t threads, Bytes& all) {
 // Points, losses and samples; the float and the double functions alike.
 template <class T>
 void points(int64_t N, int64_t D, int32_t threads, Bytes& all) {
-    constexpr bool kFloat = std::is_same_v<T, float>;
-    const auto pick = [](auto f32, auto f64) {
-        if constexpr (kFloat)
-            return f32;
-        else
-            return f64;
-    };
+    const fh_dtype dtype = std::is_same_v<T, float> ? FH_FLOAT32 : FH_FLOAT64;
     const int64_t L = 2, M = N - 1, K = 3;
     std::mt19937 random(static_cast<unsigned>(N * D));
     std::vector<T> x(L * N * D), y(L * M * D), grad_x(x.size()), grad_y(y.size());
     for (auto& value : x) value = static_cast<T>(random() % 1000) / 1000;
     for (auto& value : y) value = static_cast<T>(random() % 1000) / 1000;
     for (int32_t norm = 1; norm <= 2; ++norm) {
-        const fh_nearest_problem p{x.data(), y.data(), L, N, M, D, K, M * D, norm};
-        const fh_nearest_problem own{x.data(), nullptr, L, N, N, D, K, 0, norm};
+        const fh_nearest_problem p{x.data(), y.data(), L, N, M, D, K, M * D, norm, dtype};
+        const fh_nearest_problem own{x.data(), nullptr, L, N, N, D, K, 0, norm, dtype};
         std::vector<T> distances(L * N * K), weights(L * N * K, 1), nu(L * N), rho(L * N), loss(L), one(L, 1);
         std::vector<int64_t> indices(L * N * K), nu_index(L * N), rho_index(L * N);
         for (const auto* problem : {&p, &own}) {
             T* const grad = problem->y == nullptr ? nullptr : grad_y.data();
-            run(pick(fh_nearest_cpu_f32, fh_nearest_cpu_f64)(problem, distances.data(), indices.data(), threads,
-                                                             nullptr),
-                "nearest");
-            run(pick(fh_nearest_backward_cpu_f32, fh_nearest_backward_cpu_f64)(problem, weights.data(),
-                                                                               distances.data(), indices.data(), K,
-                                                                               grad_x.data(), grad, threads, nullptr),
+            run([&] { return fh_nearest_cpu(problem, distances.data(), indices.data(), threads, nullptr); }, "nearest");
+            run(
+                [&] {
+                    return fh_nearest_backward_cpu(problem, weights.data(), distances.data(), indices.data(), K,
+                                                   grad_x.data(), grad, threads, nullptr);
+                },
                 "nearest_backward");
             append(all, distances);
             append(all, indices);
             append(all, grad_x);
         }
-        run(pick(fh_kl_loss_cpu_f32, fh_kl_loss_cpu_f64)(&p, 1e-2, loss.data(), nu.data(), nu_index.data(), rho.data(),
-                                                         rho_index.data(), threads, nullptr),
+        run(
+            [&] {
+                return fh_kl_loss_cpu(&p, 1e-2, loss.data(), nu.data(), nu_index.data(), rho.data(), rho_index.data(),
+                                      threads, nullptr);
+            },
             "kl_loss");
-        run(pick(fh_kl_loss_backward_cpu_f32, fh_kl_loss_backward_cpu_f64)(
-                &p, 1e-2, one.data(), nu.data(), nu_index.data(), rho.data(), rho_index.data(), grad_x.data(),
-                grad_y.data(), threads, nullptr),
+        run(
+            [&] {
+                return fh_kl_loss_backward_cpu(&p, 1e-2, one.data(), nu.data(), nu_index.data(), rho.data(),
+                                               rho_index.data(), grad_x.data(), grad_y.data(), threads, nullptr);
+            },
             "kl_loss_backward");
         append(all, loss);
         append(all, grad_x);
         append(all, grad_y);
     }
+    const fh_pairwise_problem pairs{x.data(), N, D, dtype};
     std::vector<T> distances(N * N), ones(N * N, 1);
-    run(pick(fh_pairwise_l1_cpu_f32, fh_pairwise_l1_cpu_f64)(x.data(), N, D, distances.data(), threads, nullptr),
-        "pairwise_l1");
-    run(pick(fh_pairwise_l1_backward_cpu_f32, fh_pairwise_l1_backward_cpu_f64)(x.data(), ones.data(), N, D,
-                                                                               grad_x.data(), threads, nullptr),
+    run([&] { return fh_pairwise_l1_cpu(&pairs, distances.data(), threads, nullptr); }, "pairwise_l1");
+    run([&] { return fh_pairwise_l1_backward_cpu(&pairs, ones.data(), grad_x.data(), threads, nullptr); },
         "pairwise_l1_backward");
     append(all, distances);
     append(all, grad_x);
@@ -261,8 +310,8 @@ Bytes everything(const std::vector<Shape>& shapes, int64_t most_points, int32_t 
     }
     const int64_t seed = 7;
     std::vector<float> samples(100003);
-    run(fh_beta_sample_cpu(&seed, static_cast<int64_t>(samples.size()), samples.data(), threads, nullptr),
-        "beta_sample");
+    const auto count = static_cast<int64_t>(samples.size());
+    run([&] { return fh_beta_sample_cpu(&seed, count, samples.data(), threads, nullptr); }, "beta_sample");
     append(all, samples);
     return all;
 }
@@ -279,6 +328,44 @@ void cancelled() {
     fh_cancel polled{0, stop_at_once};  // may be done before the first poll
     const fh_status status = fh_hamming_topk_cpu(&p, 10, distances.data(), ids.data(), 3, &polled);
     check(status == FH_OK || status == FH_CANCELLED, "cancelled: status");
+}
+
+// No op runs, on plain C++ say, where FASTHASH_ISA names no instruction set that is here.
+void unknown_instruction_set() {
+    setenv("FASTHASH_ISA", "abacus", 1);
+    const auto refused = [](fh_status status, const char* op) {
+        check(status == FH_INVALID && std::strstr(fh_last_error(), "got abacus") != nullptr, op);
+    };
+    const uint8_t code[1] = {};
+    const uint32_t offsets[3] = {};
+    uint64_t mask[1];
+    int32_t distances[1];
+    int64_t ids[2], visited[1];
+    const fh_hamming_problem codes{code, code, nullptr, 1, 0, 1, 1};
+    refused(fh_hamming_topk_cpu(&codes, 1, distances, ids, 1, nullptr), "hamming_topk");
+    refused(fh_hamming_mask_cpu(code, 1, mask, 1), "hamming_mask");
+    const fh_mih_table table{0, 1, offsets, code, offsets};
+    const fh_mih_tables tables{&table, 1, 8, 4};
+    refused(fh_mih_topk_cpu(&codes, &tables, 1, nullptr, 1, distances, ids, visited, 1, nullptr), "mih_topk");
+    refused(fh_mih_range_cpu(&codes, &tables, 1, 1, 1, ids, distances, ids, visited, 1, nullptr), "mih_range");
+    const float x[2] = {};
+    float out[4];
+    const fh_nearest_problem points{x, nullptr, 1, 2, 2, 1, 1, 0, 1, FH_FLOAT32};
+    refused(fh_nearest_cpu(&points, out, ids, 1, nullptr), "nearest");
+    const fh_pairwise_problem pairs{x, 2, 1, FH_FLOAT32};
+    refused(fh_pairwise_l1_cpu(&pairs, out, 1, nullptr), "pairwise_l1");
+    unsetenv("FASTHASH_ISA");
+
+    const fh_pairwise_problem none{x, 2, 1, static_cast<fh_dtype>(7)};
+    check(fh_pairwise_l1_cpu(&none, out, 1, nullptr) == FH_INVALID, "pairwise_l1: element type");
+    fh_hamming_problem masked{code, code, mask, 1, 1, 1, 1};
+    check(fh_hamming_histogram_cpu(&masked, nullptr, nullptr, 0, ids, nullptr, 1, nullptr) == FH_INVALID, "mask");
+}
+
+void out_of_memory() {
+    starving = true;
+    everything({{3, 700, 8, 0, 60}, {2, 300, 12, 5, 100}}, 20, 1, true);
+    starving = false;
 }
 
 void in_a_child(const std::vector<Shape>& shapes, const Bytes& wanted, int64_t most_points) {
@@ -307,9 +394,10 @@ int main(int count, char** arguments) {
         shapes.push_back({3, 270011, 4, 0, 90});
     }
     const int64_t most_points = quick ? 150 : 400;
+    unknown_instruction_set();
     for (int32_t isa = 0; isa < FH_ISA_COUNT; ++isa) {
         if (!fh_isa_available(isa)) continue;
-        run(fh_isa_force(fh_isa_name(isa)), "isa");
+        check(fh_isa_force(fh_isa_name(isa)) == FH_OK, "isa");
         const Bytes wanted = everything(shapes, most_points, 1, true);
         for (const int32_t threads : {2, 4})
             check(everything(shapes, most_points, threads, false) == wanted, "results depend on the thread count");
@@ -320,6 +408,7 @@ int main(int count, char** arguments) {
             });
         for (auto& caller : callers) caller.join();
         cancelled();
+        out_of_memory();
         if (asked("fork")) in_a_child(shapes, wanted, most_points);
         std::printf("%s: ok\n", fh_isa_name(isa));
     }

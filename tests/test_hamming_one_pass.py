@@ -1,4 +1,4 @@
-"""Top-k in one pass on CUDA (csrc/hamming/one_pass.h), under the emulation, and faults put into the Hamming kernels.
+"""Top-k in one pass on CUDA (csrc/hamming/cuda/one_pass.h), under the emulation; faults put into the Hamming kernels.
 
 In the emulation the first stretch is 128 rows and a query's candidates have little room, so that a thousand rows make
 several stretches and an unlucky order of codes leaves candidates without room.
@@ -210,7 +210,7 @@ def faulty() -> Iterator[Emulation]:
     """The Hamming kernels with all these faults in them."""
     if compiler() is None:
         pytest.skip("the emulation of CUDA needs g++")
-    change = with_faults(list(FAULTS.values()), ["hamming/bit_products.cuh"])
+    change = with_faults(list(FAULTS.values()), ["hamming/cuda/bit_products.cuh"])
     names = {name for name, _, _ in FAULTS.values()} | {"api.cpp", "emulation.cpp"}
     emulation = Emulation(build([source for source in SOURCES if source.name in names], change))
     yield emulation

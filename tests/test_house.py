@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import platform
 import re
 import shutil
 import subprocess
@@ -120,31 +119,6 @@ def test_core_neither_prints_nor_aborts() -> None:
 def test_no_vague_names() -> None:
     vague = {"utils", "helpers", "common", "misc"}
     assert not [p for p in ROOT.glob("[a-z]*/**/*") if p.stem in vague and "build" not in p.parts]
-
-
-@pytest.mark.skipif(not shutil.which("g++") or not shutil.which("nm"), reason="needs g++ and nm")
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="checks the x86-64 instruction sets")
-@pytest.mark.parametrize("isa", ["avx2", "avx512", "scalar"])
-@pytest.mark.parametrize("family", ["hamming/isa/scan", "neighbors/isa/tile"])
-def test_isa_objects_export_their_table_alone(family: str, isa: str, tmp_path: Path) -> None:
-    """A shared template symbol from an AVX-512 file could be the copy that every processor runs."""
-    flags = {
-        "scalar": [],
-        "avx2": ["-mavx2", "-mfma", "-mpopcnt", "-mbmi", "-mbmi2", "-mlzcnt"],
-        "avx512": [
-            *["-mavx2", "-mfma", "-mpopcnt", "-mbmi", "-mbmi2", "-mlzcnt", "-mavx512f", "-mavx512bw", "-mavx512dq"],
-            *["-mavx512vl", "-mavx512vpopcntdq", "-mavx512bitalg"],
-        ],
-    }[isa]
-    source, target = ROOT / "csrc" / f"{family}_{isa}.cpp", tmp_path / "isa.o"
-    # -O0 keeps every function that could be shared.
-    command = ["g++", "-std=c++17", "-O0", "-fPIC", "-c", f"-I{ROOT / 'csrc'}", *flags, str(source), "-o", str(target)]
-    subprocess.run(command, check=True)
-    symbols = subprocess.run(["nm", "--defined-only", "-C", str(target)], check=True, capture_output=True, text=True)
-    exported = [line.split(maxsplit=2) for line in symbols.stdout.splitlines()]
-    # Capitals are visible to the linker (R: constant data, D: data, W / V / u: weak and shared).
-    visible = [name for _, kind, name in exported if kind.isupper() or kind in "vwu"]
-    assert len(visible) == 1, visible
 
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="needs nm")

@@ -1,4 +1,4 @@
-"""Nearest neighbours and the KL loss on a GPU, at sizes where the wide tiles are used (csrc/neighbors/tiles_cuda.cu).
+"""Nearest neighbours and the KL loss on a GPU, at sizes that use the wide tiles (csrc/neighbors/cuda/tiles_cuda.cu).
 
 test_neighbors.py and test_losses_kl.py run small problems on every device; test_nearest_tiles.py runs the tiles without
 a GPU. Here the tensor cores themselves are under test: that their sums are as exact as the filter counts on.

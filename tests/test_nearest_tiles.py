@@ -1,4 +1,4 @@
-"""The nearest-neighbour search by wide tiles on CUDA (csrc/neighbors/tiles_cuda.cu), under the emulation.
+"""The nearest-neighbour search by wide tiles on CUDA (csrc/neighbors/cuda/tiles_cuda.cu), under the emulation.
 
 There every problem of more than one tile of 128 x 128 pairs goes this way, and the tensor cores are as inexact as the
 filter of Euclidean distances allows for.
@@ -283,8 +283,8 @@ def faulty() -> Iterator[Emulation]:
     if compiler() is None:
         pytest.skip("the emulation of CUDA needs g++")
     faults = [("tiles_cuda.cu", *texts) for texts in FAULTS.values()]
-    change = with_faults(faults, ["neighbors/wide_tile.cuh"])
-    parts = {"csrc/neighbors", "csrc/core", "tests/emulation"}
+    change = with_faults(faults, ["neighbors/cuda/wide_tile.cuh"])
+    parts = {"csrc/neighbors/cuda", "csrc/core", "tests/emulation"}
     sources = [source for source in SOURCES if str(source.parent.relative_to(ROOT)) in parts]
     emulation = Emulation(build([source for source in sources if source.name != "toy_kernels.cu"], change))
     yield emulation

@@ -1,4 +1,4 @@
-"""The C++ core under the sanitizers, quickly (`bash tests/sanitize.sh` does it at length); NEON files compiled."""
+"""The C++ core under the sanitizers, quickly (`bash tests/sanitize.sh` does it at length); files for ARM compiled."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from instruction_sets import InstructionSet, families, instruction_sets
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,13 +33,12 @@ def test_addresses_and_undefined_behaviour(tmp_path: Path) -> None:
     assert "warning:" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "source", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/*/isa/*_neon.cpp")) or ["none"]
-)
-def test_neon_compiles(source: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("one", [one for one in instruction_sets() if one.processor == "aarch64"], ids=lambda s: s.name)
+@pytest.mark.parametrize("family", families(), ids=lambda family: family.name)
+def test_arm_files_compile(family: Path, one: InstructionSet, tmp_path: Path) -> None:
     cross = compiler("aarch64-linux-gnu-g++")
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-Icsrc"]
-    output = tmp_path / "object.o"
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-Icsrc", *one.flags]
+    source, output = f"{family}_{one.name}.cpp", tmp_path / "object.o"
     done = subprocess.run(
         [cross, *flags, "-c", source, "-o", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
@@ -46,4 +46,4 @@ def test_neon_compiles(source: str, tmp_path: Path) -> None:
     symbols = subprocess.run(
         [compiler("aarch64-linux-gnu-nm"), "--defined-only", str(output)], capture_output=True, text=True, check=True
     )
-    assert "Neon" in symbols.stdout
+    assert one.table in symbols.stdout

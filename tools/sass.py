@@ -1,6 +1,6 @@
 """The loops of a CUDA kernel and the instructions in them, which docs/gpu.md and docs/kl-loss.md count.
 
-    python tools/sass.py csrc/neighbors/tiles_cuda.cu nearest_tiles [--arch sm_90a]
+    python tools/sass.py csrc/neighbors/cuda/tiles_cuda.cu nearest_tiles [--arch sm_90a]
 
 Needs nvcc and cuobjdump. A loop ends in a branch backwards; an inner loop is part of those around it, and what a loop
 does seldom (a branch that is hardly ever taken) is counted with the rest.

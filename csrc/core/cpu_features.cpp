@@ -7,30 +7,36 @@
 
 #include "core/api.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace {
 
-constexpr const char* kNames[FH_ISA_COUNT] = {"scalar", "neon", "avx2", "avx512"};
-
-bool cpu_has(int32_t isa) {
-    switch (isa) {
-        case FH_ISA_SCALAR:
-            return true;
 #if defined(__x86_64__)
-        case FH_ISA_AVX2:
-            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                   __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi2");
-        case FH_ISA_AVX512:
-            return cpu_has(FH_ISA_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                   __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512bitalg");
-#elif defined(__aarch64__)
-        case FH_ISA_NEON:
-            return true;  // part of the architecture
-#endif
-        default:
-            return false;
-    }
+bool has_lzcnt() {
+    unsigned a, b, c, d;
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) != 0 && (c >> 5 & 1) != 0;
 }
+#endif
+
+// __builtin_cpu_supports, but has_lzcnt() for lzcnt, which older compilers do not know there: the second of what the
+// argument becomes.
+#define FH_SECOND(first, second, ...) second
+#define FH_SECOND_OF(...) FH_SECOND(__VA_ARGS__)
+#define FH_INSTEAD_lzcnt ~, has_lzcnt()
+#define FH_SUPPORTS(feature) FH_SECOND_OF(FH_INSTEAD_##feature, __builtin_cpu_supports(#feature), ~)
+
+struct InstructionSet {
+    const char* name;
+    bool (*runs_here)();
+};
+
+constexpr InstructionSet kSets[] = {
+#define FH_NEEDS(feature) &&FH_SUPPORTS(feature)
+#define FH_ISA(name, Name, processor, flags, needs) {#name, [] { return false FH_ON_##processor(|| (true needs)); }},
+#include "core/isa.def"
+};
 
 int32_t best_available() {
     int32_t isa = FH_ISA_COUNT - 1;
@@ -41,12 +47,12 @@ int32_t best_available() {
 // The isa called `name`, or -1 with a message that lists what this machine has.
 int32_t find(const char* name) {
     for (int32_t isa = 0; isa < FH_ISA_COUNT; ++isa)
-        if (std::strcmp(name, kNames[isa]) == 0 && fh_isa_available(isa)) return isa;
+        if (std::strcmp(name, kSets[isa].name) == 0 && fh_isa_available(isa)) return isa;
     char message[256];
     int length = std::snprintf(message, sizeof(message), "FASTHASH_ISA: must be one of");
     for (int32_t isa = 0; isa < FH_ISA_COUNT; ++isa)
         if (fh_isa_available(isa))
-            length += std::snprintf(message + length, sizeof(message) - length, " %s,", kNames[isa]);
+            length += std::snprintf(message + length, sizeof(message) - length, " %s,", kSets[isa].name);
     std::snprintf(message + length - 1, sizeof(message) - length + 1, ", got %.64s", name);
     fasthash::fail(FH_INVALID, message);
     return -1;
@@ -57,9 +63,9 @@ std::atomic<int32_t> chosen{kUndecided};
 
 }  // namespace
 
-extern "C" const char* fh_isa_name(int32_t isa) { return isa >= 0 && isa < FH_ISA_COUNT ? kNames[isa] : "none"; }
+extern "C" const char* fh_isa_name(int32_t isa) { return isa >= 0 && isa < FH_ISA_COUNT ? kSets[isa].name : "none"; }
 
-extern "C" int32_t fh_isa_available(int32_t isa) { return cpu_has(isa); }
+extern "C" int32_t fh_isa_available(int32_t isa) { return isa >= 0 && isa < FH_ISA_COUNT && kSets[isa].runs_here(); }
 
 extern "C" int32_t fh_isa_chosen(void) {
     int32_t isa = chosen.load(std::memory_order_relaxed);

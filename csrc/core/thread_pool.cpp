@@ -28,8 +28,8 @@ struct Job {
     int32_t threads;
     fh_cancel* cancel;
     std::atomic<int64_t> next{0};
-    int32_t joined = 1;               // worker numbers handed out, the caller's 0 included; guarded by Pool::mutex
-    std::atomic<int32_t> inside{0};   // helpers at work
+    int32_t joined = 1;              // worker numbers handed out, the caller's 0 included; guarded by Pool::mutex
+    std::atomic<int32_t> inside{0};  // helpers at work
 
     bool stopped() const { return cancel != nullptr && __atomic_load_n(&cancel->requested, __ATOMIC_RELAXED) != 0; }
 

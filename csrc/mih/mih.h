@@ -29,8 +29,8 @@ extern "C" {
 struct fh_mih_table {
     int32_t start, length;
     const uint32_t* offsets;  // [2^length + 1]: bucket b holds the entries offsets[b] .. offsets[b + 1]
-    const uint8_t*
-        fingerprints;           // [N, fingerprint_bytes]: min(8 fingerprint_bytes, bits - length) bits, packed as codes
+    // [N, fingerprint_bytes]: min(8 fingerprint_bytes, bits - length) bits, packed as codes.
+    const uint8_t* fingerprints;
     const uint32_t* positions;  // [N], ascending in each bucket
 };
 
@@ -53,20 +53,20 @@ fh_status fh_mih_fill_cpu(const fh_hamming_problem* problem, const fh_mih_tables
                           int64_t last, uint8_t* fingerprints, uint32_t* positions, int32_t threads, fh_cancel* cancel);
 
 // fh_hamming_topk_cpu by tables. bounds [Q] or null: codes further than bounds[q] are not wanted (missing places hold
-// distance 8 W + 1 and id -1). A query for which buckets would take longer than `share` times its part of the time that
-// the scan of the database takes for all of them (by the model in mih_cost.h), or do so by the clock, is given up: it
-// has no results and is for the caller to scan, so that both together take at most about 1 + share times as long as the
-// scan alone. Where share < 1, queries are given up untried once nearly all that were tried had to be. visited [Q]:
-// entries looked at, -1 for a query that was given up. FH_INVALID where a table turns out not to be one of this
+// distance 8 W + 1 and id -1). A query for which buckets would take longer than `budget` times its part of the time
+// that the scan of the database takes for all of them (by the model in mih_cost.h), or do so by the clock, is given up:
+// it has no results and is for the caller to scan, so that both together take at most about 1 + budget times as long as
+// the scan alone. Where budget < 1, queries are given up untried once nearly all that were tried had to be. visited
+// [Q]: entries looked at, -1 for a query that was given up. FH_INVALID where a table turns out not to be one of this
 // database: no access is out of bounds, but wrong fingerprints can make it miss codes (the files have checksums).
 // Threads share the queries, or the buckets of one query where queries are few and buckets many.
 fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K,
-                          const int32_t* bounds, double share, int32_t* distances, int64_t* ids, int64_t* visited,
+                          const int32_t* bounds, double budget, int32_t* distances, int64_t* ids, int64_t* visited,
                           int32_t threads, fh_cancel* cancel);
 
 // Range search by tables, in one call, otherwise alike: offsets [Q + 1] as of hamming.h, distances and ids [capacity].
 // Where offsets[Q] comes out greater than `capacity`, only offsets and visited are written: call again with room.
-fh_status fh_mih_range_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int32_t radius, double share,
-                           int64_t capacity, int64_t* offsets, int32_t* distances, int64_t* ids, int64_t* visited,
-                           int32_t threads, fh_cancel* cancel);
+fh_status fh_mih_range_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int32_t radius,
+                           double budget, int64_t capacity, int64_t* offsets, int32_t* distances, int64_t* ids,
+                           int64_t* visited, int32_t threads, fh_cancel* cancel);
 }

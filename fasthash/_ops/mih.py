@@ -63,7 +63,7 @@ def _mih_fill_fake(
 
 def _mih_topk(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
-    k: int, bounds: Tensor | None, share: float,
+    k: int, bounds: Tensor | None, budget: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Distances and positions as of hamming_topk, and int64 [Q]: entries looked at, -1: given up, for the scan."""
     _mih_cpu_only("mih_topk", queries)
@@ -73,14 +73,14 @@ def _mih_topk(
     visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
     call(
         "mih_topk", queries.device, hamming_problem(queries, database, mask), _mih_tables(starts, tables, bits), k,
-        address(bounds), share, address(distances), address(ids), address(visited),
+        address(bounds), budget, address(distances), address(ids), address(visited),
     )  # fmt: skip
     return distances, ids, visited
 
 
 def _mih_topk_fake(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
-    k: int, bounds: Tensor | None, share: float,
+    k: int, bounds: Tensor | None, budget: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
     return *hamming_topk_fake(queries, database, mask, k), visited
@@ -88,7 +88,7 @@ def _mih_topk_fake(
 
 def _mih_range(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
-    radius: int, share: float,
+    radius: int, budget: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Offsets, distances and positions as of hamming_range, and the entries looked at, as above."""
     _mih_cpu_only("mih_range", queries)
@@ -102,7 +102,7 @@ def _mih_range(
         distances = queries.new_empty(capacity, dtype=torch.int32)
         ids = queries.new_empty(capacity, dtype=torch.int64)
         call(
-            "mih_range", queries.device, problem, arrays, radius, share, capacity,
+            "mih_range", queries.device, problem, arrays, radius, budget, capacity,
             address(results), address(distances), address(ids), address(visited),
         )  # fmt: skip
         total = int(results[-1])
@@ -113,7 +113,7 @@ def _mih_range(
 
 def _mih_range_fake(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
-    radius: int, share: float,
+    radius: int, budget: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
     return *hamming_range_fake(queries, database, mask, radius), visited
@@ -127,13 +127,13 @@ define(
 )
 define(
     "mih_topk(Tensor queries, Tensor database, Tensor? mask, int[] starts, Tensor[] tables, int bits, "
-    "int k, Tensor? bounds, float share) -> (Tensor, Tensor, Tensor)",
+    "int k, Tensor? bounds, float budget) -> (Tensor, Tensor, Tensor)",
     _mih_topk,
     _mih_topk_fake,
 )
 define(
     "mih_range(Tensor queries, Tensor database, Tensor? mask, int[] starts, Tensor[] tables, int bits, "
-    "int radius, float share) -> (Tensor, Tensor, Tensor, Tensor)",
+    "int radius, float budget) -> (Tensor, Tensor, Tensor, Tensor)",
     _mih_range,
     _mih_range_fake,
 )

@@ -18,14 +18,14 @@ from fasthash._ops.registry import address, batched, call, define
 def _nearest_problem(x: Tensor, y: Tensor | None, p: int, k: int) -> _core.NearestProblem:
     batches, points, dims = x.shape
     if y is None:
-        return _core.NearestProblem(address(x), 0, batches, points, points, dims, k, 0, p)
+        return _core.NearestProblem(address(x), 0, batches, points, points, dims, k, 0, p, kernel_dtype(x))
     targets = y.shape[1]
     stride = targets * dims if y.shape[0] == batches else 0
-    return _core.NearestProblem(address(x), address(y), batches, points, targets, dims, k, stride, p)
+    return _core.NearestProblem(address(x), address(y), batches, points, targets, dims, k, stride, p, kernel_dtype(x))
 
 
-def is_double(x: Tensor) -> bool:
-    return x.dtype == torch.float64
+def kernel_dtype(x: Tensor) -> _core.Dtype:
+    return _core.Dtype.float64 if x.dtype == torch.float64 else _core.Dtype.float32
 
 
 def _nearest(x: Tensor, y: Tensor | None, p: int, k: int) -> tuple[Tensor, Tensor]:
@@ -33,8 +33,8 @@ def _nearest(x: Tensor, y: Tensor | None, p: int, k: int) -> tuple[Tensor, Tenso
     distances, indices = _nearest_fake(x, y, p, k)
     problem = _nearest_problem(x, y, p, k)
     call(
-        "nearest", x.device, is_double(x), problem, address(distances), address(indices),
-        workspace=("nearest", is_double(x), problem, k),
+        "nearest", x.device, problem, address(distances), address(indices),
+        workspace=("nearest", problem, k),
     )  # fmt: skip
     return distances, indices
 
@@ -53,9 +53,9 @@ def _nearest_backward(
     k = distances.shape[-1]
     problem = _nearest_problem(x, y, p, k)
     call(
-        "nearest_backward", x.device, is_double(x), problem, address(grad), address(distances), address(indices), k,
+        "nearest_backward", x.device, problem, address(grad), address(distances), address(indices), k,
         address(grad_x), address(grad_y) if y is not None else 0,
-        workspace=("nearest", is_double(x), problem, k),
+        workspace=("nearest", problem, k),
     )  # fmt: skip
     return grad_x, grad_y
 
@@ -137,8 +137,8 @@ def _kl_loss(z: Tensor, target: Tensor, p: int, k: int, eps: float) -> tuple[Ten
     outputs = _kl_loss_fake(z, target, p, k, eps)
     problem = _nearest_problem(z, target, p, k)
     call(
-        "kl_loss", z.device, is_double(z), problem, eps, *map(address, outputs),
-        workspace=("kl_loss", is_double(z), problem),
+        "kl_loss", z.device, problem, eps, *map(address, outputs),
+        workspace=("kl_loss", problem),
     )  # fmt: skip
     return outputs
 
@@ -165,9 +165,9 @@ def _kl_loss_backward(
     grad_z, grad_target = _kl_loss_backward_fake(grad, z, target, *chosen, p, k, eps, target_wanted)
     problem = _nearest_problem(z, target, p, k)
     call(
-        "kl_loss_backward", z.device, is_double(z), problem, eps, address(grad), *map(address, chosen),
+        "kl_loss_backward", z.device, problem, eps, address(grad), *map(address, chosen),
         address(grad_z), address(grad_target) if target_wanted else 0,
-        workspace=("kl_loss", is_double(z), problem),
+        workspace=("kl_loss", problem),
     )  # fmt: skip
     return grad_z, grad_target
 

@@ -7,15 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fasthash import _core
 from fasthash._ops.derivatives import differentiable, differentiable_again, one_by_one, through
-from fasthash._ops.neighbors import is_double
+from fasthash._ops.neighbors import kernel_dtype
 from fasthash._ops.registry import address, batched, call, define
+
+
+def _pairwise_problem(z: Tensor) -> _core.PairwiseProblem:
+    return _core.PairwiseProblem(address(z), z.shape[0], z.shape[1], kernel_dtype(z))
 
 
 def _pairwise_l1(z: Tensor) -> Tensor:
     z = z.contiguous()
     distances = _pairwise_l1_fake(z)
-    call("pairwise_l1", z.device, is_double(z), address(z), z.shape[0], z.shape[1], address(distances))
+    call("pairwise_l1", z.device, _pairwise_problem(z), address(distances))
     return distances
 
 
@@ -26,10 +31,7 @@ def _pairwise_l1_fake(z: Tensor) -> Tensor:
 def _pairwise_l1_backward(grad: Tensor, z: Tensor) -> Tensor:
     grad, z = grad.contiguous(), z.contiguous()
     grad_z = _pairwise_l1_backward_fake(grad, z)
-    call(
-        "pairwise_l1_backward", z.device, is_double(z), address(z), address(grad), z.shape[0], z.shape[1],
-        address(grad_z),
-    )  # fmt: skip
+    call("pairwise_l1_backward", z.device, _pairwise_problem(z), address(grad), address(grad_z))
     return grad_z
 
 

@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SOURCES = [
-    *sorted((ROOT / "csrc").glob("*/*_cuda.cu")),
+    *sorted((ROOT / "csrc").glob("*/cuda/*_cuda.cu")),
     ROOT / "csrc/core/api.cpp",
     HERE / "emulation.cpp",
     HERE / "toy_kernels.cu",

@@ -22,9 +22,7 @@
 
 uint3 threadIdx, blockIdx, blockDim, gridDim;
 
-// ---- switching stacks
-// ------------------------------------------------------------------------------------------------ A hand-written
-// switch on x86-64 (some nanoseconds); ucontext elsewhere (two system calls).
+// Switching stacks: by hand on x86-64 (some nanoseconds), by ucontext elsewhere (two system calls).
 #if defined(__x86_64__) && !defined(FH_EMULATION_UCONTEXT)
 #define FH_ASSEMBLY_SWITCH 1
 extern "C" void fh_switch_stacks(void** save, void* load);

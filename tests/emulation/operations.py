@@ -27,8 +27,15 @@ class NearestProblem(ctypes.Structure):
     _fields_ = (
         [(name, POINTER) for name in ("x", "y")]
         + [(name, I64) for name in ("L", "N", "M", "D", "K", "y_stride")]
-        + [("p", I32)]
+        + [("p", I32), ("dtype", I32)]
     )  # fmt: skip
+
+
+class PairwiseProblem(ctypes.Structure):
+    _fields_ = [("z", POINTER), ("B", I64), ("D", I64), ("dtype", I32)]
+
+
+DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}  # fh_dtype
 
 
 class Buffer:
@@ -65,7 +72,7 @@ class Device:
         self.shortfall = shortfall
         return getattr(self, operation)(**arguments)
 
-    # ---- memory and calls
+    # Memory and calls.
 
     def upload(self, array: Array, offset: int = 0) -> Buffer:
         """A copy of the array, `offset` bytes behind a 256-byte boundary."""
@@ -90,19 +97,19 @@ class Device:
             raise DeviceError(f"{function} gave {size}")
         return Buffer(self.library, size), I64(size - self.shortfall)
 
-    # ---- operations
+    # Operations.
 
     def pairwise_l1(self, z: Array) -> Array:
         rows, columns = z.shape
-        out = self.output((rows, rows), z.dtype)
-        self.check(f"fh_pairwise_l1_cuda_f{z.itemsize * 8}", self.upload(z), I64(rows), I64(columns), out, None)
+        points, out = self.upload(z), self.output((rows, rows), z.dtype)
+        problem = PairwiseProblem(points.address, rows, columns, DTYPES[z.dtype])
+        self.check("fh_pairwise_l1_cuda", ctypes.byref(problem), out, None)
         return out.read((rows, rows), z.dtype)
 
     def pairwise_l1_backward(self, z: Array, grad: Array) -> Array:
-        rows, columns = z.shape
-        out = self.output(z.shape, z.dtype)
-        function = f"fh_pairwise_l1_backward_cuda_f{z.itemsize * 8}"
-        self.check(function, self.upload(z), self.upload(grad), I64(rows), I64(columns), out, None)
+        points, out = self.upload(z), self.output(z.shape, z.dtype)
+        problem = PairwiseProblem(points.address, *z.shape, DTYPES[z.dtype])
+        self.check("fh_pairwise_l1_backward_cuda", ctypes.byref(problem), self.upload(grad), out, None)
         return out.read(z.shape, z.dtype)
 
     def beta_sample(self, random_seed: int, count: int) -> Array:
@@ -230,14 +237,15 @@ class Device:
         targets = rows if y is None else y.shape[-2]
         stride = targets * columns if y is None or y.ndim == 3 else 0
         address = None if y is None else self.kept[1].address
-        return NearestProblem(self.kept[0].address, address, batches, rows, targets, columns, k, stride, p)
+        sizes = (batches, rows, targets, columns, k, stride, p)
+        return NearestProblem(self.kept[0].address, address, *sizes, DTYPES[x.dtype])
 
     def nearest(self, x: Array, y: Array | None, k: int, p: int, misalign: int = 0) -> tuple[Array, Array]:
         problem = ctypes.byref(self.nearest_problem(x, y, k, p, misalign))
         shape = (*x.shape[:2], k)
         distances, indices = self.output(shape, x.dtype), self.output(shape, np.int64)
-        workspace, size = self.workspace("fh_nearest_cuda_workspace", problem, I64(0), I32(x.itemsize))
-        self.check(f"fh_nearest_cuda_f{x.itemsize * 8}", problem, distances, indices, workspace, size, None)
+        workspace, size = self.workspace("fh_nearest_cuda_workspace", problem, I64(0))
+        self.check("fh_nearest_cuda", problem, distances, indices, workspace, size, None)
         return distances.read(shape, x.dtype), indices.read(shape, np.int64)
 
     def nearest_backward(
@@ -254,9 +262,9 @@ class Device:
         problem, columns = ctypes.byref(described), I64(weights.shape[-1])
         grad_x, shape = self.output(x.shape, x.dtype), (len(x), described.M, described.D)
         grad_y = self.output(shape, x.dtype) if y is not None and want_y else None
-        workspace, size = self.workspace("fh_nearest_cuda_workspace", problem, columns, I32(x.itemsize))
+        workspace, size = self.workspace("fh_nearest_cuda_workspace", problem, columns)
         self.check(
-            f"fh_nearest_backward_cuda_f{x.itemsize * 8}", problem, self.upload(weights), self.upload(distances),
+            "fh_nearest_backward_cuda", problem, self.upload(weights), self.upload(distances),
             self.upload(indices), columns, grad_x, grad_y, workspace, size, None,
         )  # fmt: skip
         return grad_x.read(x.shape, x.dtype), None if grad_y is None else grad_y.read(shape, x.dtype)
@@ -266,19 +274,17 @@ class Device:
     ) -> tuple[Array, Array, Array | None]:
         """The loss of each batch, and the gradients for grad_loss [L] (forward and backward calls)."""
         described = self.nearest_problem(z, target, k, p)
-        problem, kind, bits = ctypes.byref(described), z.dtype, z.itemsize * 8
+        problem, kind = ctypes.byref(described), z.dtype
         rows, shape = z.shape[:2], (len(z), described.M, described.D)
         loss, nu, rho = self.output((len(z),), kind), self.output(rows, kind), self.output(rows, kind)
         nu_index, rho_index = self.output(rows, np.int64), self.output(rows, np.int64)
-        workspace, size = self.workspace("fh_kl_loss_cuda_workspace", problem, I32(z.itemsize))
-        self.check(
-            f"fh_kl_loss_cuda_f{bits}", problem, F64(eps), loss, nu, nu_index, rho, rho_index, workspace, size, None
-        )
+        workspace, size = self.workspace("fh_kl_loss_cuda_workspace", problem)
+        self.check("fh_kl_loss_cuda", problem, F64(eps), loss, nu, nu_index, rho, rho_index, workspace, size, None)
         grad_z = self.output(z.shape, kind)
         grad_target = self.output(shape, kind) if want_target else None
-        workspace, size = self.workspace("fh_kl_loss_cuda_workspace", problem, I32(z.itemsize))
+        workspace, size = self.workspace("fh_kl_loss_cuda_workspace", problem)
         self.check(
-            f"fh_kl_loss_backward_cuda_f{bits}", problem, F64(eps), self.upload(grad_loss), nu, nu_index, rho,
+            "fh_kl_loss_backward_cuda", problem, F64(eps), self.upload(grad_loss), nu, nu_index, rho,
             rho_index, grad_z, grad_target, workspace, size, None,
         )  # fmt: skip
         return (
@@ -287,7 +293,7 @@ class Device:
             None if grad_target is None else grad_target.read(shape, kind),
         )
 
-    # ---- toy kernels, for the tests of the emulation itself
+    # Toy kernels, for the tests of the emulation itself.
 
     def toy(
         self, name: str, values: Array, block: int, *, shape: tuple[int, ...] | None = None, offset: int = 0

@@ -1,6 +1,6 @@
 // Small kernels with known faults, and sound twins of them: the emulation must tell them apart.
-#include "core/cuda_check.h"
-#include "core/shared_memory.cuh"
+#include "core/cuda/cuda_check.h"
+#include "core/cuda/shared_memory.cuh"
 
 namespace fasthash {
 namespace {

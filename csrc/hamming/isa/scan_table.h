@@ -48,12 +48,7 @@ struct ScanTable {
     void (*mask)(const uint8_t* booleans, int64_t n, uint64_t* words);
 };
 
-extern const ScanTable kScanScalar;
-#if defined(__x86_64__)
-extern const ScanTable kScanAvx2;
-extern const ScanTable kScanAvx512;
-#elif defined(__aarch64__)
-extern const ScanTable kScanNeon;
-#endif
+#define FH_ISA(name, Name, processor, ...) FH_ON_##processor(extern const ScanTable kScan##Name;)
+#include "core/isa.def"
 
 }  // namespace fasthash

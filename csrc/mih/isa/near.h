@@ -16,14 +16,8 @@ struct NearTable {
     Near near4, near8;
 };
 
-extern const NearTable kNearScalar;
-#if defined(__aarch64__)
-extern const NearTable kNearNeon;
-#endif
-#if defined(__x86_64__)
-extern const NearTable kNearAvx2;
-extern const NearTable kNearAvx512;
-#endif
+#define FH_ISA(name, Name, processor, ...) FH_ON_##processor(extern const NearTable kNear##Name;)
+#include "core/isa.def"
 
 namespace {  // each ISA file gets its own copy, and the linker can merge none of them
 

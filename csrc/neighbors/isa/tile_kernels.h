@@ -1,15 +1,16 @@
 // The tile algorithms, written once over a vector type. Included by the ISA files alone.
 //
-// Vec supplies: T, kLanes, kRows (rows of a tile: the accumulators, 2 a row, must fit the registers), Reg; load, store (unaligned), set1, zero,
-// add, sub, mul_add(a, b, c) = a b + c, abs, le_bits(a, b), and sign(a) = 1, 0 or -1 (0 for NaN).
-// Every Vec lives in its file's anonymous namespace, which keeps these instantiations out of other files.
+// Vec supplies: T, kLanes, kRows (rows of a tile: the accumulators, 2 a row, must fit the registers), Reg; load, store
+// (unaligned), set1, zero, add, sub, mul_add(a, b, c) = a b + c, abs, le_bits(a, b), and sign(a) = 1, 0 or -1 (0 for
+// NaN). Every Vec lives in its file's anonymous namespace, which keeps these instantiations out of other files.
 #pragma once
 
 #include "neighbors/isa/tile.h"
 
 namespace fasthash {
 
-constexpr int64_t kBlockD = 512;  // dimensions summed before they join the total: bounds the rounding error of a long sum
+// Dimensions summed before they join the total: bounds the rounding error of a long sum.
+constexpr int64_t kBlockD = 512;
 
 enum class Norm { l1, l2 };
 
@@ -59,8 +60,8 @@ void tile_hits(const typename Vec::T* out, const typename Vec::T* row_limit, con
 }
 
 template <class Vec>
-void tile_sign_sum(const typename Vec::T* x, const typename Vec::T* y, const typename Vec::T* g, int64_t count, int64_t D,
-                   typename Vec::T* out) {
+void tile_sign_sum(const typename Vec::T* x, const typename Vec::T* y, const typename Vec::T* g, int64_t count,
+                   int64_t D, typename Vec::T* out) {
     constexpr int kLanes = Vec::kLanes, kWide = 4;
     int64_t d = 0;
     for (; d + kWide * kLanes <= D; d += kWide * kLanes) {
@@ -92,12 +93,10 @@ void tile_sign_sum(const typename Vec::T* x, const typename Vec::T* y, const typ
 template <class Vec>
 constexpr TileKernels<typename Vec::T> tile_kernels() {
     static_assert(2 * Vec::kLanes <= 32, "hits are 32-bit masks");
-    return {Vec::kRows,
-            2 * Vec::kLanes,
-            tile_distances<Vec, Norm::l1>,
-            tile_distances<Vec, Norm::l2>,
-            tile_hits<Vec>,
-            tile_sign_sum<Vec>};
+    return {
+        Vec::kRows,     2 * Vec::kLanes,    tile_distances<Vec, Norm::l1>, tile_distances<Vec, Norm::l2>,
+        tile_hits<Vec>, tile_sign_sum<Vec>,
+    };
 }
 
 }  // namespace fasthash

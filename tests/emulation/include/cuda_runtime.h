@@ -22,7 +22,7 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-// Kernels declare shared memory through core/shared_memory.cuh, which the emulation can watch.
+// Kernels declare shared memory through core/cuda/shared_memory.cuh, which the emulation can watch.
 #define __shared__ static_assert(false, "use fasthash::shared_memory")
 
 constexpr int warpSize = 32;

@@ -1,0 +1,22 @@
+# The instruction sets of csrc/core/isa.def.
+include_guard()
+
+# Sets in the caller <prefix>_names and, for each name, <prefix>_processor_<name> and <prefix>_flags_<name> (a list).
+function(read_instruction_sets file prefix)
+    file(READ "${file}" text)
+    string(REPLACE "\nFH_ISA(" ";" entries "${text}")
+    set(names "")
+    foreach(entry IN LISTS entries)
+        if(NOT entry MATCHES "^([a-z0-9_]+), [A-Za-z0-9]+, ([a-z0-9_]+), \"([^\"]*)\",")
+            continue()
+        endif()
+        set(name ${CMAKE_MATCH_1})
+        list(APPEND names ${name})
+        set(${prefix}_processor_${name} ${CMAKE_MATCH_2} PARENT_SCOPE)
+        separate_arguments(further UNIX_COMMAND "${CMAKE_MATCH_3}")
+        string(REGEX MATCHALL "FH_NEEDS\\([a-z0-9_.]+\\)" flags "${entry}")
+        list(TRANSFORM flags REPLACE "FH_NEEDS\\(([a-z0-9_.]+)\\)" "-m\\1")
+        set(${prefix}_flags_${name} ${flags} ${further} PARENT_SCOPE)
+    endforeach()
+    set(${prefix}_names ${names} PARENT_SCOPE)
+endfunction()

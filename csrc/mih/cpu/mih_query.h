@@ -1,0 +1,106 @@
+// One query on its way through the tables: which buckets next, what they hold, when all is found.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "core/api.h"
+#include "mih/cpu/substring.h"
+#include "mih/isa/near.h"
+
+namespace fasthash {
+
+// What is the same for all queries of a call.
+struct MihPlan {
+    const fh_hamming_problem* problem;
+    const fh_mih_tables* tables;
+    Near near;
+    int64_t K;  // INT64_MAX: all that are within reach
+};
+
+// A hit as one integer, ordered by (distance, position).
+inline uint64_t hit_key(int32_t distance, uint32_t position) { return uint64_t(uint32_t(distance)) << 32 | position; }
+inline int32_t hit_distance(uint64_t key) { return static_cast<int32_t>(key >> 32); }
+inline int64_t hit_position(uint64_t key) { return static_cast<int64_t>(key & 0xffffffffu); }
+
+enum class MihOutcome { kFound, kGivenUp, kDamaged, kCancelled };
+
+// The buckets of one table at one distance from the query's own, and the hits wanted from them.
+struct MihStep {
+    int32_t table, radius;
+    int32_t above, most;  // distances above < d <= most
+    double limit_ns;      // gives up beyond, by the model
+    const int32_t* seen;  // [m] radii seen before this step, -1: none: what they hold is no hit again
+};
+
+// Kinds of pages, of which some may be in memory and others on a disk.
+enum MihPages : int32_t { kOffsetPages = 1, kEntryPages = 2, kPositionPages = 4, kCodePages = 8, kAllPages = 15 };
+
+// One worker's buffers and findings.
+struct alignas(64) MihScratch {
+    explicit MihScratch(const MihPlan& plan);
+    void start() { entries = 0, ns = 0, damaged = false, keys.clear(); }
+
+    std::vector<uint64_t> keys;       // hits
+    std::vector<uint32_t> survivors;  // entries whose fingerprints are near enough, to be verified
+    size_t survivors_count = 0;
+    std::vector<uint8_t> difference;  // [W + kCodePadding]
+    int64_t entries = 0;              // looked at
+    double ns = 0;                    // what that should have taken
+    double looked = 0;                // the last look at the clock, since the query began
+    int32_t cold = 0;                 // kinds of pages that had to be read from a disk: MihPages
+    bool damaged = false;             // a table is not one of this database
+};
+
+class MihQuery {
+  public:
+    // workers: at least `threads` scratches; the hits end up in the first. query [W].
+    MihQuery(const MihPlan& plan, const uint8_t* query, std::vector<MihScratch>& workers, int32_t first_worker);
+
+    // Finds the K nearest of the codes within `reach`, giving up where the buckets would take more than limit_ns, or
+    // have: pages that are not mapped yet, let alone on a disk, take far longer than the model says.
+    MihOutcome search(int32_t reach, double limit_ns, int32_t threads, fh_cancel* cancel);
+
+    // The hits, ordered; at most K.
+    const std::vector<uint64_t>& hits() const { return mine().keys; }
+    int64_t entries() const { return entries_; }
+
+  private:
+    struct Table {
+        uint32_t bucket;       // the query's own
+        uint64_t fingerprint;  // of the query
+        int32_t radius = -1;   // all buckets within are seen
+        double mean_entries;   // a bucket of the next step, as far as is known
+    };
+
+    using Clock = std::chrono::steady_clock;
+
+    MihScratch& mine() const { return workers_[static_cast<size_t>(first_worker_)]; }
+    double elapsed_ns() const { return std::chrono::duration<double, std::nano>(Clock::now() - start_).count(); }
+    bool late(MihScratch& scratch) const;
+    template <class Place>
+    void ask(MihPages kind, MihScratch& scratch, int64_t count, const Place& place) const;
+    double step_ns(int32_t table) const;
+    int32_t cheapest_table() const;
+    double bucket_mean(int32_t table, int32_t radius) const;
+    MihOutcome take(const MihStep& step, int32_t threads, fh_cancel* cancel);
+    MihOutcome replay(int32_t above, int32_t most, double limit_ns, int32_t threads, fh_cancel* cancel);
+    bool visit(const MihStep& step, int64_t first_mask, int64_t masks, MihScratch& scratch) const;
+    void verify(const MihStep& step, int32_t& most, MihScratch& scratch) const;
+    void keep_nearest(std::vector<uint64_t>& keys, int32_t& most) const;
+
+    const MihPlan& plan_;
+    const uint8_t* query_;
+    std::vector<MihScratch>& workers_;
+    int32_t first_worker_;
+    std::vector<Table> tables_;
+    std::vector<int32_t> radii_;  // [m], of tables_ or of a replay
+    std::vector<int32_t> order_;  // the table of each step
+    int64_t entries_ = 0;
+    double ns_ = 0;  // by the model or by the clock, whichever is more
+    Clock::time_point start_ = Clock::now();
+    double limit_ns_ = 0;
+};
+
+}  // namespace fasthash
