@@ -28,7 +28,7 @@ from torch import Tensor
 
 import fasthash
 from fasthash import reference
-from fasthash.index.devices import Devices
+from fasthash.index.search.devices import Devices
 
 BLOCK = 1 << 20  # codes of a block of the plain-torch ways
 SHARE = {64: 1.0, 256: 0.2}  # codes of each width, as a part of --codes

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from fasthash import HammingIndex, hamming_topk
-from fasthash.index.mih import substrings
+from fasthash.index.store.table_file import substrings
 
 try:
     import faiss

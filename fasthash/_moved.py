@@ -16,7 +16,19 @@ from typing import Any
 
 # Old module -> new module.
 MODULES: dict[str, str] = {
-    "fasthash.index.search": "fasthash.hamming",
+    "fasthash.index.build": "fasthash.index.exchange.build",
+    "fasthash.index.devices": "fasthash.index.search.devices",
+    "fasthash.index.exports": "fasthash.index.exchange.exports",
+    "fasthash.index.flat": "fasthash.index.hamming_index",
+    "fasthash.index.formats": "fasthash.index.exchange.sources",
+    "fasthash.index.manifest": "fasthash.index.store.manifest",
+    "fasthash.index.mih": "fasthash.index.store.table_file",
+    "fasthash.index.scan": "fasthash.index.search.parts",
+    "fasthash.index.segment_file": "fasthash.index.store.segment_file",
+    "fasthash.index.storage": "fasthash.index.store.writer",
+    "fasthash.index.stream": "fasthash.index.search.stream",
+    "fasthash.index.tensorfile": "fasthash.index.store.tensorfile",
+    "fasthash.index.untrusted": "fasthash.index.store.untrusted",
     "fasthash.losses.bihalf": "fasthash.losses.published.bihalf",
     "fasthash.losses.contrastive": "fasthash.losses.published.contrastive",
     "fasthash.losses.cross_entropy": "fasthash.losses.published.cross_entropy",
@@ -36,6 +48,14 @@ NAMES: dict[str, dict[str, str]] = {
     "fasthash.train.encoder": {"feature_scales": "fasthash.train.features.feature_scales"},
     "fasthash.train.hasher": {"TEMPERATURE_Y": "fasthash.train.settings.TEMPERATURE_Y"},
     "fasthash.index": {
+        "RangeResult": "fasthash.hamming.RangeResult",
+        "SearchResult": "fasthash.hamming.SearchResult",
+        "hamming_distances": "fasthash.hamming.hamming_distances",
+        "hamming_histogram": "fasthash.hamming.hamming_histogram",
+        "hamming_range": "fasthash.hamming.hamming_range",
+        "hamming_topk": "fasthash.hamming.hamming_topk",
+    },
+    "fasthash.index.search": {
         "RangeResult": "fasthash.hamming.RangeResult",
         "SearchResult": "fasthash.hamming.SearchResult",
         "hamming_distances": "fasthash.hamming.hamming_distances",

@@ -188,7 +188,7 @@ def test_cuda_topk_runs_on_the_current_stream() -> None:
 @needs_gpu
 @pytest.mark.parametrize("room", [None, 0, 4_500_000])  # bytes: for all codes, for none, for one segment of the two
 def test_cuda_index_that_streams(tmp_path: Path, room: int | None) -> None:
-    from fasthash.index.devices import Devices
+    from fasthash.index.search.devices import Devices
 
     oracle = HammingIndex(64)
     oracle.add(random_codes(500_000, 8).numpy())
@@ -211,7 +211,7 @@ def test_cuda_index_that_streams(tmp_path: Path, room: int | None) -> None:
             for ours, expected in zip(found, wanted, strict=True):
                 np.testing.assert_array_equal(ours, expected)
         if index.path is not None:
-            streams = [share.device < 0 for share in index._devices._shares]
+            streams = [placed.device < 0 for placed in index._devices._placed]
             assert streams == {None: [False, False], 0: [True, True]}.get(room, [True, False])
 
 

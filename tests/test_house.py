@@ -31,6 +31,17 @@ LEVELS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
+# The same inside fasthash/index/, where what stands on one level may not import each other.
+INDEX_LEVELS = [
+    ["bitmap", "errors", "progress", "readahead"],
+    ["segments"],
+    ["merge"],
+    ["search", "store"],
+    ["exchange", "folder"],
+    ["hamming_index"],
+    ["__init__"],
+]
+
 
 def python_files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
@@ -64,6 +75,29 @@ def test_imports_go_one_way(path: Path) -> None:
         # Within a level, imports may not form a cycle: the alphabetical order of this check would hide none,
         # so name them.
         assert LEVEL[other] <= LEVEL[unit], f"{unit} imports {other}, which comes later"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "index").rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_inside_the_index_go_one_way(path: Path) -> None:
+    level = {name: number for number, names in enumerate(INDEX_LEVELS) for name in names}
+    unit = path.relative_to(PACKAGE / "index").parts[0].removesuffix(".py")
+    assert unit in level, f"{unit} has no place in the order of imports: add it to INDEX_LEVELS"
+    others = imported_index_units(path) - {unit}
+    assert not {other for other in others if level[other] >= level[unit]}, "imports what comes later, or beside it"
+    if unit in ("exchange", "folder"):
+        assert "search" not in others, f"{unit} knows files, and no search"
+
+
+def imported_index_units(path: Path) -> set[str]:
+    """Files or folders of fasthash/index/ that a module imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    known = {name for names in INDEX_LEVELS for name in names}
+    return {name.split(".")[2] for name in names if name.startswith("fasthash.index.")} & known
 
 
 def test_no_import_cycles() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fasthash.codes import code_bytes, pack_bits, unpack_bits
-from fasthash.index import HammingIndex, bitmap, merge, scan
+from fasthash.index import HammingIndex, bitmap, merge
+from fasthash.index.search import parts
 from fasthash.index.segments import make_segment
 
 
@@ -477,8 +478,8 @@ def test_windows_cut_at_the_same_ids(rows):
 
 
 def test_filters_over_segments_whose_ids_interleave_are_aligned_by_blocks(monkeypatch):
-    monkeypatch.setattr(scan, "_WINDOW", 10)
-    monkeypatch.setattr(scan, "_SPAN_BYTES", 128)
+    monkeypatch.setattr(parts, "_WINDOW", 10)
+    monkeypatch.setattr(parts, "_SPAN_BYTES", 128)
     rng = np.random.default_rng(0)
     oracle, index = Oracle(8), HammingIndex(8)
     for part in np.split(rng.permutation(1000), 5):

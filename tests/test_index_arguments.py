@@ -128,7 +128,7 @@ def test_copies_of_an_opened_index(index, tmp_path):
     data = pickle.dumps(opened)
     assert len(data) < 1000  # the path, not the codes
     for other in (pickle.loads(data), copy.deepcopy(opened)):
-        assert (other.path, len(other), other._mmap, other._method) == (opened.path, 98, False, "scan")
+        assert (other.path, len(other), other._folder.mmap, other._method) == (opened.path, 98, False, "scan")
         with pytest.raises(ValueError, match="opened read-only"):
             other.remove([0])
     with HammingIndex.open(tmp_path / "index", writable=True) as writer:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from index_folders import content, files, random_codes, read_manifest
 
-from fasthash.index import HammingIndex, IndexFolderError, build, merge
+from fasthash.index import HammingIndex, IndexFolderError, merge
+from fasthash.index.exchange import build
 
 CODES = random_codes(1000)
 
@@ -16,7 +17,7 @@ CODES = random_codes(1000)
 @pytest.fixture
 def small(monkeypatch):
     """Blocks, runs and segments of a few rows."""
-    monkeypatch.setattr("fasthash.index.segment_file.BLOCK_BYTES", 500)
+    monkeypatch.setattr("fasthash.index.segments.BLOCK_BYTES", 500)
     monkeypatch.setattr(build, "_RUN_BYTES", 16 * 150)
     monkeypatch.setattr(build, "_WINDOW", 64)
     monkeypatch.setattr(merge, "SEGMENT_ROWS", 400)

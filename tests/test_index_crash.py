@@ -12,7 +12,9 @@ import pytest
 from index_folders import content, files, make_folder, random_codes
 
 from fasthash import _durable
-from fasthash.index import HammingIndex, IndexFolderError, build, merge, storage
+from fasthash.index import HammingIndex, IndexFolderError, merge
+from fasthash.index.exchange import build
+from fasthash.index.store import writer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the model of the disk is that of POSIX")
 
@@ -297,7 +299,7 @@ def test_the_model_of_power_loss_finds_a_missing_sync(case, tmp_path, monkeypatc
         )
     else:
         calls = itertools.cycle(["folder before the rename", "folder after the rename"])
-        monkeypatch.setattr(storage, "sync_folder", lambda path: next(calls) != missing and _durable.sync_folder(path))
+        monkeypatch.setattr(writer, "sync_folder", lambda path: next(calls) != missing and _durable.sync_folder(path))
     found_out = False
     try:
         for found, last in after_power_loss(case, tmp_path, monkeypatch):

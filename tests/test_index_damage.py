@@ -158,7 +158,7 @@ def test_manifests_that_cannot_be_parsed(folder, text, message):
 
 
 def test_manifest_that_is_too_large(folder, monkeypatch):
-    monkeypatch.setattr("fasthash.index.storage.MANIFEST_LIMIT", 100)
+    monkeypatch.setattr("fasthash.index.store.manifest.MANIFEST_LIMIT", 100)
     with pytest.raises(IndexFolderError, match="bytes, more than the 100 that such a file may have"):
         HammingIndex.open(folder)
 
@@ -222,7 +222,7 @@ def with_content(path, number, tensors, **changes):
 @pytest.fixture(params=[1 << 26, 100])
 def checked_at_once(request, monkeypatch):
     """Bytes of a file that are checked together."""
-    monkeypatch.setattr("fasthash.index.segment_file._CHECK_BYTES", request.param)
+    monkeypatch.setattr("fasthash.index.store.tensorfile._CHECK_BYTES", request.param)
 
 
 @pytest.mark.usefixtures("checked_at_once")

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from fasthash import HammingIndex, _ops
-from fasthash.index import devices as devices_module
-from fasthash.index.devices import Devices
-from fasthash.index.scan import Part
+from fasthash.index.search import devices as devices_module
+from fasthash.index.search.devices import Devices
+from fasthash.index.search.parts import ScannedPart
+from fasthash.index.search.stream import on_device, streamed
 from fasthash.index.segments import Segment
-from fasthash.index.stream import on_device, streamed
 
 CPU = torch.device("cpu")
 BITS, WIDTH = 20, 3
@@ -28,8 +28,8 @@ ROOMS = [None, 0, 2_000]  # bytes: all codes are copied, none, some
 
 
 @pytest.fixture(autouse=True)
-def small_shares(monkeypatch):
-    monkeypatch.setattr(devices_module, "_SHARE_ROWS", 100)
+def small_segments_are_split(monkeypatch):
+    monkeypatch.setattr(devices_module, "_SPLIT_ROWS", 100)
 
 
 def random_codes(rows, seed=0):
@@ -82,29 +82,31 @@ def test_same_results(places, room, kind):
     check(place(filled(places, kind), room), filled("cpu", kind))
 
 
-def shares_of(index):
-    shares = index._devices._place(index._contents)
-    return [sum(s.stop - s.start for s in shares if s.device == device) for device in range(-1, len(index.devices))]
+def placed_on(index):
+    placed = index._devices._place(index._contents)
+    return [
+        sum(own.stop - own.start for own in placed if own.device == device) for device in range(-1, len(index.devices))
+    ]
 
 
-def test_codes_are_shared_out_evenly():
+def test_codes_are_placed_evenly():
     index = HammingIndex(BITS, ["cpu", "cpu"])
     index.add(random_codes(10_000))
-    assert shares_of(index) == [0, 5056, 4944]
-    index.add(random_codes(90, 1))  # too few to share
-    assert shares_of(index) == [0, 5056, 5034]
-    assert shares_of(place(index, 3 * 5050)) == [5056, 4944, 90]
-    assert shares_of(place(index, 0)) == [10_090, 0, 0]
+    assert placed_on(index) == [0, 5056, 4944]
+    index.add(random_codes(90, 1))  # too few to split
+    assert placed_on(index) == [0, 5056, 5034]
+    assert placed_on(place(index, 3 * 5050)) == [5056, 4944, 90]
+    assert placed_on(place(index, 0)) == [10_090, 0, 0]
 
 
 def test_changes_after_a_search():
     index, oracle = place(filled(["cpu", "cpu"]), 4_000), filled("cpu")
     check(index, oracle)
-    before = {id(s.segment.codes) for s in index._devices._shares}
+    before = {id(s.segment.codes) for s in index._devices._placed}
     for one in (index, oracle):
         assert one.remove(one.ids[::7]) > 100
     check(index, oracle)
-    assert {id(s.segment.codes) for s in index._devices._shares} == before  # nothing was copied again
+    assert {id(s.segment.codes) for s in index._devices._placed} == before  # nothing was copied again
     for one in (index, oracle):
         one.add(random_codes(1000, 8), ids=np.arange(1, 3000, 3))
         one.compact()
@@ -220,7 +222,7 @@ def test_too_little_memory_leaves_the_index_as_it_was(monkeypatch, device):
 def whole_part(rows, width=5, masked=False):
     codes = torch.from_numpy(np.random.default_rng(rows).integers(0, 256, (rows, width), dtype=np.uint8))
     mask = torch.arange((rows + 63) // 64) if masked else None
-    return Part(Segment(codes, 0), codes, mask, 0)
+    return ScannedPart(Segment(codes, 0), codes, mask, 0)
 
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 128, 1000])

@@ -31,7 +31,7 @@ def index(request):
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.01, 0.2, 1.0])
 @pytest.mark.parametrize("order", ["ascending", "shuffled", "repeated"])
 def test_ids_and_masks_allow_the_same(index, part, order, monkeypatch):
-    monkeypatch.setattr("fasthash.index.scan._WINDOW", 256)  # several pieces
+    monkeypatch.setattr("fasthash.index.search.parts._WINDOW", 256)  # several pieces
     monkeypatch.setattr(bitmap, "_WORDS", 8)
     rng = np.random.default_rng(int(1000 * part))
     ids = index.ids
@@ -61,8 +61,8 @@ def test_ids_and_masks_allow_the_same(index, part, order, monkeypatch):
 def test_few_ids_need_no_bitmap_of_all_rows(index, monkeypatch):
     ids = index.ids[::500]
     expected = index.search(random_codes(2), 5, filter=np.isin(index.ids, ids))
-    monkeypatch.setattr("fasthash.index.scan.add_ascending", None)
-    monkeypatch.setattr("fasthash.index.scan.count_rows", None)
+    monkeypatch.setattr("fasthash.index.search.parts.add_ascending", None)
+    monkeypatch.setattr("fasthash.index.search.parts.count_rows", None)
     np.testing.assert_array_equal(index.search(random_codes(2), 5, filter=ids).ids, expected.ids)
 
 

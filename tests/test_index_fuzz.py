@@ -21,7 +21,9 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from index_folders import content, files, make_folder, random_codes, read_manifest, write_manifest
 
-from fasthash.index import HammingIndex, IndexFolderError, mih, scan
+from fasthash.index import HammingIndex, IndexFolderError
+from fasthash.index.search import tables
+from fasthash.index.store import table_file
 
 SECONDS = float(os.environ.get("FASTHASH_FUZZ_SECONDS", "60" if os.environ.get("CI") else "4"))
 NUMBERS = [0, 1, -1, 7, 8, 49, 51, 2**31, 2**32, 2**60, 2**63 - 1, 2**63, 2**64, 1e300, 0.5]
@@ -65,9 +67,9 @@ REGRESSIONS = [
 def folder(tmp_path_factory):
     """With tables for its segments, small as they are, which are used wherever there are some."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mih, "MIN_ROWS", 1)
-        patch.setattr(scan, "AUTO_BYTES", 0)
-        patch.setitem(mih.SHARES, "auto", 1e12)
+        patch.setattr(table_file, "MIN_ROWS", 1)
+        patch.setattr(tables, "AUTO_BYTES", 0)
+        patch.setitem(tables.BUDGETS, "auto", 1e12)
         path = make_folder(tmp_path_factory.mktemp("fuzz") / "index")
         with HammingIndex.open(path, writable=True) as index:
             index.build_mih()

@@ -17,21 +17,24 @@ from hypothesis import strategies as st
 
 import fasthash
 from fasthash import HammingIndex
-from fasthash.index import IndexFolderError, mih, scan
-from fasthash.index.manifest import parse_manifest
-from fasthash.index.segments import Trials
+from fasthash.index import IndexFolderError
+from fasthash.index.search import parts as search_parts
+from fasthash.index.search import tables as search_tables
+from fasthash.index.search.tables import Trials
+from fasthash.index.store import table_file
+from fasthash.index.store.manifest import parse_manifest
 
 ops = torch.ops.fasthash
-FORCED = 1e12  # a share that never gives up for cost
+FORCED = 1e12  # a budget that never gives up for cost
 Array = np.ndarray[Any, Any]
 
 
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables wherever there are some, at any cost."""
-    monkeypatch.setattr(scan, "AUTO_BYTES", 0)
-    monkeypatch.setitem(mih.SHARES, "mih", FORCED)
-    monkeypatch.setitem(mih.SHARES, "auto", FORCED)
+    monkeypatch.setattr(search_tables, "AUTO_BYTES", 0)
+    monkeypatch.setitem(search_tables.BUDGETS, "mih", FORCED)
+    monkeypatch.setitem(search_tables.BUDGETS, "auto", FORCED)
 
 
 def random_codes(rng: np.random.Generator, count: int, bits: int) -> Array:
@@ -80,7 +83,7 @@ def make(kind: str, rng: np.random.Generator, count: int, bits: int) -> Array:
 
 
 def check_against_scan(
-    codes: Array, queries: Array, bits: int, parts: list[tuple[int, int]], share: float, allowed: Array | None = None
+    codes: Array, queries: Array, bits: int, parts: list[tuple[int, int]], budget: float, allowed: Array | None = None
 ) -> int:
     """Compares both searches with the scan; gives how many k-NN searches the tables saw to the end."""
     database, wanted = torch.from_numpy(codes), torch.from_numpy(queries)
@@ -93,7 +96,7 @@ def check_against_scan(
     done = 0
     for k in sorted({1, min(10, len(codes)), min(200, len(codes))}):
         expected = ops.hamming_topk(wanted, database, mask, k)
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, None, share)
+        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, None, budget)
         seen = visited >= 0
         done += int(seen.sum())
         assert torch.equal(distances[seen], expected[0][seen])
@@ -101,7 +104,7 @@ def check_against_scan(
         assert (positions[~seen] == -1).all()
         assert (distances[~seen] == 8 * codes.shape[1] + 1).all()
         bounds = expected[0][:, k // 2].contiguous()
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, bounds, share)
+        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, bounds, budget)
         for q in (visited >= 0).nonzero()[:, 0]:
             within = expected[0][q] <= bounds[q]
             count = int(within.sum())
@@ -109,7 +112,7 @@ def check_against_scan(
             assert (positions[q][count:] == -1).all()
     for radius in (0, 2, 7):
         offsets, distances, positions = ops.hamming_range(wanted, database, mask, radius)
-        found = ops.mih_range(wanted, database, mask, *tables, bits, radius, share)
+        found = ops.mih_range(wanted, database, mask, *tables, bits, radius, budget)
         for q in (found[3] >= 0).nonzero()[:, 0]:
             a, b = slice(offsets[q], offsets[q + 1]), slice(found[0][q], found[0][q + 1])
             assert torch.equal(distances[a], found[1][b])
@@ -124,10 +127,10 @@ def test_tables_find_what_the_scan_finds(bits: int, isa: str) -> None:
         codes = make(kind, rng, 1500, bits)
         queries = np.concatenate([flipped(rng, codes[:6], bits, max(1, bits // 12)), random_codes(rng, 2, bits)])
         allowed = rng.random(len(codes)) < 0.3
-        for share, mask in ((FORCED, None), (FORCED, allowed), (1.0, None)):
-            parts = mih.substrings(bits, len(codes))
-            done = check_against_scan(codes, queries, bits, parts, share, mask)
-            assert done or share == 1.0, f"{kind}: the tables saw no search to the end"
+        for budget, mask in ((FORCED, None), (FORCED, allowed), (1.0, None)):
+            parts = table_file.substrings(bits, len(codes))
+            done = check_against_scan(codes, queries, bits, parts, budget, mask)
+            assert done or budget == 1.0, f"{kind}: the tables saw no search to the end"
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -193,7 +196,7 @@ def test_ops_trace() -> None:
 def test_substrings_are_disjoint_and_bounded() -> None:
     for bits in (1, 2, 13, 64, 67, 128, 512, 65_536):
         for rows in (1024, 10**6, 10**9):
-            parts = mih.substrings(bits, rows)
+            parts = table_file.substrings(bits, rows)
             ends = [start + length for start, length in parts]
             assert 1 <= len(parts) <= 16
             assert all(1 <= length <= 22 for _, length in parts)
@@ -244,18 +247,18 @@ def manifest_of(folder: Path) -> Any:
     return parse_manifest((folder / "manifest.json").read_bytes(), "manifest")
 
 
-def table_file(folder: Path) -> Path:
+def mih_file(folder: Path) -> Path:
     return next(folder.glob("mih-*"))
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("share", [FORCED, 1.0, 0.0])
+@pytest.mark.parametrize("budget", [FORCED, 1.0, 0.0])
 @pytest.mark.parametrize(("kind", "bits"), [("random", 64), ("clustered", 67), ("duplicated", 128), ("identical", 32)])
 def test_every_method_gives_the_same(
-    kind: str, bits: int, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, bits: int, budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "AUTO_BYTES", 0)
-    monkeypatch.setitem(mih.SHARES, "mih", share)
+    monkeypatch.setattr(search_tables, "AUTO_BYTES", 0)
+    monkeypatch.setitem(search_tables.BUDGETS, "mih", budget)
     rng = np.random.default_rng(bits)
     codes = make(kind, rng, 3000, bits)
     folder = build(tmp_path / "index", codes, bits, rng.permutation(9000)[:3000])
@@ -272,7 +275,7 @@ def test_every_method_gives_the_same(
     chosen = [scanned.ids[rng.random(len(scanned)) < part] for part in (0.5, 0.01)]
     for method, mmap in (("mih", True), ("mih", False), ("auto", True)):
         index = HammingIndex.open(folder, mmap=mmap, method=method)
-        assert [segment.tables is not None for segment in index._contents.segments].count(True) == 2
+        assert ["mih" in segment.extras for segment in index._contents.segments].count(True) == 2
         same(index, scanned, queries)
         for ids in chosen:
             same(index, scanned, queries, filter=ids)
@@ -285,7 +288,7 @@ def test_the_tables_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(3)
     codes = random_codes(rng, 5000, 64)
     index = HammingIndex.open(build(tmp_path / "index", codes, 64), method="mih")
-    monkeypatch.setattr(ops, "hamming_topk", None, raising=False)  # a scan would fail
+    monkeypatch.setattr(search_parts, "_topk", None)  # a scan would fail
     result = index.search(codes[:20], 1)
     assert result.ids[:, 0].tolist() == list(range(20))
     assert not result.distances.any()
@@ -294,7 +297,7 @@ def test_the_tables_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_small_segments_are_scanned_in_auto_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = random_codes(np.random.default_rng(3), 5000, 64)
     index = HammingIndex.open(build(tmp_path / "index", codes, 64))
-    monkeypatch.setattr(scan, "tables_topk", None)
+    monkeypatch.setattr(search_tables, "tables_topk", None)
     assert index.search(codes[:2], 1).ids[:, 0].tolist() == [0, 1]
 
 
@@ -302,8 +305,9 @@ def test_tables_that_do_not_help_are_tried_less_and_less(tmp_path: Path, monkeyp
     codes = random_codes(np.random.default_rng(3), 5000, 64)
     index = HammingIndex.open(build(tmp_path / "index", codes, 64))
     tried = []
-    monkeypatch.setattr(scan, "AUTO_BYTES", 0)
-    monkeypatch.setattr(scan, "tables_topk", lambda *given: tried.append(len(given[0])) or mih.tables_topk(*given))
+    monkeypatch.setattr(search_tables, "AUTO_BYTES", 0)
+    tables_topk = search_tables.tables_topk
+    monkeypatch.setattr(search_tables, "tables_topk", lambda *given: tried.append(given) or tables_topk(*given))
     for number in range(1, 41):  # so few codes leave no time for tables
         assert index.search(codes[:2], 1).ids[:, 0].tolist() == [0, 1]
         assert len(tried) == min(number, 9) + max(number - 9, 0) // 8
@@ -353,7 +357,7 @@ def test_tables_follow_the_segments(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     codes = random_codes(rng, 4000, 64)
     folder = build(tmp_path / "index", codes, 64)
-    first = table_file(folder)
+    first = mih_file(folder)
     reader = HammingIndex.open(folder, method="mih")
     with HammingIndex.open(folder, writable=True, method="mih") as writer:
         writer.build_mih()
@@ -366,7 +370,7 @@ def test_tables_follow_the_segments(tmp_path: Path) -> None:
         same(reader, HammingIndex.open(folder, method="scan"), codes[:3])
         writer.compact()
         assert len(list(folder.glob("mih-*"))) == 1  # of the new segment; those that the others were of are gone
-        assert writer._contents.segments[0].tables is not None
+        assert "mih" in writer._contents.segments[0].extras
         same(writer, HammingIndex.open(folder, method="scan"), codes[:3])
     HammingIndex.open(folder, method="mih").save(tmp_path / "copy")
     assert not list((tmp_path / "copy").glob("mih-*"))
@@ -382,7 +386,7 @@ def test_tables_are_made_where_they_are_asked_for(writable: bool, tmp_path: Path
     scanned = HammingIndex.open(tmp_path / "open", method="scan")
     assert not list((tmp_path / "open").glob("mih-*"))
     with HammingIndex.open(tmp_path / "open", writable=writable, method="mih") as index:
-        assert index._contents.segments[0].tables is not None
+        assert "mih" in index._contents.segments[0].extras
         same(index, scanned, codes[:3])
         if writable:
             index.remove([5])
@@ -407,7 +411,7 @@ def test_an_interrupted_build_leaves_no_trace(tmp_path: Path, monkeypatch: pytes
         raise KeyboardInterrupt
 
     with HammingIndex.open(folder, writable=True) as writer:
-        monkeypatch.setattr(mih, "write_tensors", fail)
+        monkeypatch.setattr(table_file, "write_tensors", fail)
         with pytest.raises(KeyboardInterrupt):
             writer.build_mih()
     assert sorted(path.name for path in folder.iterdir()) == before
@@ -453,7 +457,7 @@ def folder(good: tuple[Path, Array], tmp_path: Path) -> Path:
 
 
 def test_missing_and_truncated_tables(folder: Path) -> None:
-    file = table_file(folder)
+    file = mih_file(folder)
     data = file.read_bytes()
     for length in (0, 7, 100, 5000, len(data) - 1):
         file.write_bytes(data[:length])
@@ -468,7 +472,7 @@ def test_missing_and_truncated_tables(folder: Path) -> None:
 
 def test_tables_of_another_segment(folder: Path, tmp_path: Path) -> None:
     other = build(tmp_path / "other", random_codes(np.random.default_rng(8), 3000, 64), 64)
-    shutil.copyfile(table_file(other), table_file(folder))
+    shutil.copyfile(mih_file(other), mih_file(folder))
     with pytest.raises(IndexFolderError, match="segment of the file is"):
         HammingIndex.open(folder)
     with pytest.raises(IndexFolderError, match="its checksum is"):
@@ -476,7 +480,7 @@ def test_tables_of_another_segment(folder: Path, tmp_path: Path) -> None:
 
 
 def test_headers_that_are_refused(folder: Path) -> None:
-    file = table_file(folder)
+    file = mih_file(folder)
     data = file.read_bytes()
     for old, new, message in (
         (b"[[0, ", b"[[1, ", "disjoint"),
@@ -502,7 +506,7 @@ def test_headers_that_are_refused(folder: Path) -> None:
 @pytest.mark.usefixtures("forced")
 def test_flipped_bits_are_found_or_do_no_harm(folder: Path, good: tuple[Path, Array]) -> None:
     codes = good[1]
-    file, rng = table_file(folder), np.random.default_rng(9)
+    file, rng = mih_file(folder), np.random.default_rng(9)
     data = np.fromfile(file, np.uint8)
     queries = flipped(rng, codes[:8], 64, 4)
     distances = np.bitwise_count(queries[:, None] ^ codes[None]).sum(-1) if hasattr(np, "bitwise_count") else None
@@ -526,7 +530,7 @@ def test_flipped_bits_are_found_or_do_no_harm(folder: Path, good: tuple[Path, Ar
 
 @pytest.mark.usefixtures("forced")
 def test_random_bytes_for_tables_never_crash(folder: Path, good: tuple[Path, Array]) -> None:
-    file, rng = table_file(folder), np.random.default_rng(10)
+    file, rng = mih_file(folder), np.random.default_rng(10)
     data = np.fromfile(file, np.uint8)
     for _ in range(20):
         broken = data.copy()

@@ -153,7 +153,7 @@ def test_open_maps_and_does_not_copy(tmp_path):
 
 
 def test_written_by_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthash.index.segment_file.BLOCK_BYTES", 100)
+    monkeypatch.setattr("fasthash.index.segments.BLOCK_BYTES", 100)
     index = HammingIndex(64)
     index.add(random_codes(50), np.random.default_rng(0).permutation(1000)[:50])
     index.remove(index.ids[::3])
@@ -221,7 +221,7 @@ def test_refresh(folder):
 
 def test_compact_streams(tmp_path, monkeypatch):
     """Blocks of a few rows, and more rows than one segment may have."""
-    monkeypatch.setattr("fasthash.index.segment_file.BLOCK_BYTES", 100)
+    monkeypatch.setattr("fasthash.index.segments.BLOCK_BYTES", 100)
     monkeypatch.setattr(merge, "SEGMENT_ROWS", 40)
     rng = np.random.default_rng(0)
     HammingIndex(64).save(tmp_path)
@@ -298,7 +298,7 @@ def test_changes_behind_the_writer_are_noticed(folder):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_of_the_writer_cannot_write(folder):
     writer = HammingIndex.open(folder, writable=True)
-    writer._writer._process -= 1  # as a forked process sees it
+    writer._folder._writer._process -= 1  # as a forked process sees it
     with pytest.raises(IndexFolderError, match="this is a fork of it"):
         writer.add(random_codes(1))
 

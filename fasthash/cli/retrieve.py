@@ -30,7 +30,7 @@ from fasthash.codes import code_bytes
 from fasthash.evaluate import evaluate as retrieval_metrics
 from fasthash.hamming import RangeResult
 from fasthash.index import HammingIndex
-from fasthash.index.storage import current_manifest
+from fasthash.index.store.manifest import current_manifest
 
 
 def index_build(arguments: argparse.Namespace) -> None:
@@ -111,7 +111,7 @@ def index_info(arguments: argparse.Namespace) -> None:
         "disk_bytes": _disk_bytes(arguments.index),
         "segments": len(segments),
         "deleted": sum(segment.deleted for segment in segments),
-        "codes_with_tables": sum(segment.rows for segment in segments if segment.mih is not None),
+        "codes_with_tables": sum(segment.rows for segment in segments if segment.extra("mih")),
     }
     line = (
         "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk, "

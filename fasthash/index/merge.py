@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasthash.index.errors import IndexFolderError
 from fasthash.index.segments import Segment, make_segment
-from fasthash.index.untrusted import IndexFolderError
 
 MERGE_FAN = 8  # segments of one size class before they are merged
 MERGE_ROWS = 1 << 25  # rows of the largest segment that an add or a remove makes by merging (bounds how long it takes)
@@ -149,6 +149,18 @@ def settle(segments: Sequence[Segment]) -> list[Segment | Merged]:
         group[0] if len(group) == 1 and not _worn(group[0]) else Merged.of(group)
         for _, group in groups
     ]  # fmt: skip
+
+
+def cut(segment: Segment) -> list[Segment]:
+    """A segment without deleted rows, cut where it has more rows than one may have."""
+    return [
+        Segment(
+            segment.codes[start : start + SEGMENT_ROWS],
+            segment.id_at(start),
+            None if segment.ids is None else segment.ids[start : start + SEGMENT_ROWS],
+        )
+        for start in range(0, segment.rows, SEGMENT_ROWS)
+    ]
 
 
 def compacted(segments: Sequence[Segment], rows: int) -> list[Segment | Merged]:

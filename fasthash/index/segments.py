@@ -3,50 +3,53 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
+from fasthash.codes import code_bytes
 from fasthash.index.bitmap import all_rows, has_rows, row_blocks, rows_between, unpack_rows, without_rows
-from fasthash.index.manifest import SegmentEntry
 
+ID_END = 2**63  # ids are 0 .. 2**63 - 1
+BLOCK_BYTES = 16 << 20  # codes and ids that are read, checked or written at a time
 _BLOCK = 1 << 22  # rows of a bitmap that are unpacked at once
 
 
-class Trials:
-    """How searches of a segment by its tables went lately, so that those that do not help are not tried every time.
+class ExtraFile(NamedTuple):
+    """A file that holds something more about the rows of a segment, say tables for a faster search."""
 
-    Threads may count past one another: only the choice of a method hangs on it.
-    """
-
-    def __init__(self) -> None:
-        self._failed = 0  # since the last success
-
-    def worthwhile(self) -> bool:
-        """Whether to try now: always at first, once in 8 times after 8 failures."""
-        if self._failed >= 8 and self._failed % 8:
-            self._failed += 1
-            return False
-        return True
-
-    def tell(self, helped: bool) -> None:
-        """How a trial went."""
-        self._failed = 0 if helped else self._failed + 1
+    kind: str
+    name: str
+    checksum: str
 
 
-class Tables(NamedTuple):
-    """Tables of multi-index hashing of a segment (mih.py), by which it can be searched without scanning it."""
+@dataclass(frozen=True)
+class SegmentEntry:
+    """The files of one segment, as the manifest names them. Checksums are XXH3-128 of whole files, in hexadecimal."""
 
-    file: Path
-    bits: int
-    starts: list[int]  # first bits of the substrings
-    arrays: list[Tensor]  # of each: offsets int32 [2^length + 1], fingerprints uint8 [n, 4 or 8], positions int32 [n]
-    trials: Trials  # in automatic mode
+    file: str
+    rows: int
+    implicit: bool  # ids are first_id + row; else the file holds them
+    first_id: int
+    checksum: str
+    tombstones: str | None = None
+    tombstones_checksum: str | None = None
+    deleted: int = 0
+    extras: tuple[ExtraFile, ...] = ()
+
+    def extra(self, kind: str) -> ExtraFile | None:
+        """The extra file of this kind."""
+        return next((extra for extra in self.extras if extra.kind == kind), None)
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all its files."""
+        names = (self.file, self.tombstones, *(extra.name for extra in self.extras))
+        return [name for name in names if name is not None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Segment:
     deleted: int = 0  # rows that are not live
     entry: SegmentEntry | None = None  # the file that holds it; None: not on disk
     mapped: bool = False  # codes and ids are pages of that file
-    tables: Tables | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)  # what its extra files hold, by their kind
 
     @property
     def rows(self) -> int:
@@ -196,6 +199,49 @@ class Contents(NamedTuple):
             codes[here] = segment.codes.index_select(0, rows[here])
             found |= here
         return codes, found
+
+    def new_ids(self, ids: Any, count: int, replace: bool, device: torch.device) -> tuple[Tensor | int, int]:
+        """The ids of `count` new codes (a number: from there on), and the next id when these are used.
+
+        ids: as HammingIndex.add gets them. Raises ValueError or TypeError where they cannot be added.
+        """
+        function = "HammingIndex.add"
+        if ids is None:
+            if self.next_id + count > ID_END:
+                raise ValueError(f"{function}: {count} ids from {self.next_id} on pass 2**63 - 1")
+            return self.next_id, self.next_id + count
+        numbers = id_tensor(ids, function).to(device, copy=True)
+        if len(numbers) != count:
+            raise ValueError(f"{function}: {count} codes need as many ids, got {len(numbers)}")
+        if not count:
+            return numbers, self.next_id
+        ascending = numbers.sort().values
+        if int(ascending[0]) < 0:
+            raise ValueError(f"{function}: ids must be between 0 and 2**63 - 1, got {int(ascending[0])}")
+        repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+        if len(repeated):
+            raise ValueError(f"{function}: ids must be distinct, got {int(repeated[0])} more than once")
+        for segment in () if replace else self.segments:
+            taken = ascending[segment.find(ascending) >= 0]
+            if len(taken):
+                raise ValueError(f"{function}: id {int(taken[0])} is in the index already; replace=True replaces it")
+        return numbers, max(self.next_id, int(ascending[-1]) + 1)
+
+
+def without(segments: Sequence[Segment], ids: Tensor) -> tuple[tuple[Segment, ...], int]:
+    """Segments with the codes of these distinct, ascending ids deleted, and how many those were."""
+    result, removed = [], 0
+    for segment in segments:
+        rows = segment.find(ids)
+        rows = rows[rows >= 0]
+        result.append(segment.without(rows) if len(rows) else segment)
+        removed += len(rows)
+    return tuple(result), removed
+
+
+def block_rows(bits: int) -> int:
+    """Rows of codes and ids that make up a block."""
+    return max(1, BLOCK_BYTES // (8 + code_bytes(bits)))
 
 
 def id_tensor(ids: Any, function: str, name: str = "ids") -> Tensor:

@@ -9,12 +9,10 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fasthash.index.errors import IndexFolderError as IndexFolderError
+
 # Letters that mean nothing to any file system: no separators, drives, hidden files or "..".
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-
-
-class IndexFolderError(ValueError):
-    """The folder of an index cannot be used: it is damaged, not an index, of another version, read-only or locked."""
 
 
 def open_regular(path: Path) -> tuple[int, int]:

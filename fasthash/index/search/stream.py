@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from fasthash.index.readahead import read_ahead
-from fasthash.index.scan import Part
+from fasthash.index.search.parts import ScannedPart, mapped_codes
 from fasthash.index.segments import Segment
 
 BLOCK_BYTES = 1 << 27  # codes of a block: some milliseconds of copying, which hide what starting a search costs
 
 
-class Block(Part):
+class Block(ScannedPart):
     """Codes and mask of a part, brought to a device; its rows and ids are where they were."""
 
     def ids_of(self, positions: Tensor) -> Tensor:
@@ -35,13 +35,13 @@ class Block(Part):
         return super().ids_of(positions.to(home)).to(positions.device)
 
 
-def streamed(parts: Iterable[Part], device: torch.device, block_bytes: int = BLOCK_BYTES) -> Iterator[Part]:
+def streamed(parts: Iterable[ScannedPart], device: torch.device, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
     """The same codes in blocks on a device, each to be used before the next is asked for.
 
     Searches belong on the device's current stream. Takes 2 x block_bytes of the device's memory and, for CUDA, of
     pinned host memory.
     """
-    pieces = _pieces(read_ahead(parts, Part.mapped), block_bytes)
+    pieces = _pieces(read_ahead(parts, mapped_codes), block_bytes)
     now, later = _Place(device), _Place(device)
     try:
         with ThreadPoolExecutor(1, "fasthash-stream") as loader:
@@ -60,14 +60,14 @@ def streamed(parts: Iterable[Part], device: torch.device, block_bytes: int = BLO
 def on_device(codes: Tensor, device: torch.device, block_bytes: int = BLOCK_BYTES) -> Tensor:
     """A copy of codes [N, W] on a device, brought there as `streamed` does, and complete."""
     copy = torch.empty(codes.shape, dtype=codes.dtype, device=device)
-    for block in streamed([Part(Segment(codes, 0), codes, None, 0)], device, block_bytes):
+    for block in streamed([ScannedPart(Segment(codes, 0), codes, None, 0)], device, block_bytes):
         copy[block.start : block.start + len(block.codes)] = block.codes
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()  # other streams will read it
     return copy
 
 
-def _pieces(parts: Iterable[Part], block_bytes: int) -> Iterator[Part]:
+def _pieces(parts: Iterable[ScannedPart], block_bytes: int) -> Iterator[ScannedPart]:
     """Parts cut into blocks of at most block_bytes, where a mask's words begin."""
     for part in parts:
         rows = max(64, block_bytes // part.codes.shape[1] // 64 * 64)
@@ -87,7 +87,7 @@ class _Place:
         self.copied: Any = None  # events
         self.searched: Any = None
 
-    def load(self, pieces: Iterator[Part]) -> Part | None:
+    def load(self, pieces: Iterator[ScannedPart]) -> Block | None:
         """Starts bringing the next piece here, once what was here is no longer needed; None where there is none."""
         piece = next(pieces, None)
         if piece is None:

@@ -18,8 +18,7 @@ from torch import Tensor
 from fasthash._arguments import MAX_BITS, whole
 from fasthash._arrays import to_tensor
 from fasthash.codes import code_bytes
-from fasthash.index.segment_file import block_rows
-from fasthash.index.segments import id_tensor
+from fasthash.index.segments import block_rows, id_tensor
 
 # faiss: fourcc, then this, then (IBMp, IBM2) the inner index, then the length of a vector and the vector.
 FAISS_HEADER = np.dtype([("bits", "<i4"), ("code_bytes", "<i4"), ("rows", "<i8"), ("trained", "u1"), ("metric", "<i4")])

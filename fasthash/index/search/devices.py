@@ -1,8 +1,8 @@
 """One index on several devices, or on one that it is too large for: which codes each of them searches.
 
-The codes stay in host memory or in their files. Of every segment each device gets a copy of an equal share, as long as
+The codes stay in host memory or in their files. Of every segment each device gets a copy of an equal part, as long as
 there is room; the rest streams through the devices during a search, each taking the next block when it is done with the
-last. Every device finds its own nearest codes, and these are merged by (distance, id).
+last. Every device finds its own nearest codes, and results.py combines them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
-from fasthash.hamming import RangeResult
-from fasthash.index.scan import Part, eligible_parts, nearest, within
+from fasthash.hamming import RangeResult, SearchResult
+from fasthash.index.search.parts import Part, Query, ScannedPart, eligible_parts
+from fasthash.index.search.results import combined_ranges, combined_topk, topk, within
+from fasthash.index.search.stream import BLOCK_BYTES, on_device, streamed
 from fasthash.index.segments import Contents, Segment
-from fasthash.index.stream import BLOCK_BYTES, on_device, streamed
 
-_SHARE_BYTES = 1 << 32  # codes of a share at most, so that memory fills up well
-_SHARE_ROWS = 1 << 16  # a segment of fewer rows goes to one device whole
-_Found = TypeVar("_Found")
+_PLACED_BYTES = 1 << 32  # codes that are placed together at most, so that memory fills up well
+_SPLIT_ROWS = 1 << 16  # a segment of fewer rows goes to one device whole
+_Found = TypeVar("_Found", SearchResult, RangeResult)
 
 
-class _Share(NamedTuple):
+class Placed(NamedTuple):
     """Rows of one segment, which one device searches."""
 
     number: int  # of the segment
@@ -51,66 +52,48 @@ class Devices:
         self.room = room
         self.block_bytes = block_bytes
         self._placing = threading.Lock()
-        self._shares: list[_Share] = []
+        self._placed: list[Placed] = []
         self._source: tuple[Segment, ...] = ()
 
-    def nearest(
-        self, contents: Contents, queries: Tensor, filter: Any, k: int, bits: int, function: str
-    ) -> tuple[Tensor, Tensor]:
-        """The k nearest of each query: distances int32 and ids int64, [Q, k], where the queries are."""
+    def topk(self, contents: Contents, query: Query, filter: Any, k: int, function: str) -> SearchResult:
+        """The k nearest of each query, where the queries are."""
+        found = self._on_each(
+            contents, query, filter, function, lambda own, parts: topk(own, parts, k, ordered=False)
+        )  # fmt: skip
+        return combined_topk(found, k, ordered=False)
 
-        def search(own: Tensor, parts: Iterator[Part]) -> tuple[Tensor, Tensor]:
-            near, ids = nearest(own, parts, k, bits, ordered=False)
-            return near.to(queries.device), ids.to(queries.device)
-
-        found = self._on_each(contents, queries, filter, function, search)
-        distances = torch.cat([near for near, _ in found], 1)
-        ids = torch.cat([ids for _, ids in found], 1)
-        ids, order = torch.where(ids < 0, torch.iinfo(torch.int64).max, ids).sort(dim=1)  # missing ones last
-        distances, by_distance = distances.gather(1, order).sort(dim=1, stable=True)
-        ids = ids.gather(1, by_distance)[:, :k]
-        return distances[:, :k], torch.where(distances[:, :k] > bits, -1, ids)
-
-    def within(self, contents: Contents, queries: Tensor, filter: Any, radius: int, function: str) -> RangeResult:
+    def within(self, contents: Contents, query: Query, filter: Any, radius: int, function: str) -> RangeResult:
         """All eligible codes within the radius of each query, where the queries are."""
-
-        def search(own: Tensor, parts: Iterator[Part]) -> RangeResult:
-            return RangeResult(*(field.to(queries.device) for field in within(own, parts, radius, ordered=False)))
-
-        found = self._on_each(contents, queries, filter, function, search)
-        counts = [result.offsets.diff() for result in found]
-        numbers = torch.arange(len(queries), device=queries.device)
-        query = torch.cat([numbers.repeat_interleave(own) for own in counts])
-        distances = torch.cat([result.distances for result in found])
-        ids, order = torch.cat([result.ids for result in found]).sort()
-        key = (query * (radius + 1) + distances)[order]
-        by_key = key.argsort(stable=True)
-        offsets = torch.nn.functional.pad(torch.stack(counts).sum(0).cumsum(0), (1, 0))
-        return RangeResult(offsets, distances[order][by_key], ids[by_key])
+        found = self._on_each(
+            contents, query, filter, function, lambda own, parts: within(own, parts, radius, ordered=False)
+        )  # fmt: skip
+        return combined_ranges(found, radius, ordered=False)
 
     def _on_each(
         self,
         contents: Contents,
-        queries: Tensor,
+        query: Query,
         filter: Any,
         function: str,
-        search: Callable[[Tensor, Iterator[Part]], _Found],
+        search: Callable[[Query, Iterator[Part]], _Found],
     ) -> list[_Found]:
         """search(queries, eligible parts) on every device, side by side, each on the caller's current stream there.
 
-        The search brings its results to the host, and so waits for the device: until then the shares it reads stay.
+        The results are brought to where the queries are, which waits for the device: until then what it reads stays.
         """
-        shares = self._place(contents)
+        home = query.codes.device
+        placed = self._place(contents)
         eligible = _Eligible(contents, filter, function)
-        waiting = [share for share in shares if share.device < 0]
-        rest = _Shared(eligible.parts(waiting, queries.device))
+        waiting = [own for own in placed if own.device < 0]
+        rest = _Locked(eligible.parts(waiting, home))
 
         def run(number: int, stream: Any) -> _Found:
             device = self.devices[number]
             with contextlib.nullcontext() if stream is None else torch.cuda.stream(stream):
-                own = eligible.parts([share for share in shares if share.device == number], device)
+                own = eligible.parts([each for each in placed if each.device == number], device)
                 blocks = streamed(rest, device, self.block_bytes) if waiting else ()
-                return search(queries.to(device), chain(own, blocks))
+                found = search(query.to(device), chain(own, blocks))
+                return type(found)(*(field.to(home) for field in found))
 
         streams = [torch.cuda.current_stream(d) if d.type == "cuda" else None for d in self.devices]
         if len(self.devices) == 1:
@@ -118,41 +101,42 @@ class Devices:
         with ThreadPoolExecutor(len(self.devices), "fasthash-device") as pool:
             return list(pool.map(run, range(len(self.devices)), streams))
 
-    def _place(self, contents: Contents) -> list[_Share]:
-        """The shares of all segments. Those of segments that were there before stay as they are."""
+    def _place(self, contents: Contents) -> list[Placed]:
+        """Where the rows of all segments are. Those of segments that were there before stay as they are."""
         with self._placing:
             if self._source is not contents.segments:
-                known: dict[int, list[_Share]] = {}
-                for share in self._shares:
-                    known.setdefault(id(self._source[share.number].codes), []).append(share)
+                known: dict[int, list[Placed]] = {}
+                for own in self._placed:
+                    known.setdefault(id(self._source[own.number].codes), []).append(own)
                 kept = [(n, old) for n, s in enumerate(contents.segments) for old in known.pop(id(s.codes), [])]
-                shares = [_placed_again(contents.segments[number], number, old) for number, old in kept]
-                self._shares = []  # what is not kept gives its memory back
+                placed = [_placed_again(contents.segments[number], number, old) for number, old in kept]
+                self._placed = []  # what is not kept gives its memory back
                 known.clear()
                 have = {number for number, _ in kept}
                 for number, segment in enumerate(contents.segments):
                     if number not in have:
-                        shares += self._share_out(segment, number, shares)
-                self._shares, self._source = sorted(shares, key=lambda s: (s.number, s.start)), contents.segments
-            return self._shares
+                        placed += self._split(segment, number, placed)
+                self._placed, self._source = sorted(placed, key=lambda own: (own.number, own.start)), contents.segments
+            return self._placed
 
-    def _share_out(self, segment: Segment, number: int, taken: list[_Share]) -> list[_Share]:
-        count = len(self.devices) if segment.rows >= _SHARE_ROWS else 1
-        rows = min(-(-segment.rows // count), max(64, _SHARE_BYTES // segment.codes.shape[1]))
+    def _split(self, segment: Segment, number: int, taken: list[Placed]) -> list[Placed]:
+        """Places a segment that is new, in equal parts, where there is room beside what is placed already."""
+        count = len(self.devices) if segment.rows >= _SPLIT_ROWS else 1
+        rows = min(-(-segment.rows // count), max(64, _PLACED_BYTES // segment.codes.shape[1]))
         rows = -(-rows // 64) * 64
-        shares: list[_Share] = []
+        placed: list[Placed] = []
         for start in range(0, segment.rows, rows):
             stop = min(start + rows, segment.rows)
             need = (stop - start) * (segment.codes.shape[1] + (0 if segment.ids is None else 8))
-            loads = [_bytes_on(device, [*taken, *shares]) for device in range(len(self.devices))]
+            loads = [_bytes_on(device, [*taken, *placed]) for device in range(len(self.devices))]
             device = min(range(len(self.devices)), key=loads.__getitem__)
             if need > self._room_on(self.devices[device], loads[device]):
                 device = -1
             own = _rows_of(segment, start, stop)
             if device >= 0:
                 own = _copied(own, self.devices[device], self.block_bytes)
-            shares.append(_Share(number, start, stop, device, own))
-        return shares
+            placed.append(Placed(number, start, stop, device, own))
+        return placed
 
     def _room_on(self, device: torch.device, taken: int) -> int:
         if self.room is not None:
@@ -165,7 +149,7 @@ class Devices:
 
 
 class _Eligible:
-    """Which codes a search may find, as parts of the shares."""
+    """Which codes a search may find, as parts of what is placed."""
 
     def __init__(self, contents: Contents, filter: Any, function: str):
         self._contents, self._function = contents, function
@@ -184,44 +168,41 @@ class _Eligible:
         else:
             self._ids = contents.ids()[given]
 
-    def parts(self, shares: list[_Share], device: torch.device) -> Iterator[Part]:
-        own = Contents.of([share.segment for share in shares], 0)
+    def parts(self, placed: list[Placed], device: torch.device) -> Iterator[ScannedPart]:
+        own = Contents.of([each.segment for each in placed], 0)
         filter = self._ids
-        if self._mask is not None:  # of the live rows of these shares
+        if self._mask is not None:  # of the live rows of these
             filter = torch.cat(
-                [self._mask[:0], *(self._mask[self._first(share) :][: share.segment.count] for share in shares)]
+                [self._mask[:0], *(self._mask[self._first(each) :][: each.segment.count] for each in placed)]
             )
-        return eligible_parts(own, filter, device, self._function)
+        return cast(Iterator[ScannedPart], eligible_parts(own, filter, device, self._function))  # it makes no others
 
-    def _first(self, share: _Share) -> int:
-        """Live rows of the contents before a share."""
-        return self._offsets[share.number] + self._contents.segments[share.number].live_count(0, share.start)
+    def _first(self, placed: Placed) -> int:
+        """Live rows of the contents before these."""
+        return self._offsets[placed.number] + self._contents.segments[placed.number].live_count(0, placed.start)
 
 
-class _Shared(Iterator[Part]):
-    """An iterator from which several threads take."""
+class _Locked(Iterator[ScannedPart]):
+    """An iterator from which several threads take, one at a time."""
 
-    def __init__(self, parts: Iterable[Part]):
+    def __init__(self, parts: Iterable[ScannedPart]):
         self._parts = iter(parts)
         self._taking = threading.Lock()
 
-    def __next__(self) -> Part:
+    def __next__(self) -> ScannedPart:
         with self._taking:
             return next(self._parts)
 
 
-def _bytes_on(device: int, shares: Iterable[_Share]) -> int:
-    return sum(
-        s.segment.codes.nbytes + (0 if s.segment.ids is None else s.segment.ids.nbytes)
-        for s in shares
-        if s.device == device
-    )
+def _bytes_on(device: int, placed: Iterable[Placed]) -> int:
+    own = [each.segment for each in placed if each.device == device]
+    return sum(segment.codes.nbytes + (0 if segment.ids is None else segment.ids.nbytes) for segment in own)
 
 
 def _rows_of(segment: Segment, start: int, stop: int) -> Segment:
     """Rows of a segment, from a multiple of 64 on, as a segment."""
     if (start, stop) == (0, segment.rows):
-        return replace(segment, entry=None, tables=None)
+        return replace(segment, entry=None, extras={})
     return Segment(
         segment.codes[start:stop],
         segment.id_at(start),
@@ -240,7 +221,7 @@ def _copied(segment: Segment, device: torch.device, block_bytes: int) -> Segment
     return replace(segment, codes=on_device(segment.codes, device, block_bytes), ids=ids, live=live, mapped=False)
 
 
-def _placed_again(segment: Segment, number: int, old: _Share) -> _Share:
+def _placed_again(segment: Segment, number: int, old: Placed) -> Placed:
     """The same rows, of which others may have been deleted since."""
     fresh, device = _rows_of(segment, old.start, old.stop), old.segment.codes.device
     live = None if fresh.live is None else fresh.live.to(device)

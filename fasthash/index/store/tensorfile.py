@@ -12,18 +12,22 @@ import json
 import math
 import mmap as memory_map
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import xxhash
 
+from fasthash._arrays import to_tensor
 from fasthash._durable import new_file
-from fasthash.index.untrusted import IndexFolderError, open_regular, parse_json, shorten, whole_number
+from fasthash.index.readahead import read_ahead
+from fasthash.index.store.untrusted import IndexFolderError, open_regular, parse_json, shorten, whole_number
 
 _DATA_START = 4096  # one page: mapped tensors start on a page, and so on any alignment
 _HEADER_LIMIT = 1 << 20  # a header names a tensor or two; a length field above this is damage
+_CHECK_BYTES = 1 << 28  # what is read ahead while a file is checked
 _DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U32": np.dtype("<u4"), "I64": np.dtype("<i8")}
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -41,14 +45,50 @@ class Column(NamedTuple):
 class TensorFile(NamedTuple):
     """A file that was read: all its bytes, its tensors (views of them, by name) and the header's metadata."""
 
+    path: Path
     data: Bytes
     tensors: dict[str, np.ndarray[Any, Any]]
     metadata: dict[str, str]
 
+    @property
+    def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """The type and the shape of each tensor."""
+        return {name: (str(tensor.dtype), tensor.shape) for name, tensor in self.tensors.items()}
 
-def checksum(data: Bytes) -> str:
-    """XXH3-128 of a whole file in hexadecimal, as `xxhsum -H2` prints it."""
-    return xxhash.xxh3_128(data.data).hexdigest()
+    def check_metadata(self, expected: dict[str, str]) -> None:
+        """A file may do without metadata (another program may have written it), but must not contradict the manifest.
+
+        Raises IndexFolderError.
+        """
+        for name, value in expected.items():
+            if self.metadata.get(name, value) != value:
+                found = shorten(self.metadata[name])
+                raise IndexFolderError(f"{self.path}: {name} of the file is {found}, the manifest needs {value!r}")
+
+    def check_sum(self, expected: str) -> None:
+        """Raises IndexFolderError where the bytes are not those whose checksum the manifest holds."""
+        self._refuse_other(xxhash.xxh3_128(self.data.data), expected)
+
+    def check_bytes(self, expected: str, advance: Callable[[int], object]) -> Iterator[int]:
+        """As check_sum, reading ahead; gives, again and again, how many bytes are read and so in memory by now."""
+        digest, end = xxhash.xxh3_128(), 0
+        for block in read_ahead(torch.split(to_tensor(self.data), _CHECK_BYTES), lambda block: block):
+            digest.update(block.numpy().data)
+            end += len(block)
+            advance(len(block))
+            yield end
+        self._refuse_other(digest, expected)
+
+    def _refuse_other(self, digest: xxhash.xxh3_128, expected: str) -> None:
+        if digest.hexdigest() != expected:
+            raise IndexFolderError(
+                f"{self.path}: damaged: its checksum is {digest.hexdigest()}, the manifest says {expected}"
+            )
+
+
+def metadata_of(kind: str, **fields: str) -> dict[str, str]:
+    """The metadata of a kind of file of an index."""
+    return {"format": f"fasthash-index-{kind}", "version": "1", **fields}
 
 
 def write_tensors(path: Path, columns: Sequence[Column], metadata: dict[str, str]) -> tuple[str, int]:
@@ -140,7 +180,7 @@ def read_tensors(path: Path, mmap: bool, advice: int | None = None) -> TensorFil
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise IndexFolderError(f"{path}: header: __metadata__ must map names to strings, got {shorten(metadata)}")
-    return TensorFile(data, _tensors(path, data[8 + length :], 8 + length, header), metadata)
+    return TensorFile(path, data, _tensors(path, data[8 + length :], 8 + length, header), metadata)
 
 
 def _tensors(path: Path, body: Bytes, body_start: int, header: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:

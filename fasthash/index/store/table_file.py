@@ -1,4 +1,4 @@
-"""Tables of multi-index hashing beside a segment: making them, reading them, searching through them.
+"""Tables of multi-index hashing beside a segment: making them and reading them (search/tables.py searches them).
 
 Norouzi, Punjani & Fleet, "Fast exact search in Hamming space with multi-index hashing" (2014); csrc/mih/mih.h says how
 the search works and docs/index-format.md what a file holds.
@@ -11,7 +11,7 @@ import json
 import math
 import mmap as memory_map
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,26 @@ import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
-from fasthash.index.manifest import FORMAT, VERSION, SegmentEntry
-from fasthash.index.progress import unseen
-from fasthash.index.segment_file import check_metadata, check_sum
-from fasthash.index.segments import Segment, Tables, Trials
-from fasthash.index.tensorfile import Column, TensorFile, read_tensors, write_tensors
-from fasthash.index.untrusted import IndexFolderError, shorten
+from fasthash.index.segments import Segment, SegmentEntry
+from fasthash.index.store.tensorfile import Column, TensorFile, metadata_of, read_tensors, write_tensors
+from fasthash.index.store.untrusted import IndexFolderError, shorten
 
+KIND = "mih"
 MIN_ROWS = 1024  # a smaller segment is scanned in a few microseconds
-AUTO_BYTES = 1 << 26  # codes of a segment that take the scan 1 ms or more, beside which a trial of tables is little
-SHARES = {"auto": 0.1, "mih": 1.0}  # by the model, how much longer than a scan a search that ends in one may take
-COLD = 8  # times as long as a share of a scan from memory that a search may take where the codes have to be read first
 _MOST_ROWS = 2**32 - 1  # positions are 32-bit numbers
 _MOST_TABLES = 16
 _LONGEST = 22  # bits: offsets of 16 MiB
 _BLOCK_BYTES = 1 << 29  # entries that are made at a time: each block takes two passes over the codes
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The tables of a segment."""
+
+    file: Path
+    bits: int
+    starts: list[int]  # first bits of the substrings
+    arrays: list[Tensor]  # of each: offsets int32 [2^length + 1], fingerprints uint8 [n, 4 or 8], positions int32 [n]
 
 
 def substrings(bits: int, rows: int) -> list[tuple[int, int]]:
@@ -50,53 +55,46 @@ def substrings(bits: int, rows: int) -> list[tuple[int, int]]:
     return [(start, max(1, min(end - start, longest))) for start, end in itertools.pairwise(cuts)]
 
 
-def can_have_tables(segment: Segment) -> bool:
+def can_have(segment: Segment) -> bool:
     """Whether tables of a segment can be made and are worth it."""
     return MIN_ROWS <= segment.rows <= _MOST_ROWS and segment.codes.device.type == "cpu"
 
 
-def table_entries(segment: Segment, bits: int) -> int:
+def entries(segment: Segment, bits: int) -> int:
     """Entries that the tables of a segment have."""
     return segment.rows * len(substrings(bits, segment.rows))
 
 
-def write_tables(where: Path, segment: Segment, bits: int, advance: Callable[[int], object] = unseen) -> Segment:
-    """Makes the tables of a segment that is on disk, in a new file beside it; gives the segment with its new entry.
+def write(where: Path, segment: Segment, bits: int, advance: Callable[[int], object]) -> str:
+    """Makes the tables of a segment that is on disk, in a new file; gives its checksum.
 
     Memory beyond the codes: about 0.8 GiB at most. advance: is told of entries as they are written.
     """
     entry = segment.entry
     if entry is None:
-        raise ValueError("write_tables: the segment is not on disk")
+        raise ValueError("table_file.write: the segment is not on disk")
     width = _fingerprint_bytes(bits)
     parts = substrings(bits, segment.rows)
     offsets = [torch.ops.fasthash.mih_offsets(segment.codes, start, length) for start, length in parts]
     starts = [start for start, _ in parts]
 
-    def entries(fingerprint_bytes: int) -> Iterator[Any]:
+    def column(fingerprint_bytes: int) -> Iterator[Any]:
         for start, ends in zip(starts, offsets, strict=True):
-            for block in _entries(segment.codes, ends, start, bits, fingerprint_bytes):
+            for block in _column(segment.codes, ends, start, bits, fingerprint_bytes):
                 yield block
                 advance(len(block) if fingerprint_bytes else 0)
 
     count = segment.rows * len(parts)
     columns = [
         Column("offsets", "U32", (sum(map(len, offsets)),), (ends.numpy().view(np.uint32) for ends in offsets)),
-        Column("fingerprints", "U8", (count, width), entries(width)),
-        Column("positions", "U32", (count,), entries(0)),
+        Column("fingerprints", "U8", (count, width), column(width)),
+        Column("positions", "U32", (count,), column(0)),
     ]
-    metadata = {
-        "format": f"{FORMAT}-mih",
-        "version": str(VERSION),
-        "bits": str(bits),
-        "segment": entry.checksum,
-        "substrings": json.dumps(parts),
-    }
-    checksum, _ = write_tensors(where, columns, metadata)
-    return replace(segment, entry=replace(entry, mih=where.name, mih_checksum=checksum))
+    metadata = metadata_of(KIND, bits=str(bits), segment=entry.checksum, substrings=json.dumps(parts))
+    return write_tensors(where, columns, metadata)[0]
 
 
-def _entries(codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_bytes: int) -> Iterator[Any]:
+def _column(codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_bytes: int) -> Iterator[Any]:
     """A column of a table, by ranges of buckets whose entries fit a block."""
     ends = offsets.numpy().view(np.uint32)
     first, last = 0, len(ends) - 1
@@ -108,36 +106,35 @@ def _entries(codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_
         first = stop
 
 
-def read_tables(path: Path, entry: SegmentEntry, bits: int, mmap: bool) -> tuple[Tables, TensorFile] | None:
+def read(path: Path, entry: SegmentEntry, bits: int, mmap: bool) -> tuple[Tables, TensorFile] | None:
     """Maps or loads the tables of a segment; None where it has none. Gives the file too, for checks of every byte.
 
     Raises FileNotFoundError where the file is missing, IndexFolderError where it contradicts itself or is not one of
     the segment. Mapped entries are not read; the search itself checks every access.
     """
-    if entry.mih is None or entry.mih_checksum is None:
+    extra = entry.extra(KIND)
+    if extra is None:
         return None
-    where = path / entry.mih
+    where = path / extra.name
     file = read_tensors(where, mmap, advice=getattr(memory_map, "MADV_RANDOM", None))
     if not mmap:
-        check_sum(where, file, entry.mih_checksum)
-    expected = {"format": f"{FORMAT}-mih", "version": str(VERSION), "bits": str(bits), "segment": entry.checksum}
-    check_metadata(where, file, expected)
+        file.check_sum(extra.checksum)
+    file.check_metadata(metadata_of(KIND, bits=str(bits), segment=entry.checksum))
     parts = _parse_substrings(file.metadata.get("substrings"), bits, where)
     sizes = [(1 << length) + 1 for _, length in parts]
     count = entry.rows * len(parts)
-    expected_tensors = {
+    expected = {
         "offsets": ("uint32", (sum(sizes),)),
         "fingerprints": ("uint8", (count, _fingerprint_bytes(bits))),
         "positions": ("uint32", (count,)),
     }
-    found = {name: (str(tensor.dtype), tensor.shape) for name, tensor in file.tensors.items()}
-    if found != expected_tensors:
-        raise IndexFolderError(f"{where}: must hold {shorten(expected_tensors)}, got {shorten(found)}")
+    if file.shapes != expected:
+        raise IndexFolderError(f"{where}: must hold {shorten(expected)}, got {shorten(file.shapes)}")
     offsets = torch.split(to_tensor(file.tensors["offsets"].view(np.int32)), sizes)
     fingerprints = torch.split(to_tensor(file.tensors["fingerprints"]), entry.rows)
     positions = torch.split(to_tensor(file.tensors["positions"].view(np.int32)), entry.rows)
     arrays = [array for table in zip(offsets, fingerprints, positions, strict=True) for array in table]
-    return Tables(where, bits, [start for start, _ in parts], arrays, Trials()), file
+    return Tables(where, bits, [start for start, _ in parts], arrays), file
 
 
 def _fingerprint_bytes(bits: int) -> int:
@@ -159,44 +156,3 @@ def _parse_substrings(text: str | None, bits: int, where: Path) -> list[tuple[in
     if not 1 <= len(parts) <= 64 or end > bits:
         raise IndexFolderError(f"{where}: substrings must be 1 to 64, of codes of {bits} bits, got {shorten(parts)}")
     return parts
-
-
-def tables_topk(
-    queries: Tensor, segment: Segment, mask: Tensor | None, k: int, bounds: Tensor | None, share: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The k nearest rows by the segment's tables: distances, positions [Q, k] and, int64, the queries given up.
-
-    bounds: int32 [Q], codes beyond which are not wanted.
-    """
-    tables = _tables_of(segment)
-    try:
-        distances, positions, visited = torch.ops.fasthash.mih_topk(
-            queries, segment.codes, mask, tables.starts, tables.arrays, tables.bits, k, bounds, share
-        )
-    except ValueError as error:
-        raise IndexFolderError(f"{tables.file}: {error}") from error
-    left = (visited < 0).nonzero()[:, 0]
-    tables.trials.tell(len(left) < len(queries))
-    return distances, positions, left
-
-
-def tables_range(
-    queries: Tensor, segment: Segment, mask: Tensor | None, radius: int, share: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The rows within a radius by the segment's tables: offsets, distances, positions, and the queries given up."""
-    tables = _tables_of(segment)
-    try:
-        offsets, distances, positions, visited = torch.ops.fasthash.mih_range(
-            queries, segment.codes, mask, tables.starts, tables.arrays, tables.bits, radius, share
-        )
-    except ValueError as error:
-        raise IndexFolderError(f"{tables.file}: {error}") from error
-    left = (visited < 0).nonzero()[:, 0]
-    tables.trials.tell(len(left) < len(queries))
-    return offsets, distances, positions, left
-
-
-def _tables_of(segment: Segment) -> Tables:
-    if segment.tables is None:
-        raise ValueError("mih: the segment has no tables")
-    return segment.tables

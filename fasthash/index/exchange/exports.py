@@ -13,11 +13,10 @@ import numpy as np
 
 from fasthash._durable import replaced_file
 from fasthash.codes import code_bytes
-from fasthash.index.formats import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS, U8BIN_HEADER, import_arrow
+from fasthash.index.exchange.sources import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS, U8BIN_HEADER, import_arrow
 from fasthash.index.merge import Merged
 from fasthash.index.progress import progress_bar
-from fasthash.index.segment_file import block_rows
-from fasthash.index.segments import Contents
+from fasthash.index.segments import Contents, block_rows
 
 _FUNCTION = "HammingIndex.export"
 _HAMMING = 1  # faiss writes its default metric

@@ -6,7 +6,6 @@ a segment of its own; ids that are repeated between runs are found at the end by
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,28 @@ from torch import Tensor
 
 from fasthash.codes import check_codes, code_bytes
 from fasthash.index import merge
-from fasthash.index.formats import Block, Source
-from fasthash.index.merge import overlapping, repeated_id
+from fasthash.index.exchange.sources import Block, Source, open_source
 from fasthash.index.progress import progress_bar
-from fasthash.index.segment_file import block_rows, read_segment, write_rows
-from fasthash.index.storage import Writer
+from fasthash.index.segments import ID_END, block_rows
+from fasthash.index.store.segment_file import read_segment, write_rows
+from fasthash.index.store.writer import Writer
 
 _RUN_BYTES = 1 << 28  # codes and ids that are sorted at once
 _WINDOW = 1 << 21  # ids that are compared at once
-_ID_END = 2**63
 _FUNCTION = "HammingIndex.build"
 
 
-def build(writer: Writer, source: Source, progress: bool | None) -> None:
-    """Makes the codes of the source the state of the folder; on any failure it keeps the state that it had."""
+def build(path: Path, source: Any, bits: int | None, ids: Any, overwrite: bool, progress: bool | None) -> None:
+    """Makes the codes of a source the state of a folder (see HammingIndex.build); on any failure it keeps its state."""
+    opened = open_source(source, bits, ids, _FUNCTION)
+    writer = Writer(path, create=True, overwrite=overwrite)
+    try:
+        _write(writer, opened, progress)
+    finally:
+        writer.close()
+
+
+def _write(writer: Writer, source: Source, progress: bool | None) -> None:
     written: list[Path] = []
 
     def new_segment() -> Path:
@@ -42,18 +49,15 @@ def build(writer: Writer, source: Source, progress: bool | None) -> None:
             make = _ranges if stream.first_ids() is None else _runs
             segments = []
             for where, entry in make(stream, source, new_segment):
-                segments.append(read_segment(where.parent, entry, source.bits, _ID_END, mmap=True)[0])
-        for group in overlapping(segments):
-            repeated = repeated_id(group, _WINDOW)
+                segments.append(read_segment(where.parent, entry, source.bits, ID_END, mmap=True)[0])
+        for group in merge.overlapping(segments):
+            repeated = merge.repeated_id(group, _WINDOW)
             if repeated is not None:
                 raise ValueError(f"{_FUNCTION}: ids must be distinct, got {repeated[0]} more than once")
         next_id = max((segment.last_id + 1 for segment in segments), default=0)
         writer.commit(source.bits, next_id, segments, mmap=True)
     except BaseException:
-        if not writer.holds(written):
-            for name in written:
-                with contextlib.suppress(OSError):
-                    name.unlink()
+        writer.discard(written)
         raise
     writer.finish()
 

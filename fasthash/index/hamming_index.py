@@ -6,7 +6,7 @@ import contextlib
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,22 +17,20 @@ from torch import Tensor
 
 from fasthash._arguments import MAX_BITS, MOST, memory_for, one_device, several_devices, whole
 from fasthash._arrays import like, to_tensor
-from fasthash.codes import check_codes, code_bytes, pack_bits
+from fasthash.codes import check_codes, code_bytes
 from fasthash.hamming import RangeResult, SearchResult
-from fasthash.index.build import build
-from fasthash.index.devices import Devices
-from fasthash.index.exports import export
-from fasthash.index.formats import open_source
-from fasthash.index.merge import SEGMENT_ROWS, Merged, compacted, settle
-from fasthash.index.mih import SHARES, can_have_tables
-from fasthash.index.progress import progress_bar, unseen
-from fasthash.index.scan import eligible_parts, nearest, rescored, within
-from fasthash.index.segment_file import block_rows
-from fasthash.index.segments import Contents, Segment, id_tensor, make_segment
-from fasthash.index.storage import Writer, load, verify
-from fasthash.index.untrusted import IndexFolderError
+from fasthash.index.exchange.build import build
+from fasthash.index.exchange.exports import export
+from fasthash.index.folder import Folder, make_extras, save
+from fasthash.index.merge import Merged, compacted, cut, settle
+from fasthash.index.search.devices import Devices
+from fasthash.index.search.parts import PartsOf, eligible_parts, parse_queries, scanned_parts
+from fasthash.index.search.results import rescored, topk, within
+from fasthash.index.search.tables import BUDGETS, TableSearch
+from fasthash.index.segments import ID_END, Contents, Segment, block_rows, id_tensor, make_segment, without
+from fasthash.index.store import table_file
 
-_ID_END = 2**63  # ids are 0 .. 2**63 - 1
+_EXTRAS = (table_file,)  # the kinds of extra files that searches can use
 _Result = TypeVar("_Result", SearchResult, RangeResult)
 
 
@@ -57,18 +55,16 @@ class HammingIndex:
         """An empty index in memory for codes of `bits` bits, 1 to 65,536, on a torch device.
 
         device may be a list, say ["cuda:0", "cuda:1"] or ["cuda"]: the codes then stay in host memory, every device
-        gets a copy of its share as far as there is room, and the rest streams through the devices in each search.
+        gets a copy of its part as far as there is room, and the rest streams through the devices in each search.
         """
         self._bits = whole(bits, "HammingIndex", "bits", 1, MAX_BITS)
         several = isinstance(device, (list, tuple))
         self._devices = Devices(several_devices(device, "HammingIndex")) if several else None
         self._device = torch.device("cpu") if several else one_device(device, "HammingIndex")
         self._contents = Contents.of((), 0)
-        self._path: Path | None = None
-        self._writer: Writer | None = None
-        self._mmap = False
+        self._folder: Folder | None = None  # None: it is in memory
         self._method = "scan"
-        self._frozen = ""  # why the index cannot be changed; empty: it can
+        self._parts_of: PartsOf = scanned_parts
         self._changing = threading.Lock()
 
     # What it holds
@@ -91,7 +87,7 @@ class HammingIndex:
     @property
     def path(self) -> Path | None:
         """The folder that an opened index reads; None for one in memory."""
-        return self._path
+        return None if self._folder is None else self._folder.path
 
     @property
     def ids(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -112,13 +108,13 @@ class HammingIndex:
             number = operator.index(id)  # type: ignore[arg-type]
         except TypeError:
             return False
-        if not 0 <= number < _ID_END:
+        if not 0 <= number < ID_END:
             return False
         wanted = torch.tensor([number], device=self._device)
         return any(int(segment.find(wanted)) >= 0 for segment in self._contents.segments)
 
     def __repr__(self) -> str:
-        place = f"device={self._places()!r}" if self._path is None else f"path='{self._path}'"
+        place = f"device={self._places()!r}" if self._folder is None else f"path='{self._folder.path}'"
         return f"HammingIndex(bits={self._bits}, codes={len(self)}, {place})"
 
     def _places(self) -> str | list[str]:
@@ -155,22 +151,15 @@ class HammingIndex:
         packed = to_tensor(codes, "HammingIndex.add", "codes")
         check_codes(packed, self._bits, "HammingIndex.add")
         with self._change("add") as contents:
-            if ids is None:
-                numbers: Tensor | int = contents.next_id
-                next_id = contents.next_id + len(packed)
-                if next_id > _ID_END:
-                    raise ValueError(f"HammingIndex.add: {len(packed)} ids from {contents.next_id} on pass 2**63 - 1")
-            else:
-                numbers = id_tensor(ids, "HammingIndex.add").to(self._device, copy=True)
-                next_id = max(contents.next_id, _check_new_ids(contents, numbers, len(packed), replace))
+            numbers, next_id = contents.new_ids(ids, len(packed), replace, self._device)
             if len(packed):
                 need = packed.nbytes + (0 if isinstance(numbers, int) else numbers.nbytes)
                 with memory_for(f"HammingIndex.add: no memory for {need} bytes on {self._device}"):
-                    kept = packed.to(self._device, copy=self._writer is None).contiguous()  # a file is copy enough
+                    kept = packed.to(self._device, copy=self._folder is None).contiguous()  # a file is copy enough
                 segments = contents.segments
                 if replace and not isinstance(numbers, int):
-                    segments = _without(segments, numbers.sort().values)[0]
-                self._commit((*segments, *_pieces(make_segment(kept, numbers))), next_id)
+                    segments = without(segments, numbers.sort().values)[0]
+                self._commit(settle((*segments, *cut(make_segment(kept, numbers)))), next_id)
         if ids is None:
             given = torch.arange(len(packed), device=packed.device) + contents.next_id
         else:
@@ -184,9 +173,9 @@ class HammingIndex:
         """
         wanted = torch.unique(id_tensor(ids, "HammingIndex.remove").to(self._device))
         with self._change("remove") as contents:
-            segments, removed = _without(contents.segments, wanted)
+            segments, removed = without(contents.segments, wanted)
             if removed:
-                self._commit(segments, contents.next_id)
+                self._commit(settle(segments), contents.next_id)
         return removed
 
     def compact(self, *, progress: bool | None = False) -> None:
@@ -201,11 +190,11 @@ class HammingIndex:
         with self._change("compact") as contents:
             segments = compacted(contents.segments, block_rows(self._bits))
             if len(segments) < len(contents.segments) or any(isinstance(segment, Merged) for segment in segments):
-                rows = sum(segment.count() for segment in segments if isinstance(segment, Merged))
-                with progress_bar("compact", rows, "code", progress if self._writer else False) as bar:
-                    self._commit(segments, contents.next_id, compact=True, advance=bar.update)
-                if any(segment.entry is not None and segment.entry.mih is not None for segment in contents.segments):
-                    self._make_tables(progress)
+                self._commit(segments, contents.next_id, progress)
+                if self._folder is not None:
+                    for extra in _EXTRAS:
+                        if any(segment.entry and segment.entry.extra(extra.KIND) for segment in contents.segments):
+                            self._contents = self._folder.with_extras(extra, self._bits, self._contents, progress)
 
     def build_mih(self, *, progress: bool | None = False) -> None:
         """Makes the tables of multi-index hashing, by which few-neighbour searches need not scan all codes.
@@ -218,9 +207,9 @@ class HammingIndex:
         opened read-only, OSError where the disk is full.
         """
         with self._change("build_mih"):
-            if self._writer is None:
+            if self._folder is None:
                 raise ValueError("HammingIndex.build_mih: the index is in memory; save it and open the folder")
-            self._make_tables(progress)
+            self._contents = self._folder.with_extras(table_file, self._bits, self._contents, progress)
 
     def refresh(self) -> bool:
         """Sees what a writer has changed in the folder of an opened index since; gives whether there was anything.
@@ -230,54 +219,28 @@ class HammingIndex:
         was. Searches under way end on the state that they began with.
         """
         with self._changing:
-            if self._path is None:
+            if self._folder is None:
                 raise ValueError("HammingIndex.refresh: the index is in memory; open one from a folder")
-            if self._writer is not None:
-                return False  # nobody else may change it
             before = self._contents
-            snapshot = load(self._path, self._mmap, before.segments, self._method != "scan")
-            if snapshot.manifest.bits != self._bits:
-                bits = snapshot.manifest.bits
-                raise IndexFolderError(
-                    f"{self._path}: its codes have {bits} bits by now, not {self._bits}; open it again"
-                )
-            self._contents = Contents.of(snapshot.segments, snapshot.manifest.next_id)
+            self._contents = self._folder.refreshed(self._bits, before)
             entries = [{segment.entry for segment in contents.segments} for contents in (before, self._contents)]
             return entries[0] != entries[1] or before.next_id != self._contents.next_id
 
     @contextlib.contextmanager
     def _change(self, what: str) -> Iterator[Contents]:
         with self._changing:
-            if self._frozen:
-                raise ValueError(f"HammingIndex.{what}: {self._frozen}")
+            if self._folder is not None and self._folder.frozen:
+                raise ValueError(f"HammingIndex.{what}: {self._folder.frozen}")
             yield self._contents
 
-    def _make_tables(self, progress: bool | None) -> None:
-        """The tables of all segments that can have some and have none."""
-        if self._writer is not None:
-            contents = self._contents
-            self._writer.add_tables(self._bits, contents.next_id, contents.segments, self._mmap, progress)
-            self._writer.finish()
-            known = [segment for segment in contents.segments if segment.entry is not None and segment.tables]
-            snapshot = load(self._writer.path, self._mmap, known, self._method != "scan")
-            self._contents = Contents.of(snapshot.segments, contents.next_id)
-
-    def _commit(
-        self,
-        segments: Sequence[Segment | Merged],
-        next_id: int,
-        compact: bool = False,
-        advance: Callable[[int], object] = unseen,
-    ) -> None:
+    def _commit(self, segments: Sequence[Segment | Merged], next_id: int, progress: bool | None = False) -> None:
         """Makes these segments the state of the index: on disk first, where it lives there."""
-        settled = segments if compact else settle([s for s in segments if isinstance(s, Segment)])
-        if self._writer is None:
-            made = [segment.made() if isinstance(segment, Merged) else segment for segment in settled]
+        if self._folder is None:
+            made = [segment.made() if isinstance(segment, Merged) else segment for segment in segments]
             self._contents = Contents.of(made, next_id)
-            return
-        stored = self._writer.commit(self._bits, next_id, settled, self._mmap, advance)
-        self._contents = Contents.of(stored, next_id)
-        self._writer.finish()
+        else:
+            self._contents = self._folder.commit(self._bits, next_id, segments, progress)
+            self._folder.finish()
 
     # Searching it
 
@@ -293,7 +256,7 @@ class HammingIndex:
         there is no room for so many results.
         """
         function = "HammingIndex.search"
-        packed, real = self._queries(queries, function)
+        query, real = parse_queries(queries, self._bits, self._device, function)
         k, rescore = whole(k, function, "k", 1), whole(rescore, function, "rescore", 0)
         if k > MOST:
             raise ValueError(f"{function}: k must be at most 2**40, got {k}")
@@ -301,15 +264,15 @@ class HammingIndex:
             raise ValueError(f"{function}: rescore needs real-valued queries [Q, {self._bits}], got packed codes")
         contents = self._contents
         wanted = min(k * rescore, max(k, contents.size)) if rescore else k
-        with memory_for(f"{function}: no memory for {wanted} results of {len(packed)} queries"):
+        with memory_for(f"{function}: no memory for {wanted} results of {len(query)} queries"):
             if self._devices is not None:
-                distances, ids = self._devices.nearest(contents, packed, filter, wanted, self._bits, function)
+                found = self._devices.topk(contents, query, filter, wanted, function)
             else:
-                parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
-                distances, ids = nearest(packed, parts, wanted, self._bits, contents.ordered)
+                parts = eligible_parts(contents, filter, self._device, function, self._parts_of)
+                found = topk(query, parts, wanted, contents.ordered)
         if rescore and real is not None:
-            distances, ids = rescored(contents, real, ids, k)
-        return _to_kind(SearchResult(distances, ids), queries)
+            found = rescored(contents.codes_of, real, found.ids, k)
+        return _to_kind(found, queries)
 
     def range_search(self, queries: Any, radius: int, filter: Any = None) -> RangeResult:
         """All codes within `radius` (inclusive, >= 0) of each query, ordered by (distance, id).
@@ -318,29 +281,16 @@ class HammingIndex:
         offsets[q] .. offsets[q + 1]. queries and filter are as for `search`. Raises ValueError or TypeError.
         """
         function = "HammingIndex.range_search"
-        packed, _ = self._queries(queries, function)
+        query, _ = parse_queries(queries, self._bits, self._device, function)
         radius = whole(radius, function, "radius", 0)
         contents, radius = self._contents, min(radius, self._bits)
-        with memory_for(f"{function}: no memory for the results of {len(packed)} queries"):
+        with memory_for(f"{function}: no memory for the results of {len(query)} queries"):
             if self._devices is not None:
-                return _to_kind(self._devices.within(contents, packed, filter, radius, function), queries)
-            parts = eligible_parts(contents, filter, self._device, function, SHARES.get(self._method))
-            return _to_kind(within(packed, parts, radius, contents.ordered), queries)
-
-    def _queries(self, queries: Any, function: str) -> tuple[Tensor, Tensor | None]:
-        """Packed queries on the device of the index, and the real-valued ones where they are."""
-        given = to_tensor(queries, function, "queries").detach().to(self._device)
-        if not given.is_floating_point():
-            check_codes(given, self._bits, function, "queries")
-            return given, None
-        if given.ndim != 2 or given.shape[1] != self._bits:
-            raise ValueError(
-                f"{function}: real-valued queries must be [Q, {self._bits}], got shape {tuple(given.shape)}"
-            )
-        outside = ~((given >= 0) & (given <= 1))  # NaN too
-        if outside.any():
-            raise ValueError(f"{function}: real-valued queries must be in [0, 1], got {float(given[outside][0])}")
-        return pack_bits(given), given
+                found = self._devices.within(contents, query, filter, radius, function)
+            else:
+                parts = eligible_parts(contents, filter, self._device, function, self._parts_of)
+                found = within(query, parts, radius, contents.ordered)
+            return _to_kind(found, queries)
 
     # Where it lives
 
@@ -368,16 +318,10 @@ class HammingIndex:
         """
         folder = Path(path).absolute()
         with self._changing:
-            if self._writer is not None and overwrite and folder.exists() and folder.samefile(self._writer.path):
+            own = self._folder
+            if own is not None and own.writable and overwrite and folder.exists() and folder.samefile(own.path):
                 return  # every change is there already
-            contents = self._contents
-            writer = Writer(folder, create=True, overwrite=overwrite)
-            try:
-                fresh = [changed(segment, entry=None) for segment in contents.segments if segment.count]
-                writer.commit(self._bits, contents.next_id, fresh, mmap=True)
-                writer.finish()
-            finally:
-                writer.close()
+            save(folder, overwrite, self._bits, self._contents)
 
     @classmethod
     def open(
@@ -401,25 +345,25 @@ class HammingIndex:
         the folder is not an index, is damaged, of an unknown version, or (writable, or without tables for "mih")
         read-only or open in another writer.
         """
-        if method not in ("scan", *SHARES):
+        if method not in ("scan", *BUDGETS):
             raise ValueError(f"HammingIndex.open: method must be 'auto', 'scan' or 'mih', got {method!r}")
-        folder = Path(path).absolute()
-        writer = Writer(folder) if writable else None
+        folder = Folder(Path(path).absolute(), mmap, writable, () if method == "scan" else _EXTRAS)
         try:
-            snapshot = load(folder, mmap, tables=method != "scan")
-            could = [segment for segment in snapshot.segments if can_have_tables(segment)]
-            if method == "mih" and could and all(segment.tables is None for segment in could):
-                _add_tables(folder, writer)
-                snapshot = load(folder, mmap)
+            bits, contents = folder.load()
+            could = [segment for segment in contents.segments if table_file.can_have(segment)]
+            if method == "mih" and could and not any(table_file.KIND in segment.extras for segment in could):
+                if writable:
+                    contents = folder.with_extras(table_file, bits, contents, progress=None)
+                else:
+                    make_extras(folder.path, table_file)
+                    bits, contents = folder.load()
+            plain = isinstance(device, (list, tuple)) or str(device) == "cpu"
+            index = cls(bits, device if plain else [device])
         except BaseException:
-            if writer is not None:
-                writer.close()
+            folder.close()
             raise
-        plain = isinstance(device, (list, tuple)) or str(device) == "cpu"
-        index = cls(snapshot.manifest.bits, device if plain else [device])
-        index._contents = Contents.of(snapshot.segments, snapshot.manifest.next_id)
-        index._path, index._writer, index._mmap, index._method = folder, writer, mmap, method
-        index._frozen = "" if writable else "the index was opened read-only; open it with writable=True"
+        index._contents, index._folder, index._method = contents, folder, method
+        index._parts_of = scanned_parts if method == "scan" else TableSearch(BUDGETS[method])
         return index
 
     @classmethod
@@ -452,13 +396,8 @@ class HammingIndex:
         ...     len(HammingIndex.build(folder + "/index", blocks, bits=64))
         3000
         """
-        opened = open_source(source, bits, ids, "HammingIndex.build")
         folder = Path(path).absolute()
-        writer = Writer(folder, create=True, overwrite=overwrite)
-        try:
-            build(writer, opened, progress)
-        finally:
-            writer.close()
+        build(folder, source, bits, ids, overwrite, progress)
         if mih:
             with cls.open(folder, writable=True) as index:
                 index.build_mih(progress=progress)
@@ -482,26 +421,25 @@ class HammingIndex:
         Checks what the folder holds now: checksums, order and uniqueness of ids, padding bits. progress: a bar on
         stderr; None: where that is a terminal.
         """
-        if self._path is None:
+        if self._folder is None:
             raise ValueError("HammingIndex.verify: the index is in memory; open one from a folder")
-        verify(self._path, progress)
+        self._folder.verify(_EXTRAS, progress)
 
     def close(self) -> None:
         """Gives up the folder's lock; the index can still be searched, but no longer be changed."""
         with self._changing:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-                self._frozen = "the index was closed"
+            if self._folder is not None:
+                self._folder.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies: what is in memory with its codes, an opened index as its path, opened again read-only."""
-        if self._writer is not None:
+        folder = self._folder
+        if folder is not None and folder.writable:
             raise TypeError(
-                f"HammingIndex: {self._path} is open for writing, which no copy can share; copy one that is read-only"
+                f"HammingIndex: {folder.path} is open for writing, which no copy can share; copy one that is read-only"
             )
-        if self._path is not None:
-            return _opened_again, (type(self), str(self._path), self._mmap, self._method, self._places())
+        if folder is not None:
+            return _opened_again, (type(self), str(folder.path), folder.mmap, self._method, self._places())
         return _made_again, (type(self), self._bits, self._places(), self._contents)
 
     def __enter__(self) -> HammingIndex:
@@ -509,21 +447,6 @@ class HammingIndex:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _add_tables(folder: Path, writer: Writer | None) -> None:
-    """Makes the tables of all segments, as a writer of one change where there is none."""
-    try:
-        own = Writer(folder) if writer is None else writer
-    except IndexFolderError as error:
-        raise IndexFolderError(f"{error}; it has no tables for method 'mih', and they cannot be made") from error
-    try:
-        snapshot = load(folder, mmap=True)
-        own.add_tables(snapshot.manifest.bits, snapshot.manifest.next_id, snapshot.segments, mmap=True, progress=None)
-        own.finish()
-    finally:
-        if writer is None:
-            own.close()
 
 
 def _opened_again(kind: type[HammingIndex], path: str, mmap: bool, method: str, device: Any) -> HammingIndex:
@@ -534,48 +457,6 @@ def _made_again(kind: type[HammingIndex], bits: int, device: Any, contents: Cont
     index = kind(bits, device)
     index._contents = contents
     return index
-
-
-def _without(segments: Sequence[Segment], ids: Tensor) -> tuple[tuple[Segment, ...], int]:
-    """Segments with the codes of these distinct, ascending ids deleted, and how many those were."""
-    result, removed = [], 0
-    for segment in segments:
-        rows = segment.find(ids)
-        rows = rows[rows >= 0]
-        result.append(segment.without(rows) if len(rows) else segment)
-        removed += len(rows)
-    return tuple(result), removed
-
-
-def _pieces(segment: Segment) -> list[Segment]:
-    """A segment without deleted rows, cut where it has more rows than one may have."""
-    return [
-        Segment(
-            segment.codes[start : start + SEGMENT_ROWS],
-            segment.id_at(start),
-            None if segment.ids is None else segment.ids[start : start + SEGMENT_ROWS],
-        )
-        for start in range(0, segment.rows, SEGMENT_ROWS)
-    ]
-
-
-def _check_new_ids(contents: Contents, ids: Tensor, codes: int, replace: bool) -> int:
-    """Refuses ids that cannot be added; gives the highest + 1."""
-    if len(ids) != codes:
-        raise ValueError(f"HammingIndex.add: {codes} codes need as many ids, got {len(ids)}")
-    if not len(ids):
-        return 0
-    ascending = ids.sort().values
-    if int(ascending[0]) < 0:
-        raise ValueError(f"HammingIndex.add: ids must be between 0 and 2**63 - 1, got {int(ascending[0])}")
-    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
-    if len(repeated):
-        raise ValueError(f"HammingIndex.add: ids must be distinct, got {int(repeated[0])} more than once")
-    for segment in () if replace else contents.segments:
-        taken = ascending[segment.find(ascending) >= 0]
-        if len(taken):
-            raise ValueError(f"HammingIndex.add: id {int(taken[0])} is in the index already; replace=True replaces it")
-    return int(ascending[-1]) + 1
 
 
 def _to_kind(result: _Result, given: Any) -> _Result:

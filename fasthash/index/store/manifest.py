@@ -5,44 +5,25 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from fasthash._arguments import MAX_BITS
 from fasthash.codes import code_bytes
-from fasthash.index.untrusted import IndexFolderError, parse_json, plain_name, shorten, whole_number
+from fasthash.index.segments import ExtraFile, SegmentEntry
+from fasthash.index.store.untrusted import IndexFolderError, parse_json, plain_name, read_small, shorten, whole_number
 
+MANIFEST = "manifest.json"
 FORMAT = "fasthash-index"
 VERSION = 1
+EXTRA_KINDS = ("mih",)  # files of a segment that a reader may leave alone
 MANIFEST_LIMIT = 1 << 26  # bytes; an entry takes about 300
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")
 _KEYS = {"format", "version", "bits", "code_bytes", "generation", "next_id", "segments"}
-_SEGMENT_KEYS = {
-    "file", "rows", "ids", "first_id", "xxh3_128", "tombstones", "tombstones_xxh3_128", "deleted",
-    "mih", "mih_xxh3_128",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SegmentEntry:
-    """One segment as the manifest names it. Checksums are XXH3-128 of whole files, in hexadecimal."""
-
-    file: str
-    rows: int
-    implicit: bool  # ids are first_id + row; else the file holds them
-    first_id: int
-    checksum: str
-    tombstones: str | None = None
-    tombstones_checksum: str | None = None
-    deleted: int = 0
-    mih: str | None = None
-    mih_checksum: str | None = None
-
-    @property
-    def files(self) -> list[str]:
-        """The names of its files."""
-        return [name for name in (self.file, self.tombstones, self.mih) if name is not None]
+_SEGMENT_KEYS = {"file", "rows", "ids", "first_id", "xxh3_128", "tombstones", "tombstones_xxh3_128", "deleted"}
+_SEGMENT_KEYS |= {key for kind in EXTRA_KINDS for key in (kind, f"{kind}_xxh3_128")}
 
 
 @dataclass(frozen=True)
@@ -73,13 +54,38 @@ class Manifest:
                     "tombstones": entry.tombstones,
                     "tombstones_xxh3_128": entry.tombstones_checksum,
                     "deleted": entry.deleted,
-                    **({} if entry.mih is None else {"mih": entry.mih, "mih_xxh3_128": entry.mih_checksum}),
+                    **{extra.kind: extra.name for extra in entry.extras},
+                    **{f"{extra.kind}_xxh3_128": extra.checksum for extra in entry.extras},
                 }
                 for entry in self.segments
             ],
         }
         document["xxh3_128"] = _document_checksum(document)
         return json.dumps(document, indent=1).encode()
+
+
+def manifest_text(path: Path) -> bytes | None:
+    """The manifest of a folder; None where there is none."""
+    try:
+        return read_small(path / MANIFEST, MANIFEST_LIMIT)
+    except FileNotFoundError:
+        return None
+
+
+def index_manifest(path: Path) -> bytes:
+    """The manifest of a folder that must be an index; else raises IndexFolderError."""
+    if not path.is_dir():
+        what = "not a folder; an index is a folder with a manifest.json" if path.exists() else "no such folder"
+        raise IndexFolderError(f"{path}: {what}")
+    text = manifest_text(path)
+    if text is None:
+        raise IndexFolderError(f"{path}: not an index: it has no {MANIFEST}")
+    return text
+
+
+def current_manifest(path: Path) -> Manifest:
+    """The manifest of an index folder as it is now; nothing else is read."""
+    return parse_manifest(index_manifest(path), str(path / MANIFEST))
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:
@@ -133,7 +139,15 @@ def _parse_entry(entry: Any, next_id: int, where: str, strict: bool) -> SegmentE
     tombstones, tombstones_checksum = entry.get("tombstones"), entry.get("tombstones_xxh3_128")
     if (tombstones is None) != (deleted == 0):
         raise IndexFolderError(f"{where}: {deleted} rows are deleted, but tombstones is {shorten(tombstones)}")
-    mih = entry.get("mih")
+    extras = tuple(
+        ExtraFile(
+            kind,
+            plain_name(entry[kind], f"{where}: {kind}"),
+            _checksum(entry.get(f"{kind}_xxh3_128"), f"{where}: {kind}_xxh3_128"),
+        )
+        for kind in EXTRA_KINDS
+        if entry.get(kind) is not None
+    )
     return SegmentEntry(
         file=plain_name(entry.get("file"), f"{where}: file"),
         rows=rows,
@@ -145,8 +159,7 @@ def _parse_entry(entry: Any, next_id: int, where: str, strict: bool) -> SegmentE
         if tombstones_checksum is None
         else _checksum(tombstones_checksum, f"{where}: tombstones_xxh3_128"),
         deleted=deleted,
-        mih=None if mih is None else plain_name(mih, f"{where}: mih"),
-        mih_checksum=None if mih is None else _checksum(entry.get("mih_xxh3_128"), f"{where}: mih_xxh3_128"),
+        extras=extras,
     )
 
 

@@ -1,0 +1,260 @@
+"""The parts of a search: the eligible codes of each segment, and how they are searched.
+
+A part finds its own nearest codes, and results.py combines what all parts find. Large segments are scanned in spans, so
+that mapped ones are read ahead and no search needs memory in proportion to the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasthash._arrays import to_tensor
+from fasthash.codes import check_codes, pack_bits
+from fasthash.hamming import RangeResult, SearchResult
+from fasthash.index.bitmap import add_ascending, count_rows, pack_rows, row_blocks, unpack_rows, with_rows
+from fasthash.index.merge import id_order, joined, windows
+from fasthash.index.segments import Contents, Segment, id_tensor
+
+_GATHER = 16  # where fewer than one row in this many is eligible, the rows are copied out instead of masked
+_SPAN_BYTES = 1 << 28  # codes that are scanned at once
+_WINDOW = 1 << 21  # ids that are sorted or looked up at once to align a filter
+_topk = torch.ops.fasthash.hamming_topk.default  # the overloads themselves: finding them takes a microsecond
+_range = torch.ops.fasthash.hamming_range.default
+
+
+@dataclass(frozen=True)
+class Query:
+    """The queries of a search, and how their distance to a code is measured: the number of bits that differ.
+
+    Another distance (weights of bits, real-valued queries) is another class with these methods: parts and results only
+    use `topk`, `within` and `bits`, of which no distance may be more.
+    """
+
+    codes: Tensor  # packed uint8 [Q, W]
+    bits: int
+    nearest: Tensor | None = None  # int32 [Q, k], distances of the k nearest codes so far: farther ones are not wanted
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def topk(self, codes: Tensor, mask: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+        """Scans codes [N, W], those of the bitmap `mask`: distances and positions [Q, k], k <= N; -1 where missing."""
+        distances, positions = _topk(self.codes, codes, mask, k)
+        return distances, positions
+
+    def within(self, codes: Tensor, mask: Tensor | None, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Scans codes for those within a radius: offsets [Q + 1], distances [T], positions [T]."""
+        offsets, distances, positions = _range(self.codes, codes, mask, radius)
+        return offsets, distances, positions
+
+    def bounded(self, nearest: Tensor) -> Query:
+        """The same queries, which have found k codes at these distances; parts may use it, and need not."""
+        return Query(self.codes, self.bits, nearest)
+
+    def chosen(self, rows: Tensor) -> Query:
+        """Some of the queries."""
+        return Query(self.codes[rows], self.bits, None if self.nearest is None else self.nearest[rows])
+
+    def to(self, device: torch.device) -> Query:
+        """The same queries on another device."""
+        return Query(self.codes.to(device), self.bits, None if self.nearest is None else self.nearest.to(device))
+
+
+def parse_queries(queries: Any, bits: int, device: torch.device, function: str) -> tuple[Query, Tensor | None]:
+    """Queries as a user gives them, packed or real-valued, on a device; and the real-valued ones as they are."""
+    given = to_tensor(queries, function, "queries").detach().to(device)
+    if not given.is_floating_point():
+        check_codes(given, bits, function, "queries")
+        return Query(given, bits), None
+    if given.ndim != 2 or given.shape[1] != bits:
+        raise ValueError(f"{function}: real-valued queries must be [Q, {bits}], got shape {tuple(given.shape)}")
+    outside = ~((given >= 0) & (given <= 1))  # NaN too
+    if outside.any():
+        raise ValueError(f"{function}: real-valued queries must be in [0, 1], got {float(given[outside][0])}")
+    return Query(pack_bits(given), bits), given
+
+
+class Part(Protocol):
+    """Eligible codes of one segment that are searched together. Results are ordered by (distance, id)."""
+
+    def topk(self, query: Query, k: int) -> SearchResult:
+        """The nearest codes of each query, [Q, k] or all columns that there are; id -1 where one is missing."""
+
+    def within(self, query: Query, radius: int) -> RangeResult:
+        """All codes within the radius of each query."""
+
+
+PartsOf = Callable[[Segment, Tensor | None, bool], Iterator[Part]]  # see scanned_parts
+
+
+class ScannedPart(NamedTuple):
+    """Codes of one segment that are scanned: those that `mask` says, or all of them."""
+
+    segment: Segment
+    codes: Tensor
+    mask: Tensor | None  # bitmap of [len(codes)]
+    start: int  # row of the first code, where `rows` does not say
+    rows: Tensor | None = None  # int64 [len(codes)]: their rows in the segment
+
+    def topk(self, query: Query, k: int) -> SearchResult:
+        distances, positions = query.topk(self.codes, self.mask, min(k, len(self.codes)))
+        return SearchResult(distances, self.ids_of(positions))
+
+    def within(self, query: Query, radius: int) -> RangeResult:
+        offsets, distances, positions = query.within(self.codes, self.mask, radius)
+        return RangeResult(offsets, distances, self.ids_of(positions))
+
+    def ids_of(self, positions: Tensor) -> Tensor:
+        """Positions of a result -> ids; -1 stays."""
+        rows = positions + self.start if self.rows is None else self.rows[positions]
+        return ids_of_rows(self.segment, rows, positions)
+
+
+def ids_of_rows(segment: Segment, rows: Tensor, positions: Tensor) -> Tensor:
+    """The ids of rows of a segment, -1 where the position is -1."""
+    if segment.ids is None:
+        return torch.where(positions < 0, -1, rows + segment.first_id)
+    return torch.where(positions < 0, -1, segment.ids[rows.clamp(min=0)])
+
+
+def mapped_codes(part: Part) -> Tensor | None:
+    """The codes that a part reads from first to last, where they are pages of a file: to read ahead."""
+    return part.codes if isinstance(part, ScannedPart) and part.segment.mapped and part.rows is None else None
+
+
+def scanned_parts(segment: Segment, mask: Tensor | None, filtered: bool) -> Iterator[ScannedPart]:
+    """A segment, of which the rows of `mask` are eligible, in parts that are scanned.
+
+    They are spans on the CPU, and the whole segment where kernels bound their memory themselves. filtered: perhaps only
+    few rows are eligible. Few ones are copied out, but on the CPU, where the kernels pick them out themselves.
+    """
+    on_cpu = segment.codes.device.type == "cpu"
+    gather = filtered and not on_cpu
+    span = max(64, _SPAN_BYTES // segment.codes.shape[1] // 64 * 64) if on_cpu else segment.rows
+    for start in range(0, segment.rows, span):
+        codes = segment.codes[start : start + span]
+        if mask is None:
+            yield ScannedPart(segment, codes, None, start)
+            continue
+        words = mask[start // 64 : (start + len(codes) + 63) // 64]
+        if gather and few_rows(words, len(codes)):
+            rows = unpack_rows(words, 0, len(codes)).nonzero()[:, 0] + start
+            if len(rows):
+                yield ScannedPart(segment, segment.codes[rows], None, 0, rows)
+        else:
+            yield ScannedPart(segment, codes, words, start)
+
+
+def few_rows(mask: Tensor, rows: int) -> bool:
+    """Whether so few of the rows are in the set that each is better looked at by itself."""
+    return count_rows(mask) * _GATHER < rows
+
+
+def eligible_parts(
+    contents: Contents, filter: Any, device: torch.device, function: str, parts_of: PartsOf = scanned_parts
+) -> Iterator[Part]:
+    """The eligible codes, part by part, in the order of the segments; made as they are asked for.
+
+    parts_of: makes the parts of a segment, as scanned_parts does.
+    """
+    segments = [segment for segment in contents.segments if segment.count]
+    if filter is None:
+        return (part for segment in segments for part in parts_of(segment, segment.live, False))
+    given = to_tensor(filter, function, "filter").to(device)
+    if given.dtype != torch.bool:
+        _refuse_numbers_for_bools(given, contents.size, function)
+        allowed = _distinct(id_tensor(given, function, "filter").contiguous())
+        return (part for segment in segments for part in _allowed_parts(segment, allowed, parts_of))
+    if given.shape != (contents.size,):
+        raise ValueError(
+            f"{function}: a boolean filter must have one value for each of the {contents.size} ids, "
+            f"got shape {tuple(given.shape)}"
+        )
+    masks: Iterable[Tensor] = _masks_in_order(segments, given) if contents.ordered else _masks_by_id(segments, given)
+    return (part for segment, mask in zip(segments, masks, strict=True) for part in parts_of(segment, mask, True))
+
+
+def _refuse_numbers_for_bools(given: Tensor, size: int, function: str) -> None:
+    """Zeros and ones of 8 bits, one for each code, with repeats: not ids, but a mask of the wrong type."""
+    if given.dtype in (torch.uint8, torch.int8) and given.shape == (size,):
+        zeros, ones = int((given == 0).sum()), int((given == 1).sum())
+        if zeros + ones == size and max(zeros, ones) > 1:
+            raise TypeError(
+                f"{function}: filter is a mask of {given.dtype}, which would be read as ids; make it boolean"
+            )
+
+
+def _distinct(ids: Tensor) -> Tensor:
+    """The same ids, ascending, each once; not copied where they are so already."""
+    if not bool((ids[1:] > ids[:-1]).all()):
+        ids = torch.from_numpy(np.sort(ids.numpy())) if ids.device.type == "cpu" else ids.sort().values
+        ids = torch.unique_consecutive(ids)
+    return ids
+
+
+def _allowed_parts(segment: Segment, allowed: Tensor, parts_of: PartsOf) -> Iterator[Part]:
+    """The live rows with these distinct, ascending ids. Few ones are gathered, without a bitmap of all rows."""
+    edges = torch.tensor([segment.first_id, segment.last_id], device=allowed.device)
+    start, stop = (
+        int(torch.searchsorted(allowed, edges[0])),
+        int(torch.searchsorted(allowed, edges[1], right=True)),
+    )
+    few = (stop - start) * _GATHER < segment.rows
+    size = max(1, min(_WINDOW, _SPAN_BYTES // _GATHER // segment.codes.shape[1])) if few else _WINDOW
+    pieces = (segment.find(ids) for ids in torch.split(allowed[start:stop], size))
+    found = (rows[rows >= 0] for rows in pieces)
+    if few:
+        for rows in found:
+            if len(rows):
+                yield ScannedPart(segment, segment.codes[rows], None, 0, rows)
+        return
+    words = torch.zeros((segment.rows + 63) // 64, dtype=torch.int64, device=allowed.device)
+    for rows in found:
+        add_ascending(words, rows)
+    yield from parts_of(segment, words, True)
+
+
+def _masks_in_order(segments: list[Segment], given: Tensor) -> Iterator[Tensor]:
+    """A boolean mask over the live rows of segments one after the other, as bitmaps of their rows."""
+    at = 0
+    for segment in segments:
+        part = given[at : at + segment.count]
+        at += segment.count
+        if segment.live is None:
+            yield pack_rows(part)
+        else:
+            yield _deposited(segment, segment.live, part)
+
+
+def _deposited(segment: Segment, live: Tensor, given: Tensor) -> Tensor:
+    """A mask over the live rows of a segment as a bitmap of all its rows."""
+    words, at = [], 0
+    for _, block in row_blocks(live, segment.rows):
+        count = int(block.sum())
+        part, at = given[at : at + count], at + count
+        if count < len(block):
+            part = torch.zeros_like(block).masked_scatter_(block, part)
+        words.append(pack_rows(part))
+    return torch.cat(words)
+
+
+def _masks_by_id(segments: list[Segment], given: Tensor) -> list[Tensor]:
+    """A boolean mask over all live ids in ascending order, as bitmaps of the rows of segments whose ids interleave."""
+    masks = [torch.zeros((s.rows + 63) // 64, dtype=torch.int64, device=given.device) for s in segments]
+    number_of = {id(segment): number for number, segment in enumerate(segments)}
+    at = 0
+    for window in windows([(segment, 0, segment.rows) for segment in segments], _WINDOW):
+        rows = [segment.live_rows(start, stop) for segment, start, stop in window]
+        ids = joined([segment.ids_of(own) for (segment, _, _), own in zip(window, rows, strict=True)])
+        chosen = torch.empty(len(ids), dtype=torch.bool, device=given.device)
+        chosen[id_order(ids)] = given[at : at + len(ids)]
+        at += len(ids)
+        for (segment, _, _), own, here in zip(window, rows, chosen.split([len(own) for own in rows]), strict=True):
+            with_rows(masks[number_of[id(segment)]], own[here])
+    return masks

@@ -1,0 +1,1 @@
+"""The files of an index (docs/index-format.md): reading and writing them. Nothing here searches."""

@@ -1,0 +1,91 @@
+"""Reading an index folder: a consistent state of it while a writer may be at work, and a check of every byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from fasthash.index.errors import IndexFolderError
+from fasthash.index.merge import overlapping, repeated_id
+from fasthash.index.progress import progress_bar
+from fasthash.index.segments import Segment, SegmentEntry, block_rows
+from fasthash.index.store.manifest import MANIFEST, Manifest, index_manifest, parse_manifest
+from fasthash.index.store.segment_file import ExtraFormat, check_segment, read_segment
+from fasthash.index.store.tensorfile import TensorFile
+
+_ATTEMPTS = 20  # manifests that a reader tries while a writer replaces them under its feet
+_Read = TypeVar("_Read")
+
+
+class Snapshot(NamedTuple):
+    """A complete state of an index folder."""
+
+    manifest: Manifest
+    segments: tuple[Segment, ...]
+
+
+def load(path: Path, mmap: bool, extras: Sequence[ExtraFormat] = (), known: Sequence[Segment] = ()) -> Snapshot:
+    """Reads the current state of an index folder; raises IndexFolderError for anything that is not as the format says.
+
+    mmap=True maps the segments and checks everything but their content (verify does); mmap=False loads them and checks
+    their checksums too. extras: the kinds of extra files that are read. Of `known` segments, read before, those that
+    the state still has are taken as they are.
+    """
+    have = {segment.entry: segment for segment in known if segment.entry is not None}
+
+    def read(entry: SegmentEntry, manifest: Manifest) -> Segment:
+        if entry in have:
+            return have[entry]
+        segment = read_segment(path, entry, manifest.bits, manifest.next_id, mmap)[0]
+        found = {extra.KIND: extra.read(path, entry, manifest.bits, mmap) for extra in extras}
+        return replace(segment, extras={kind: own[0] for kind, own in found.items() if own is not None})
+
+    return Snapshot(*_read(path, read))
+
+
+def verify(path: Path, extras: Sequence[ExtraFormat] = (), progress: bool | None = False) -> None:
+    """Reads every byte of the current state: checksums, order and uniqueness of ids, padding of codes.
+
+    extras: the kinds of extra files that are read too. Raises IndexFolderError, naming the file, for the first fault.
+    """
+
+    def read(entry: SegmentEntry, manifest: Manifest) -> tuple[Segment, TensorFile, list[tuple[TensorFile, str]]]:
+        found = []
+        for extra in extras:
+            named, own = entry.extra(extra.KIND), extra.read(path, entry, manifest.bits, mmap=True)
+            if named is not None and own is not None:
+                found.append((own[1], named.checksum))
+        return *read_segment(path, entry, manifest.bits, manifest.next_id, mmap=True), found
+
+    manifest, parts = _read(path, read)
+    size = sum(len(file.data) + sum(len(extra.data) for extra, _ in found) for _, file, found in parts)
+    with progress_bar("verify", size, "B", progress) as bar:
+        for entry, (segment, file, found) in zip(manifest.segments, parts, strict=True):
+            for extra, checksum in found:
+                for _ in extra.check_bytes(checksum, bar.update):
+                    pass
+            check_segment(segment, file, entry.checksum, manifest.bits, bar.update)
+    segments = [segment for segment, _, _ in parts]
+    for group in overlapping(segments):
+        repeated = repeated_id(group, block_rows(manifest.bits))
+        if repeated is not None:
+            number, holders = repeated
+            name = next(
+                e.file for e, segment in zip(manifest.segments, segments, strict=True) if segment is holders[-1]
+            )
+            raise IndexFolderError(f"{path / name}: damaged: an id is in another segment too, {number}")
+
+
+def _read(path: Path, read: Callable[[SegmentEntry, Manifest], _Read]) -> tuple[Manifest, tuple[_Read, ...]]:
+    """The manifest, and what `read` gives for every segment that it names."""
+    for _ in range(_ATTEMPTS):
+        text = index_manifest(path)
+        manifest = parse_manifest(text, str(path / MANIFEST))
+        try:
+            return manifest, tuple(read(entry, manifest) for entry in manifest.segments)
+        except FileNotFoundError as error:
+            if index_manifest(path) == text:  # else a writer replaced both: read the new state
+                raise IndexFolderError(f"{error.filename}: missing, but the manifest names it") from error
+    raise IndexFolderError(f"{path}: a writer replaces it faster than it can be read")

@@ -1,0 +1,261 @@
+"""Changing an index folder, so that it is left in the last complete state whenever a change is cut off.
+
+A change writes new files under names never used before, flushes them and the folder to the disk, and then renames a new
+manifest over the old one: the rename is the change. Files are never modified, so readers keep what they mapped.
+docs/index-format.md describes the format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fasthash._durable import LockedError, lock_file, make_folder, new_file, sync_folder
+from fasthash.index.merge import Merged
+from fasthash.index.segments import ExtraFile, Segment, SegmentEntry, block_rows
+from fasthash.index.store.manifest import (
+    EXTRA_KINDS,
+    MANIFEST,
+    MANIFEST_LIMIT,
+    Manifest,
+    index_manifest,
+    manifest_text,
+    parse_manifest,
+)
+from fasthash.index.store.segment_file import ExtraFormat, read_segment, write_rows, write_tombstones
+from fasthash.index.store.untrusted import IndexFolderError, shorten
+
+_LOCK = "lock"
+# Files that only a writer makes, and that it may delete when no manifest names them.
+_KINDS = "|".join(("segment", "tombstones", *EXTRA_KINDS))
+_WORK_FILE = re.compile(rf"({_KINDS})-\d{{8,}}-[0-9a-f]{{16}}\.safetensors|manifest-[0-9a-f]{{16}}\.tmp")
+
+
+class Writer:
+    """The one writer of an index folder, from its construction until `close`.
+
+    A change is `commit` (from then on new readers see the new state), then `finish` (from then on it is on the disk).
+    """
+
+    def __init__(self, path: Path, create: bool = False, overwrite: bool = False):
+        """Locks the folder. create=True: a folder that will hold a new index; else one that holds an index.
+
+        Raises IndexFolderError where the folder is locked, read-only, or not what was asked for.
+        """
+        if create:
+            try:
+                make_folder(path)
+            except OSError as error:
+                raise IndexFolderError(f"{path}: cannot be made a folder ({error.strerror})") from error
+            _check_target(path, overwrite)  # before the lock puts a file into a folder that is not ours
+        else:
+            index_manifest(path)  # raises where there is no index to lock
+        self.path = path
+        self._process = os.getpid()
+        descriptor = _locked(path)
+        self.close = weakref.finalize(self, os.close, descriptor)  # a forgotten writer gives its lock back
+        try:
+            if create:
+                _check_target(path, overwrite)  # another writer may have been faster
+            self._text, self._generation = _current(path, create)
+            self._remove_leftovers()
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(
+        self,
+        bits: int,
+        next_id: int,
+        segments: Sequence[Segment | Merged],
+        mmap: bool,
+        advance: Callable[[int], object] = lambda count: None,
+    ) -> tuple[Segment, ...]:
+        """Makes `segments` the state of the folder; gives them as they are on disk. `advance` is told of codes written.
+
+        Segments without an entry and merged ones are written (live rows only), those with more deleted rows than their
+        entry get new tombstones. On any failure the folder keeps its state, and OSError (a full disk) or
+        IndexFolderError says why.
+        """
+        if os.getpid() != self._process:
+            raise IndexFolderError(f"{self.path}: opened for writing by process {self._process}, this is a fork of it")
+        if manifest_text(self.path) != self._text:
+            raise IndexFolderError(f"{self.path}: changed by something that does not hold its lock; open it again")
+        generation = self._generation + 1
+        written: list[Path] = []
+        try:
+            stored = tuple(self._store(segment, bits, next_id, mmap, written, advance) for segment in segments)
+            entries = tuple(segment.entry for segment in stored if segment.entry is not None)
+            text = Manifest(bits, generation, next_id, entries).to_bytes()
+            if len(text) > MANIFEST_LIMIT:
+                raise IndexFolderError(f"{self.path}: {len(segments)} segments are too many for one manifest")
+            aside = self.path / f"manifest-{secrets.token_hex(8)}.tmp"
+            written.append(aside)
+            with new_file(aside) as file:
+                file.write(text)
+            sync_folder(self.path)  # the names of the new files, before the manifest that needs them
+            os.replace(aside, self.path / MANIFEST)
+        except BaseException as error:
+            if manifest_text(self.path) == self._text:  # the old state holds: nothing needs the new files
+                for name in written:
+                    with contextlib.suppress(OSError):
+                        name.unlink()
+            if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise IndexFolderError(f"{self.path}: cannot be written ({error.strerror})") from error
+            raise
+        self._text, self._generation = text, generation
+        return stored
+
+    def finish(self) -> None:
+        """Waits until the last commit is on the disk, then deletes the files that it made superfluous."""
+        sync_folder(self.path)
+        self._remove_leftovers()
+
+    def new_name(self, kind: str) -> Path:
+        """A name for a file of the next commit, without which it is left over; kind: what the name begins with."""
+        return self.path / f"{kind}-{self._generation + 1:08d}-{secrets.token_hex(8)}.safetensors"
+
+    def add_extras(
+        self,
+        extra: ExtraFormat,
+        bits: int,
+        next_id: int,
+        segments: Sequence[Segment],
+        mmap: bool,
+        advance: Callable[[int], object],
+    ) -> None:
+        """Makes extra files of one kind for those of these segments, all on disk, that lack one, and commits them.
+
+        advance: is told of entries as they are written.
+        """
+        written: list[Path] = []
+        made = []
+        try:
+            for segment in segments:
+                if segment.entry is not None and lacks(segment, extra):
+                    written.append(self.new_name(extra.KIND))
+                    checksum = extra.write(written[-1], segment, bits, advance)
+                    file = ExtraFile(extra.KIND, written[-1].name, checksum)
+                    entry = replace(segment.entry, extras=(*segment.entry.extras, file))
+                    segment = replace(segment, entry=entry)
+                made.append(segment)
+            if written:
+                self.commit(bits, next_id, made, mmap)
+        except BaseException:
+            self.discard(written)
+            raise
+
+    def discard(self, files: Sequence[Path]) -> None:
+        """Deletes files that were written for a commit, unless it took place."""
+        text = manifest_text(self.path)
+        if text is None or not any(file.name.encode() in text for file in files):
+            for file in files:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+    def _store(
+        self,
+        segment: Segment | Merged,
+        bits: int,
+        next_id: int,
+        mmap: bool,
+        written: list[Path],
+        advance: Callable[[int], object],
+    ) -> Segment:
+        """The segment with its files on disk. Files are noted in `written` before they exist."""
+        if isinstance(segment, Merged) or segment.entry is None or segment.live is None:
+            if isinstance(segment, Segment) and segment.entry is not None:
+                return segment
+            written.append(self.new_name("segment"))
+            entry = _write_segment(written[-1], segment, bits, advance)
+            return read_segment(self.path, entry, bits, next_id, mmap)[0]
+        if segment.entry.deleted == segment.deleted:
+            return segment
+        written.append(self.new_name("tombstones"))
+        entry = replace(
+            segment.entry,
+            tombstones=written[-1].name,
+            tombstones_checksum=write_tombstones(written[-1], segment),
+            deleted=segment.deleted,
+        )
+        return replace(segment, entry=entry)
+
+    def _remove_leftovers(self) -> None:
+        """Deletes what an interrupted writer left, and what the current manifest no longer names."""
+        if self._text is None:
+            keep = set()
+        else:
+            try:
+                manifest = parse_manifest(self._text, MANIFEST)
+            except IndexFolderError:  # a damaged index, about to be replaced
+                return
+            keep = {name for entry in manifest.segments for name in entry.files}
+        for name in os.listdir(self.path):
+            if _WORK_FILE.fullmatch(name) and name not in keep:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path / name)
+
+
+def lacks(segment: Segment, extra: ExtraFormat) -> bool:
+    """Whether a segment that is on disk can have an extra file of this kind and has none."""
+    return segment.entry is not None and segment.entry.extra(extra.KIND) is None and extra.can_have(segment)
+
+
+def _write_segment(where: Path, segment: Segment | Merged, bits: int, advance: Callable[[int], object]) -> SegmentEntry:
+    """Writes the live rows of a segment, or of several in the order of ids; memory is bounded by the block."""
+    merged = segment if isinstance(segment, Merged) else Merged.of([segment])
+    rows = block_rows(bits)
+    ids = (block.cpu().numpy() for block in merged.id_blocks(rows))
+
+    def codes() -> Iterator[np.ndarray[Any, Any]]:
+        for block in merged.code_blocks(rows):
+            yield block.cpu().numpy()
+            advance(len(block))
+
+    return write_rows(where, bits, merged.count(), merged.bounds(), ids, codes())
+
+
+def _locked(path: Path) -> int:
+    """The descriptor that holds the folder's lock."""
+    try:
+        return lock_file(path / _LOCK)
+    except LockedError as error:
+        raise IndexFolderError(f"{path}: another writer has it open") from error
+    except OSError as error:
+        raise IndexFolderError(f"{path}: cannot be opened for writing ({error.strerror})") from error
+
+
+def _current(path: Path, create: bool) -> tuple[bytes | None, int]:
+    """The manifest's text and generation: what the next commit replaces."""
+    text = manifest_text(path) if create else index_manifest(path)
+    if text is None:
+        return None, 0
+    try:
+        return text, parse_manifest(text, str(path / MANIFEST)).generation
+    except IndexFolderError:
+        if create:  # overwrite=True: a damaged index may be replaced
+            return text, 0
+        raise
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    """Refuses a folder that holds an index (unless it may be overwritten) or anything else than what writers leave."""
+    names = os.listdir(path)
+    foreign = sorted(name for name in names if name not in (MANIFEST, _LOCK) and not _WORK_FILE.fullmatch(name))
+    if MANIFEST in names:
+        if not overwrite:
+            raise IndexFolderError(f"{path}: already holds an index; pass overwrite=True to replace it")
+        if foreign:  # only a manifest that can be read proves that this is an index
+            parse_manifest(index_manifest(path), str(path / MANIFEST))
+    elif foreign:
+        raise IndexFolderError(f"{path}: neither empty nor an index, it holds {shorten(foreign[0])}")
