@@ -24,6 +24,7 @@ from index_folders import content, files, make_folder, random_codes, read_manife
 from fasthash.index import HammingIndex, IndexFolderError
 from fasthash.index.search import tables
 from fasthash.index.store import table_file
+from fasthash.index.store.manifest import current_manifest
 
 SECONDS = float(os.environ.get("FASTHASH_FUZZ_SECONDS", "60" if os.environ.get("CI") else "4"))
 NUMBERS = [0, 1, -1, 7, 8, 49, 51, 2**31, 2**32, 2**60, 2**63 - 1, 2**63, 2**64, 1e300, 0.5]
@@ -41,8 +42,10 @@ WORDS = [
     "U8",
     "F64",
     "\0",
+    "keys",
 ]
-VALUES = st.sampled_from([None, True, False, [], {}, [0], [[]], *NUMBERS, *WORDS])
+LISTS = [[], [0], [[]], ["keys"], ["keys", "keys"], ["keys", "\n"]]
+VALUES = st.sampled_from([None, True, False, {}, *LISTS, *NUMBERS, *WORDS])
 
 bytes_changed = st.tuples(
     st.just("bytes"), st.integers(0, 7), st.integers(0, 10**6), st.binary(min_size=1, max_size=16)
@@ -61,6 +64,7 @@ REGRESSIONS = [
     ([("bytes", 1, 5000, b"\xff" * 16)], True, True),  # offsets of tables that lead out of the file
     ([("bytes", 1, 4096, b"\xff" * 16)], True, False),
 ]
+VERSIONS = [1, 2]  # of the manifest that is damaged
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +148,13 @@ def use(index):
     assert isinstance(index.id_range, tuple | None)
 
 
-def try_damage(folder, damage, signed, mmap):
+def try_damage(folder, damage, signed, mmap, version=1):
     before = content(HammingIndex.open(folder))
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "index"
         shutil.copytree(folder, copy)
+        if version == 2:
+            write_manifest(copy, {**read_manifest(copy), "version": 2, "features": []})
         names = files(copy)
         for kind, number, at, what in damage:
             file = names[number % len(names)]
@@ -181,9 +187,31 @@ def try_damage(folder, damage, signed, mmap):
     return outcome
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("damage", "signed", "mmap"), REGRESSIONS)
-def test_what_has_crashed_once(folder, damage, signed, mmap):
-    try_damage(folder, damage, signed, mmap)
+def test_what_has_crashed_once(folder, damage, signed, mmap, version):
+    try_damage(folder, damage, signed, mmap, version)
+
+
+NAMES = st.one_of(st.sampled_from(["keys", "vectors", *WORDS]), st.text(max_size=70), st.integers(), st.none())
+
+
+@settings(max_examples=100, deadline=None)
+@given(features=st.one_of(VALUES, st.lists(NAMES, max_size=4)), known=st.sets(st.sampled_from(["keys", "vectors"])))
+def test_any_features(folder, features, known):
+    """An index opens where its features are a list of distinct names, all of them known, and is refused otherwise."""
+    good = isinstance(features, list) and all(isinstance(name, str) and name in known for name in features)
+    good = good and len(set(features)) == len(features)
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fasthash.index.store.manifest.KNOWN_FEATURES", frozenset(known))
+        copy = Path(shutil.copytree(folder, Path(place) / "index"))
+        write_manifest(copy, {**read_manifest(copy), "version": 2, "features": features})
+        if good:
+            assert current_manifest(copy).features == tuple(features)
+            HammingIndex.open(copy).verify()
+        else:
+            with pytest.raises(IndexFolderError, match=r"manifest\.json: .*feature"):
+                HammingIndex.open(copy)
 
 
 def test_random_damage(folder):
@@ -201,9 +229,9 @@ def test_random_damage(folder):
 
         @seed(number)
         @rounds
-        @given(damage=damage, signed=st.booleans(), mmap=st.booleans())
-        def one_round(damage, signed, mmap):
-            outcomes[try_damage(folder, damage, signed, mmap)] += 1
+        @given(damage=damage, signed=st.booleans(), mmap=st.booleans(), version=st.sampled_from(VERSIONS))
+        def one_round(damage, signed, mmap, version):
+            outcomes[try_damage(folder, damage, signed, mmap, version)] += 1
 
         one_round()
         if time.monotonic() > end:

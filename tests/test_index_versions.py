@@ -1,4 +1,4 @@
-"""Versions of the index format: folders of version 1 that an older fasthash wrote."""
+"""Versions of the index format: folders of version 1 that an older fasthash wrote, and the features of version 2."""
 
 import json
 import shutil
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from index_folders import content, make_folder, read_manifest, write_manifest
 
-from fasthash.index import HammingIndex
+from fasthash.index import HammingIndex, IndexFolderError
+from fasthash.index.store import manifest
+from fasthash.index.store.manifest import current_manifest
 
 # Folders written by fasthash before version 2 of the format, and what they hold. No test writes to them.
 #   empty     100 bits, no codes
@@ -88,4 +91,99 @@ def test_version_1_can_be_changed_and_stays_version_1(name, tmp_path):
     again = HammingIndex.open(folder)
     check(again, kept)
     again.verify()
-    assert json.loads((folder / "manifest.json").read_text())["version"] == 1
+    assert read_manifest(folder)["version"] == 1
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_needs_no_feature_is_written_as_before(name):
+    assert current_manifest(V1 / name).to_bytes() == (V1 / name / "manifest.json").read_bytes()
+
+
+# Version 2
+
+
+def with_features(folder, features, **changes):
+    write_manifest(folder, {**read_manifest(folder), "version": 2, "features": features, **changes})
+
+
+def test_version_2_without_features_opens_and_becomes_version_1(tmp_path):
+    folder = make_folder(tmp_path / "index")
+    before = content(HammingIndex.open(folder))
+    with_features(folder, [])
+    index = HammingIndex.open(folder)
+    index.verify()
+    assert content(index) == before
+    with HammingIndex.open(folder, writable=True) as index:
+        index.remove([5])
+    assert read_manifest(folder)["version"] == 1
+    assert "features" not in read_manifest(folder)
+
+
+def test_features_survive_every_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "KNOWN_FEATURES", frozenset({"keys", "bit_weights"}))
+    folder = make_folder(tmp_path / "index")
+    with_features(folder, ["keys", "bit_weights"])
+    HammingIndex.open(folder).verify()
+
+    def kept():
+        document = read_manifest(folder)
+        return (document["version"], document["features"]) == (2, ["keys", "bit_weights"])
+
+    with HammingIndex.open(folder, writable=True) as index:
+        index.add(np.zeros((1100, 8), np.uint8))
+        assert kept()
+        index.remove([5])
+        assert kept()
+        index.compact()
+        assert kept()
+        index.build_mih()
+        assert kept()
+    after = content(HammingIndex.open(folder))
+    with HammingIndex.open(folder, writable=True) as index:  # by another writer
+        index.remove([6])
+    assert kept()
+    HammingIndex.open(folder).save(tmp_path / "copy")
+    assert read_manifest(tmp_path / "copy")["version"] == 1  # a copy of the codes and ids needs no feature
+    HammingIndex.build(folder, np.zeros((3, 8), np.uint8), overwrite=True, progress=False)
+    assert read_manifest(folder)["version"] == 1
+    assert len(after[1]) > 1000
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_feature_that_is_not_known_is_refused_by_name(tmp_path, writable):
+    folder = make_folder(tmp_path / "index")
+    with_features(folder, ["keys"])
+    before = listed(folder)
+    with pytest.raises(
+        IndexFolderError, match=r"manifest.json: needs feature 'keys', which this fasthash does not know"
+    ):
+        HammingIndex.open(folder, writable=writable)
+    assert listed(folder) == before
+
+
+def test_an_open_reader_refuses_a_feature_at_its_next_refresh(tmp_path):
+    folder = make_folder(tmp_path / "index")
+    index = HammingIndex.open(folder)
+    before = content(index)
+    with_features(folder, ["keys"], generation=9)
+    for change in (index.refresh, index.verify):
+        with pytest.raises(IndexFolderError, match="needs feature 'keys'"):
+            change()
+    assert content(index) == before
+
+
+def test_a_manifest_of_version_1_has_no_features(tmp_path):
+    """As a key that is not known: ignored where the checksum vouches for it, refused where there is none."""
+    folder = make_folder(tmp_path / "index")
+    document = {**read_manifest(folder), "features": ["keys"]}
+    write_manifest(folder, document)
+    HammingIndex.open(folder).verify()
+    write_manifest(folder, document, sign=False)
+    with pytest.raises(IndexFolderError, match="unknown key 'features' and no checksum to vouch for it"):
+        HammingIndex.open(folder)
+
+
+def test_version_2_needs_no_checksum_either(tmp_path):
+    folder = make_folder(tmp_path / "index")
+    write_manifest(folder, {**read_manifest(folder), "version": 2, "features": []}, sign=False)
+    HammingIndex.open(folder).verify()

@@ -342,8 +342,8 @@ class HammingIndex:
         first makes them, as `build_mih` does, where the index has none; "scan" never. device: where searches run, a
         torch device or a list; all but "cpu" scan, on the devices, copies of the codes as far as there is room, and
         blocks that stream from the folder for the rest. Raises ValueError for another method; IndexFolderError where
-        the folder is not an index, is damaged, of an unknown version, or (writable, or without tables for "mih")
-        read-only or open in another writer.
+        the folder is not an index, is damaged, needs a version or a feature of the format that is not known, or
+        (writable, or without tables for "mih") is read-only or open in another writer.
         """
         if method not in ("scan", *BUDGETS):
             raise ValueError(f"HammingIndex.open: method must be 'auto', 'scan' or 'mih', got {method!r}")

@@ -17,10 +17,11 @@ from fasthash.index.store.untrusted import IndexFolderError, parse_json, plain_n
 
 MANIFEST = "manifest.json"
 FORMAT = "fasthash-index"
-VERSION = 1
+KNOWN_FEATURES: frozenset[str] = frozenset()  # what a reader must know to read an index right
 EXTRA_KINDS = ("mih",)  # files of a segment that a reader may leave alone
 MANIFEST_LIMIT = 1 << 26  # bytes; an entry takes about 300
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")
+_FEATURE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KEYS = {"format", "version", "bits", "code_bytes", "generation", "next_id", "segments"}
 _SEGMENT_KEYS = {"file", "rows", "ids", "first_id", "xxh3_128", "tombstones", "tombstones_xxh3_128", "deleted"}
 _SEGMENT_KEYS |= {key for kind in EXTRA_KINDS for key in (kind, f"{kind}_xxh3_128")}
@@ -34,12 +35,13 @@ class Manifest:
     generation: int
     next_id: int
     segments: tuple[SegmentEntry, ...]
+    features: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """The manifest as it is written to the folder."""
+        """The manifest as it is written to the folder: of version 1, which more readers know, where it can be."""
         document: dict[str, Any] = {
             "format": FORMAT,
-            "version": VERSION,
+            **({"version": 2, "features": list(self.features)} if self.features else {"version": 1}),
             "bits": self.bits,
             "code_bytes": code_bytes(self.bits),
             "generation": self.generation,
@@ -97,16 +99,17 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     document = parse_json(text, where)
     if document.get("format") != FORMAT:
         raise IndexFolderError(f"{where}: not a fasthash index: format is {shorten(document.get('format'))}")
-    if type(document.get("version")) is not int or document["version"] != VERSION:
+    version = document.get("version")
+    if type(version) is not int or version not in (1, 2):
         raise IndexFolderError(
-            f"{where}: unknown version {shorten(document.get('version'))} of the format; this fasthash reads {VERSION}"
+            f"{where}: unknown version {shorten(version)} of the format; this fasthash reads versions 1 and 2"
         )
     expected = document.pop("xxh3_128", None)
     if expected is None:
-        _refuse_unknown(document, _KEYS, where)
+        _refuse_unknown(document, _KEYS if version == 1 else _KEYS | {"features"}, where)
     elif expected != _document_checksum(document):
         raise IndexFolderError(f"{where}: damaged: its content does not match its checksum {shorten(expected)}")
-
+    features = () if version == 1 else _parse_features(document.get("features"), where)
     bits = whole_number(document.get("bits"), 1, MAX_BITS, f"{where}: bits")
     whole_number(document.get("code_bytes"), code_bytes(bits), code_bytes(bits), f"{where}: code_bytes of {bits} bits")
     generation = whole_number(document.get("generation"), 0, 2**63 - 1, f"{where}: generation")
@@ -121,7 +124,26 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     names = [name for entry in segments for name in entry.files]
     if len(set(names)) != len(names):
         raise IndexFolderError(f"{where}: the same file is named twice")
-    return Manifest(bits, generation, next_id, segments)
+    return Manifest(bits, generation, next_id, segments, features)
+
+
+def _parse_features(features: Any, where: str) -> tuple[str, ...]:
+    """The names of a list of features, all of them known."""
+    if not isinstance(features, list):
+        raise IndexFolderError(f"{where}: features must be a list of names, got {shorten(features)}")
+    for name in features:
+        if not isinstance(name, str) or not _FEATURE.fullmatch(name):
+            raise IndexFolderError(
+                f"{where}: a feature must be named by 1 to 64 of a-z, 0-9 and _, a letter first, got {shorten(name)}"
+            )
+    if len(set(features)) != len(features):
+        raise IndexFolderError(f"{where}: features must be distinct, got {shorten(features)}")
+    for name in features:
+        if name not in KNOWN_FEATURES:
+            raise IndexFolderError(
+                f"{where}: needs feature {name!r}, which this fasthash does not know; open it with a newer fasthash"
+            )
+    return tuple(features)
 
 
 def _parse_entry(entry: Any, next_id: int, where: str, strict: bool) -> SegmentEntry:

@@ -67,7 +67,7 @@ class Writer:
         try:
             if create:
                 _check_target(path, overwrite)  # another writer may have been faster
-            self._text, self._generation = _current(path, create)
+            self._text, self._generation, self._features = _current(path, create)
             self._remove_leftovers()
         except BaseException:
             self.close()
@@ -96,7 +96,7 @@ class Writer:
         try:
             stored = tuple(self._store(segment, bits, next_id, mmap, written, advance) for segment in segments)
             entries = tuple(segment.entry for segment in stored if segment.entry is not None)
-            text = Manifest(bits, generation, next_id, entries).to_bytes()
+            text = Manifest(bits, generation, next_id, entries, self._features).to_bytes()
             if len(text) > MANIFEST_LIMIT:
                 raise IndexFolderError(f"{self.path}: {len(segments)} segments are too many for one manifest")
             aside = self.path / f"manifest-{secrets.token_hex(8)}.tmp"
@@ -235,17 +235,18 @@ def _locked(path: Path) -> int:
         raise IndexFolderError(f"{path}: cannot be opened for writing ({error.strerror})") from error
 
 
-def _current(path: Path, create: bool) -> tuple[bytes | None, int]:
-    """The manifest's text and generation: what the next commit replaces."""
+def _current(path: Path, create: bool) -> tuple[bytes | None, int, tuple[str, ...]]:
+    """What the next commit replaces: the manifest's text and generation; and the features that it keeps."""
     text = manifest_text(path) if create else index_manifest(path)
     if text is None:
-        return None, 0
+        return None, 0, ()
     try:
-        return text, parse_manifest(text, str(path / MANIFEST)).generation
+        manifest = parse_manifest(text, str(path / MANIFEST))
     except IndexFolderError:
         if create:  # overwrite=True: a damaged index may be replaced
-            return text, 0
+            return text, 0, ()
         raise
+    return text, manifest.generation, () if create else manifest.features
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
