@@ -32,8 +32,8 @@ _range = torch.ops.fasthash.hamming_range.default
 class Query:
     """The queries of a search, and how their distance to a code is measured: the number of bits that differ.
 
-    Another distance (weights of bits, real-valued queries) is another class with these methods: parts and results only
-    use `topk`, `within` and `bits`, of which no distance may be more.
+    Another distance (weights of bits, real-valued queries) is another class with these methods. Scanned parts and
+    results use `topk`, `within` and `bits`, above which no distance is; tables are for this distance alone.
     """
 
     codes: Tensor  # packed uint8 [Q, W]
