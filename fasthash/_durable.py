@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -69,28 +70,64 @@ def make_folder(path: Path) -> None:
         sync_folder(folder.parent)
 
 
-def lock_file(path: Path) -> int:
-    """Locks a file, made where it is missing: gives the descriptor whose closing unlocks it.
+class Lock:
+    """A file, made where it is missing, that this process has locked until `close`.
 
-    The system closes it when the process ends, however it ends. Raises LockedError where another descriptor holds the
-    lock, OSError where the file cannot be opened for writing or locked.
+    The system unlocks it when the process ends, however it ends, and a Lock that is forgotten unlocks it too. A forked
+    child does not hold it: the lock would live on in a child that the parent does not know of. Raises LockedError where
+    another Lock holds it, OSError where the file cannot be opened for writing or locked.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    try:
-        if sys.platform == "win32":
-            import msvcrt
 
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        self._close = weakref.finalize(self, _unlock, descriptor, os.getpid())
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            if isinstance(error, (BlockingIOError, PermissionError)):
+                raise LockedError(error.errno, "another writer has it open", str(path)) from error
+            raise
+        _locks.add(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process still holds it."""
+        return self._close.alive
+
+    def close(self) -> None:
+        """Unlocks it; does nothing the second time."""
+        self._close()
+
+
+def _unlock(descriptor: int, process: int) -> None:
+    """Unlocks the file for all descriptors of the lock, those in children too; in a child only closes its own."""
+    try:
+        if sys.platform != "win32" and os.getpid() == process:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
         os.close(descriptor)
-        if isinstance(error, (BlockingIOError, PermissionError)):
-            raise LockedError(error.errno, "another writer has it open", str(path)) from error
-        raise
-    return descriptor
+
+
+_locks: weakref.WeakSet[Lock] = weakref.WeakSet()  # those that a child would inherit
+
+
+def _close_inherited() -> None:
+    for lock in list(_locks):
+        lock.close()  # the child's descriptor: the parent's lock stays
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)
 
 
 def _sync(descriptor: int) -> None:

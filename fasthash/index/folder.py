@@ -76,6 +76,11 @@ class Folder:
         """Reads every byte of the folder as it is now; raises IndexFolderError for the first fault found."""
         reader.verify(self.path, extras, progress)
 
+    def check_process(self) -> None:
+        """Raises IndexFolderError in a child that has inherited the writer."""
+        if self._writer is not None:
+            self._writer.check_process()
+
     def close(self) -> None:
         """Gives up the folder's lock."""
         if self._writer is not None:

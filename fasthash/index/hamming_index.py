@@ -228,6 +228,8 @@ class HammingIndex:
 
     @contextlib.contextmanager
     def _change(self, what: str) -> Iterator[Contents]:
+        if self._folder is not None:
+            self._folder.check_process()
         with self._changing:
             if self._folder is not None and self._folder.frozen:
                 raise ValueError(f"HammingIndex.{what}: {self._folder.frozen}")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fasthash import __version__, _ops
-from fasthash._durable import LockedError, lock_file, make_folder, replaced_file
+from fasthash._durable import Lock, LockedError, make_folder, replaced_file
 from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint
 
 FILES = ("config.json", "environment.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors")
@@ -36,14 +36,14 @@ class RunFolder:
 
     def __init__(self, path: str | PathLike[str], config: dict[str, Any], *, write: bool = True) -> None:
         self.path, self.config, self.write = Path(path), _plain(config), write
-        self._lock: int | None = None
+        self._lock: Lock | None = None
         if not write:
             return
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"train: run_dir must be a folder, got the file {self.path}")
         try:
             make_folder(self.path)
-            self._lock = lock_file(self.path / "lock")
+            self._lock = Lock(self.path / "lock")
         except LockedError:
             raise ValueError(f"train: run_dir {self.path}: another writer has it open") from None
         except OSError as error:
@@ -82,7 +82,7 @@ class RunFolder:
     def close(self) -> None:
         """Unlocks the folder."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def _check_config(self, content: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ import errno
 import os
 import re
 import secrets
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fasthash._durable import LockedError, lock_file, make_folder, new_file, sync_folder
+from fasthash._durable import Lock, LockedError, make_folder, new_file, sync_folder
 from fasthash.index.merge import Merged
 from fasthash.index.segments import ExtraFile, Segment, SegmentEntry, block_rows
 from fasthash.index.store.manifest import (
@@ -62,8 +61,7 @@ class Writer:
             index_manifest(path)  # raises where there is no index to lock
         self.path = path
         self._process = os.getpid()
-        descriptor = _locked(path)
-        self.close = weakref.finalize(self, os.close, descriptor)  # a forgotten writer gives its lock back
+        self._lock = _locked(path)
         try:
             if create:
                 _check_target(path, overwrite)  # another writer may have been faster
@@ -72,6 +70,18 @@ class Writer:
         except BaseException:
             self.close()
             raise
+
+    def close(self) -> None:
+        """Gives up the lock."""
+        self._lock.close()
+
+    def check_process(self) -> None:
+        """Raises IndexFolderError in a forked child: the writer is the process that opened the folder."""
+        if os.getpid() != self._process:
+            raise IndexFolderError(
+                f"{self.path}: opened for writing by process {self._process}, this is a fork of it; "
+                "open the folder again, here or read-only"
+            )
 
     def commit(
         self,
@@ -87,8 +97,7 @@ class Writer:
         entry get new tombstones. On any failure the folder keeps its state, and OSError (a full disk) or
         IndexFolderError says why.
         """
-        if os.getpid() != self._process:
-            raise IndexFolderError(f"{self.path}: opened for writing by process {self._process}, this is a fork of it")
+        self.check_process()
         if manifest_text(self.path) != self._text:
             raise IndexFolderError(f"{self.path}: changed by something that does not hold its lock; open it again")
         generation = self._generation + 1
@@ -225,10 +234,10 @@ def _write_segment(where: Path, segment: Segment | Merged, bits: int, advance: C
     return write_rows(where, bits, merged.count(), merged.bounds(), ids, codes())
 
 
-def _locked(path: Path) -> int:
-    """The descriptor that holds the folder's lock."""
+def _locked(path: Path) -> Lock:
+    """The folder's lock."""
     try:
-        return lock_file(path / _LOCK)
+        return Lock(path / _LOCK)
     except LockedError as error:
         raise IndexFolderError(f"{path}: another writer has it open") from error
     except OSError as error:
