@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 
 import numpy as np
@@ -291,6 +292,47 @@ def test_links_out_of_the_folder_are_refused(folder, kind):
     file.symlink_to(folder.parent / "elsewhere")
     with pytest.raises(IndexFolderError, match="a symbolic link, which an index may not hold"):
         HammingIndex.open(folder)
+
+
+def as_in_a_download_cache(folder):
+    """Moves the files of an index to blobs/ beside it and leaves links, as hub caches have them."""
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate(sorted(path for path in folder.iterdir() if path.name != "lock")):
+        file.rename(blobs / str(number))
+        file.symlink_to(f"../blobs/{number}")
+
+
+def test_links_into_a_folder_that_is_named_are_followed(folder, tmp_path):
+    expected = content(HammingIndex.open(folder))
+    as_in_a_download_cache(folder)
+    with pytest.raises(IndexFolderError, match=r"a symbolic link, .*cp -rL.* links_within"):
+        HammingIndex.open(folder)
+    for mmap in (True, False):
+        index = HammingIndex.open(folder, mmap, links_within=folder.parent)
+        assert content(index) == expected
+        index.verify()
+        assert not index.refresh()
+        assert content(pickle.loads(pickle.dumps(index))) == expected
+    with pytest.raises(ValueError, match="links_within is for reading"):
+        HammingIndex.open(folder, writable=True, links_within=folder.parent)
+    with pytest.raises(IndexFolderError, match="a symbolic link"):
+        HammingIndex.open(folder, writable=True)
+
+
+def test_links_out_of_the_named_folder_are_refused(folder):
+    as_in_a_download_cache(folder)
+    with pytest.raises(IndexFolderError, match="a symbolic link out of"):
+        HammingIndex.open(folder, links_within=folder)
+    link = next(path for path in folder.iterdir() if path.is_symlink())
+    link.unlink()
+    link.symlink_to(link.name)
+    with pytest.raises(IndexFolderError, match="leads nowhere"):
+        HammingIndex.open(folder, links_within=folder.parent)
+    link.unlink()
+    link.symlink_to("../blobs/none")
+    with pytest.raises(IndexFolderError, match=r"no manifest.json|missing"):
+        HammingIndex.open(folder, links_within=folder.parent)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

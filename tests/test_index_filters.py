@@ -66,16 +66,22 @@ def test_few_ids_need_no_bitmap_of_all_rows(index, monkeypatch):
     np.testing.assert_array_equal(index.search(random_codes(2), 5, filter=ids).ids, expected.ids)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
-def test_a_mask_of_small_integers_is_refused(dtype):
-    index = HammingIndex(64)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.int64, np.uint64, list])
+@pytest.mark.parametrize("device", ["cpu", ["cpu", "cpu"]])
+def test_zeros_and_ones_are_no_filter(dtype, device):
+    index = HammingIndex(64, device)
     index.add(random_codes(10))
-    mask = np.zeros(10, dtype)
-    mask[3] = 1
-    with pytest.raises(TypeError, match=r"HammingIndex.search: filter is a mask of torch.u?int8, .* make it boolean"):
-        index.search(random_codes(1), 2, filter=mask)
-    assert index.search(random_codes(1), 10, filter=np.arange(10, dtype=dtype)).ids.max() == 9  # these are ids
-    assert index.search(random_codes(1), 2, filter=np.array([1, 0, 1], dtype)).ids.max() == 1
+    mask = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    for given in (mask, [1, 0, 1], [0, 0]):
+        numbers = given if dtype is list else np.array(given, dtype)
+        with pytest.raises(TypeError, match=r"HammingIndex.search: filter holds only 0 and 1, .* make it boolean"):
+            index.search(random_codes(1), 2, filter=numbers)
+        with pytest.raises(TypeError, match=r"HammingIndex.range_search: filter holds only 0 and 1, .* name each once"):
+            index.range_search(random_codes(1), 2, filter=numbers)
+    for given in (range(10), [0, 1], [1], [3, 3, 1], [0, 1, 2, 1]):  # these are ids
+        numbers = list(given) if dtype is list else np.array(list(given), dtype)
+        expected = index.search(random_codes(1), 10, filter=np.isin(index.ids, list(given)))
+        np.testing.assert_array_equal(index.search(random_codes(1), 10, filter=numbers).ids, expected.ids)
 
 
 @pytest.mark.parametrize("with_bitwise_count", [True, False])
@@ -95,3 +101,18 @@ def test_counting_and_setting_rows(with_bitwise_count, monkeypatch):
             bitmap.add_ascending(words, torch.from_numpy(rows))
             assert bitmap.count_rows(words) == member.sum()
             assert torch.equal(words, bitmap.pack_rows(torch.from_numpy(member)))
+
+
+def test_one_query_and_one_id_need_no_brackets():
+    index = HammingIndex(64)
+    index.add(random_codes(10))
+    query, outputs = random_codes(1), np.random.default_rng(0).random((1, 64))
+    np.testing.assert_array_equal(index.search(query[0], 3).ids, index.search(query, 3).ids)
+    np.testing.assert_array_equal(index.range_search(query[0], 30).ids, index.range_search(query, 30).ids)
+    found, expected = index.search(outputs[0], 3, rescore=2), index.search(outputs, 3, rescore=2)
+    np.testing.assert_array_equal(found.distances, expected.distances)
+    assert index.get(7).shape == (1, 8)
+    assert index.search(query, 2, filter=7).ids.tolist() == [[7, -1]]
+    assert index.remove(7) == 1
+    assert index.remove(np.int64(7)) == 0
+    assert len(index) == 9

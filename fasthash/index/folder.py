@@ -10,7 +10,7 @@ from fasthash.index.errors import IndexFolderError
 from fasthash.index.merge import Merged
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import Contents, Segment
-from fasthash.index.store import reader
+from fasthash.index.store import reader, untrusted
 from fasthash.index.store.segment_file import ExtraFormat
 from fasthash.index.store.writer import Writer, lacks
 
@@ -18,12 +18,15 @@ from fasthash.index.store.writer import Writer, lacks
 class Folder:
     """The folder that an opened index reads. Writable, it is the folder's one writer, until `close`.
 
-    extras: the kinds of extra files that searches use; others are left alone.
+    extras: the kinds of extra files that searches use; others are left alone. links_within: the folder that its files
+    may be links into, None: they must not be links.
     """
 
-    def __init__(self, path: Path, mmap: bool, writable: bool, extras: Sequence[ExtraFormat]):
+    def __init__(
+        self, path: Path, mmap: bool, writable: bool, extras: Sequence[ExtraFormat], links_within: Path | None = None
+    ):
         """Locks the folder if writable; raises IndexFolderError where that cannot be."""
-        self.path, self.mmap = path, mmap
+        self.path, self.mmap, self.links_within = path, mmap, links_within
         self.frozen = "" if writable else "the index was opened read-only; open it with writable=True"
         self._extras = extras
         self._writer = Writer(path) if writable else None
@@ -35,7 +38,8 @@ class Folder:
 
     def load(self, known: Sequence[Segment] = ()) -> tuple[int, Contents]:
         """The bits of a code and the contents, as they are now. `known` segments are not opened again."""
-        manifest, segments = reader.load(self.path, self.mmap, self._extras, known)
+        with untrusted.links_within(self.links_within):
+            manifest, segments = reader.load(self.path, self.mmap, self._extras, known)
         return manifest.bits, Contents.of(segments, manifest.next_id)
 
     def refreshed(self, bits: int, before: Contents) -> Contents:
@@ -74,7 +78,8 @@ class Folder:
 
     def verify(self, extras: Sequence[ExtraFormat], progress: bool | None) -> None:
         """Reads every byte of the folder as it is now; raises IndexFolderError for the first fault found."""
-        reader.verify(self.path, extras, progress)
+        with untrusted.links_within(self.links_within):
+            reader.verify(self.path, extras, progress)
 
     def check_process(self) -> None:
         """Raises IndexFolderError in a child that has inherited the writer."""

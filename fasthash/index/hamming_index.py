@@ -19,6 +19,7 @@ from fasthash._arguments import MAX_BITS, MOST, memory_for, one_device, several_
 from fasthash._arrays import like, to_tensor
 from fasthash.codes import check_codes, code_bytes
 from fasthash.hamming import RangeResult, SearchResult
+from fasthash.index.errors import IndexFolderError
 from fasthash.index.exchange.build import build
 from fasthash.index.exchange.exports import export
 from fasthash.index.folder import Folder, make_extras, save
@@ -333,6 +334,7 @@ class HammingIndex:
         writable: bool = False,
         method: str = "auto",
         device: Any = "cpu",
+        links_within: str | os.PathLike[str] | None = None,
     ) -> HammingIndex:
         """Opens the index in a folder, as it is now; later changes by a writer are not seen.
 
@@ -343,19 +345,29 @@ class HammingIndex:
         to the scan so early that the attempt costs little; "mih" uses them until they take as long as the scan, and
         first makes them, as `build_mih` does, where the index has none; "scan" never. device: where searches run, a
         torch device or a list; all but "cpu" scan, on the devices, copies of the codes as far as there is room, and
-        blocks that stream from the folder for the rest. Raises ValueError for another method; IndexFolderError where
-        the folder is not an index, is damaged, needs a version or a feature of the format that is not known, or
-        (writable, or without tables for "mih") is read-only or open in another writer.
+        blocks that stream from the folder for the rest. links_within: a folder that the files of the index may be
+        symbolic links into, as in a download cache; it can only be read then. None: links are refused.
+
+        Raises ValueError for another method; IndexFolderError where the folder is not an index, is damaged, needs a
+        version or a feature of the format that is not known, or (writable, or without tables for "mih") is read-only or
+        open in another writer.
         """
         if method not in ("scan", *BUDGETS):
             raise ValueError(f"HammingIndex.open: method must be 'auto', 'scan' or 'mih', got {method!r}")
-        folder = Folder(Path(path).absolute(), mmap, writable, () if method == "scan" else _EXTRAS)
+        within = None if links_within is None else Path(links_within).absolute()
+        if within is not None and writable:
+            raise ValueError("HammingIndex.open: links_within is for reading; copy the folder (cp -rL) to change it")
+        folder = Folder(Path(path).absolute(), mmap, writable, () if method == "scan" else _EXTRAS, within)
         try:
             bits, contents = folder.load()
             could = [segment for segment in contents.segments if table_file.can_have(segment)]
             if method == "mih" and could and not any(table_file.KIND in segment.extras for segment in could):
                 if writable:
                     contents = folder.with_extras(table_file, bits, contents, progress=None)
+                elif within is not None:
+                    raise IndexFolderError(
+                        f"{folder.path}: has no tables for method 'mih', and is open for reading only"
+                    )
                 else:
                     make_extras(folder.path, table_file)
                     bits, contents = folder.load()
@@ -441,7 +453,14 @@ class HammingIndex:
                 f"HammingIndex: {folder.path} is open for writing, which no copy can share; copy one that is read-only"
             )
         if folder is not None:
-            return _opened_again, (type(self), str(folder.path), folder.mmap, self._method, self._places())
+            return _opened_again, (
+                type(self),
+                str(folder.path),
+                folder.mmap,
+                self._method,
+                self._places(),
+                folder.links_within,
+            )
         return _made_again, (type(self), self._bits, self._places(), self._contents)
 
     def __enter__(self) -> HammingIndex:
@@ -451,8 +470,10 @@ class HammingIndex:
         self.close()
 
 
-def _opened_again(kind: type[HammingIndex], path: str, mmap: bool, method: str, device: Any) -> HammingIndex:
-    return kind.open(path, mmap, method=method, device=device)
+def _opened_again(
+    kind: type[HammingIndex], path: str, mmap: bool, method: str, device: Any, within: Path | None
+) -> HammingIndex:
+    return kind.open(path, mmap, method=method, device=device, links_within=within)
 
 
 def _made_again(kind: type[HammingIndex], bits: int, device: Any, contents: Contents) -> HammingIndex:

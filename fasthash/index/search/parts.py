@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasthash._arguments import refuse_zeros_and_ones
 from fasthash._arrays import to_tensor
 from fasthash.codes import check_codes, pack_bits
 from fasthash.hamming import RangeResult, SearchResult
@@ -67,8 +68,10 @@ class Query:
 
 
 def parse_queries(queries: Any, bits: int, device: torch.device, function: str) -> tuple[Query, Tensor | None]:
-    """Queries as a user gives them, packed or real-valued, on a device; and the real-valued ones as they are."""
+    """Queries as a user gives them, packed or real-valued, on a device; and the real-valued ones. One may be 1-D."""
     given = to_tensor(queries, function, "queries").detach().to(device)
+    if given.ndim == 1:
+        given = given[None]
     if not given.is_floating_point():
         check_codes(given, bits, function, "queries")
         return Query(given, bits), None
@@ -168,7 +171,7 @@ def eligible_parts(
         return (part for segment in segments for part in parts_of(segment, segment.live, False))
     given = to_tensor(filter, function, "filter").to(device)
     if given.dtype != torch.bool:
-        _refuse_numbers_for_bools(given, contents.size, function)
+        refuse_zeros_and_ones(given, function)
         allowed = _distinct(id_tensor(given, function, "filter").contiguous())
         return (part for segment in segments for part in _allowed_parts(segment, allowed, parts_of))
     if given.shape != (contents.size,):
@@ -178,16 +181,6 @@ def eligible_parts(
         )
     masks: Iterable[Tensor] = _masks_in_order(segments, given) if contents.ordered else _masks_by_id(segments, given)
     return (part for segment, mask in zip(segments, masks, strict=True) for part in parts_of(segment, mask, True))
-
-
-def _refuse_numbers_for_bools(given: Tensor, size: int, function: str) -> None:
-    """Zeros and ones of 8 bits, one for each code, with repeats: not ids, but a mask of the wrong type."""
-    if given.dtype in (torch.uint8, torch.int8) and given.shape == (size,):
-        zeros, ones = int((given == 0).sum()), int((given == 1).sum())
-        if zeros + ones == size and max(zeros, ones) > 1:
-            raise TypeError(
-                f"{function}: filter is a mask of {given.dtype}, which would be read as ids; make it boolean"
-            )
 
 
 def _distinct(ids: Tensor) -> Tensor:

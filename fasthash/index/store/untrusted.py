@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,12 +18,29 @@ from fasthash.index.errors import IndexFolderError as IndexFolderError
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
+# The folder that links may lead into, where there is one: set by the reader for as long as it opens files.
+_links_within: ContextVar[Path | None] = ContextVar("links_within", default=None)
+
+
+@contextlib.contextmanager
+def links_within(folder: Path | None) -> Iterator[None]:
+    """Lets `open_regular` follow symbolic links whose end is inside a folder; None: none at all."""
+    token = _links_within.set(folder)
+    try:
+        yield
+    finally:
+        _links_within.reset(token)
+
+
 def open_regular(path: Path) -> tuple[int, int]:
     """Opens a file of an index for reading: gives (descriptor, size in bytes).
 
-    Raises FileNotFoundError where there is none, IndexFolderError for a symbolic link, a pipe, a folder or an
-    unreadable file (a link could lead out of the folder, a pipe would block).
+    Raises FileNotFoundError where there is none, IndexFolderError for a symbolic link (unless `links_within` allows
+    it), a pipe, a folder or an unreadable file (a link could lead out of the folder, a pipe would block).
     """
+    allowed = _links_within.get()
+    if allowed is not None and path.is_symlink():
+        path = _end_of_link(path, allowed)
     flags = os.O_RDONLY
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
         flags |= getattr(os, name, 0)
@@ -30,13 +50,28 @@ def open_regular(path: Path) -> tuple[int, int]:
         raise
     except OSError as error:
         if path.is_symlink():
-            raise IndexFolderError(f"{path}: a symbolic link, which an index may not hold") from error
+            raise IndexFolderError(
+                f"{path}: a symbolic link, which an index may not hold; copy the folder with its links followed "
+                "(cp -rL), or open it with links_within= the folder that its links may lead into"
+            ) from error
         raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise IndexFolderError(f"{path}: not a regular file")
     return descriptor, status.st_size
+
+
+def _end_of_link(path: Path, allowed: Path) -> Path:
+    try:
+        end = path.resolve(strict=True)
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise IndexFolderError(f"{path}: a symbolic link that leads nowhere ({error})") from error
+    if not end.is_relative_to(allowed.resolve()):
+        raise IndexFolderError(f"{path}: a symbolic link out of {allowed}, to {end}")
+    return end
 
 
 def read_small(path: Path, limit: int) -> bytes:
