@@ -24,6 +24,7 @@ from fasthash.index.exchange.build import build
 from fasthash.index.exchange.exports import export
 from fasthash.index.folder import Folder, make_extras, save
 from fasthash.index.merge import Merged, compacted, cut, settle
+from fasthash.index.search import order
 from fasthash.index.search.devices import Devices
 from fasthash.index.search.parts import PartsOf, eligible_parts, parse_queries, scanned_parts
 from fasthash.index.search.results import rescored, topk, within
@@ -42,7 +43,8 @@ class HammingIndex:
     wrote. Codes are packed uint8 [N, ceil(bits / 8)] (`pack_bits`); ids are any unique int64 >= 0. Results are ordered
     by (distance, id): ties go to the lowest id, whatever the order of insertion. Arguments may be numpy arrays or torch
     tensors; results come back as the kind that was given, on the device of the queries. Searches may run in any number
-    of threads while one changes the index: each sees the state that was complete when it began.
+    of threads while one changes the index: each sees the state that was complete when it began. On a GPU a call runs on
+    the caller's current stream, and calls on different streams are ordered as they were made.
 
     >>> import numpy as np
     >>> index = HammingIndex(bits=8)
@@ -62,13 +64,24 @@ class HammingIndex:
         several = isinstance(device, (list, tuple))
         self._devices = Devices(several_devices(device, "HammingIndex")) if several else None
         self._device = torch.device("cpu") if several else one_device(device, "HammingIndex")
-        self._contents = Contents.of((), 0)
+        self._state: tuple[Contents, Any] = (Contents.of((), 0), None)
         self._folder: Folder | None = None  # None: it is in memory
         self._method = "scan"
         self._parts_of: PartsOf = scanned_parts
         self._changing = threading.Lock()
 
     # What it holds
+
+    @property
+    def _contents(self) -> Contents:
+        """What it holds now, which the caller's stream may read from here on."""
+        contents, event = self._state
+        order.before_use(contents, event, self._device)
+        return contents
+
+    @_contents.setter
+    def _contents(self, contents: Contents) -> None:
+        self._state = contents, order.made(self._device)
 
     @property
     def bits(self) -> int:
@@ -102,7 +115,7 @@ class HammingIndex:
         return self._contents.bounds()
 
     def __len__(self) -> int:
-        return self._contents.size
+        return self._state[0].size
 
     def __contains__(self, id: object) -> bool:
         try:

@@ -116,6 +116,9 @@ class Devices:
                 for number, segment in enumerate(contents.segments):
                     if number not in have:
                         placed += self._split(segment, number, placed)
+                for device in self.devices:
+                    if device.type == "cuda":
+                        torch.cuda.current_stream(device).synchronize()  # searches on other streams will read them
                 self._placed, self._source = sorted(placed, key=lambda own: (own.number, own.start)), contents.segments
             return self._placed
 
