@@ -86,7 +86,7 @@ def test_embedding_distances_equal_cosine():
         (
             lambda: label_distances(torch.zeros(2)),
             TypeError,
-            "label_distances: y must hold integer labels, got torch.float32",
+            "label_distances: y must hold integer labels, got float32",
         ),
         (lambda: label_distances(torch.tensor([1j])), TypeError, "y must hold integer labels, got torch.complex64"),
         (lambda: label_distances(["a"]), TypeError, "label_distances: y must be a numeric array"),

@@ -38,7 +38,7 @@ def similarity_loss(
         weight: pair weights [B, B] (the diagonal is ignored), or a callable from d / tau_y [B, B] to them; None:
             `default_weight`.
         tau_z: scale of the outputs' distances; None: D / 2, the mean distance of balanced bits; "batch": the batch's
-            mean, with its gradient.
+            mean, with its gradient; where all rows are equal their distances stay 0.
         tau_y: scale of the semantic distances, a number or a scalar tensor; None: their mean over the batch's pairs.
             Where it is 0 their term is 0.
 
@@ -74,7 +74,10 @@ def similarity_loss(
     if tau_z is None:
         scale_z = semantic.new_tensor(bits / 2)
     elif tau_z == "batch":
-        scale_z = distances.sum() / pairs
+        mean = distances.sum() / pairs
+        limits = torch.finfo(mean.dtype)
+        # Where all rows are equal there is no scale, and distances of 0 need none.
+        scale_z = torch.where(mean < limits.tiny / limits.eps, 1.0, mean)
     elif isinstance(tau_z, str):
         raise ValueError(f'similarity_loss: tau_z must be a number, "batch" or None, got {tau_z!r}')
     else:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from fasthash._arguments import number
+from fasthash._directions import directions, unit_rows
 from fasthash.losses.published.outputs import alike, check_classes, check_embeddings, check_levels, check_outputs
 
 
@@ -36,7 +36,7 @@ class ContrastiveLoss(nn.Module):
     def forward(self, u: Tensor, y: Tensor | None = None) -> Tensor:
         u = check_outputs("ContrastiveLoss", u)
         if y is not None and y.is_floating_point():
-            unit = normalize(check_embeddings("ContrastiveLoss", y, len(u)), dim=1)
+            unit = unit_rows(check_embeddings("ContrastiveLoss", y, len(u)))
             nearest = (unit @ unit.T).fill_diagonal_(-math.inf).argmax(1)
             positive = torch.arange(len(u), device=u.device) == nearest[:, None]
         else:
@@ -85,7 +85,7 @@ class HierarchicalContrastiveLoss(nn.Module):
 
 def contrastive(u: Tensor, positive: Tensor, temperature: float) -> Tensor:
     """The supervised contrastive loss of outputs [B, D]; `positive` boolean [B, B], its diagonal is ignored."""
-    unit = normalize(u, dim=1)
+    unit = directions(u)
     diagonal = torch.eye(len(u), dtype=torch.bool, device=u.device)
     found = (unit @ unit.T / temperature).masked_fill(diagonal, -math.inf).log_softmax(1).masked_fill(diagonal, 0.0)
     wanted = (positive & ~diagonal).to(u.dtype)

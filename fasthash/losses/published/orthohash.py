@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize, one_hot
+from torch.nn.functional import cross_entropy, one_hot
 
+from fasthash._directions import directions, unit_rows
 from fasthash.losses.published.outputs import check_classes, check_outputs, check_sizes, hadamard_centres
 
 
@@ -33,6 +34,6 @@ class OrthoHashLoss(nn.Module):
     def forward(self, u: Tensor, y: Tensor | None = None) -> Tensor:
         u = check_outputs("OrthoHashLoss", u)
         classes = check_classes("OrthoHashLoss", y, len(u))
-        cosines = normalize(u, dim=1) @ normalize(self.centres.to(u.dtype), dim=1).T
+        cosines = directions(u) @ unit_rows(self.centres.to(u.dtype)).T
         margins = self.margin * one_hot(classes, len(self.centres)).to(u.dtype)
         return cross_entropy(self.scale * (cosines - margins), classes)
