@@ -112,6 +112,18 @@ def test_no_import_cycles() -> None:
         done |= free
 
 
+@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_messages_name_types_in_one_way(path: Path) -> None:
+    """By `_arrays.dtype_name`: "int64", not "torch.int64", which a user of numpy did not write."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FormattedValue):
+            shown = node.value
+            if isinstance(shown, ast.Call) and ast.unparse(shown.func) in ("str", "repr"):
+                shown = shown.args[0]
+            bare = isinstance(shown, ast.Attribute) and shown.attr == "dtype"
+            assert not bare, f"{path}:{node.lineno}: use dtype_name"
+
+
 def test_torch_distributed_has_one_importer() -> None:
     for path in python_files():
         text = path.read_text()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fasthash._arrays import to_tensor
+from fasthash._arrays import dtype_name, to_tensor
 from fasthash.codes import code_bytes
 from fasthash.index.bitmap import all_rows, has_rows, row_blocks, rows_between, unpack_rows, without_rows
 
@@ -250,7 +250,7 @@ def id_tensor(ids: Any, function: str, name: str = "ids") -> Tensor:
     if numbers.ndim != 1:
         raise ValueError(f"{function}: {name} must be one-dimensional, got shape {tuple(numbers.shape)}")
     if len(numbers) and (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
-        raise TypeError(f"{function}: {name} must be integers, got {numbers.dtype}")
+        raise TypeError(f"{function}: {name} must be integers, got {dtype_name(numbers)}")
     if numbers.dtype == torch.uint64:
         signed = numbers.view(torch.int64) if numbers.is_contiguous() else numbers.to(torch.int64)
         if bool((signed < 0).any()):

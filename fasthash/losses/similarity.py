@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash._arguments import number
+from fasthash._arrays import dtype_name
 
 Weight: TypeAlias = Tensor | Callable[[Tensor], Tensor] | None
 
@@ -131,7 +132,7 @@ def check_pairs(function: str, z: Tensor, distance: Tensor) -> tuple[Tensor, Ten
         if not isinstance(value, Tensor):
             raise TypeError(f"{function}: {name} must be a tensor, got {type(value).__name__}")
     if not z.is_floating_point():
-        raise TypeError(f"{function}: z must be floating point, got {z.dtype}")
+        raise TypeError(f"{function}: z must be floating point, got {dtype_name(z)}")
     if z.dim() != 2 or z.shape[0] < 2 or z.shape[1] < 1:
         raise ValueError(f"{function}: z must have shape [B, D] with B >= 2 and D >= 1, got {tuple(z.shape)}")
     if distance.shape != (z.shape[0], z.shape[0]):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasthash._arrays import to_tensor
+from fasthash._arrays import dtype_name, to_tensor
 from fasthash.codes import check_codes, pack_bits
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index.bitmap import add_ascending, count_rows, pack_rows, row_blocks, unpack_rows, with_rows
@@ -186,7 +186,7 @@ def _refuse_numbers_for_bools(given: Tensor, size: int, function: str) -> None:
         zeros, ones = int((given == 0).sum()), int((given == 1).sum())
         if zeros + ones == size and max(zeros, ones) > 1:
             raise TypeError(
-                f"{function}: filter is a mask of {given.dtype}, which would be read as ids; make it boolean"
+                f"{function}: filter is a mask of {dtype_name(given)}, which would be read as ids; make it boolean"
             )
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fasthash._arguments import whole
+from fasthash._arrays import dtype_name
 
 
 def check_outputs(function: str, u: Tensor) -> Tensor:
@@ -13,7 +14,7 @@ def check_outputs(function: str, u: Tensor) -> Tensor:
     if not isinstance(u, Tensor):
         raise TypeError(f"{function}: u must be a tensor, got {type(u).__name__}")
     if not u.is_floating_point():
-        raise TypeError(f"{function}: u must be floating point, got {u.dtype}")
+        raise TypeError(f"{function}: u must be floating point, got {dtype_name(u)}")
     if u.dim() != 2 or len(u) < 2:
         raise ValueError(f"{function}: u must have shape [B, D] with B >= 2, got {tuple(u.shape)}")
     return u if u.dtype == torch.float64 else u.float()
@@ -92,4 +93,4 @@ def hadamard_centres(classes: int, bits: int, *, both_signs: bool, seed: int = 0
 
 
 def _kind(value: object) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    return f"{dtype_name(value)} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
