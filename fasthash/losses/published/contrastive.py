@@ -16,13 +16,14 @@ from fasthash.losses.published.outputs import alike, check_classes, check_embedd
 class ContrastiveLoss(nn.Module):
     """Mean over rows and their positives of -log softmax_j(cos(u_i, u_j) / temperature), j the others of the batch.
 
-    forward(u [B, D] outputs, y) -> scalar. Positives of a row, by y: rows of its class (integer labels [B]), the pairs
-    that are True (booleans [B, B]), or its nearest row by cosine (floating-point embeddings [B, E]). Rows without
-    positives do not count. Bits are the signs of u; nothing asks u to be near +-1.
+    forward(u [B, D] outputs, y) -> scalar. Positives of a row, by y: rows of its class (integers [B]), rows with at
+    least one label in common (multi-hot labels, integers [B, L]), the pairs that are True (booleans [B, B]), or its
+    nearest row by cosine (floating-point embeddings [B, E]). Rows without positives do not count. Bits are the signs of
+    u; nothing asks u to be near +-1.
 
     Source: Khosla et al., "Supervised contrastive learning", NeurIPS 2020 (the form with the sum outside the
-    logarithm); with one positive each it is NT-Xent (Chen et al. 2020) and, one-sided, MNRL. How sure: certain; the
-    nearest row as the positive is this package's choice, for data without pairs.
+    logarithm); with one positive each it is NT-Xent (Chen et al. 2020) and, one-sided, MNRL. How sure: certain for
+    classes, its equation (2). Ours: positives of multi-hot labels, and of embeddings, for data without pairs.
 
     >>> loss = ContrastiveLoss()
     >>> loss(torch.randn(6, 16), torch.arange(6) % 3).shape
