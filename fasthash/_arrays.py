@@ -75,4 +75,4 @@ def like(result: Tensor, given: Any) -> Any:
 
 
 def _describe(array: Any, values: np.ndarray[Any, Any]) -> str:
-    return f"{type(array).__name__} of {values.dtype}"
+    return f"{type(array).__name__} of {dtype_name(values)}"

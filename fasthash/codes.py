@@ -16,6 +16,9 @@ from torch import Tensor
 from fasthash._arguments import whole
 from fasthash._arrays import dtype_name, like, to_tensor
 
+BLOCK = 1 << 19  # bytes of values that are packed at once: they fit a second-level cache
+_WITHOUT_NUMPY = (torch.float16, torch.bfloat16)  # numpy has no such type, or compares it one by one
+
 # torch compares only the older integer types on every device.
 _WIDE = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.float64}
 
@@ -57,19 +60,18 @@ def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
         )
     if torch.isnan(limit).any():
         raise ValueError("pack_bits: threshold must not be NaN")
-    if values.is_floating_point():
-        bad = torch.isnan(values)
-        if bad.any():
-            raise ValueError(f"pack_bits: z must not hold NaN, got {int(bad.sum())} of {values.numel()} values")
-    ones = values > limit.reshape(-1)
-    if isinstance(threshold, float) and threshold == 0.5 and bool((values < 0).any() if not ones.any() else False):
+    packed, has_nan = _above(values, limit.reshape(-1))
+    if has_nan:
+        bad = int(torch.isnan(values).sum())
+        raise ValueError(f"pack_bits: z must not hold NaN, got {bad} of {values.numel()} values")
+    if isinstance(threshold, float) and threshold == 0.5 and not packed.any() and bool((values < 0).any()):
         warnings.warn(
             "pack_bits: no value of z is above the threshold 0.5 and some are below 0, so that all bits are 0; "
             "pass threshold=0 for the signs of signed values",
             UserWarning,
             stacklevel=2,
         )
-    return like(_pack(ones), z)
+    return like(packed, z)
 
 
 def unpack_bits(codes: Any, bits: int) -> Any:
@@ -131,11 +133,31 @@ def check_codes(codes: Tensor, bits: int, function: str, name: str = "codes") ->
             )
 
 
-def _pack(bits: Tensor) -> Tensor:
-    """bool [..., D] -> uint8 [..., ceil(D / 8)]."""
-    if bits.device.type == "cpu":
-        return torch.from_numpy(np.packbits(bits.numpy(), axis=-1))
-    return _pack_torch(bits)
+def _above(values: Tensor, limit: Tensor) -> tuple[Tensor, bool]:
+    """The packed bits values [..., D] > limit [1 or D], and whether NaN is among the values."""
+    if values.device.type == "cpu" and values.dtype not in _WITHOUT_NUMPY:
+        return _above_in_blocks(values.numpy(), limit.numpy())
+    bits = values > limit
+    has_nan = values.is_floating_point() and values.numel() > 0 and bool(torch.isnan(values.amax()))
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.packbits(bits.numpy(), axis=-1)), has_nan
+    return _pack_torch(bits), has_nan
+
+
+def _above_in_blocks(values: np.ndarray[Any, Any], limit: np.ndarray[Any, Any]) -> tuple[Tensor, bool]:
+    """`_above` in blocks that a processor's cache holds, so that values are read from memory once."""
+    packed = np.empty((*values.shape[:-1], code_bytes(values.shape[-1])), dtype=np.uint8)
+    if not values.size:
+        return torch.from_numpy(packed), False
+    blocks, into = (values, packed) if values.ndim > 1 else (values[None], packed[None])
+    step = max(1, BLOCK * len(blocks) // values.nbytes)
+    has_nan = False
+    with np.errstate(invalid="ignore"):
+        for start in range(0, len(blocks), step):
+            block = blocks[start : start + step]
+            into[start : start + step] = np.packbits(block > limit, axis=-1)
+            has_nan = has_nan or (values.dtype.kind == "f" and bool(np.isnan(block.max())))  # NaN wins
+    return torch.from_numpy(packed), has_nan
 
 
 def _unpack(codes: Tensor, bits: int) -> Tensor:

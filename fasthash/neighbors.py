@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash._arguments import whole
-from fasthash._arrays import like, to_tensor
+from fasthash._arrays import dtype_name, like, to_tensor
 
 MAX_NEIGHBORS = 64
 
@@ -124,7 +124,7 @@ def entropy(x: Any, *, p: int = 2, k: int = 1) -> Any:
 def check_points(function: str, name: str, points: Tensor) -> Tensor:
     """Gives points [..., N, D] in the precision of the kernels: float64 as it is, other floating types as float32."""
     if not points.is_floating_point():
-        raise TypeError(f"{function}: {name} must be floating point, got {points.dtype}")
+        raise TypeError(f"{function}: {name} must be floating point, got {dtype_name(points)}")
     if points.dim() < 2 or points.shape[-1] < 1:
         raise ValueError(f"{function}: {name} must have shape [..., rows, D] with D >= 1, got {tuple(points.shape)}")
     return points if points.dtype in (torch.float32, torch.float64) else points.float()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fasthash._arguments import whole
-from fasthash._arrays import Array, to_tensor
+from fasthash._arrays import Array, dtype_name, to_tensor
+from fasthash._directions import unit_rows
 from fasthash.hierarchy import Hierarchy
 
 
@@ -51,7 +52,7 @@ def label_distances(y: Array, matrix: Array | None = None) -> Tensor:
     if labels.ndim != 1:
         raise ValueError(f"label_distances: y must have shape [B], got {list(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"label_distances: y must hold integer labels, got {labels.dtype}")
+        raise TypeError(f"label_distances: y must hold integer labels, got {dtype_name(labels)}")
     if matrix is None:
         return (labels[:, None] != labels).float()
     table = to_tensor(matrix, "label_distances", "matrix").detach()
@@ -133,12 +134,12 @@ def embedding_distances(E: Array) -> Tensor:
     if rows.ndim != 2:
         raise ValueError(f"embedding_distances: E must have shape [B, D], got {list(rows.shape)}")
     if not rows.is_floating_point():
-        raise TypeError(f"embedding_distances: E must be floating point, got {rows.dtype}")
+        raise TypeError(f"embedding_distances: E must be floating point, got {dtype_name(rows)}")
     return _cosine_distances(rows.float())
 
 
 def _cosine_distances(rows: Tensor) -> Tensor:
-    unit = torch.nn.functional.normalize(rows, dim=1)
+    unit = unit_rows(rows)
     with torch.autocast(rows.device.type, enabled=False):
         distances = (1.0 - unit @ unit.T).clamp_(0.0, 2.0)
     return distances.fill_diagonal_(0.0)

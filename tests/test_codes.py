@@ -42,7 +42,7 @@ def test_tensors_stay_tensors_on_their_device(device, bits):
 def test_arithmetic_of_other_devices_agrees(bits):
     z = torch.rand(4, 3, bits) > 0.5
     packed = codes_module._pack_torch(z)
-    assert torch.equal(packed, codes_module._pack(z))
+    assert torch.equal(packed, pack_bits(z))
     assert torch.equal(codes_module._unpack_torch(packed, bits), codes_module._unpack(packed, bits))
     assert codes_module._pack_torch(z[:0]).shape == (0, 3, code_bytes(bits))
 
@@ -55,6 +55,44 @@ def test_arithmetic_of_other_devices_agrees(bits):
 def test_every_type(dtype):
     values = torch.tensor([[0, 1, 1, 0, 0, 0, 0, 0, 1]])
     assert pack_bits(values.to(dtype)).tolist() == [[0b01100000, 0b10000000]]
+
+
+@pytest.mark.parametrize("block", [1, 100, 4096, 1 << 19])
+def test_blocks_give_what_one_comparison_gives(monkeypatch, block):
+    monkeypatch.setattr(codes_module, "BLOCK", block)
+    rng = np.random.default_rng(block)
+    names = ["float16", "bfloat16", "float32", "float64", "bool"]
+    names += [f"{sign}int{size}" for sign in ("", "u") for size in (8, 16, 32, 64)]
+    for shape in ((37, 13), (5,), (3, 4, 9), (1, 70, 8), (0, 5), (2, 0, 5), (64, 256)):
+        plain = torch.from_numpy(rng.normal(size=shape) * 3)
+        for name in names:
+            wide = plain if name.startswith(("f", "b", "i")) else plain.abs()
+            z = wide.to(getattr(torch, name))
+            compared = z.double() if not z.is_floating_point() else z
+            for threshold in (0.0, 1, -1.5, 0.25, rng.normal(size=shape[-1])):
+                limit = torch.as_tensor(threshold).to(compared.dtype)
+                expected = np.packbits((compared > limit).numpy(), axis=-1)
+                assert np.array_equal(pack_bits(z, threshold), expected)
+                if z.numel() and z.ndim > 1:  # other strides
+                    assert np.array_equal(pack_bits(z.flip(0)[::2], threshold), np.flip(expected, 0)[::2])
+                    turned = z.movedim(0, -2).contiguous().movedim(-2, 0)
+                    assert np.array_equal(pack_bits(turned, threshold), expected)
+                    if name != "bfloat16":
+                        found = pack_bits(np.asfortranarray(z.numpy()), threshold)
+                        assert np.array_equal(found, expected)
+                        assert isinstance(found, np.ndarray)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_nan_is_found_wherever_it_is(monkeypatch, dtype):
+    monkeypatch.setattr(codes_module, "BLOCK", 4096)
+    for row, column in ((0, 0), (511, 32), (300, 7)):
+        z = torch.rand(512, 33).to(dtype)
+        z[row, column], z[3, 3] = torch.nan, torch.inf
+        with pytest.raises(ValueError, match="pack_bits: z must not hold NaN, got 1 of 16896 values"):
+            pack_bits(z)
+    z = torch.tensor([[torch.inf, -torch.inf, 0.0]], dtype=dtype)  # their sum is NaN, they are not
+    assert pack_bits(z).tolist() == [[0b10000000]]
 
 
 def test_integers_of_both_signs_with_threshold_zero():

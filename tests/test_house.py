@@ -20,7 +20,7 @@ CEILING = 600  # lines of a file
 # of fasthash/.
 LEVELS = [
     ["_core", "_moved"],
-    ["_arguments", "_arrays", "_durable", "_fork", "_labels", "_ops", "reference"],
+    ["_arguments", "_arrays", "_directions", "_durable", "_fork", "_labels", "_ops", "reference"],
     ["codes", "hamming", "hierarchy", "distributed"],
     ["neighbors", "losses", "index", "targets"],
     ["metrics", "baselines"],
@@ -112,6 +112,18 @@ def test_no_import_cycles() -> None:
         done |= free
 
 
+@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_messages_name_types_in_one_way(path: Path) -> None:
+    """By `_arrays.dtype_name`: "int64", not "torch.int64", which a user of numpy did not write."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FormattedValue):
+            shown = node.value
+            if isinstance(shown, ast.Call) and ast.unparse(shown.func) in ("str", "repr"):
+                shown = shown.args[0]
+            bare = isinstance(shown, ast.Attribute) and shown.attr == "dtype"
+            assert not bare, f"{path}:{node.lineno}: use dtype_name"
+
+
 def test_torch_distributed_has_one_importer() -> None:
     for path in python_files():
         text = path.read_text()
@@ -123,6 +135,19 @@ def test_only_ops_calls_the_extension() -> None:
     for path in python_files():
         if unit_of(path) not in ("_ops", "__init__"):
             assert "_core" not in imported_units(path), path
+
+
+def test_rows_are_normalised_in_one_place() -> None:
+    """By _directions.py, whose gradient is bounded: torch's own is up to 1e12 at a row of zeros."""
+    for path in python_files():
+        if path.name == "_directions.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            names += [node.attr] if isinstance(node, ast.Attribute) and ast.unparse(node) != f"self.{node.attr}" else []
+            assert not {"normalize", "cosine_similarity", "CosineSimilarity", "cosine_embedding_loss"} & set(names), (
+                path
+            )
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))

@@ -18,6 +18,7 @@ from fasthash.evaluate import code_statistics
 from fasthash.losses import published
 from fasthash.losses.published import (
     LOSSES,
+    MULTILABEL,
     BiHalfLoss,
     ContrastiveLoss,
     CSQLoss,
@@ -64,7 +65,7 @@ def close(found: Tensor, wanted: Tensor | float) -> None:
 
 def test_every_loss_is_exported_and_has_a_name() -> None:
     classes = {loss.__name__ for loss in LOSSES.values()}
-    assert set(published.__all__) == {"LOSSES"} | classes
+    assert set(published.__all__) == {"LOSSES", "MULTILABEL"} | classes
     assert all(getattr(published, name) in LOSSES.values() for name in classes)
 
 
@@ -306,7 +307,16 @@ def test_saved_by_name_is_the_whole_recipe(tmp_path: Path) -> None:
     [
         ("hash", "labels", ValueError, "Hasher.fit: loss must be a module or one of bihalf, .*, got 'hash'"),
         (3, "labels", TypeError, "Hasher.fit: loss must be a name, a module or None, got int"),
-        ("csq", "multilabel", ValueError, "Hasher.fit: loss 'csq' needs class labels y, got target 'multilabel'"),
+        *[
+            (
+                name,
+                "multilabel",
+                ValueError,
+                f"Hasher.fit: loss '{name}' needs {'embeddings' if name == 'sdc' else 'class labels'} y, got target "
+                r"'multilabel' \(multi-hot labels are for contrastive, csq, hashnet, orthohash\)",
+            )
+            for name in sorted(set(LOSSES) - MULTILABEL)
+        ],
         ("hpdh", None, ValueError, "Hasher.fit: loss 'hpdh' needs class labels y, got target 'embedding'"),
         (
             "sdc",
@@ -360,7 +370,7 @@ def test_hasher_refuses(loss: Any, y: str | None, error: type[Exception], messag
         (
             lambda: CSQLoss(8, 3)(torch.ones(2, 8), None),
             ValueError,
-            r"CSQLoss: y must be integer class labels of shape \[2\], got NoneType",
+            r"CSQLoss: y must be .* labels of shape \[2\] or multi-hot labels of shape \[2, 3\], got NoneType",
         ),
     ],
 )

@@ -97,9 +97,9 @@ Y = np.array([0, 1, 2])
             lambda: mean_average_precision(CODES, FLOATS, Y, Y),
             TypeError,
             "mean_average_precision: query and database must both be packed uint8 codes or both floating point, "
-            "got torch.uint8 and torch.float32",
+            "got uint8 and float32",
         ),
-        (lambda: precision_at(Y[:, None], Y[:, None], Y, Y, 1), TypeError, "got torch.int64 and torch.int64"),
+        (lambda: precision_at(Y[:, None], Y[:, None], Y, Y, 1), TypeError, "got int64 and int64"),
         (
             lambda: precision_at(CODES[0], CODES, Y, Y, 1),
             ValueError,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthash._arrays import dtype_name
 from fasthash.cli.parser import UserError
 from fasthash.hierarchy import WHOLE_NUMBER, Hierarchy
 
@@ -40,7 +41,7 @@ def read_features(path: str) -> NDArray[Any]:
     """Embeddings: floating point [N, F], N and F at least 1, without NaN or infinity."""
     features = read_npy(path)
     if features.dtype.kind != "f":
-        raise UserError(f"{path}: features must be floating point, got {features.dtype}")
+        raise UserError(f"{path}: features must be floating point, got {dtype_name(features)}")
     if features.ndim != 2 or 0 in features.shape:
         raise UserError(f"{path}: features must be [rows, columns], neither of them 0, got shape {features.shape}")
     check_finite(features, path)
@@ -59,7 +60,7 @@ def read_codes(path: str, bits: int | None = None) -> tuple[NDArray[np.uint8], i
     """Packed codes uint8 [N, W] and their bits: `bits`, or 8 W."""
     codes = read_npy(path)
     if codes.dtype != np.uint8:
-        raise UserError(f"{path}: codes must be packed uint8, got {codes.dtype}")
+        raise UserError(f"{path}: codes must be packed uint8, got {dtype_name(codes)}")
     if codes.ndim != 2 or codes.shape[1] == 0:
         raise UserError(f"{path}: codes must be [rows, bytes of a code], got shape {codes.shape}")
     if bits is None:
@@ -73,7 +74,7 @@ def read_ids(path: str) -> NDArray[Any]:
     """Ids: integers [N]."""
     ids = read_npy(path)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise UserError(f"{path}: ids must be integers [N], got {ids.dtype} of shape {ids.shape}")
+        raise UserError(f"{path}: ids must be integers [N], got {dtype_name(ids)} of shape {ids.shape}")
     return ids
 
 
@@ -82,7 +83,9 @@ def read_labels(path: str, rows: int, items: str) -> NDArray[Any]:
     if path.endswith(".npy"):
         labels = read_npy(path)
         if labels.ndim != 1 or labels.dtype.kind not in "biuU":
-            raise UserError(f"{path}: labels must be integers or text [N], got {labels.dtype} of shape {labels.shape}")
+            raise UserError(
+                f"{path}: labels must be integers or text [N], got {dtype_name(labels)} of shape {labels.shape}"
+            )
         labels = labels.astype(np.int64) if labels.dtype.kind == "b" else labels
     else:
         lines = _read_text(path).splitlines()

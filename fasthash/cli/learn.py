@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fasthash import _ops, distributed
+from fasthash._arrays import dtype_name
 from fasthash._durable import replaced_file
 from fasthash.cli.files import (
     ROWS,
@@ -179,7 +180,7 @@ def _targets(
     targets = read_npy(path)
     if targets.ndim != 2 or targets.dtype.kind not in "fiub":
         raise UserError(
-            f"{path}: targets must be numbers [rows, columns], got {targets.dtype} of shape {targets.shape}"
+            f"{path}: targets must be numbers [rows, columns], got {dtype_name(targets)} of shape {targets.shape}"
         )
     if len(targets) != len(X):
         raise UserError(f"{path}: {items} has {len(X)} rows, which need as many targets, got {len(targets)}")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthash._arguments import whole
+from fasthash._arrays import dtype_name
 from fasthash._durable import replaced_file
 from fasthash.cli.files import (
     check_finite,
@@ -158,7 +159,7 @@ def search(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     queries, database = (_items(path, arguments.bits) for path in (arguments.queries, arguments.database))
     if queries.dtype.kind != database.dtype.kind:
-        kinds = f"{queries.dtype} and {database.dtype}"
+        kinds = f"{dtype_name(queries)} and {dtype_name(database)}"
         raise UserError(f"{arguments.queries} and {arguments.database}: must both be codes or embeddings, got {kinds}")
     if queries.shape[1] != database.shape[1]:
         widths = f"{queries.shape[1]} and {database.shape[1]}"
@@ -272,7 +273,7 @@ def _queries(arguments: argparse.Namespace, index: HammingIndex) -> NDArray[Any]
     elif queries.dtype.kind == "f":
         expected, what = index.bits, f"outputs for {index.bits} bits have as many columns (embeddings need --model)"
     else:
-        raise UserError(f"{path}: queries must be packed uint8 codes or floating point, got {queries.dtype}")
+        raise UserError(f"{path}: queries must be packed uint8 codes or floating point, got {dtype_name(queries)}")
     if queries.ndim != 2 or queries.shape[1] != expected:
         raise UserError(f"{path}: {what}, got shape {queries.shape}")
     if queries.dtype != np.uint8:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthash._arrays import dtype_name
 from fasthash.datasets.files import existing
 
 PIXELS = 3 * 32 * 32
@@ -87,7 +88,7 @@ def _python(function: str, path: Path, labels: tuple[str, ...]) -> tuple[NDArray
         raise ValueError(f"{function}: {path} is damaged or not a file of this data set: {error}") from None
     if pixels.dtype != np.uint8 or pixels.shape != (len(classes), PIXELS):
         raise ValueError(
-            f"{function}: {path} must hold uint8 pixels [{len(classes)}, {PIXELS}], got {pixels.dtype} "
+            f"{function}: {path} must hold uint8 pixels [{len(classes)}, {PIXELS}], got {dtype_name(pixels)} "
             f"{list(pixels.shape)}"
         )
     return pixels, classes

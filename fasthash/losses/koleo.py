@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fasthash._arguments import number
+from fasthash._directions import directions
 from fasthash.distributed import gather_rows
 from fasthash.neighbors import check_k, check_norm, check_points, nearest
 
@@ -22,11 +24,13 @@ def koleo_loss(
     Args:
         z: points [..., B, D], floating point, B >= 2.
         p: 1 Manhattan, 2 Euclidean. k: 1 to min(B - 1, 64). eps: >= 0.
-        normalize: divide rows by their Euclidean length first, as the users of this loss do.
+        normalize: divide rows by their Euclidean length first, as the users of this loss do. A row of zeros has no
+            direction and no gradient; that of a row shorter than a tenth of the typical length fades with its length.
         group: a torch.distributed process group: the mean over all ranks' rows, as in `kl_loss`.
 
     Returns:
-        float32 (float64 for float64 inputs), shape z.shape[:-2]. Coincident points have gradient zero. A row with a NaN
+        float32 (float64 for float64 inputs), shape z.shape[:-2]. Coincident points have gradient zero; with `normalize`
+        so have those that rounding alone keeps apart (z_b and 3 z_b). A row with a NaN
         or an infinity makes the loss NaN or infinite and its own gradient NaN; other rows get nothing from it.
 
     Raises:
@@ -41,13 +45,22 @@ def koleo_loss(
     points = check_points("koleo_loss", "z", z)
     p = check_norm("koleo_loss", p)
     eps = number(eps, "koleo_loss", "eps", least=0)
-    if normalize:
-        points = torch.nn.functional.normalize(points, dim=-1, eps=1e-12)
     if group is not None:
         points = gather_rows(points, group)
     k = check_k("koleo_loss", k, points.shape[-2] - 1)
+    if normalize:  # after the rows are gathered: what length is typical depends on all of them
+        points = directions(points)
     rho: Tensor = nearest(points, p=p, k=k).distances[..., -1]
+    if normalize:
+        rho = torch.where(rho <= _rounding(points, p), rho.detach(), rho)
     return -(rho + eps).log().mean(-1)
+
+
+def _rounding(unit: Tensor, p: int) -> float:
+    """How far rows of one direction lie apart, at most, once they were divided by their lengths."""
+    root = math.sqrt(unit.shape[-1])
+    euclidean = torch.finfo(unit.dtype).eps * max(8.0, root)  # measured: 3, but 0.8 root where all values are equal
+    return euclidean * root if p == 1 else euclidean
 
 
 class KoLeoLoss(torch.nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash._arguments import number
+from fasthash._arrays import dtype_name
 
 Weight: TypeAlias = Tensor | Callable[[Tensor], Tensor] | None
 
@@ -38,7 +39,7 @@ def similarity_loss(
         weight: pair weights [B, B] (the diagonal is ignored), or a callable from d / tau_y [B, B] to them; None:
             `default_weight`.
         tau_z: scale of the outputs' distances; None: D / 2, the mean distance of balanced bits; "batch": the batch's
-            mean, with its gradient.
+            mean, with its gradient; where all rows are equal their distances stay 0.
         tau_y: scale of the semantic distances, a number or a scalar tensor; None: their mean over the batch's pairs.
             Where it is 0 their term is 0.
 
@@ -74,7 +75,10 @@ def similarity_loss(
     if tau_z is None:
         scale_z = semantic.new_tensor(bits / 2)
     elif tau_z == "batch":
-        scale_z = distances.sum() / pairs
+        mean = distances.sum() / pairs
+        limits = torch.finfo(mean.dtype)
+        # Where all rows are equal there is no scale, and distances of 0 need none.
+        scale_z = torch.where(mean < limits.tiny / limits.eps, 1.0, mean)
     elif isinstance(tau_z, str):
         raise ValueError(f'similarity_loss: tau_z must be a number, "batch" or None, got {tau_z!r}')
     else:
@@ -128,7 +132,7 @@ def check_pairs(function: str, z: Tensor, distance: Tensor) -> tuple[Tensor, Ten
         if not isinstance(value, Tensor):
             raise TypeError(f"{function}: {name} must be a tensor, got {type(value).__name__}")
     if not z.is_floating_point():
-        raise TypeError(f"{function}: z must be floating point, got {z.dtype}")
+        raise TypeError(f"{function}: z must be floating point, got {dtype_name(z)}")
     if z.dim() != 2 or z.shape[0] < 2 or z.shape[1] < 1:
         raise ValueError(f"{function}: z must have shape [B, D] with B >= 2 and D >= 1, got {tuple(z.shape)}")
     if distance.shape != (z.shape[0], z.shape[0]):

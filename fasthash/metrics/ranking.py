@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fasthash._arguments import choice
-from fasthash._arrays import like, to_tensor
+from fasthash._arrays import dtype_name, like, to_tensor
+from fasthash._directions import unit_rows
 from fasthash._moved import moved_names
 from fasthash.hamming import hamming_distances, hamming_histogram
 from fasthash.metrics.expectation import BLOCK
@@ -165,7 +166,7 @@ def check_items(function: str, query: Any, database: Any, metric: str | None) ->
             )
     codes = a.dtype == torch.uint8
     if codes != (b.dtype == torch.uint8) or not (codes or (a.is_floating_point() and b.is_floating_point())):
-        kinds = f"{a.dtype} and {b.dtype}"
+        kinds = f"{dtype_name(a)} and {dtype_name(b)}"
         raise TypeError(
             f"{function}: query and database must both be packed uint8 codes or both floating point, got {kinds}"
         )
@@ -183,7 +184,7 @@ def check_items(function: str, query: Any, database: Any, metric: str | None) ->
             raise ValueError(f"{function}: {name} has NaN or infinite values")
     dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
     if metric == "cosine":
-        a, b = (torch.nn.functional.normalize(items.double(), dim=1) for items in (a, b))
+        a, b = (unit_rows(items.double()) for items in (a, b))
         return a, b, metric
     return a.to(dtype), b.to(dtype), metric
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasthash._arrays import to_tensor
+from fasthash._arrays import dtype_name, to_tensor
 
 # Gains float64 [q, G] of every database group for some query groups, int64 [q].
 Gain = Callable[[Tensor], Tensor]
@@ -37,7 +37,8 @@ class Labels:
             )
         if (a.dtype.kind == "U") != (b.dtype.kind == "U"):
             raise TypeError(
-                f"{function}: query_labels and database_labels must be of one kind, got {a.dtype} and {b.dtype}"
+                f"{function}: query_labels and database_labels must be of one kind, got {dtype_name(a)} and "
+                f"{dtype_name(b)}"
             )
         query_rows, query_groups = _distinct(a)
         database_rows, database_groups = _distinct(b)
@@ -104,13 +105,14 @@ def _label_array(function: str, name: str, labels: Any) -> NDArray[Any]:
     if values.ndim == 2:
         if values.dtype.kind not in "biuf" or not bool(np.isin(values, (0, 1)).all()):
             raise ValueError(
-                f"{function}: {name} with 2 dimensions must be multi-hot, 0 or 1, got other values ({values.dtype})"
+                f"{function}: {name} with 2 dimensions must be multi-hot, 0 or 1, got other values "
+                f"({dtype_name(values)})"
             )
         return values.astype(np.bool_)
     if values.dtype.kind == "O" and all(isinstance(value, str) for value in values):
         values = values.astype(np.str_)
     if values.dtype.kind not in "biuU":  # False and True are the classes 0 and 1, as in Hasher.fit
-        raise TypeError(f"{function}: {name} must hold integer or string classes, got {values.dtype}")
+        raise TypeError(f"{function}: {name} must hold integer or string classes, got {dtype_name(values)}")
     return values if values.dtype.kind == "U" else values.astype(np.int64)  # so that signed and unsigned ones compare
 
 

@@ -12,6 +12,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from fasthash._arrays import dtype_name
 from fasthash._durable import replaced_file
 
 FORMAT = "fasthash-hasher"
@@ -83,7 +84,7 @@ def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> No
         difference = ", ".join(sorted(tensors.keys() ^ expected.keys()))
         raise ValueError(f"its tensors are not those of the model that it describes ({difference})")
     for name, tensor in tensors.items():
-        found, wanted = (f"{list(t.shape)} {t.dtype}" for t in (tensor, expected[name]))
+        found, wanted = (f"{list(t.shape)} {dtype_name(t)}" for t in (tensor, expected[name]))
         if found != wanted:
             raise ValueError(f"its tensor {name} is {found}, not {wanted}")
 

@@ -29,7 +29,7 @@ class Checksum:
 
     def start(self, array: Tensor) -> None:
         """Begins an array, of which the blocks follow."""
-        self._digest.update(f"{array.dtype} {tuple(array.shape)}".encode())
+        self._digest.update(" ".join([str(array.dtype), str(tuple(array.shape))]).encode())
         self._step = -(-array.numel() * array.element_size() // SAMPLE) if array.dim() else 1
 
     def rows(self, block: Tensor, first: int) -> None:

@@ -45,8 +45,25 @@ class HashHead(nn.Module):
                 "(drop_last=True of a DataLoader leaves a short last batch out)"
             )
         # Under autocast the linear layer gives 16 bits; the norm and the outputs keep the precision of the weights.
-        outputs: Tensor = self.norm(self.linear(features).to(self.linear.weight.dtype))
+        outputs = self._normalised(self.linear(features).to(self.linear.weight.dtype))
         return outputs.sigmoid() if self.sigmoid else outputs
+
+    def _normalised(self, values: Tensor) -> Tensor:
+        """The batch norm; a bit that a batch leaves constant is exactly the norm's bias, not its rounding errors.
+
+        Those are equal in all rows, and losses that look at directions alone would take them for one. The gradient is
+        that of the norm.
+        """
+        outputs: Tensor = self.norm(values)
+        if not self.training:
+            return outputs
+        low, high = values.detach().aminmax(dim=0)
+        rounding = torch.finfo(values.dtype).eps * torch.maximum(low.abs(), high.abs())
+        errors = (outputs - self.norm.bias).detach()
+        of_the_mean = max(8, len(values)) * rounding * self.norm.weight.detach().abs() * self.norm.eps**-0.5
+        # Both, since with statistics over all ranks a bit can be constant in this rank's rows alone.
+        constant = (high - low <= 8 * rounding) & (errors.abs().amax(0) <= of_the_mean)
+        return torch.where(constant, outputs - errors, outputs)
 
 
 class Squash(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasthash._arrays import Array, to_tensor
+from fasthash._arrays import Array, dtype_name, to_tensor
 from fasthash.train.checksum import Checksum
 
 # Rows and numbers that are converted at once: memory-mapped features are never read whole.
@@ -35,7 +35,7 @@ def read_features(X: Any, method: str, name: str) -> Tensor:
     if rows.dim() != 2 or rows.shape[1] < 1:
         raise ValueError(f"Hasher.{method}: {name} must have shape [N, F] with F >= 1, got {tuple(rows.shape)}")
     if rows.is_complex():
-        raise TypeError(f"Hasher.{method}: {name} must be real, got {rows.dtype}")
+        raise TypeError(f"Hasher.{method}: {name} must be real, got {dtype_name(rows)}")
     return rows.detach()
 
 

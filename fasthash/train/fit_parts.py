@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from fasthash import distributed
 from fasthash._arguments import whole
 from fasthash.baselines import itq
-from fasthash.losses.published import LOSSES
+from fasthash.losses.published import LOSSES, MULTILABEL
 from fasthash.targets import class_levels
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.drawn_rows import DrawnRows
@@ -121,6 +121,15 @@ def _baseline(loss: str, bits: int, targets: Targets) -> nn.Module:
     if loss not in LOSSES:
         raise ValueError(f"Hasher.fit: loss must be a module or one of {', '.join(LOSSES)}, got {loss!r}")
     known: dict[str, Any] = {"bits": bits}
+    if targets.kind == "multilabel":
+        if loss not in MULTILABEL:
+            several = ", ".join(sorted(MULTILABEL))
+            needs = "embeddings" if loss == "sdc" else "class labels"
+            raise ValueError(
+                f"Hasher.fit: loss {loss!r} needs {needs} y, got target 'multilabel' "
+                f"(multi-hot labels are for {several})"
+            )
+        known["classes"] = targets.outputs
     if targets.distances is not None:
         known |= {"classes": targets.outputs, "levels": class_levels(targets.distances)}
     wanted = inspect.signature(LOSSES[loss].__init__).parameters

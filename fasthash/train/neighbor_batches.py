@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from torch.utils.data import Sampler
+
+from fasthash._directions import unit_rows
 
 # Neighbours are looked for among all rows while that takes so many pairs at most, about a minute's work on a CPU; then
 # among as many random rows as that leaves, but no fewer than CANDIDATES.
@@ -69,12 +70,12 @@ def nearest_rows(targets: Tensor, generator: torch.Generator, k: int = NEAREST) 
     limit = max(CANDIDATES, PAIRS // rows)
     every = rows <= limit  # targets are then read once
     chosen = torch.arange(rows) if every else torch.randperm(rows, generator=generator)[:limit].sort().values
-    candidates = normalize((targets if every else targets[chosen.to(targets.device)]).float(), dim=1)
+    candidates = unit_rows((targets if every else targets[chosen.to(targets.device)]).float())
     k = min(k, len(chosen) - 1)
     found = []
     for start in range(0, rows, 2048):
         block = slice(start, start + 2048)
-        cosines = (candidates[block] if every else normalize(targets[block].float(), dim=1)) @ candidates.T
+        cosines = (candidates[block] if every else unit_rows(targets[block].float())) @ candidates.T
         nearest = chosen[cosines.topk(k + 1, dim=1).indices.cpu()]
         own = nearest == torch.arange(start, start + len(nearest))[:, None]
         own[:, -1] |= ~own.any(1)  # not among its own nearest: the furthest goes

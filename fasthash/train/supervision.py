@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasthash._arrays import to_tensor
+from fasthash._arrays import dtype_name, to_tensor
 from fasthash.hierarchy import Hierarchy, Name
 from fasthash.targets import class_distances, embedding_distances, multilabel_distances
 
@@ -137,7 +137,7 @@ def _labels(array: Any, name: str) -> tuple[Tensor, list[Name]]:
             raise TypeError(f"Hasher.fit: {name} must hold integers or strings, got {', '.join(sorted(kinds))}")
         values = np.array(values.tolist())
     if values.dtype.kind not in "biuU":
-        raise TypeError(f"Hasher.fit: {name} must hold integers or strings as class labels, got {values.dtype}")
+        raise TypeError(f"Hasher.fit: {name} must hold integers or strings as class labels, got {dtype_name(values)}")
     if values.dtype.kind == "b":
         values = values.astype(np.int64)
     classes, inverse = np.unique(values, return_inverse=True)

@@ -2,7 +2,9 @@
 
 Use one as `loss(u, y)` in a loop of your own, as `Hasher(loss="csq")` or as `Hasher(loss=CSQLoss(64, 150, weight=0))`.
 Each is an nn.Module with forward(u [B, D], y) -> scalar. Hasher gives the constructor `bits`, `classes` and `levels`,
-where it has parameters of these names. docs/contributing.md says how to add one.
+where it has parameters of these names. Those in `MULTILABEL` take multi-hot labels y [B, L] too, integers of which
+others than 0 count as 1; the formulas of the others take one class for each row, or embeddings. docs/contributing.md
+says how to add one.
 """
 
 from torch import nn
@@ -31,8 +33,12 @@ LOSSES: dict[str, type[nn.Module]] = {
     "sdc": SDCLoss,
 }
 
+# Those that take multi-hot labels, as their formulas, or the papers' experiments, do.
+MULTILABEL = frozenset({"contrastive", "csq", "hashnet", "orthohash"})
+
 __all__ = [
     "LOSSES",
+    "MULTILABEL",
     "BiHalfLoss",
     "CSQLoss",
     "ContrastiveLoss",

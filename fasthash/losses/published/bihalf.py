@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from fasthash._arguments import whole
+from fasthash._directions import directions
 from fasthash.losses.published.outputs import check_classes, check_embeddings, check_outputs, check_sizes
 
 
@@ -43,7 +44,7 @@ class BiHalfLoss(nn.Module):
         b: Tensor = _HalfOn.apply(u, self.gamma)  # type: ignore[no-untyped-call]
         if self.classifier is not None:
             return cross_entropy(self.classifier(b), check_classes("BiHalfLoss", y, len(u)))
-        wanted = normalize(check_embeddings("BiHalfLoss", y, len(u)), dim=1).to(u.dtype)
+        wanted = directions(check_embeddings("BiHalfLoss", y, len(u))).to(u.dtype)
         half = len(u) // 2
         found = (b[:half] * b[half : 2 * half]).mean(1)  # a cosine: rows of b have length sqrt(D)
         return (found - (wanted[:half] * wanted[half : 2 * half]).sum(1)).square().mean()

@@ -7,22 +7,23 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from fasthash._arguments import number
+from fasthash._directions import directions, unit_rows
 from fasthash.losses.published.outputs import alike, check_classes, check_embeddings, check_levels, check_outputs
 
 
 class ContrastiveLoss(nn.Module):
     """Mean over rows and their positives of -log softmax_j(cos(u_i, u_j) / temperature), j the others of the batch.
 
-    forward(u [B, D] outputs, y) -> scalar. Positives of a row, by y: rows of its class (integer labels [B]), the pairs
-    that are True (booleans [B, B]), or its nearest row by cosine (floating-point embeddings [B, E]). Rows without
-    positives do not count. Bits are the signs of u; nothing asks u to be near +-1.
+    forward(u [B, D] outputs, y) -> scalar. Positives of a row, by y: rows of its class (integers [B]), rows with at
+    least one label in common (multi-hot labels, integers [B, L]), the pairs that are True (booleans [B, B]), or its
+    nearest row by cosine (floating-point embeddings [B, E]). Rows without positives do not count. Bits are the signs of
+    u; nothing asks u to be near +-1.
 
     Source: Khosla et al., "Supervised contrastive learning", NeurIPS 2020 (the form with the sum outside the
-    logarithm); with one positive each it is NT-Xent (Chen et al. 2020) and, one-sided, MNRL. How sure: certain; the
-    nearest row as the positive is this package's choice, for data without pairs.
+    logarithm); with one positive each it is NT-Xent (Chen et al. 2020) and, one-sided, MNRL. How sure: certain for
+    classes, its equation (2). Ours: positives of multi-hot labels, and of embeddings, for data without pairs.
 
     >>> loss = ContrastiveLoss()
     >>> loss(torch.randn(6, 16), torch.arange(6) % 3).shape
@@ -36,7 +37,7 @@ class ContrastiveLoss(nn.Module):
     def forward(self, u: Tensor, y: Tensor | None = None) -> Tensor:
         u = check_outputs("ContrastiveLoss", u)
         if y is not None and y.is_floating_point():
-            unit = normalize(check_embeddings("ContrastiveLoss", y, len(u)), dim=1)
+            unit = unit_rows(check_embeddings("ContrastiveLoss", y, len(u)))
             nearest = (unit @ unit.T).fill_diagonal_(-math.inf).argmax(1)
             positive = torch.arange(len(u), device=u.device) == nearest[:, None]
         else:
@@ -85,7 +86,7 @@ class HierarchicalContrastiveLoss(nn.Module):
 
 def contrastive(u: Tensor, positive: Tensor, temperature: float) -> Tensor:
     """The supervised contrastive loss of outputs [B, D]; `positive` boolean [B, B], its diagonal is ignored."""
-    unit = normalize(u, dim=1)
+    unit = directions(u)
     diagonal = torch.eye(len(u), dtype=torch.bool, device=u.device)
     found = (unit @ unit.T / temperature).masked_fill(diagonal, -math.inf).log_softmax(1).masked_fill(diagonal, 0.0)
     wanted = (positive & ~diagonal).to(u.dtype)

@@ -7,19 +7,21 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from fasthash._arguments import whole
-from fasthash.losses.published.outputs import alike, check_outputs, check_sizes
+from fasthash.losses.published.outputs import alike, check_outputs, check_sizes, one_column
 
 
 class HashNetLoss(nn.Module):
     """Weighted mean over pairs of softplus(x_ij) - s_ij x_ij, x_ij = alpha h_i . h_j, h = tanh(beta u).
 
-    forward(u [B, D] outputs, y) -> scalar; y: classes [B], or booleans [B, B] that say which pairs are alike (s_ij =
-    1). Pairs are those of the batch with itself and with the latest `memory` outputs (classes only), which are kept as
-    they were. Weights balance the two kinds of pairs: 1 / part of the pairs that are of that kind. beta = (1 + gamma
+    forward(u [B, D] outputs, y) -> scalar; which pairs are alike (s_ij = 1): those of one class (y integers [B]), those
+    with at least one label in common (y multi-hot labels, integers [B, L]), or those that y says, booleans [B, B].
+    Pairs are those of the batch with itself and with the latest `memory` outputs (classes only), which are kept as they
+    were. Weights balance the two kinds of pairs: 1 / part of the pairs that are of that kind. beta = (1 + gamma
     step)^power grows in training mode. alpha: None for 10 / D.
 
     Source: Cao, Long, Wang & Yu, "HashNet: deep learning to hash by continuation", ICCV 2017. How sure: the pair loss
-    and its weights read in public code, which compares with all training codes (here: a queue); the steps of beta from
+    and its weights read in public code; one label in common is the rule of the paper's multi-label data sets (NUS-WIDE,
+    COCO), restated. The code compares with all training codes (here: a queue); the steps of beta from
     memory.
 
     >>> import torch
@@ -46,6 +48,7 @@ class HashNetLoss(nn.Module):
 
     def forward(self, u: Tensor, y: Tensor | None = None) -> Tensor:
         u = check_outputs("HashNetLoss", u)
+        y = one_column(y)
         same = alike("HashNetLoss", y, len(u))
         h = torch.tanh((1 + self.gamma * self.steps) ** self.power * u)
         counted = ~torch.eye(len(u), dtype=torch.bool, device=u.device)

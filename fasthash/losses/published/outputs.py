@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fasthash._arguments import whole
+from fasthash._arrays import dtype_name
 
 
 def check_outputs(function: str, u: Tensor) -> Tensor:
@@ -13,25 +14,60 @@ def check_outputs(function: str, u: Tensor) -> Tensor:
     if not isinstance(u, Tensor):
         raise TypeError(f"{function}: u must be a tensor, got {type(u).__name__}")
     if not u.is_floating_point():
-        raise TypeError(f"{function}: u must be floating point, got {u.dtype}")
+        raise TypeError(f"{function}: u must be floating point, got {dtype_name(u)}")
     if u.dim() != 2 or len(u) < 2:
         raise ValueError(f"{function}: u must have shape [B, D] with B >= 2, got {tuple(u.shape)}")
     return u if u.dtype == torch.float64 else u.float()
 
 
 def check_classes(function: str, y: Tensor | None, rows: int) -> Tensor:
-    """Gives class numbers int64 [B]; raises for anything else."""
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.shape != (rows,):
-        raise ValueError(f"{function}: y must be integer class labels of shape [{rows}], got {_kind(y)}")
-    return y.long()
+    """Gives class numbers int64 [B], of integers [B] or [B, 1]; raises for anything else."""
+    labels = one_column(y)
+    if labels is not None and labels.shape == (rows,) and not _is_real(labels):
+        return labels.long()
+    wanted = f"{function}: y must be integer class labels of shape [{rows}]"
+    if labels is not None and labels.dim() == 2 and not _is_real(labels):
+        wanted += ", since its formula takes one class for each row"
+    raise ValueError(f"{wanted}, got {_kind(y)}")
+
+
+def check_labels(function: str, y: Tensor | None, rows: int, classes: int | None = None) -> Tensor:
+    """Gives class numbers int64 [B], or multi-hot labels bool [B, L]: where y is not 0. Raises for anything else.
+
+    classes: the L that is needed; None: any.
+    """
+    labels = one_column(y)
+    if labels is not None and not _is_real(labels):
+        if labels.shape == (rows,):
+            return labels.long()
+        if labels.dim() == 2 and len(labels) == rows and classes in (None, labels.shape[1]):
+            return labels != 0
+    columns = "L" if classes is None else classes
+    raise ValueError(
+        f"{function}: y must be integer class labels of shape [{rows}] or multi-hot labels of shape "
+        f"[{rows}, {columns}], got {_kind(y)}"
+    )
 
 
 def alike(function: str, y: Tensor | None, rows: int) -> Tensor:
-    """Which pairs of a batch are alike, boolean [B, B]: of one class, or as the boolean [B, B] y says itself."""
+    """Which pairs of a batch are alike, boolean [B, B]: of one class, with a label in common, or as y says itself.
+
+    A boolean [B, B] says it itself: multi-hot labels of as many classes as rows must be integers.
+    """
     if isinstance(y, Tensor) and y.dtype == torch.bool and y.shape == (rows, rows):
         return y
-    classes = check_classes(function, y, rows)
-    return classes[:, None] == classes
+    labels = check_labels(function, y, rows)
+    if labels.dim() == 1:
+        return labels[:, None] == labels
+    labels = labels.float()
+    return labels @ labels.T > 0
+
+
+def one_column(y: Tensor | None) -> Tensor | None:
+    """y [B, 1] as [B], others as they are; None for what is not a tensor."""
+    if not isinstance(y, Tensor):
+        return None
+    return y[:, 0] if y.dim() == 2 and y.shape[1] == 1 else y
 
 
 def check_embeddings(function: str, y: Tensor | None, rows: int) -> Tensor:
@@ -91,5 +127,9 @@ def hadamard_centres(classes: int, bits: int, *, both_signs: bool, seed: int = 0
     return torch.where(order < bits // 2, -1.0, 1.0).float()
 
 
+def _is_real(labels: Tensor) -> bool:
+    return labels.is_floating_point() or labels.is_complex()
+
+
 def _kind(value: object) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    return f"{dtype_name(value)} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

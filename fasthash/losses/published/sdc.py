@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from fasthash._arguments import number
+from fasthash._directions import directions, unit_rows
 from fasthash.losses.published.outputs import check_embeddings, check_outputs
 
 GRID = 1 << 14  # points of the tabulated distribution function
@@ -39,7 +39,7 @@ class SDCLoss(nn.Module):
 
     def forward(self, u: Tensor, y: Tensor | None = None) -> Tensor:
         u = check_outputs("SDCLoss", u)
-        unit, wanted = normalize(u, dim=1), normalize(check_embeddings("SDCLoss", y, len(u)), dim=1)
+        unit, wanted = directions(u), unit_rows(check_embeddings("SDCLoss", y, len(u)))
         i, j = torch.triu_indices(len(u), len(u), offset=1, device=u.device)
         order = (wanted @ wanted.T)[i, j].argsort()
         return ((unit @ unit.T)[i[order], j[order]] - self.quantiles(len(order)).to(u.dtype)).abs().mean()
