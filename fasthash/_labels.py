@@ -39,13 +39,38 @@ def label_array(labels: Any, function: str, name: str, *, keep_column: bool = Fa
     return values if values.dtype.kind == "U" else values.astype(np.int64)  # so that signed and unsigned ones compare
 
 
+def label_names(labels: Any, function: str, name: str) -> list[Any]:
+    """Names of classes, one by one, as Python has them: of any iterable or array; one column [N, 1] is N names.
+
+    >>> label_names(np.array([[3], [5]]), "class_distances", "classes")
+    [3, 5]
+    """
+    if len(getattr(labels, "shape", ())) == 2:
+        found: list[Any] = label_array(labels, function, name).tolist()
+        return found
+    as_list = getattr(labels, "tolist", None) or getattr(labels, "to_pylist", None)
+    names = list(labels) if as_list is None else as_list()
+    return (
+        [row[0] for row in names] if names and all(isinstance(row, list) and len(row) == 1 for row in names) else names
+    )
+
+
+def one_column(labels: Tensor) -> Tensor:
+    """Labels of a batch: integers or booleans [B, 1] as [B], anything else as it is."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 and not labels.is_floating_point() else labels
+
+
 def _numpy(labels: Any, function: str, name: str) -> NDArray[Any]:
     """The labels as numpy reads them, but for what numpy changes or drops: numbers among strings, masks, rows."""
     if isinstance(labels, Tensor):
-        labels = labels.detach().cpu()
-        return (labels.float() if labels.dtype == torch.bfloat16 else labels).numpy()
+        rows = labels.detach().cpu()
+        found: NDArray[Any] = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
+        return found
     if isinstance(labels, np.ma.MaskedArray):
-        labels = np.where(np.ma.getmaskarray(labels), None, labels.data) if np.ma.is_masked(labels) else labels.data
+        mask = np.ma.getmaskarray(labels)
+        labels = labels.data.astype(object) if mask.any() else labels.data
+        if mask.any():
+            labels[mask] = None
     try:
         values = np.asarray(labels)
     except ValueError as error:  # nested lists of different lengths

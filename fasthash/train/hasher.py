@@ -38,7 +38,8 @@ class Hasher:
 
     The targets y of `fit` say what near means:
 
-    - 1-D integers or strings: class labels. Distances are those of the `hierarchy`, or 0 and 1 without one.
+    - 1-D integers or strings, or one column of them: class labels. Distances are those of the `hierarchy`, or 0 and 1
+      without one.
     - 2-D integers or booleans: multi-hot labels. 2-D floating point: target embeddings (of captions, say), by cosine.
     - None: the cosine distances of X itself. Those of X - X.mean(0), given as y with hidden=(), serve better where the
       mean is far from 0 (docs/method.md).

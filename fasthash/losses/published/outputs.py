@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fasthash._arguments import whole
+from fasthash._labels import one_column
 
 
 def check_outputs(function: str, u: Tensor) -> Tensor:
@@ -20,7 +21,8 @@ def check_outputs(function: str, u: Tensor) -> Tensor:
 
 
 def check_classes(function: str, y: Tensor | None, rows: int) -> Tensor:
-    """Gives class numbers int64 [B]; raises for anything else."""
+    """Gives class numbers int64 [B], of y [B] or [B, 1]; raises for anything else."""
+    y = one_column(y) if isinstance(y, Tensor) else y
     if not isinstance(y, Tensor) or y.is_floating_point() or y.shape != (rows,):
         raise ValueError(f"{function}: y must be integer class labels of shape [{rows}], got {_kind(y)}")
     return y.long()
