@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from fasthash import distributed
 from fasthash._arrays import to_tensor
+from fasthash._checkpoint import RUN, save_checkpoint
 from fasthash.train.averaging import Average
-from fasthash.train.checkpoint import RUN, save_checkpoint
 from fasthash.train.plan import PRECISIONS, Plan, adamw
 from fasthash.train.randomness import RankGenerator, common_states, set_common_states
 from fasthash.train.run_folder import RunFolder, open_run

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from fasthash._arguments import one_device
+from fasthash._checkpoint import check_tensors, load_checkpoint, save_checkpoint
 from fasthash.hierarchy import Hierarchy, Name
-from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
 from fasthash.train.encoder import Squash, encoder
 from fasthash.train.settings import NOT_SAVED, checked
 from fasthash.train.state import History
