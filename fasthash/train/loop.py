@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fasthash import distributed
+from fasthash._arguments import one_device
 from fasthash._checkpoint import RUN, save_checkpoint
 from fasthash.train.averaging import Average
 from fasthash.train.plan import PRECISIONS, Plan, adamw
@@ -106,7 +107,9 @@ def train(
     plan = Plan(epochs, lr, weight_decay, warmup, accumulate, precision, ema, score_every, patience)
     if plan.patience is not None and score is None:
         raise ValueError(f"train: patience needs a score, got patience {plan.patience} and no score")
-    device = torch.device(device or next(chain(module.parameters(), module.buffers()), torch.empty(0)).device)
+    if device is None:
+        device = next(chain(module.parameters(), module.buffers()), torch.empty(0)).device
+    device = one_device(device, "train")
     trained = nn.ModuleList([module.to(device)])
     if isinstance(objective, nn.Module):
         trained.append(objective.to(device))

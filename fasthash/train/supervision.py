@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -71,11 +71,7 @@ def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | Non
     >>> read_targets(["cat", "dog", "cat"], 3, None, None).values
     tensor([0, 1, 0])
     """
-    array = _read_array(y, rows, kind, name)
-    found = kind or _guess(array)
-    if array.ndim != (1 if found == "labels" else 2):
-        dims = "1-D" if found == "labels" else "2-D"
-        raise ValueError(f"Hasher.fit: {name} must be {dims} for target {found!r}, got shape {tuple(array.shape)}")
+    array, found = read_array(y, rows, kind, "Hasher.fit", name)
     if found == "labels":
         values, classes = _labels(array)
         if hierarchy is not None:
@@ -117,27 +113,36 @@ def read_validation(train: Targets, y: Any, rows: int, hierarchy: Hierarchy | No
     return Targets("labels", values, classes, class_distances(classes, hierarchy))
 
 
-def _read_array(y: Any, rows: int, kind: str | None, name: str) -> Tensor | NDArray[Any]:
-    """y as an array of 1 or 2 dimensions with `rows` rows: classes int64 or str, or rows of numbers."""
-    shape = np.shape(y) if hasattr(y, "shape") else None
+def read_array(
+    y: Any, rows: int, kind: str | None, function: str, name: str = "y"
+) -> tuple[Tensor | NDArray[Any], Kind]:
+    """y with `rows` rows, as an array, and its kind (for None: what it looks like).
+
+    Labels are int64 or str [N], the others [N, L]. A tensor [N, L] with L > 1 stays as it is. Raises ValueError and
+    TypeError in the name of `function`.
+    """
+    shape = tuple(y.shape) if hasattr(y, "shape") else None
     if np.isscalar(y) or shape == ():
-        raise ValueError(f"Hasher.fit: {name} must have one row for each of the {rows} rows of X, got a single value")
-    if isinstance(y, Tensor) and y.ndim == 2 and y.shape[1] != 1:
-        array: Tensor | NDArray[Any] = y  # stays on its device
-    else:
-        if shape is not None and len(shape) > 2:
-            raise ValueError(f"Hasher.fit: {name} must be 1-D or 2-D, got shape {tuple(shape)}")
-        array = label_array(y, "Hasher.fit", name, keep_column=True)
+        raise ValueError(f"{function}: {name} must have one row for each of the {rows} rows of X, got a single value")
+    if shape is not None and len(shape) > 2:
+        raise ValueError(f"{function}: {name} must be 1-D or 2-D, got shape {shape}")
+    array: Tensor | NDArray[Any] = y
+    if not (isinstance(y, Tensor) and y.ndim == 2 and y.shape[1] != 1):
+        array = label_array(y, function, name, keep_column=True)
         if kind in (None, "labels") and array.ndim == 2 and array.shape[1] == 1:
             if kind is None and array.dtype.kind == "f":
                 raise ValueError(
-                    f"Hasher.fit: {name} is one column of {array.dtype}, shape {tuple(array.shape)}: for class labels "
+                    f"{function}: {name} is one column of {array.dtype}, shape {tuple(array.shape)}: for class labels "
                     'make it integers (.astype(int)); for targets of one number each set target="embedding"'
                 )
-            array = label_array(array, "Hasher.fit", name)
+            array = label_array(array, function, name)
     if len(array) != rows:
-        raise ValueError(f"Hasher.fit: {name} must have one row for each of the {rows} rows of X, got {len(array)}")
-    return array
+        raise ValueError(f"{function}: {name} must have one row for each of the {rows} rows of X, got {len(array)}")
+    found = kind or _guess(array)
+    if array.ndim != (1 if found == "labels" else 2):
+        dims = "1-D" if found == "labels" else "2-D"
+        raise ValueError(f"{function}: {name} must be {dims} for target {found!r}, got shape {tuple(array.shape)}")
+    return array, cast(Kind, found)
 
 
 def _guess(array: Tensor | NDArray[Any]) -> Kind:
