@@ -40,6 +40,7 @@ MODULES: dict[str, str] = {
     "fasthash.losses.outputs": "fasthash.losses.published.outputs",
     "fasthash.losses.sdc": "fasthash.losses.published.sdc",
     "fasthash.metrics.groups": "fasthash.metrics.ranking",
+    "fasthash.train.checkpoint": "fasthash._checkpoint",
 }
 
 # Module that is still there -> names that it had -> where they are now.

@@ -6,36 +6,105 @@ Each function looks at X and gives `LinearCodes`: bit d of x is whether (x - mea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fasthash._arguments import whole
+from fasthash._arguments import one_device, whole
 from fasthash._arrays import like, to_tensor
+from fasthash._checkpoint import LINEAR, check_tensors, load_checkpoint, save_checkpoint
 from fasthash.codes import pack_bits
 
+ABOVE_HALF = 0.5 + 2.0**-24  # the float32 after 0.5: a bit that is on stays on where it is rounded
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LinearCodes:
-    """Codes that are signs of a linear map: mean float32 [F], weights float32 [F, bits], on the device of the data."""
+    """Codes that are signs of a linear map: mean float32 [F], weights float32 [F, bits], on the device of the data.
+
+    >>> LinearCodes(torch.zeros(8), torch.eye(8, 5))
+    LinearCodes(8 features, 5 bits)
+    """
 
     mean: Tensor
     weights: Tensor
+
+    @property
+    def bits(self) -> int:
+        """Length of a code."""
+        return self.weights.shape[1]
+
+    @property
+    def n_features_in_(self) -> int:
+        """Features of a row."""
+        return self.weights.shape[0]
+
+    def __repr__(self) -> str:
+        return f"LinearCodes({self.n_features_in_} features, {self.bits} bits)"
 
     def transform(self, X: Any) -> Any:
         """Real-valued projections float32 [N, bits] of X [N, F]: numpy for numpy, else a tensor on X's device.
 
         Raises ValueError for another number of features, NaN or infinity.
         """
-        rows = _rows(X, "LinearCodes.transform")
-        if rows.shape[1] != len(self.mean):
-            raise ValueError(f"LinearCodes.transform: X must have {len(self.mean)} features, got {rows.shape[1]}")
-        return like((rows.float() - self.mean.to(rows.device)) @ self.weights.to(rows.device), X)
+        return like(self._projected(X, "transform"), X)
 
     def encode(self, X: Any) -> Any:
         """Packed codes uint8 [N, ceil(bits / 8)]: the signs of `transform`."""
-        return pack_bits(self.transform(X), threshold=0.0)
+        return like(pack_bits(self._projected(X, "encode"), threshold=0.0), X)
+
+    def queries(self, X: Any) -> Any:
+        """Queries float32 [N, bits] in [0, 1] for `HammingIndex.search(..., rescore=f)`; rounded, they are the codes.
+
+        They are the projections of `transform`, scaled about 0.5, a row's largest to 0 or 1: by how much a bit could
+        turn. Raises as `transform`.
+
+        >>> codes = LinearCodes(torch.zeros(2), torch.eye(2))
+        >>> codes.queries(torch.tensor([[4.0, -1.0]]))
+        tensor([[1.0000, 0.3750]])
+        """
+        u = self._projected(X, "queries")
+        q = 0.5 + 0.5 * u / u.abs().amax(1, keepdim=True).clamp(min=torch.finfo(u.dtype).tiny)
+        return like(torch.where(u > 0, q.clamp(min=ABOVE_HALF), q.clamp(max=0.5)), X)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes mean and weights as one safetensors file, which `fasthash encode` reads too.
+
+        A file that is there is replaced only when the new one is on the disk. Raises OSError where it cannot be written
+        or `path` is something other than a file.
+        """
+        content = {"features": self.n_features_in_, "bits": self.bits}
+        save_checkpoint(path, {"mean": self.mean, "weights": self.weights}, content, LINEAR)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, device: torch.device | str | None = None) -> LinearCodes:
+        """The codes that `save` wrote, on `device` (None: the CPU): the same codes, bit for bit.
+
+        Raises FileNotFoundError, and ValueError, naming the file, for one that is truncated, of another kind or of an
+        unknown version. Nothing in the file is executed.
+        """
+        tensors, content = load_checkpoint(path, LINEAR)
+        place = one_device("cpu" if device is None else device, LINEAR.load)
+        try:
+            features, bits = (whole(content[name], "its content", name, 1) for name in ("features", "bits"))
+            shapes = {"mean": (features,), "weights": (features, bits)}
+            with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
+                check_tensors(
+                    tensors, {name: torch.empty(shape, dtype=torch.float32) for name, shape in shapes.items()}
+                )
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+                raise ValueError("its tensors hold NaN or infinity")
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{LINEAR.load}: {path} is damaged or not a fasthash LinearCodes: {error}") from None
+        return cls(tensors["mean"].to(place), tensors["weights"].to(place))
+
+    def _projected(self, X: Any, method: str) -> Tensor:
+        rows = _rows(X, f"LinearCodes.{method}")
+        if rows.shape[1] != len(self.mean):
+            raise ValueError(f"LinearCodes.{method}: X must have {len(self.mean)} features, got {rows.shape[1]}")
+        return (rows.float() - self.mean.to(rows.device)) @ self.weights.to(rows.device)
 
 
 def lsh(X: Any, bits: int, *, seed: int = 0) -> LinearCodes:
@@ -112,7 +181,7 @@ def _rows(X: Any, function: str) -> Tensor:
     rows = to_tensor(X, function, "X").detach()
     if rows.dim() != 2 or rows.shape[1] < 1:
         raise ValueError(f"{function}: X must have shape [N, F] with F >= 1, got {tuple(rows.shape)}")
-    bad = int((~torch.isfinite(rows)).any(1).sum())
+    bad = int((~torch.isfinite(rows.float())).any(1).sum())  # float32 is what is used
     if bad:
         raise ValueError(f"{function}: X must be finite, got NaN or infinity in {bad} of {len(rows)} rows")
     return rows

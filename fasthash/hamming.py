@@ -10,6 +10,7 @@ from torch import Tensor
 from fasthash import _ops
 from fasthash._arguments import refuse_zeros_and_ones, whole
 from fasthash._arrays import dtype_name, like, to_tensor
+from fasthash._labels import label_array, one_column
 
 _topk = torch.ops.fasthash.hamming_topk.default  # the overload itself: finding it takes a microsecond of a small search
 
@@ -126,11 +127,8 @@ def hamming_histogram(
         raise ValueError("hamming_histogram: database_labels and class_weights go together, got one of them")
     labels, weights = None, None
     if database_labels is not None:
-        labels = _on(base, to_tensor(database_labels, "hamming_histogram", "database_labels"))
+        labels = _on(base, _integer_labels(database_labels))
         weights = _on(base, to_tensor(class_weights, "hamming_histogram", "class_weights")).double()
-        if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(f"hamming_histogram: database_labels must be integers, got {dtype_name(labels)}")
-        labels = labels.long()
         if labels.shape != (len(base),):
             raise ValueError(
                 f"hamming_histogram: database_labels must have shape [{len(base)}], got {list(labels.shape)}"
@@ -146,6 +144,17 @@ def hamming_histogram(
             )
     counts, sums = torch.ops.fasthash.hamming_histogram(codes, base, labels, weights)
     return like(counts, queries), None if labels is None else like(sums, queries)
+
+
+def _integer_labels(given: Any) -> Tensor:
+    """database_labels int64 [N], of any form: one column [N, 1] is [N], False and True are 0 and 1."""
+    labels = (
+        one_column(given) if isinstance(given, Tensor) else label_array(given, "hamming_histogram", "database_labels")
+    )
+    kind = dtype_name(labels)
+    if not kind.startswith(("int", "uint", "bool")):
+        raise TypeError(f"hamming_histogram: database_labels must be integers, got {kind}")
+    return to_tensor(labels).long()
 
 
 def _code_pair(

@@ -14,6 +14,7 @@ from torch import Tensor
 from fasthash._arguments import whole
 from fasthash._arrays import Array, dtype_name, to_tensor
 from fasthash._directions import unit_rows
+from fasthash._labels import label_array, label_names, one_column
 from fasthash.hierarchy import Hierarchy
 
 
@@ -27,7 +28,7 @@ def class_distances(classes: Iterable[Any], hierarchy: Hierarchy | None = None) 
     tensor([[0., 1.],
             [1., 0.]])
     """
-    names = list(classes.tolist() if hasattr(classes, "tolist") else classes)
+    names = label_names(classes, "class_distances", "classes")
     if len(set(names)) < len(names):
         raise ValueError(
             f"class_distances: classes must differ, got {len(names)} of which {len(set(names))} are different"
@@ -40,15 +41,16 @@ def class_distances(classes: Iterable[Any], hierarchy: Hierarchy | None = None) 
 def label_distances(y: Array, matrix: Array | None = None) -> Tensor:
     """Distances between class labels, integers [B]: matrix[y_i, y_j] of a [C, C] matrix, or 0 (same) and 1 without one.
 
-    Booleans are the labels 0 and 1. Raises TypeError for other labels than integers, ValueError for labels outside
-    0..C-1 or another shape.
+    Booleans are the labels 0 and 1, one column [B, 1] is [B]. Raises TypeError for other labels than integers,
+    ValueError for labels outside 0..C-1 or another shape.
 
     >>> label_distances(torch.tensor([0, 1, 0]), torch.tensor([[0.0, 0.5], [0.5, 0.0]]))
     tensor([[0.0000, 0.5000, 0.0000],
             [0.5000, 0.0000, 0.5000],
             [0.0000, 0.5000, 0.0000]])
     """
-    labels = to_tensor(y, "label_distances", "y")
+    labels = y if isinstance(y, Tensor) else to_tensor(label_array(y, "label_distances", "y"), "label_distances", "y")
+    labels = one_column(labels)
     if labels.ndim != 1:
         raise ValueError(f"label_distances: y must have shape [B], got {list(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
-from fasthash import baselines, hamming_distances, unpack_bits
+from fasthash import HammingIndex, Hasher, baselines, hamming_distances, pack_bits, unpack_bits
+from fasthash._checkpoint import LINEAR, save_checkpoint
 from fasthash.baselines import itq, lsh, pca_sign
 
 METHODS = {"lsh": lsh, "pca_sign": pca_sign, "itq": itq}
@@ -107,7 +111,7 @@ def test_errors(X: np.ndarray, name: str) -> None:
     fitted = make(X, 4)
     with pytest.raises(ValueError, match=r"LinearCodes\.transform: X must have 12 features, got 3"):
         fitted.transform(X[:, :3])
-    with pytest.raises(ValueError, match=r"LinearCodes\.transform: X must be finite"):
+    with pytest.raises(ValueError, match=r"LinearCodes\.encode: X must be finite"):
         fitted.encode(broken)
 
 
@@ -123,3 +127,105 @@ def test_more_bits_than_features(X: np.ndarray) -> None:
 
 def test_module_documents_every_method() -> None:
     assert all(getattr(baselines, name).__doc__ for name in METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_queries_round_to_the_codes(X: np.ndarray, name: str) -> None:
+    found = METHODS[name](X, 12)
+    rows = np.concatenate([X, found.mean.numpy()[None]])  # the mean has no direction: all projections are 0
+    queries = found.queries(rows)
+    assert queries.dtype == np.float32
+    assert queries.min() >= 0
+    assert queries.max() <= 1
+    np.testing.assert_array_equal(pack_bits(queries), found.encode(rows))
+    largest = np.abs(queries[:-1] - 0.5).max(1)
+    np.testing.assert_allclose(largest, 0.5, atol=1e-6)
+    tensor = found.queries(torch.from_numpy(rows))
+    np.testing.assert_array_equal(tensor.numpy(), queries)
+
+
+def test_a_bit_that_is_barely_on_stays_on() -> None:
+    found = baselines.LinearCodes(torch.zeros(3), torch.eye(3))
+    rows = np.array([[1.0, 1e-12, -1e-12], [-1.0, 1e-30, 0.0]], dtype=np.float32)
+    np.testing.assert_array_equal(pack_bits(found.queries(rows)), found.encode(rows))
+    assert unpack_bits(found.encode(rows), 3).tolist() == [[1, 1, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("name", ["lsh", "itq"])
+def test_queries_find_more_than_codes(name: str) -> None:
+    """Re-ranking by real-valued queries: more of the nearest by cosine are found."""
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(2000, 32)).astype(np.float32)
+    unit = (X - X.mean(0)) / np.linalg.norm(X - X.mean(0), axis=1, keepdims=True)
+    nearest = np.argsort(-unit[:50] @ unit.T, axis=1)[:, :10]
+    found = METHODS[name](X, 32)
+    index = HammingIndex(32)
+    index.add(found.encode(X))
+    codes = index.search(found.encode(X[:50]), 10).ids
+    queries = index.search(found.queries(X[:50]), 10, rescore=20).ids
+    recall = [np.mean([len(set(a) & set(b)) for a, b in zip(ids, nearest, strict=True)]) for ids in (codes, queries)]
+    assert recall[1] > 1.15 * recall[0]
+
+
+def test_repr_is_short(X: np.ndarray) -> None:
+    found = itq(X, 8)
+    assert repr(found) == str(found) == "LinearCodes(12 features, 8 bits)"
+    assert (found.n_features_in_, found.bits) == (12, 8)
+    assert found == found
+    assert found != itq(X, 8)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_save_and_load(X: np.ndarray, name: str, tmp_path: Path) -> None:
+    found = METHODS[name](X, 9)
+    path = tmp_path / "codes.safetensors"
+    path.write_bytes(b"before")
+    found.save(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    again = baselines.LinearCodes.load(path)
+    assert torch.equal(again.mean, found.mean)
+    assert torch.equal(again.weights, found.weights)
+    np.testing.assert_array_equal(again.encode(X), found.encode(X))
+    assert set(safetensors.torch.load_file(path)) == {"mean", "weights"}
+
+
+def test_what_load_refuses(X: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "codes.safetensors"
+    load = baselines.LinearCodes.load
+    with pytest.raises(FileNotFoundError, match=r"LinearCodes\.load: .*codes.safetensors does not exist"):
+        load(path)
+    with pytest.raises(ValueError, match=r"LinearCodes\.load: .* is a folder or not a regular file"):
+        load(tmp_path)
+    with pytest.raises(OSError, match=r"LinearCodes\.save: .* is there and is not a regular file"):
+        itq(X, 4).save(tmp_path)
+    itq(X, 4).save(path)
+    with pytest.raises(ValueError, match=r"Hasher\.load: .* is not a fasthash model: its format is 'fasthash-linear-c"):
+        Hasher.load(path)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 17):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"LinearCodes\.load: .*codes.safetensors"):
+            load(path)
+    Hasher(bits=4, epochs=1).fit(X[:20]).save(path)
+    with pytest.raises(
+        ValueError, match=r"LinearCodes\.load: .* is not a fasthash LinearCodes: its format is 'fasthash-h"
+    ):
+        load(path)
+    good = {"mean": torch.zeros(3), "weights": torch.zeros(3, 2)}
+    for tensors, content, reason in (
+        (good, {"features": 3}, "bits"),
+        (good, {"features": 3, "bits": 0}, "bits must be at least 1, got 0"),
+        (good, {"features": 3, "bits": 4}, "its tensor weights is"),
+        (good, {"features": 3, "bits": 2**62}, "overflowed"),
+        (good | {"more": torch.zeros(1)}, {"features": 3, "bits": 2}, "its tensors are not those"),
+        (good | {"mean": torch.full((3,), torch.nan)}, {"features": 3, "bits": 2}, "hold NaN or infinity"),
+        (good | {"mean": torch.zeros(3).double()}, {"features": 3, "bits": 2}, "its tensor mean is"),
+    ):
+        save_checkpoint(path, tensors, content, LINEAR)
+        with pytest.raises(
+            ValueError, match=rf"LinearCodes\.load: .* is damaged or not a fasthash LinearCodes: .*{reason}"
+        ):
+            load(path)
+    itq(X, 4).save(path)
+    with pytest.raises(RuntimeError, match=r"LinearCodes\.load: device 'cuda:99' cannot be used here"):
+        load(path, device="cuda:99")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hasher_cases import blobs
 
+from fasthash.baselines import itq
 from fasthash.cli import main
 from fasthash.train import Hasher
 from fasthash.train.run_folder import RunFolder
@@ -77,3 +78,27 @@ def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         err = capsys.readouterr().err
         assert err.startswith(f"fasthash: error: {message}")
         assert err.count("\n") == 1
+
+
+def test_encode_with_linear_codes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X = np.load("features.npy")
+    codes = itq(X, 10)
+    codes.save("itq.safetensors")
+    assert main(["encode", "itq.safetensors", "features.npy", "--out", "codes.npy"]) == 0
+    np.testing.assert_array_equal(np.load("codes.npy"), codes.encode(X))
+    assert main(["encode", "itq.safetensors", "features.npy", "--real", "--out", "real.npy"]) == 0
+    np.testing.assert_array_equal(np.load("real.npy"), codes.queries(X))
+    np.save("narrow.npy", X[:, :3])
+    capsys.readouterr()
+    assert main(["encode", "itq.safetensors", "narrow.npy", "--out", "codes.npy"]) == 2
+    assert capsys.readouterr().err.strip().endswith("narrow.npy: the model takes 12 columns, got 3")
+
+
+def test_a_column_of_labels(here: Path) -> None:
+    np.save("column.npy", np.load("numbers.npy")[:, None])
+    for labels in ("numbers.npy", "column.npy"):
+        assert main([*TRAIN[:3], labels, *TRAIN[4:], "--out", f"{labels}.safetensors"]) == 0
+    X = np.load("features.npy")
+    first, second = (Hasher.load(f"{labels}.npy.safetensors") for labels in ("numbers", "column"))
+    assert second.classes_.tolist() == [0, 1]
+    np.testing.assert_array_equal(first.encode(X), second.encode(X))

@@ -126,8 +126,12 @@ def test_wrong_features() -> None:
     [
         (lambda y: y[:-1], ValueError, "y must have one row for each of the 240 rows of X, got 239"),
         (lambda y: 3, ValueError, "y must have one row for each of the 240 rows of X, got a single value"),
-        (lambda y: y.astype(np.float32), TypeError, "y must hold integers or strings as class labels, got float32"),
-        (lambda y: np.array([*"ab", 3] * 80, dtype=object), TypeError, "y must hold integers or strings, got int, str"),
+        (lambda y: y.astype(np.float32), TypeError, "y must hold integer or string classes, got float32; make "),
+        (
+            lambda y: np.array([*"ab", 3] * 80, dtype=object),
+            TypeError,
+            "y must hold integers or strings, all of one kind, got int, str",
+        ),
         (lambda y: np.zeros((240, 2, 2)), ValueError, r"y must be 1-D or 2-D, got shape \(240, 2, 2\)"),
         (lambda y: np.eye(6, dtype=int)[y] * 2, ValueError, r"y must hold 0 and 1 only \(multi-hot labels\)"),
         (lambda y: np.full((240, 3), np.nan), ValueError, "y must be finite, got NaN or infinity in 240 of 240 rows"),

@@ -166,7 +166,7 @@ Y = np.array([0, 1, 2])
             "query_labels must hold integer or string classes, got float64",
         ),
         (
-            lambda: mean_average_precision(CODES, CODES, Y[:, None], Y[:, None]),
+            lambda: mean_average_precision(CODES, CODES, np.stack([Y, Y], 1), np.stack([Y, Y], 1)),
             ValueError,
             "query_labels with 2 dimensions must be multi-hot, 0 or 1",
         ),

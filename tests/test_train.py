@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from fasthash import kl_loss, listwise_loss, similarity_loss
+from fasthash._checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from fasthash.targets import embedding_distances, label_distances, multilabel_distances
 from fasthash.train import HashHead, History, Objective, encoder, train
 from fasthash.train.batches import shuffled_batches
-from fasthash.train.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from fasthash.train.encoder import Standardize
 from fasthash.train.features import feature_scales
 from fasthash.train.validation import outputs

@@ -197,7 +197,7 @@ def test_numpy_batches() -> None:
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
     train(head(), [X, X], lambda z: z.mean(), epochs=1, progress=False)
-    with pytest.raises(TypeError, match=r"train: a part of a batch must be a numeric array or tensor"):
+    with pytest.raises(TypeError, match=r"train: part 2 of a batch must be a numeric array or tensor"):
         train(head(), [(X, NAMES[y])], objective(), epochs=1, progress=False)
 
 

@@ -21,8 +21,8 @@ from hasher_cases import NAMES, QUICK, blobs, hierarchy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+from fasthash._checkpoint import RUN, load_checkpoint, save_checkpoint
 from fasthash.train import Hasher, HashHead, History, Objective, checksum, train
-from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint
 from fasthash.train.checksum import Checksum, fingerprint
 from fasthash.train.run_folder import COLUMNS, RunFolder
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthash._arrays import dtype_name
+from fasthash._labels import label_array
 from fasthash.cli.parser import UserError
 from fasthash.hierarchy import WHOLE_NUMBER, Hierarchy
 
@@ -81,12 +82,15 @@ def read_ids(path: str) -> NDArray[Any]:
 def read_labels(path: str, rows: int, items: str) -> NDArray[Any]:
     """One label for each of the `rows` of `items`: integers or text; lines of whole numbers only are integers."""
     if path.endswith(".npy"):
-        labels = read_npy(path)
-        if labels.ndim != 1 or labels.dtype.kind not in "biuU":
+        array = read_npy(path)
+        if array.dtype.kind not in "biuU" or array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)):
             raise UserError(
-                f"{path}: labels must be integers or text [N], got {dtype_name(labels)} of shape {labels.shape}"
+                f"{path}: labels must be integers or text [N], got {dtype_name(array)} of shape {array.shape}"
             )
-        labels = labels.astype(np.int64) if labels.dtype.kind == "b" else labels
+        try:
+            labels = label_array(array, path, "labels")
+        except ValueError as error:  # beyond int64
+            raise UserError(str(error)) from None
     else:
         lines = _read_text(path).splitlines()
         blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)

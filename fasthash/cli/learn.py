@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from fasthash import _ops, distributed
 from fasthash._arrays import dtype_name
+from fasthash._checkpoint import LINEAR, is_file_of
 from fasthash._durable import replaced_file
+from fasthash.baselines import LinearCodes
 from fasthash.cli.files import (
     ROWS,
     check_finite,
@@ -123,22 +125,24 @@ def encode(arguments: argparse.Namespace) -> None:
         print(f"{arguments.out}: {len(features):,} {what} of {hasher.bits} bits, {np.dtype(dtype)} {result['shape']}")
 
 
-def load_model(path: str, device: str | None) -> Hasher:
-    """The model in a file, on `device` or the best there is."""
+def load_model(path: str, device: str | None) -> Hasher | LinearCodes:
+    """The model in a file, or linear codes, on `device` or the best there is."""
+    kind: type[Hasher | LinearCodes] = LinearCodes if is_file_of(path, LINEAR) else Hasher
     try:
-        return Hasher.load(path, device=choose_device(device))
+        return kind.load(path, device=choose_device(device))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
 
 
-def transform_blocks(hasher: Hasher, features: NDArray[Any], path: str) -> Iterator[NDArray[np.float32]]:
-    """Outputs of the features, a block of rows at a time."""
-    if features.shape[1] != hasher.n_features_in_:
-        raise UserError(f"{path}: the model takes {hasher.n_features_in_} columns, got {features.shape[1]}")
+def transform_blocks(model: Hasher | LinearCodes, features: NDArray[Any], path: str) -> Iterator[NDArray[np.float32]]:
+    """Outputs in [0, 1] of the features, a block of rows at a time; rounded, they are the codes."""
+    if features.shape[1] != model.n_features_in_:
+        raise UserError(f"{path}: the model takes {model.n_features_in_} columns, got {features.shape[1]}")
+    outputs = model.queries if isinstance(model, LinearCodes) else model.transform
     with tqdm(total=len(features), desc="encode", unit="row", unit_scale=True, disable=None) as bar:
         for start in range(0, len(features), ROWS):
             block = np.asarray(features[start : start + ROWS])
-            yield hasher.transform(block)
+            yield outputs(block)
             bar.update(len(block))
 
 

@@ -149,7 +149,8 @@ def _encode(commands: Any) -> None:
         "learn:encode",
         "turn embeddings into binary codes with a trained model",
         """Writes packed codes, uint8 [N, ceil(bits / 8)] in the bit order of numpy.packbits, row i for row i. The
-        features are read block by block, so they may be larger than memory.""",
+        features are read block by block, so they may be larger than memory. The model is a file of Hasher.save or of
+        LinearCodes.save (ITQ, LSH).""",
         "fasthash encode model.safetensors features.npy --out codes.npy",
     )
     encode.add_argument("model", metavar="MODEL")

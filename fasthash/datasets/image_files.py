@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthash._labels import label_array
 from fasthash.datasets.files import existing
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
@@ -60,7 +61,8 @@ def image_archive(path: str | PathLike[str]) -> tuple[NDArray[np.uint8], NDArray
             raise ValueError(
                 f"image_archive: {path} must hold jpeg, offset and label, got no {', '.join(sorted(missing))}"
             )
-        data, offset, labels = arrays["jpeg"], arrays["offset"], arrays["label"].astype(np.int64)
+        data, offset, labels = arrays["jpeg"], arrays["offset"], arrays["label"]
+    labels = label_array(labels, f"image_archive: {path}", "label").astype(np.int64)
     if len(offset) != len(labels) + 1:
         raise ValueError(f"image_archive: {path}: offset must have {len(labels) + 1} entries, got {len(offset)}")
     pieces = (data[start:stop].tobytes() for start, stop in itertools.pairwise(offset.tolist()))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthash._labels import label_names
 from fasthash.hierarchy.files import read_edges
 from fasthash.hierarchy.names import Edge, Name, to_name
 from fasthash.hierarchy.nested import nested_edges
@@ -301,7 +302,8 @@ class Hierarchy:
     def _indices(self, labels: Iterable[Any], function: str) -> list[int]:
         if isinstance(labels, (str, bytes)):
             raise TypeError(f"Hierarchy.{function}: labels must be a sequence or array of names, got {labels!r}")
-        return [self._find(label, function) for label in (labels.tolist() if hasattr(labels, "tolist") else labels)]
+        names = label_names(labels, f"Hierarchy.{function}", "labels")
+        return [self._find(label, function) for label in names]
 
     def _above(self, node: int) -> set[int]:
         """The node and everything that subsumes it."""

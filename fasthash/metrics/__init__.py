@@ -2,7 +2,8 @@
 
 Every function takes `query` [Q, ...] and `database` [N, ...]: packed uint8 codes, compared by Hamming distance, or
 floating-point embeddings with metric "l1" (default), "l2" or "cosine"; and labels, 1-D classes (integers or strings;
-relevant = the same class) or 2-D multi-hot (relevant = at least one label in common). numpy arrays or torch tensors.
+relevant = the same class) or 2-D multi-hot (relevant = at least one label in common). numpy arrays or torch tensors;
+labels also lists, Series, categoricals and data frames. One column of labels [N, 1] is 1-D classes.
 
 ties="expected" gives the exact expectation over all orders of equally distant results, ties="index" ranks them by
 position in the database. exclude_self: query i is row i of the database and is left out for itself. per_query=True

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthash._arrays import dtype_name, to_tensor
+from fasthash._labels import label_array
 
 # Gains float64 [q, G] of every database group for some query groups, int64 [q].
 Gain = Callable[[Tensor], Tensor]
@@ -23,6 +24,7 @@ Gain = Callable[[Tensor], Tensor]
 class Labels:
     """Labels of queries and database, 1-D classes (integers or strings) or 2-D multi-hot, as group numbers.
 
+    One column [rows, 1] is 1-D classes, as a data frame gives them.
     `query` int64 [Q] and `database` int64 [N] are group numbers, `counts` float64 [G] the database's items in each
     group.
     """
@@ -99,21 +101,14 @@ class Labels:
 
 def _label_array(function: str, name: str, labels: Any) -> NDArray[Any]:
     """Labels as a numpy array of integers or strings [rows], or bool [rows, L]."""
-    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    if values.ndim not in (1, 2):
-        raise ValueError(f"{function}: {name} must be 1-D classes or 2-D multi-hot, got shape {list(values.shape)}")
-    if values.ndim == 2:
-        if values.dtype.kind not in "biuf" or not bool(np.isin(values, (0, 1)).all()):
-            raise ValueError(
-                f"{function}: {name} with 2 dimensions must be multi-hot, 0 or 1, got other values "
-                f"({dtype_name(values)})"
-            )
-        return values.astype(np.bool_)
-    if values.dtype.kind == "O" and all(isinstance(value, str) for value in values):
-        values = values.astype(np.str_)
-    if values.dtype.kind not in "biuU":  # False and True are the classes 0 and 1, as in Hasher.fit
-        raise TypeError(f"{function}: {name} must hold integer or string classes, got {dtype_name(values)}")
-    return values if values.dtype.kind == "U" else values.astype(np.int64)  # so that signed and unsigned ones compare
+    values = label_array(labels, function, name)
+    if values.ndim == 1:
+        return values
+    if values.dtype.kind not in "biuf" or not bool(np.isin(values, (0, 1)).all()):
+        raise ValueError(
+            f"{function}: {name} with 2 dimensions must be multi-hot, 0 or 1, got other values ({dtype_name(values)})"
+        )
+    return values.astype(np.bool_)
 
 
 def _distinct(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -7,11 +7,12 @@ import sys
 from types import ModuleType
 
 from fasthash.train.encoder import HashHead, encoder
+from fasthash.train.estimator import NotFittedError
 from fasthash.train.hasher import Hasher
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
 
-__all__ = ["HashHead", "Hasher", "History", "Objective", "encoder", "train"]
+__all__ = ["HashHead", "Hasher", "History", "NotFittedError", "Objective", "encoder", "train"]
 
 
 class _Callable(ModuleType):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,12 +32,34 @@ def read_features(X: Any, method: str, name: str) -> Tensor:
     >>> read_features([[1, 2]], "fit", "X").shape
     torch.Size([1, 2])
     """
-    rows = to_tensor(X, f"Hasher.{method}", name)
+    function = f"Hasher.{method}"
+    rows = to_tensor(_dense(X, function, name), function, name)
     if rows.dim() != 2 or rows.shape[1] < 1:
-        raise ValueError(f"Hasher.{method}: {name} must have shape [N, F] with F >= 1, got {tuple(rows.shape)}")
+        hint = f". Reshape your data: {name}.reshape(1, -1) is one row" if rows.dim() == 1 else ""
+        raise ValueError(f"{function}: {name} must have shape [N, F] with F >= 1, got {tuple(rows.shape)}{hint}")
     if rows.is_complex():
-        raise TypeError(f"Hasher.{method}: {name} must be real, got {dtype_name(rows)}")
+        raise TypeError(f"{function}: {name} must be real, got {dtype_name(rows)}")
     return rows.detach()
+
+
+def _dense(X: Any, function: str, name: str) -> Any:
+    """X, with what numpy leaves as objects made numbers (columns of several types); refuses sparse matrices."""
+    if isinstance(X, Tensor):
+        return X
+    if hasattr(X, "toarray"):
+        raise TypeError(
+            f"{function}: {name} must be dense, got a sparse {type(X).__name__}: {name}.toarray() makes it so"
+        )
+    values = X if isinstance(X, np.ndarray) or not hasattr(X, "__array__") else np.asarray(X)
+    if not isinstance(values, np.ndarray) or values.dtype != object or values.ndim != 2:
+        return values
+    text = next((value for value in values.flat if isinstance(value, (str, bytes))), None)
+    if text is not None:
+        raise TypeError(f"{function}: {name} must be a numeric array or tensor, got an array that holds {text!r}")
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{function}: {name} must be a numeric array or tensor ({error})") from None
 
 
 def scan(rows: Tensor, name: str, *, checksum: bool) -> Features:

@@ -14,11 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from fasthash import distributed
+from fasthash._arguments import choice
 from fasthash._arrays import like
 from fasthash._moved import moved_names
 from fasthash.codes import pack_bits
 from fasthash.hierarchy import Hierarchy
 from fasthash.train.encoder import Squash, without_sigmoid
+from fasthash.train.estimator import (
+    OUTPUTS,
+    check_column_names,
+    check_input_features,
+    column_names,
+    in_frame,
+    not_fitted,
+    output_kind,
+)
 from fasthash.train.features import check_finite, read_features, scan
 from fasthash.train.fit_parts import fit_batches, fit_network, fit_objective
 from fasthash.train.loop import train
@@ -27,7 +37,7 @@ from fasthash.train.randomness import seeded
 from fasthash.train.run_config import run_config
 from fasthash.train.settings import checked, completed
 from fasthash.train.supervision import targets_of
-from fasthash.train.validation import output_blocks, read_held_out, retrieval_score
+from fasthash.train.validation import output_blocks, own_score, read_held_out, retrieval_score
 
 # With epochs=None a run has at least so many passes and so many steps: small sets need more passes.
 EPOCHS, STEPS = 15, 900
@@ -38,7 +48,8 @@ class Hasher:
 
     The targets y of `fit` say what near means:
 
-    - 1-D integers or strings: class labels. Distances are those of the `hierarchy`, or 0 and 1 without one.
+    - 1-D integers or strings, or one column of them: class labels. Distances are those of the `hierarchy`, or 0 and 1
+      without one.
     - 2-D integers or booleans: multi-hot labels. 2-D floating point: target embeddings (of captions, say), by cosine.
     - None: the cosine distances of X itself. Those of X - X.mean(0), given as y with hidden=(), serve better where the
       mean is far from 0 (docs/method.md).
@@ -80,7 +91,8 @@ class Hasher:
         progress: show a bar on stderr; None: where stderr is a terminal.
 
     A weight of 0 leaves a term out. After `fit`: module_ (the network), classes_ (sorted, None without class labels),
-    n_features_in_, hidden_ (widths), history_ (losses and validation scores by epoch), best_epoch_.
+    n_features_in_, feature_names_in_ (where X was a data frame), hidden_ (widths), history_ (losses and validation
+    scores by epoch), best_epoch_.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -178,13 +190,16 @@ class Hasher:
         FloatingPointError: the loss became NaN or infinite.
         """
         given = checked(self.get_params(), "Hasher.fit")
+        names = column_names(X)
         rows = read_features(X, "fit", "X")
         if len(rows) < 2:
-            raise ValueError(f"Hasher.fit: X must have at least 2 rows, got {len(rows)}")
+            raise ValueError(f"Hasher.fit: X must have at least 2 rows, got {len(rows)} sample{'s' * (len(rows) != 1)}")
         in_folder = given["run_dir"] is not None
         features = scan(rows, "X", checksum=in_folder)
         targets = targets_of(rows, y, given["target"], given["hierarchy"])
         settings = completed(given, targets.kind, supervised=y is not None)
+        if isinstance(validation, (tuple, list)) and len(validation) == 2:
+            check_column_names(validation[0], names, stacklevel=2)
         held_out = read_held_out(validation, rows, targets, settings.hierarchy, checksum=in_folder)
         if settings.patience is not None and held_out is None:
             raise ValueError(f"Hasher.fit: patience needs validation, got patience {self.patience} and no validation")
@@ -220,25 +235,29 @@ class Hasher:
                 progress=settings.progress,
             )
         width, hidden = rows.shape[1], settings.hidden
-        self._take(Model(given, squashed.eval(), hidden, targets.classes, width, history))
+        listed = None if names is None else names.tolist()
+        self._take(Model(given, squashed.eval(), hidden, targets.classes, width, history, listed))
         if self.run_dir is not None and distributed.rank(group) == 0:
             self.save(Path(self.run_dir) / "model.safetensors")
         return self
 
-    def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """fit(X, y), then transform(X)."""
-        return self.fit(X, y).transform(X)
+    def fit_transform(self, X: Any, y: Any = None, **fit: Any) -> Any:
+        """fit(X, y), then transform(X); other arguments are those of `fit`."""
+        return self.fit(X, y, **fit).transform(X)
 
     def transform(self, X: Any) -> Any:
         """Outputs float32 [N, bits] in [0, 1] of the rows of X [N, F]: numpy for numpy, else a tensor on X's device.
 
-        Raises RuntimeError before `fit`, ValueError for another number of features than in `fit`, NaN or infinity.
+        After `set_output` a data frame. Raises NotFittedError before `fit`, ValueError for another number of features
+        than in `fit`, or other names of columns, NaN or infinity.
         """
-        return like(torch.cat(list(self._outputs(X))), X)
+        kind = output_kind(self)
+        outputs = torch.cat(list(self._outputs(X)))
+        return like(outputs, X) if kind == "default" else in_frame(kind, outputs, X, self.get_feature_names_out())
 
     def encode(self, X: Any) -> Any:
         """Packed codes uint8 [N, ceil(bits / 8)] of the rows of X: `pack_bits(transform(X))`, a block at a time."""
-        return like(torch.cat([pack_bits(block) for block in self._outputs(X)]), X)
+        return like(torch.cat(list(map(pack_bits, self._outputs(X)))), X)
 
     def queries(self, X: Any) -> Any:
         """Queries float32 [N, bits] in [0, 1] for `HammingIndex.search(..., rescore=f)`; rounded, they are the codes.
@@ -252,16 +271,35 @@ class Hasher:
         u = torch.cat(list(self._outputs(X, plain, "queries")))
         return like(0.5 + 0.5 * u / u.abs().amax(1, keepdim=True).clamp(min=torch.finfo(u.dtype).tiny), X)
 
+    def score(self, X: Any, y: Any = None) -> float:
+        """How well the codes of the rows of X [N, F] find their like among one another: 0 to 1, higher is better.
+
+        Each row is searched among the others. With labels y (or multi-hot labels): mean average precision, where
+        relevant is the same label (a label in common). With target embeddings y: the part of the 10 nearest by the
+        cosine of y that is among the 10 nearest by code; with y=None, for a Hasher that has learned without class
+        labels, by the cosine of X. Expectations over ties. Of more than 20,000 rows as many are sampled, and at most
+        3,000 are searched for, always the same ones.
+
+        Raises NotFittedError before `fit`, ValueError where X or y do not fit.
+        """
+        self._fitted("score")
+        if y is None and self.classes_ is not None:
+            raise ValueError("Hasher.score: y must be the labels of X, as in fit, got None")
+        codes = torch.cat(list(map(pack_bits, self._outputs(X, method="score"))))
+        return own_score(codes, read_features(X, "score", "X"), y, self._settings["target"])
+
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the trained model as one safetensors file, with settings, hierarchy and class names as JSON inside.
 
         The settings are those of `fit`, whatever `set_params` has changed since.
-        A file that is there is replaced only when the new one is on the disk. Raises RuntimeError before `fit`.
+        A file that is there is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
         """
         module = self._fitted("save")
         classes = None if self.classes_ is None else self.classes_.tolist()
         settings, features = self._settings, self.n_features_in_  # those of `fit`: others may have been set since
-        write_model(path, Model(settings, module, self.hidden_, classes, features, self.history_))
+        names = self._names()
+        listed = None if names is None else names.tolist()
+        write_model(path, Model(settings, module, self.hidden_, classes, features, self.history_, listed))
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, device: torch.device | str | None = None) -> Hasher:
@@ -289,6 +327,24 @@ class Hasher:
             setattr(self, name, value)
         return self
 
+    def set_output(self, *, transform: str | None = None) -> Hasher:
+        """What `transform` and `fit_transform` give: "pandas" or "polars" for a data frame, "default"; None: no change.
+
+        Raises ValueError for others.
+        """
+        if transform is not None:
+            self._sklearn_output_config = {"transform": choice(transform, "Hasher.set_output", "transform", OUTPUTS)}
+        return self
+
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        """Names of the columns of `transform`: "hasher0", "hasher1" ..., an array of objects [bits].
+
+        input_features: only compared with those of `fit`. Raises NotFittedError before `fit`, ValueError for others.
+        """
+        self._fitted("get_feature_names_out")
+        check_input_features(input_features, self._names(), self.n_features_in_)
+        return np.array([f"hasher{bit}" for bit in range(self._settings["bits"])], dtype=object)
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
 
@@ -313,12 +369,17 @@ class Hasher:
         self.hidden_ = model.hidden
         self.classes_ = None if model.classes is None else np.array(model.classes)
         self.n_features_in_ = model.features
+        if model.names is not None:
+            self.feature_names_in_ = np.array(model.names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         self.history_ = model.history
         self.best_epoch_ = model.history.best_epoch
 
     def _outputs(self, X: Any, module: nn.Module | None = None, method: str = "transform") -> Iterator[Tensor]:
         """Outputs of the rows of X, of `module` or of the whole network, a block at a time."""
         network = self._fitted(method)
+        check_column_names(X, self._names(), stacklevel=3)
         rows = read_features(X, method, "X")
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(f"Hasher.{method}: X must have {self.n_features_in_} features, got {rows.shape[1]}")
@@ -328,8 +389,11 @@ class Hasher:
 
     def _fitted(self, method: str) -> nn.Sequential:
         if not hasattr(self, "module_"):
-            raise RuntimeError(f"Hasher.{method}: call fit first (or Hasher.load)")
+            raise not_fitted(f"Hasher.{method}: call fit first (or Hasher.load)")
         return self.module_
+
+    def _names(self) -> Any:
+        return getattr(self, "feature_names_in_", None)
 
 
 def _device_of(module: nn.Module) -> torch.device:

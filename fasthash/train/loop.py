@@ -11,19 +11,19 @@ from itertools import chain
 from os import PathLike
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from fasthash import distributed
-from fasthash._arrays import to_tensor
+from fasthash._arguments import one_device
+from fasthash._checkpoint import RUN, save_checkpoint
 from fasthash.train.averaging import Average
-from fasthash.train.checkpoint import RUN, save_checkpoint
 from fasthash.train.plan import PRECISIONS, Plan, adamw
 from fasthash.train.randomness import RankGenerator, common_states, set_common_states
 from fasthash.train.run_folder import RunFolder, open_run
 from fasthash.train.state import History, State
+from fasthash.train.unpacking import Batch, unpacked
 
 __all__ = ["History", "train"]
 
@@ -57,7 +57,9 @@ def train(
         module: x [B, ...] -> outputs z [B, bits] in [0, 1]: a backbone with a `HashHead`, say.
         loader: a DataLoader, or anything that can be iterated once for each epoch. A batch is x, (x, y) or
             (x, y, features), tensors or numpy arrays; the objective is called as objective(z), objective(z, y),
-            objective(z, y, features).
+            objective(z, y, features). Or a dict: its entry "y", "label", "labels", "target" or "targets" is y, and the
+            rest is x, which the module is called with by name where there is more than one entry (input_ids and
+            attention_mask, say).
         objective: gives the scalar loss: an `Objective`, or any function of the same arguments.
         epochs: passes over the loader.
         lr: highest learning rate: up in a line over the first `warmup` (a part of all steps), then down to 0 in a
@@ -105,7 +107,9 @@ def train(
     plan = Plan(epochs, lr, weight_decay, warmup, accumulate, precision, ema, score_every, patience)
     if plan.patience is not None and score is None:
         raise ValueError(f"train: patience needs a score, got patience {plan.patience} and no score")
-    device = torch.device(device or next(chain(module.parameters(), module.buffers()), torch.empty(0)).device)
+    if device is None:
+        device = next(chain(module.parameters(), module.buffers()), torch.empty(0)).device
+    device = one_device(device, "train")
     trained = nn.ModuleList([module.to(device)])
     if isinstance(objective, nn.Module):
         trained.append(objective.to(device))
@@ -165,7 +169,7 @@ class _Steps:
     ) -> None:
         self.state, self.objective, self.plan, self.group = state, objective, plan, group
         self.precision, self.length, self.lr = PRECISIONS[plan.precision], _length(state.loader), 0.0
-        self.forward: Callable[[Tensor], Tensor] = state.module
+        self.forward: Callable[..., Tensor] = state.module
         if group is not None:
             distributed.broadcast(chain(state.trained.parameters(), state.trained.buffers()), group)
             common = common_states(state.device)
@@ -190,10 +194,10 @@ class _Steps:
             start(epoch)
         total, count = torch.zeros((), device=state.device), 0
         for batch in state.loader:
-            x, *rest = self._parts(batch)
+            parts = unpacked(batch, state.module, state.device, self.dtype)
             with contextlib.nullcontext() if own is None else own.active():
-                z = self._outputs(x)
-            loss = self._loss(z, rest)
+                z = self._outputs(parts)
+            loss = self._loss(z, parts.rest)
             if count % accumulate == 0:
                 state.optimizer.zero_grad(set_to_none=True)
             part = loss if accumulate == 1 else loss / accumulate
@@ -213,21 +217,11 @@ class _Steps:
             self._step()
         return float(total) / count
 
-    def _parts(self, batch: Any) -> list[Tensor]:
-        """The parts of a batch on the device; arrays of other floating types than the module's become that type."""
-        parts = [batch] if isinstance(batch, (Tensor, np.ndarray)) else list(batch)
-        tensors = [
-            to_tensor(part, "train", "a part of a batch").to(self.state.device, non_blocking=True) for part in parts
-        ]
-        if isinstance(parts[0], np.ndarray) and tensors[0].is_floating_point():
-            tensors[0] = tensors[0].to(self.dtype)
-        return tensors
-
-    def _outputs(self, x: Tensor) -> Tensor:
+    def _outputs(self, batch: Batch) -> Tensor:
         if self.precision is None:
-            return self.forward(x)
+            return self.forward(*batch.places, **batch.names)
         with torch.autocast(self.state.device.type, self.precision):
-            z = self.forward(x)
+            z = self.forward(*batch.places, **batch.names)
         return z.float()
 
     def _loss(self, z: Tensor, rest: list[Tensor]) -> Tensor:

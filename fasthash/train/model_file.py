@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from fasthash._arguments import one_device
+from fasthash._checkpoint import check_tensors, load_checkpoint, save_checkpoint
 from fasthash.hierarchy import Hierarchy, Name
-from fasthash.train.checkpoint import check_tensors, load_checkpoint, save_checkpoint
 from fasthash.train.encoder import Squash, encoder
 from fasthash.train.settings import NOT_SAVED, checked
 from fasthash.train.state import History
@@ -30,6 +30,7 @@ class Model:
     classes: list[Name] | None
     features: int
     history: History
+    names: list[str] | None = None  # of the features, where X of `fit` was a data frame
 
 
 def write_model(path: str | PathLike[str], model: Model) -> None:
@@ -42,6 +43,7 @@ def write_model(path: str | PathLike[str], model: Model) -> None:
         "hierarchy": None if settings["hierarchy"] is None else settings["hierarchy"].to_dict(),
         "classes": model.classes,
         "features": model.features,
+        "feature_names": model.names,
         "hidden": model.hidden,
         "losses": history.losses,
         "scores": [None if s is None or math.isnan(s) else s for s in history.scores],
@@ -70,6 +72,9 @@ def read_model(path: str | PathLike[str], defaults: Mapping[str, Any], device: t
         check_tensors(tensors, module.state_dict())
         module.load_state_dict(tensors, assign=True)
         history = History(content["losses"], content["scores"], operator.index(content["best_epoch"]))
-        return Model(settings, module.to(place).eval(), hidden, content["classes"], features, history)
+        names = content.get("feature_names")  # younger than the format
+        if names is not None and not (len(names) == features and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"its feature_names are not {features} names")
+        return Model(settings, module.to(place).eval(), hidden, content["classes"], features, history, names)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None

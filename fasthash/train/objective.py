@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from fasthash._arguments import choice, number
+from fasthash._labels import one_column
 from fasthash.losses import SimilarityLoss, kl_loss, listwise_loss
 from fasthash.targets import embedding_distances, label_distances
 
@@ -21,8 +22,8 @@ class Objective(nn.Module):
 
     A term of weight 0 is not computed, and what it needs may be missing.
 
-    - classification: a linear classifier on 2 z - 1, trained along and not needed afterwards. y: class indices [B]
-      (cross-entropy), or with `multilabel` 0 and 1 [B, classes] (binary cross-entropy, a sum over the classes).
+    - classification: a linear classifier on 2 z - 1, trained along and not needed afterwards. y: class indices [B] or
+      [B, 1] (cross-entropy), or with `multilabel` 0 and 1 [B, classes] (binary cross-entropy, a sum over the classes).
       `soft_labels` T > 0: the target is softmax_j(-d_yj / T) over all classes, not y alone, so that a near class is the
       smaller mistake (Bertinetto et al., "Making better mistakes", 2020); d is `distance`, which is a matrix then.
     - similarity: distances between outputs follow the semantic distances, `distance(y)` [B, B]: "listwise" in order and
@@ -111,6 +112,8 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """The terms that are on, by name, before they are weighted."""
         terms: dict[str, Tensor] = {}
+        if y is not None and not self.multilabel:
+            y = one_column(y)
         own = z if drawn is None else z[~drawn]
         if self.classifier is not None:
             terms["classification"] = self._classification(self.classifier(2.0 * own - 1.0), _given(y, "y"))

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from fasthash import __version__, _ops
+from fasthash._checkpoint import RUN, load_checkpoint, save_checkpoint
 from fasthash._durable import Lock, LockedError, make_folder, replaced_file
-from fasthash.train.checkpoint import RUN, load_checkpoint, save_checkpoint
 
 FILES = ("config.json", "environment.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors")
 COLUMNS = ("epoch", "loss", "score", "lr", "seconds")

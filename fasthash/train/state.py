@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fasthash._checkpoint import check_tensors
 from fasthash.train.averaging import Average
-from fasthash.train.checkpoint import check_tensors
 from fasthash.train.randomness import read_generators, write_generators
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthash._arrays import dtype_name, to_tensor
+from fasthash._labels import label_array
 from fasthash.hierarchy import Hierarchy, Name
 from fasthash.targets import class_distances, embedding_distances, multilabel_distances
 
@@ -61,23 +63,17 @@ def targets_of(rows: Tensor, y: Any, kind: str | None, hierarchy: Hierarchy | No
 def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | None, name: str = "y") -> Targets:
     """Reads y, the targets of `rows` rows, as `kind` or (None) as what it looks like.
 
-    1-D: class labels, integers or strings; 2-D integer or boolean: multi-hot labels; 2-D floating point: embeddings.
+    1-D, or one column [N, 1]: class labels, integers or strings; 2-D integer or boolean: multi-hot labels; 2-D floating
+    point: embeddings. With kind "multilabel" or "embedding" one column is what kind says.
     Raises TypeError for other types; ValueError for another length, multi-hot values that are not 0 and 1, NaN, labels
     that are not in the hierarchy, or a hierarchy with targets that are not labels.
 
     >>> read_targets(["cat", "dog", "cat"], 3, None, None).values
     tensor([0, 1, 0])
     """
-    array = y if isinstance(y, Tensor) else np.asarray(y)
-    if array.ndim < 1 or len(array) != rows:
-        got = len(array) if array.ndim else "a single value"
-        raise ValueError(f"Hasher.fit: {name} must have one row for each of the {rows} rows of X, got {got}")
-    found = kind or _guess(array, name)
-    if array.ndim != (1 if found == "labels" else 2):
-        dims = "1-D" if found == "labels" else "2-D"
-        raise ValueError(f"Hasher.fit: {name} must be {dims} for target {found!r}, got shape {tuple(array.shape)}")
+    array, found = read_array(y, rows, kind, "Hasher.fit", name)
     if found == "labels":
-        values, classes = _labels(array, name)
+        values, classes = _labels(array)
         if hierarchy is not None:
             _check_known(classes, hierarchy, name)
         return Targets("labels", values, classes, class_distances(classes, hierarchy))
@@ -117,30 +113,48 @@ def read_validation(train: Targets, y: Any, rows: int, hierarchy: Hierarchy | No
     return Targets("labels", values, classes, class_distances(classes, hierarchy))
 
 
-def _guess(array: Any, name: str) -> Kind:
+def read_array(
+    y: Any, rows: int, kind: str | None, function: str, name: str = "y"
+) -> tuple[Tensor | NDArray[Any], Kind]:
+    """y with `rows` rows, as an array, and its kind (for None: what it looks like).
+
+    Labels are int64 or str [N], the others [N, L]. A tensor [N, L] with L > 1 stays as it is. Raises ValueError and
+    TypeError in the name of `function`.
+    """
+    shape = tuple(y.shape) if hasattr(y, "shape") else None
+    if np.isscalar(y) or shape == ():
+        raise ValueError(f"{function}: {name} must have one row for each of the {rows} rows of X, got a single value")
+    if shape is not None and len(shape) > 2:
+        raise ValueError(f"{function}: {name} must be 1-D or 2-D, got shape {shape}")
+    array: Tensor | NDArray[Any] = y
+    if not (isinstance(y, Tensor) and y.ndim == 2 and y.shape[1] != 1):
+        array = label_array(y, function, name, keep_column=True)
+        if kind in (None, "labels") and array.ndim == 2 and array.shape[1] == 1:
+            if kind is None and array.dtype.kind == "f":
+                raise ValueError(
+                    f"{function}: {name} is one column of {dtype_name(array)}, shape {tuple(array.shape)}: for class labels "
+                    'make it integers (.astype(int)); for targets of one number each set target="embedding"'
+                )
+            array = label_array(array, function, name)
+    if len(array) != rows:
+        raise ValueError(f"{function}: {name} must have one row for each of the {rows} rows of X, got {len(array)}")
+    found = kind or _guess(array)
+    if array.ndim != (1 if found == "labels" else 2):
+        dims = "1-D" if found == "labels" else "2-D"
+        raise ValueError(f"{function}: {name} must be {dims} for target {found!r}, got shape {tuple(array.shape)}")
+    return array, cast(Kind, found)
+
+
+def _guess(array: Tensor | NDArray[Any]) -> Kind:
     if array.ndim == 1:
         return "labels"
-    if array.ndim != 2:
-        raise ValueError(f"Hasher.fit: {name} must be 1-D or 2-D, got shape {tuple(array.shape)}")
     floating = array.is_floating_point() if isinstance(array, Tensor) else array.dtype.kind == "f"
     return "embedding" if floating else "multilabel"
 
 
-def _labels(array: Any, name: str) -> tuple[Tensor, list[Name]]:
-    """Positions int64 [N] of the labels in their sorted list."""
-    values = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-    if values.dtype.kind == "O":  # a pandas column of strings, say
-        kinds = {type(label).__name__ for label in values}
-        if not all(isinstance(label, str) for label in values) and not all(
-            isinstance(label, (int, np.integer)) for label in values
-        ):
-            raise TypeError(f"Hasher.fit: {name} must hold integers or strings, got {', '.join(sorted(kinds))}")
-        values = np.array(values.tolist())
-    if values.dtype.kind not in "biuU":
-        raise TypeError(f"Hasher.fit: {name} must hold integers or strings as class labels, got {dtype_name(values)}")
-    if values.dtype.kind == "b":
-        values = values.astype(np.int64)
-    classes, inverse = np.unique(values, return_inverse=True)
+def _labels(array: Any) -> tuple[Tensor, list[Name]]:
+    """Positions int64 [N] of the labels, int64 or str [N], in their sorted list."""
+    classes, inverse = np.unique(array, return_inverse=True)
     names: list[Name] = classes.tolist()
     return torch.from_numpy(inverse.reshape(-1).astype(np.int64)), names
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fasthash._arrays import to_tensor
 from fasthash.codes import pack_bits
 from fasthash.evaluate import overlap_at
 from fasthash.hierarchy import Hierarchy
 from fasthash.metrics import hierarchical_precision, mean_average_precision
 from fasthash.train.features import Features, read_features, scan
-from fasthash.train.supervision import Targets, read_validation
+from fasthash.train.supervision import Targets, read_array, read_validation
 
 # A score is taken many times in a training run: larger sets are sampled down to these sizes.
 QUERIES = 3_000
@@ -95,6 +96,33 @@ def retrieval_score(
         return float(overlap_at(a, b, query_y.float(), database_y.float(), *one_class, min(10, len(b) - 1)))
 
     return score
+
+
+def own_score(codes: Tensor, X: Tensor, y: Any, kind: str | None) -> float:
+    """How well packed codes uint8 [N, W] of the rows X find their like among one another; see `Hasher.score`.
+
+    Larger sets than DATABASE are sampled, and no more than QUERIES of them are searched for, always the same ones.
+    """
+    generator = torch.Generator().manual_seed(0)
+    order = torch.arange(len(codes))
+    if len(codes) > QUERIES:
+        order = torch.randperm(len(codes), generator=generator)[:DATABASE]
+    database = codes[order.to(codes.device)]
+    query = database[:QUERIES]
+    if y is not None:
+        array, kind = read_array(y, len(codes), kind, "Hasher.score")
+        if kind != "embedding":
+            if len(codes) < 2:
+                raise ValueError(f"Hasher.score: X must have at least 2 rows, got {len(codes)}")
+            labels = array[order.to(array.device) if isinstance(array, Tensor) else order.numpy()]
+            return float(mean_average_precision(query, database, labels[: len(query)], labels, exclude_self=True))
+        X = to_tensor(array, "Hasher.score", "y")
+    if len(codes) < 3:
+        raise ValueError(f"Hasher.score: X must have at least 3 rows, so that one is nearer, got {len(codes)}")
+    rows = X[order.to(X.device)].float()
+    one_class = torch.zeros(len(query), dtype=torch.int64), torch.zeros(len(database), dtype=torch.int64)
+    k = min(10, len(database) - 2)
+    return float(overlap_at(query, database, rows[: len(query)], rows, *one_class, k, exclude_self=True))
 
 
 def _sample(rows: int, limit: int, generator: torch.Generator) -> Tensor | None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fasthash._arguments import whole
 from fasthash._arrays import dtype_name
+from fasthash._labels import one_column
 
 
 def check_outputs(function: str, u: Tensor) -> Tensor:
@@ -22,7 +23,7 @@ def check_outputs(function: str, u: Tensor) -> Tensor:
 
 def check_classes(function: str, y: Tensor | None, rows: int) -> Tensor:
     """Gives class numbers int64 [B], of integers [B] or [B, 1]; raises for anything else."""
-    labels = one_column(y)
+    labels = one_column(y) if isinstance(y, Tensor) else None
     if labels is not None and labels.shape == (rows,) and not _is_real(labels):
         return labels.long()
     wanted = f"{function}: y must be integer class labels of shape [{rows}]"
@@ -36,7 +37,7 @@ def check_labels(function: str, y: Tensor | None, rows: int, classes: int | None
 
     classes: the L that is needed; None: any.
     """
-    labels = one_column(y)
+    labels = one_column(y) if isinstance(y, Tensor) else None
     if labels is not None and not _is_real(labels):
         if labels.shape == (rows,):
             return labels.long()
@@ -61,13 +62,6 @@ def alike(function: str, y: Tensor | None, rows: int) -> Tensor:
         return labels[:, None] == labels
     labels = labels.float()
     return labels @ labels.T > 0
-
-
-def one_column(y: Tensor | None) -> Tensor | None:
-    """y [B, 1] as [B], others as they are; None for what is not a tensor."""
-    if not isinstance(y, Tensor):
-        return None
-    return y[:, 0] if y.dim() == 2 and y.shape[1] == 1 else y
 
 
 def check_embeddings(function: str, y: Tensor | None, rows: int) -> Tensor:

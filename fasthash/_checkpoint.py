@@ -1,4 +1,4 @@
-"""Tensors and a JSON object in one safetensors file: a trained model, or the state of a run. Nothing is unpickled."""
+"""Tensors and a JSON object in one safetensors file: a model, linear codes, or the state of a run. No unpickling."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Kind:
 
 
 MODEL = Kind(FORMAT, "model", "Hasher.save", "Hasher.load")
+LINEAR = Kind("fasthash-linear-codes", "LinearCodes", "LinearCodes.save", "LinearCodes.load")
 RUN = Kind("fasthash-run", "checkpoint", "train", "train")
 
 
@@ -76,6 +77,15 @@ def load_checkpoint(path: str | PathLike[str], kind: Kind = MODEL) -> tuple[dict
     if not isinstance(content, dict):
         raise ValueError(f"{kind.load}: {path} is damaged: its content is not a JSON object")
     return tensors, content
+
+
+def is_file_of(path: str | PathLike[str], kind: Kind) -> bool:
+    """Whether `path` is a file that says that it is of this kind; False for what cannot be read."""
+    try:
+        with safetensors.safe_open(Path(path), framework="pt") as file:
+            return bool((file.metadata() or {}).get("format") == kind.format)
+    except (safetensors.SafetensorError, OSError):
+        return False
 
 
 def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
