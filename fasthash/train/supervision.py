@@ -132,8 +132,8 @@ def read_array(
         if kind in (None, "labels") and array.ndim == 2 and array.shape[1] == 1:
             if kind is None and array.dtype.kind == "f":
                 raise ValueError(
-                    f"{function}: {name} is one column of {dtype_name(array)}, shape {tuple(array.shape)}: for class labels "
-                    'make it integers (.astype(int)); for targets of one number each set target="embedding"'
+                    f"{function}: {name} is one column of {dtype_name(array)}, shape {tuple(array.shape)}: "
+                    'for class labels make it integers (.astype(int)); for targets of one number each set target="embedding"'
                 )
             array = label_array(array, function, name)
     if len(array) != rows:
