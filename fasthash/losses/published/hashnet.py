@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from fasthash._arguments import whole
-from fasthash.losses.published.outputs import alike, check_outputs, check_sizes, one_column
+from fasthash._labels import one_column
+from fasthash.losses.published.outputs import alike, check_outputs, check_sizes
 
 
 class HashNetLoss(nn.Module):
@@ -48,7 +49,7 @@ class HashNetLoss(nn.Module):
 
     def forward(self, u: Tensor, y: Tensor | None = None) -> Tensor:
         u = check_outputs("HashNetLoss", u)
-        y = one_column(y)
+        y = one_column(y) if isinstance(y, Tensor) else y
         same = alike("HashNetLoss", y, len(u))
         h = torch.tanh((1 + self.gamma * self.steps) ** self.power * u)
         counted = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
