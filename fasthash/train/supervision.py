@@ -131,9 +131,10 @@ def read_array(
         array = label_array(y, function, name, keep_column=True)
         if kind in (None, "labels") and array.ndim == 2 and array.shape[1] == 1:
             if kind is None and array.dtype.kind == "f":
+                got = f"one column of {dtype_name(array)}, shape {tuple(array.shape)}"
                 raise ValueError(
-                    f"{function}: {name} is one column of {dtype_name(array)}, shape {tuple(array.shape)}: "
-                    'for class labels make it integers (.astype(int)); for targets of one number each set target="embedding"'
+                    f"{function}: {name} is {got}: for class labels "
+                    'make it integers (.astype(int)); for targets of one number each set target="embedding"'
                 )
             array = label_array(array, function, name)
     if len(array) != rows:

@@ -49,7 +49,7 @@ class HashNetLoss(nn.Module):
 
     def forward(self, u: Tensor, y: Tensor | None = None) -> Tensor:
         u = check_outputs("HashNetLoss", u)
-        y = None if y is None else one_column(y)
+        y = one_column(y) if isinstance(y, Tensor) else y
         same = alike("HashNetLoss", y, len(u))
         h = torch.tanh((1 + self.gamma * self.steps) ** self.power * u)
         counted = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
