@@ -18,7 +18,7 @@ from torch import Tensor
 
 NUMBERS = 1 << 20  # of a sample: 4 MB
 FEWEST, MOST = 64, 4096  # rows of a sample
-WRONG = 0.05  # of the rows may be wrong; and up to 5 rows, of at least 20
+WRONG = 0.05  # of the rows may be wrong; of few rows up to 9, or nearly a quarter
 TIMES = 10.0
 STEEPEST = 3.0  # slope of log distance over normal quantiles; 1 for a lognormal variable of sigma 1
 OTHER_UNIT = 10.0  # a column with so many times the spread of the next one, and sqrt(F) times, has a unit of its own
@@ -60,7 +60,8 @@ def sample_of(rows: int, features: int) -> Tensor:
     size = max(FEWEST, min(MOST, NUMBERS // features))
     if rows <= size:
         return torch.arange(rows)
-    return torch.randint(rows, (size,), generator=torch.Generator().manual_seed(0)).unique()
+    chosen: Tensor = torch.randint(rows, (size,), generator=torch.Generator().manual_seed(0)).unique()
+    return chosen
 
 
 def usual_of(sample: Tensor, rows: int) -> Usual:
@@ -102,7 +103,7 @@ def _reach(distances: Tensor, rows: int) -> Tensor:
 
 def _wrong(size: int) -> int:
     """The place of that of `size` values, largest first, from which on they are taken to be right."""
-    return max(1, min(5, size // 4), round(WRONG * size))
+    return max(1, min(10, size // 4), round(WRONG * size))
 
 
 def _units(spread: Tensor) -> Tensor | None:
