@@ -1,6 +1,8 @@
 """Codes that need no training loop: random hyperplanes, signs of principal components, ITQ.
 
-Each function looks at X and gives `LinearCodes`: bit d of x is whether (x - mean) . weights[:, d] > 0.
+Each function looks at X and gives `LinearCodes`: bit d of x is whether (x - mean) . weights[:, d] > 0. A value of X
+that lies absurdly far out counts as the mean of its column, since it would decide mean and components alone; a warning
+(UserWarning) names its row and column.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import Tensor
 from fasthash._arguments import one_device, whole
 from fasthash._arrays import like, to_tensor
 from fasthash._checkpoint import LINEAR, check_tensors, load_checkpoint, save_checkpoint
+from fasthash._far_out import find, sample_of, usual_of, warn_far_out
 from fasthash.codes import pack_bits
 
 ABOVE_HALF = 0.5 + 2.0**-24  # the float32 after 0.5: a bit that is on stays on where it is rounded
@@ -134,7 +137,10 @@ def pca_sign(X: Any, bits: int) -> LinearCodes:
     >>> pca_sign(X, 8).transform(X).shape
     (100, 8)
     """
-    rows, bits = _checked(X, bits, "pca_sign", "features")
+    return _pca_sign(*_checked(X, bits, "pca_sign", "features"))
+
+
+def _pca_sign(rows: Tensor, bits: int) -> LinearCodes:
     centred = rows.double()
     mean = centred.mean(0)
     centred = centred - mean
@@ -158,7 +164,7 @@ def itq(X: Any, bits: int, *, iterations: int = 50, seed: int = 0) -> LinearCode
     """
     rows, bits = _checked(X, bits, "itq", "features")
     whole(iterations, "itq", "iterations", 0)
-    components = pca_sign(rows, bits)
+    components = _pca_sign(rows, bits)
     projected = components.transform(rows)
     noise = torch.randn(bits, bits, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     rotation = torch.linalg.qr(noise).Q.to(rows.device)
@@ -174,7 +180,20 @@ def _checked(X: Any, bits: int, function: str, limit: str | None) -> tuple[Tenso
     if not len(rows):
         raise ValueError(f"{function}: X must have at least 1 row, got 0")
     high = None if limit is None else rows.shape[1]
-    return rows, whole(bits, function, "bits", 1, high, f"the number of {limit}")
+    bits = whole(bits, function, "bits", 1, high, f"the number of {limit}")
+    return _without_far_out(rows, function), bits
+
+
+def _without_far_out(rows: Tensor, function: str) -> Tensor:
+    """The rows, or a copy where values that lie far out are the means of their columns, with a warning."""
+    usual = usual_of(rows[sample_of(*rows.shape).to(rows.device)], len(rows))
+    low, high = rows.aminmax(dim=0)
+    if not bool((usual.beyond(low) | usual.beyond(high)).any()):
+        return rows
+    means, _, found = find(rows, usual)
+    warn_far_out(found, len(rows), function, "X", "in what is learned", stacklevel=5)
+    wide = rows if rows.is_floating_point() else rows.float()
+    return torch.where(usual.beyond(rows), means.to(wide.dtype), wide)
 
 
 def _rows(X: Any, function: str) -> Tensor:

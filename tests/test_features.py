@@ -48,6 +48,9 @@ def test_statistics_take_one_pass_in_blocks(dtype: torch.dtype, monkeypatch: pyt
         mean, deviation = feature_scales(X)
     # Of float64 a block is no copy: three ops read it while it is in the cache.
     assert reads.passes == (3 if dtype == torch.float64 else 1)
+    with Reads(X) as reads:
+        scan(X, "X", checksum=False)
+    assert reads.passes == (5 if dtype == torch.float64 else 1)  # and extent and sample
     torch.testing.assert_close(mean, whole[0])
     assert float(deviation) == pytest.approx((X.double() - X.double().mean(0)).square().mean().sqrt().item(), rel=1e-6)
 
@@ -58,6 +61,15 @@ def test_the_checksum_is_taken_in_the_same_pass(monkeypatch: pytest.MonkeyPatch)
     found = scan(X, "X", checksum=True)
     assert found.checksum == fingerprint(X, found.mean, found.deviation)
     assert scan(X, "X", checksum=False).checksum == ""
+
+
+def test_a_value_far_out_takes_a_second_pass() -> None:
+    X = torch.from_numpy(blobs()[0])
+    X[3, 4] = 1e6
+    with Reads(X) as reads:
+        found = scan(X, "X", checksum=False)
+    assert reads.passes == 2
+    assert found.far_out is not None
 
 
 @pytest.mark.parametrize(("targets", "passes"), [("labels", 1), ("embedding", 1), (None, 3)])

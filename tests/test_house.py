@@ -20,7 +20,18 @@ CEILING = 600  # lines of a file
 # of fasthash/.
 LEVELS = [
     ["_core", "_moved"],
-    ["_arguments", "_arrays", "_checkpoint", "_directions", "_durable", "_fork", "_labels", "_ops", "reference"],
+    [
+        "_arguments",
+        "_arrays",
+        "_checkpoint",
+        "_directions",
+        "_durable",
+        "_far_out",
+        "_fork",
+        "_labels",
+        "_ops",
+        "reference",
+    ],
     ["codes", "hamming", "hierarchy", "distributed"],
     ["neighbors", "losses", "index", "targets"],
     ["metrics", "baselines"],

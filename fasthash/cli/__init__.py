@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 from fasthash.cli.parser import UserError, make_parser
 
@@ -22,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = make_parser().parse_args(argv)
         module, function = arguments.run.split(":")
-        getattr(import_module(f"fasthash.cli.{module}"), function)(arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", category=UserWarning, module="fasthash")
+            warnings.showwarning = partial(_show, warnings.showwarning)
+            getattr(import_module(f"fasthash.cli.{module}"), function)(arguments)
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
@@ -36,6 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"not enough memory: {error}" if str(error) else "not enough memory")
     except (UserError, ValueError, TypeError, FloatingPointError) as error:  # the library says clearly what is wrong
         return _refuse(str(error))
+
+
+def _show(usual: Callable[..., None], message: Warning | str, category: Any, filename: str, *rest: Any) -> None:
+    """Shows a warning of this package as one line."""
+    if not filename.startswith(os.path.dirname(os.path.dirname(__file__))):
+        usual(message, category, filename, *rest)
+        return
+    print(f"fasthash: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _refuse(message: str) -> int:

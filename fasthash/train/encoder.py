@@ -78,24 +78,34 @@ class Squash(nn.Module):
 
 
 class Standardize(nn.Module):
-    """(x - mean) / deviation, float32, with a mean [F] and one deviation for all features, kept as buffers.
+    """(x - mean) / deviation, float32, and 0 where that is beyond +-limit: a value absurdly far out tells nothing.
 
-    One deviation, because features of embeddings are of one kind, and their directions are to stay what they are.
+    mean and limit are [F]; limit None: there is none. deviation: one for all features, because features of embeddings
+    are of one kind, and their directions are to stay what they are; or [F]. All are kept as buffers.
 
-    >>> Standardize(2, torch.zeros(2), torch.tensor(2.0))(torch.ones(1, 2))
-    tensor([[0.5000, 0.5000]])
+    >>> Standardize(2, torch.zeros(2), torch.tensor(2.0), torch.full((2,), 40.0))(torch.tensor([[1.0, 1e6]]))
+    tensor([[0.5000, 0.0000]])
     """
 
     mean: Tensor
     deviation: Tensor
+    limit: Tensor
 
-    def __init__(self, features: int, mean: Tensor | None = None, deviation: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        features: int,
+        mean: Tensor | None = None,
+        deviation: Tensor | None = None,
+        limit: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features) if mean is None else mean)
         self.register_buffer("deviation", torch.ones(()) if deviation is None else deviation)
+        self.register_buffer("limit", torch.full((features,), torch.inf) if limit is None else limit)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.to(self.mean.dtype) - self.mean) / self.deviation
+        standard = (x.to(self.mean.dtype) - self.mean) / self.deviation
+        return standard.masked_fill(standard.abs() > self.limit, 0.0)  # NaN stays NaN
 
 
 class Dropout(nn.Module):
@@ -128,12 +138,14 @@ def encoder(
     dropout: float = 0.15,
     mean: Tensor | None = None,
     deviation: Tensor | None = None,
+    limit: Tensor | None = None,
     sigmoid: bool = True,
 ) -> nn.Sequential:
     """The network that Hasher trains: standardised input, hidden layers (ReLU, dropout), hash head.
 
-    x [B, features] -> z [B, bits] in [0, 1], float32. hidden=() leaves a linear encoder. `mean` [features] and
-    `deviation` (a scalar), both of the inputs, are for the standardisation; without them it changes nothing.
+    x [B, features] -> z [B, bits] in [0, 1], float32. hidden=() leaves a linear encoder. `mean` [features],
+    `deviation` (a scalar or [features]) and `limit` [features] are for the standardisation of the inputs (see
+    `Standardize`); without them it changes nothing.
     sigmoid=False gives real-valued outputs, of deviation 1 at the start. Raises ValueError for sizes below 1.
 
     >>> encoder(384, 64, hidden=(128,))(torch.randn(4, 384)).shape
@@ -141,7 +153,7 @@ def encoder(
     """
     widths = [whole(width, "encoder", "features and each width of hidden", 1) for width in (features, *hidden)]
     dropout = number(dropout, "encoder", "dropout", least=0, below=1)
-    layers: list[nn.Module] = [Standardize(features, mean, deviation)]
+    layers: list[nn.Module] = [Standardize(features, mean, deviation, limit)]
     for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU(), Dropout(dropout)]
     head = HashHead(widths[-1], bits, scale=4.0 if sigmoid else 1.0, sigmoid=sigmoid)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fasthash._arrays import Array, dtype_name, to_tensor
+from fasthash._far_out import FarOut, Usual, find, sample_of, usual_of, warn_far_out
 from fasthash.train.checksum import Checksum
 
 # Rows and numbers that are converted at once: memory-mapped features are never read whole.
@@ -18,12 +19,28 @@ ROWS, NUMBERS = 1 << 14, 1 << 20
 
 @dataclass(frozen=True)
 class Features:
-    """Finite rows [N, F], their mean [F] and overall deviation (a scalar), both float32, and their checksum or ""."""
+    """Finite rows [N, F], what standardises them (see `fasthash.train.encoder.Standardize`), and their checksum or "".
+
+    mean: float32 [F]. deviation: float32, one for all features, or [F] where some have another unit. limit: float32
+    [F], in deviations from the mean, within which all rows lie but for what is `far_out`.
+    """
 
     rows: Tensor
     mean: Tensor
     deviation: Tensor
     checksum: str = ""
+    limit: Tensor | None = None
+    usual: Usual | None = None
+    far_out: FarOut | None = None
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether nothing lies far out, and all features have one unit."""
+        return self.far_out is None and self.deviation.dim() == 0
+
+    def warn(self, function: str, name: str) -> None:
+        """Warns of what lies far out, in the name of who called `function`."""
+        warn_far_out(self.far_out, len(self.rows), function, name, "in training and in codes", stacklevel=4)
 
 
 def read_features(X: Any, method: str, name: str) -> Tensor:
@@ -62,23 +79,63 @@ def _dense(X: Any, function: str, name: str) -> Any:
         raise TypeError(f"{function}: {name} must be a numeric array or tensor ({error})") from None
 
 
-def scan(rows: Tensor, name: str, *, checksum: bool) -> Features:
-    """Reads rows [N, F], N >= 1, once, in blocks. Raises ValueError unless all of them are finite in float32."""
+def scan(rows: Tensor, name: str, *, checksum: bool, usual: Usual | None = None) -> Features:
+    """Reads rows [N, F], N >= 1, once, in blocks; twice where values lie far out or features differ in unit.
+
+    usual: what is usual in other rows, where far out is to be measured by them. Raises ValueError unless all of the
+    rows are finite in float32.
+    """
     taken = Checksum() if checksum else None
-    mean, deviation = feature_scales(rows, taken)
+    extent = Extent(rows)
+    mean, deviation = feature_scales(rows, taken, extent)
     check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), "fit", name)
     if taken is not None:
-        taken.add(mean, deviation)  # a checksum of large features is one of a sample; these are of all of them
-    return Features(rows, mean, deviation, "" if taken is None else taken.text())
+        taken.add(mean, deviation)  # a checksum of large features is of a sample; these are of all of them
+    text = "" if taken is None else taken.text()
+    usual = usual or extent.usual()
+    far_out = None
+    if extent.exceeds(usual) or usual.unit is not None:
+        means, deviations, far_out = find(rows, usual)
+        if far_out is not None or usual.unit is not None:
+            mean, deviation = means.float(), (deviations if usual.unit is not None else deviations[0]).float()
+    margin = 1e-6 * (mean.abs() + usual.centre.abs())  # of rounding to float32
+    limit = 1.001 * (usual.reach + (mean - usual.centre).abs() + margin) / deviation
+    return Features(rows, mean, deviation, text, limit.float(), usual, far_out)
 
 
-def feature_scales(X: Array, checksum: Checksum | None = None) -> tuple[Tensor, Tensor]:
+class Extent:
+    """The lowest and highest values of X [N, F], by feature, and a sample of its rows: taken in blocks of rows."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = len(rows)
+        self.chosen = sample_of(*rows.shape)
+        self.sample: list[Tensor] = []
+        self.low = torch.full((rows.shape[1],), torch.inf, dtype=torch.float64, device=rows.device)
+        self.high = -self.low
+
+    def take(self, block: Tensor, first: int) -> None:
+        """Takes in a block of rows, float64 [B, F], the first of which has the number `first`."""
+        low, high = block.aminmax(dim=0)
+        self.low, self.high = self.low.minimum(low), self.high.maximum(high)
+        start, stop = torch.searchsorted(self.chosen, torch.tensor([first, first + len(block)])).tolist()
+        if stop > start:
+            self.sample.append(block[(self.chosen[start:stop] - first).to(block.device)].float())
+
+    def usual(self) -> Usual:
+        return usual_of(torch.cat(self.sample), self.rows)
+
+    def exceeds(self, usual: Usual) -> bool:
+        """Whether a value lies far out."""
+        return bool((usual.beyond(self.low[None]) | usual.beyond(self.high[None])).any())
+
+
+def feature_scales(X: Array, checksum: Checksum | None = None, extent: Extent | None = None) -> tuple[Tensor, Tensor]:
     """Mean [F] and overall standard deviation (a scalar, 1 where it would be 0) of X [N, F]: float32.
 
-    X is read once, in blocks of rows of at most 8 MB, which `checksum` takes in too. Sums are float64; the squared
-    distances of a block from its own mean are merged with those before (Chan, Golub & LeVeque, "Updating formulae and a
-    pairwise algorithm for computing sample variances", 1979). A value that is not finite in float32 makes the deviation
-    NaN or infinite.
+    X is read once, in blocks of rows of at most 8 MB, which `checksum` and `extent` take in too. Sums are float64; the
+    squared distances of a block from its own mean are merged with those before (Chan, Golub & LeVeque, "Updating
+    formulae and a pairwise algorithm for computing sample variances", 1979). A value that is not finite in float32
+    makes the deviation NaN or infinite.
 
     >>> feature_scales(torch.tensor([[0.0, 2.0], [2.0, 4.0]]))
     (tensor([1., 3.]), tensor(1.))
@@ -94,6 +151,8 @@ def feature_scales(X: Array, checksum: Checksum | None = None) -> tuple[Tensor, 
         if checksum is not None:
             checksum.rows(part, start)
         block = part.double()
+        if extent is not None:
+            extent.take(block, start)
         sums = block.sum(0)
         mean += sums / len(rows)
         own = sums / len(part)

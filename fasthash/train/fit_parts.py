@@ -21,7 +21,7 @@ from fasthash.losses.published import LOSSES, MULTILABEL
 from fasthash.targets import class_levels
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.drawn_rows import DrawnRows
-from fasthash.train.encoder import encoder, set_weights
+from fasthash.train.encoder import Standardize, encoder, set_weights
 from fasthash.train.features import Features
 from fasthash.train.neighbor_batches import nearest_rows
 from fasthash.train.objective import Objective
@@ -41,6 +41,7 @@ def fit_network(settings: SimpleNamespace, features: Features) -> nn.Sequential:
         dropout=settings.dropout,
         mean=features.mean,
         deviation=features.deviation,
+        limit=features.limit,
         sigmoid=settings.loss is None,
     )
     if settings.init == "itq":
@@ -49,7 +50,10 @@ def fit_network(settings: SimpleNamespace, features: Features) -> nn.Sequential:
             raise ValueError(f'Hasher.fit: init "itq" is for hidden=() and no more bits than features, got {got}')
         generator = torch.Generator().manual_seed(settings.seed)
         chosen = torch.randperm(len(rows), generator=generator)[:ITQ_ROWS].sort().values
-        set_weights(module, itq(rows[chosen.to(rows.device)].float(), bits, seed=settings.seed).weights.T)
+        sample = rows[chosen.to(rows.device)].float()
+        if not features.ordinary:
+            sample = module[0](sample)
+        set_weights(module, itq(sample, bits, seed=settings.seed).weights.T)
     return module
 
 
@@ -78,7 +82,19 @@ def fit_batches(
     if not settings.preserve or settings.loss is not None:
         return loader
     draws = settings.draws * size
-    return DrawnRows(loader, features.rows, features.mean, draws=draws, seed=settings.seed, rank=rank, world=world)
+    standard = None
+    if not features.ordinary:
+        standard = Standardize(features.rows.shape[1], features.mean, features.deviation, features.limit)
+    return DrawnRows(
+        loader,
+        features.rows,
+        features.mean,
+        draws=draws,
+        seed=settings.seed,
+        rank=rank,
+        world=world,
+        standard=standard,
+    )
 
 
 def fit_objective(settings: SimpleNamespace, targets: Targets) -> nn.Module:

@@ -188,6 +188,9 @@ class Hasher:
         Raises ValueError or TypeError, naming argument, limit and value, for settings out of range and for data that
         do not fit them: NaN, another number of rows in y than in X, labels that are not in the hierarchy.
         FloatingPointError: the loss became NaN or infinite.
+
+        Warns (UserWarning), naming row and column, of values of X and Xv that lie absurdly far out. They count as the
+        mean of their column, here and in `transform`; so do such values of later queries. See docs/training.md.
         """
         given = checked(self.get_params(), "Hasher.fit")
         names = column_names(X)
@@ -200,9 +203,13 @@ class Hasher:
         settings = completed(given, targets.kind, supervised=y is not None)
         if isinstance(validation, (tuple, list)) and len(validation) == 2:
             check_column_names(validation[0], names, stacklevel=2)
-        held_out = read_held_out(validation, rows, targets, settings.hierarchy, checksum=in_folder)
+        held_out = read_held_out(validation, features, targets, settings.hierarchy, checksum=in_folder)
         if settings.patience is not None and held_out is None:
             raise ValueError(f"Hasher.fit: patience needs validation, got patience {self.patience} and no validation")
+        if distributed.rank(group) == 0:
+            features.warn("Hasher.fit", "X")
+            if held_out is not None:
+                held_out.features.warn("Hasher.fit", "validation X")
         settings.batch_size = min(settings.batch_size, len(rows))
         batches = fit_batches(settings, features, targets, group)
         epochs = settings.epochs or max(EPOCHS, math.ceil(STEPS / len(batches)))
@@ -383,8 +390,11 @@ class Hasher:
         rows = read_features(X, method, "X")
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(f"Hasher.{method}: X must have {self.n_features_in_} features, got {rows.shape[1]}")
+        start = 0
         for block in output_blocks(module or network, rows, _device_of(network)):
-            check_finite(rows, bool(torch.isfinite(block).all()), method, "X")
+            given = rows[start : start + len(block)].float()  # the network takes infinity for a value far out
+            check_finite(rows, bool(torch.isfinite(given).all() and torch.isfinite(block).all()), method, "X")
+            start += len(block)
             yield block
 
     def _fitted(self, method: str) -> nn.Sequential:

@@ -10,12 +10,12 @@ from os import PathLike
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fasthash._arguments import one_device
 from fasthash._checkpoint import check_tensors, load_checkpoint, save_checkpoint
 from fasthash.hierarchy import Hierarchy, Name
-from fasthash.train.encoder import Squash, encoder
+from fasthash.train.encoder import Squash, Standardize, encoder
 from fasthash.train.settings import NOT_SAVED, checked
 from fasthash.train.state import History
 
@@ -69,6 +69,7 @@ def read_model(path: str | PathLike[str], defaults: Mapping[str, Any], device: t
         with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
             module = encoder(features, settings["bits"], hidden=hidden, dropout=settings["dropout"], sigmoid=own)
             module = module if own else nn.Sequential(module, Squash())
+            tensors = _fitted(tensors, module)
         check_tensors(tensors, module.state_dict())
         module.load_state_dict(tensors, assign=True)
         history = History(content["losses"], content["scores"], operator.index(content["best_epoch"]))
@@ -78,3 +79,12 @@ def read_model(path: str | PathLike[str], defaults: Mapping[str, Any], device: t
         return Model(settings, module.to(place).eval(), hidden, content["classes"], features, history, names)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None
+
+
+def _fitted(tensors: dict[str, Tensor], module: nn.Sequential) -> dict[str, Tensor]:
+    """The tensors as the module takes them: older files have no limit of inputs; one with several units has [F]."""
+    name, standard = next((n, part) for n, part in module.named_modules() if isinstance(part, Standardize))
+    deviation, limit = tensors.get(f"{name}.deviation"), f"{name}.limit"
+    if deviation is not None and deviation.shape == standard.mean.shape:
+        standard.deviation = torch.empty_like(standard.mean)
+    return tensors if limit in tensors else tensors | {limit: torch.full(standard.mean.shape, torch.inf, device="cpu")}

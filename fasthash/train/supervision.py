@@ -85,7 +85,7 @@ def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | Non
             raise ValueError(f"Hasher.fit: {name} must hold 0 and 1 only (multi-hot labels), got others")
         return Targets("multilabel", values.view(torch.uint8) if values.element_size() == 1 else values.to(torch.uint8))
     values = values if values.is_floating_point() else values.float()
-    bad = sum(int((~torch.isfinite(block)).any(1).sum()) for block in values.split(ROWS))
+    bad = sum(int((~torch.isfinite(block.float())).any(1).sum()) for block in values.split(ROWS))
     if bad:
         raise ValueError(f"Hasher.fit: {name} must be finite, got NaN or infinity in {bad} of {rows} rows")
     return Targets("embedding", values)

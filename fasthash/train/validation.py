@@ -32,22 +32,24 @@ class HeldOut:
 
 
 def read_held_out(
-    validation: Any, rows: Tensor, targets: Targets, hierarchy: Hierarchy | None, *, checksum: bool
+    validation: Any, train: Features, targets: Targets, hierarchy: Hierarchy | None, *, checksum: bool
 ) -> HeldOut | None:
     """The pair (Xv, yv) of `Hasher.fit` beside the training rows and their targets; None for None.
 
-    Xv is read once. Raises ValueError or TypeError where the pair does not fit the rows and their targets.
+    Xv is read once, twice where values lie far out by the measure of the training rows. Raises ValueError or TypeError
+    where the pair does not fit the rows and their targets.
     """
     if validation is None:
         return None
     if not isinstance(validation, (tuple, list)) or len(validation) != 2:
         raise TypeError(f"Hasher.fit: validation must be a pair (Xv, yv), got {type(validation).__name__}")
+    rows = train.rows
     own = read_features(validation[0], "fit", "validation X")
     if not len(own):
         raise ValueError("Hasher.fit: validation X must have at least 1 row, got 0")
     if own.shape[1] != rows.shape[1]:
         raise ValueError(f"Hasher.fit: validation X must have {rows.shape[1]} features, got {own.shape[1]}")
-    features = scan(own, "validation X", checksum=checksum)
+    features = scan(own, "validation X", checksum=checksum, usual=train.usual)
     if (validation[1] is None) != (targets.values is rows):
         raise ValueError("Hasher.fit: validation needs yv where y is given, and None where it is not")
     if validation[1] is None:
