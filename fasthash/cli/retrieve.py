@@ -308,7 +308,7 @@ def _found(arguments: argparse.Namespace, index: HammingIndex, queries: NDArray[
             return index.range_search(block, arguments.radius)
         return _within(index.search(block, arguments.k), arguments.radius)
 
-    if arguments.json or not sys.stderr.isatty() or len(queries) <= FIRST_BLOCK:
+    if arguments.json or not sys.stderr.isatty() or not len(queries):
         return found(queries)
     blocks, start, size = [], 0, FIRST_BLOCK
     with tqdm(total=len(queries), desc="search", unit="query", unit_scale=True, leave=False) as bar:
