@@ -266,7 +266,7 @@ def _write_items(folder: Path, splits: dict[str, Clinc150], codes: dict[str, Arr
     for name, split in (("database_labels.txt", "train"), ("query_labels.txt", "test")):
         _write_text(folder / name, "".join(f"{names.intents[intent]}\n" for intent in splits[split].intents))
     edges = (f"{names.domains[domain]}\t{names.intents[i]}\n" for i, domain in enumerate(names.domain_of))
-    _write_text(folder / "hierarchy.txt", "".join(edges))
+    _write_text(folder / "hierarchy.txt", "parent\tchild\n" + "".join(edges))
 
 
 def _examples(folder: Path, splits: dict[str, Clinc150], seed: int) -> list[dict[str, Any]]:

@@ -53,11 +53,9 @@ ANSWERS = {
     "search": "search index codes.npy",
     "search json": "search index codes.npy --json",
     "eval": "eval codes.npy codes.npy --query-labels labels.txt --database-labels labels.txt",
-    "index info": "index info index",
     "verify": "index verify index",
     "info": "info",
     "help": "--help",
-    "index help": "index add --help",
     "version": "--version",
 }
 
@@ -72,9 +70,9 @@ def own(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(arguments: str, redirection: str) -> tuple[int, str]:
+def run(arguments: str, redirection: str, unbuffered: str = "") -> tuple[int, str]:
     """Status and stderr of a command in a shell, with its stdout as told."""
-    command = f"{sys.executable} -m fasthash {arguments} {redirection}"
+    command = f"PYTHONUNBUFFERED={unbuffered} {sys.executable} -m fasthash {arguments} {redirection}"
     done = subprocess.run(
         ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
         stderr=subprocess.PIPE,
@@ -118,7 +116,15 @@ def test_answers_without_a_reader_end_quietly(command: str, redirection: str, ow
     assert run(ANSWERS[command], redirection) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["search", "info", "verify"])
+@pytest.mark.parametrize("command", ["version", "search"])
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_answers_that_are_written_at_once(command: str, own: Path) -> None:
+    assert run(ANSWERS[command], "| true", unbuffered="1") == (0, "")
+    status, err = run(ANSWERS[command], "> /dev/full", unbuffered="1")
+    assert (status, err) == (2, "fasthash: error: standard output: cannot be written (No space left on device)\n")
+
+
+@pytest.mark.parametrize("command", ["search", "verify", "help"])
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_answers_that_find_no_room_are_failures(command: str, own: Path) -> None:
     status, err = run(ANSWERS[command], "> /dev/full")

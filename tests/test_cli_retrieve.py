@@ -131,6 +131,25 @@ def test_a_bar_over_queries_changes_no_result(
     assert answer(capsys, "search", "index", "nothing.npy", *options) == "query\tid\tdistance\n"
 
 
+def test_options_that_would_be_ignored(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ("--query-labels", "labels.txt", "--database-labels", "labels.txt")
+    np.save("real.npy", np.eye(6, dtype=np.float32))
+    for command, message in (
+        (("eval", "few.npy", "few.npy", *labels, "--at", "3"), "eval: --at needs --hierarchy"),
+        (("eval", "real.npy", "real.npy", *labels, "--bits", "3"), "eval: --bits is for codes, got embeddings in real"),
+        (
+            ("index", "add", "index", "few.npy", "--replace"),
+            "index add: --replace needs --ids, new ids replace nothing",
+        ),
+        (
+            ("search", "index", "queries.npy", "--radius", "1", "--rescore", "2"),
+            "search: --radius does not go with --res",
+        ),
+    ):
+        assert refused(capsys, *command).startswith(message)
+    assert len(HammingIndex.open("index")) == 500
+
+
 # eval
 
 

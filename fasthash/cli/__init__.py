@@ -29,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         finish()
         return 0
     except SystemExit:  # of --help and --version
-        finish()
+        try:
+            finish()
+        except UserError as error:
+            return _refuse(str(error))
         raise
     except KeyboardInterrupt:
         return 130

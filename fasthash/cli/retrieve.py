@@ -63,6 +63,8 @@ def index_build(arguments: argparse.Namespace) -> None:
 
 
 def index_add(arguments: argparse.Namespace) -> None:
+    if arguments.replace and arguments.ids is None:
+        raise UserError("index add: --replace needs --ids, new ids replace nothing")
     with HammingIndex.open(arguments.index, writable=True) as index:
         codes, _ = read_codes(arguments.codes, index.bits)
         given = None if arguments.ids is None else _ids_for(arguments.ids, codes, arguments.codes)
@@ -171,6 +173,8 @@ def search(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.hierarchy_order is not None and arguments.hierarchy is None:
         raise UserError("eval: --hierarchy-order needs --hierarchy")
+    if arguments.at is not None and arguments.hierarchy is None:
+        raise UserError("eval: --at needs --hierarchy")
     queries, database = (_items(path, arguments.bits) for path in (arguments.queries, arguments.database))
     if queries.dtype.kind != database.dtype.kind:
         kinds = f"{dtype_name(queries)} and {dtype_name(database)}"
@@ -178,6 +182,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if queries.shape[1] != database.shape[1]:
         widths = f"{queries.shape[1]} and {database.shape[1]}"
         raise UserError(f"{arguments.queries} and {arguments.database}: must have the same columns, got {widths}")
+    if arguments.bits is not None and queries.dtype != np.uint8:
+        raise UserError(f"eval: --bits is for codes, got embeddings in {arguments.queries}")
     labels = [
         read_labels(path, len(items), name)
         for path, items, name in (
