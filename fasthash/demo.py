@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -265,7 +266,7 @@ def _write_items(folder: Path, splits: dict[str, Clinc150], codes: dict[str, Arr
     for name, split in (("database_labels.txt", "train"), ("query_labels.txt", "test")):
         _write_text(folder / name, "".join(f"{names.intents[intent]}\n" for intent in splits[split].intents))
     edges = (f"{names.domains[domain]}\t{names.intents[i]}\n" for i, domain in enumerate(names.domain_of))
-    _write_text(folder / "hierarchy.txt", "".join(edges))
+    _write_text(folder / "hierarchy.txt", "parent\tchild\n" + "".join(edges))
 
 
 def _examples(folder: Path, splits: dict[str, Clinc150], seed: int) -> list[dict[str, Any]]:
@@ -322,4 +323,5 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
+        print(text, file=sys.stderr, flush=True)

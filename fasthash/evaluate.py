@@ -25,8 +25,8 @@ def evaluate(
     database_labels: Any,
     *,
     class_similarity: Array | None = None,
-    k: int = 10,
-    at: int = 250,
+    k: int | None = None,
+    at: int | None = None,
     map_at: int | None = None,
     bits: int | None = None,
     query_input: Array | None = None,
@@ -42,6 +42,10 @@ def evaluate(
     radius 2) and `code_statistics` of the database, of which the first `bits` count. With `query_input` and
     `database_input`, the embeddings that the codes were made from: "overlap@k" (see `overlap_at`; needs 1-D labels).
 
+    k=None is 10 and at=None is 250, or the number of items that can be found where that is smaller; the names have the
+    number that was used. Raises ValueError where k or at is larger than that, and where `class_similarity` is equal for
+    all pairs of three or more different classes.
+
     >>> codes = np.array([[0], [1], [255]], dtype=np.uint8)
     >>> {name: round(value, 3) for name, value in evaluate(codes, codes, [0, 0, 1], [0, 0, 1], k=2).items()}
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -52,16 +56,18 @@ def evaluate(
         raise ValueError("evaluate: query_input and database_input go together, got one of them")
     ranking = Ranking("evaluate", query, database, query_labels, database_labels, ties, metric, exclude_self)
     labels = ranking.labels
-    k = whole(k, "evaluate", "k", 1, ranking.eligible)
+    k = min(10, ranking.eligible) if k is None else whole(k, "evaluate", "k", 1, ranking.eligible)
     gains: list[Gain] = [labels.relevant]
     graded: Gain = labels.exponential if labels.multi_hot else labels.relevant
     if labels.multi_hot:
         gains.append(graded)
     best_discounted = ranking.ideal(graded, lambda counts, sums: discounted_sum(counts, sums, k))
     best_similar = None
+    at = min(250, ranking.eligible) if at is None else at
     if class_similarity is not None:
         at = whole(at, "evaluate", "at", 1, ranking.eligible)
         gains.append(labels.table("class_similarity", class_similarity))
+        _refuse_flat(to_tensor(class_similarity, "evaluate", "class_similarity"))
         best_similar = best_sums(ranking, gains[-1], at)
     if map_at is not None:
         map_at = whole(map_at, "evaluate", "map_at", 1)
@@ -100,6 +106,17 @@ def evaluate(
     if ranking.metric == "hamming":
         result |= code_statistics(ranking.database, bits)
     return result
+
+
+def _refuse_flat(similarity: Tensor) -> None:
+    """Refuses similarities [C, C] that are equal for all pairs of three or more different classes."""
+    between = similarity[~torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)]
+    if len(similarity) > 2 and bool((between == between[0]).all()):
+        raise ValueError(
+            f"evaluate: class_similarity must tell classes apart, got {float(between[0]):g} for all pairs of the "
+            f"{len(similarity)} classes: was a hierarchy read upside down? Read edges that are written as "
+            '(child, parent) with order="child parent"; leave class_similarity out where classes are equally far apart'
+        )
 
 
 def code_statistics(codes: Array, bits: int | None = None) -> dict[str, float]:

@@ -15,14 +15,15 @@ from fasthash._arguments import whole
 from fasthash._arrays import Array, dtype_name, to_tensor
 from fasthash._directions import unit_rows
 from fasthash._labels import label_array, label_names, one_column
-from fasthash.hierarchy import Hierarchy
+from fasthash.hierarchy import Hierarchy, telling_distances
 
 
 def class_distances(classes: Iterable[Any], hierarchy: Hierarchy | None = None) -> Tensor:
     """Distances float32 [C, C] between distinct classes: those of the hierarchy, or 0 and 1 without one.
 
     Row i belongs to the i-th of `classes`, so labels that index `classes` index the matrix (see `label_distances`).
-    Raises ValueError for a class that is not in the hierarchy or given twice.
+    Raises ValueError for a class that is not in the hierarchy or given twice, and for a hierarchy that gives all pairs
+    of three or more classes one distance, as one that was read the wrong way round does.
 
     >>> class_distances(["dog", "cat"])
     tensor([[0., 1.],
@@ -35,7 +36,7 @@ def class_distances(classes: Iterable[Any], hierarchy: Hierarchy | None = None) 
         )
     if hierarchy is None:
         return 1.0 - torch.eye(len(names), dtype=torch.float32)
-    return torch.from_numpy(hierarchy.distance_matrix(names)).float()
+    return torch.from_numpy(telling_distances(hierarchy, names, "class_distances")).float()
 
 
 def label_distances(y: Array, matrix: Array | None = None) -> Tensor:

@@ -474,9 +474,8 @@ def test_eval_mistakes(fails: Invoke, tmp_path: Path) -> None:
     message = fails("eval", "codes.npy", wide, *labels)
     assert message == f"codes.npy and {wide}: must have the same columns, got 3 and 9"
     assert "k must be between 1 and 120, got 500" in fails("eval", "codes.npy", "codes.npy", *labels, "-k", "500")
-    assert "at must be between 1 and 120, got 250" in fails(
-        "eval", "codes.npy", "codes.npy", *labels, "--hierarchy", "edges.txt"
-    )
+    graded = ("--hierarchy", "edges.txt", "--at", "250")
+    assert "at must be between 1 and 120, got 250" in fails("eval", "codes.npy", "codes.npy", *labels, *graded)
     message = fails("eval", "codes.npy", "codes.npy", "--query-labels", "numbers.npy", *labels[2:])
     assert message == "numbers.npy: no label occurs in labels.txt, got '0' and 'cat' for example"
 

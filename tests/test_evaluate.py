@@ -170,7 +170,7 @@ Y = [0, 1, 1]
         (lambda: code_statistics(CODES[:0]), ValueError, r"codes must not be empty, got shape \[0, 2\]"),
         (lambda: evaluate(CODES, CODES, Y, Y, k=4), ValueError, "evaluate: k must be between 1 and 3, got 4"),
         (
-            lambda: evaluate(CODES, CODES, Y, Y, k=1, class_similarity=np.eye(2)),
+            lambda: evaluate(CODES, CODES, Y, Y, k=1, at=250, class_similarity=np.eye(2)),
             ValueError,
             "evaluate: at must be between 1 and 3, got 250",
         ),

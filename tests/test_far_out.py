@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fasthash._checkpoint import load_checkpoint, save_checkpoint
 from hasher_cases import QUICK, blobs
 
 from fasthash import Hasher, baselines
+from fasthash._checkpoint import load_checkpoint, save_checkpoint
 from fasthash._far_out import find, sample_of, usual_of
 from fasthash.cli import main
 from fasthash.datasets import clinc150

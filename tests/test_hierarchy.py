@@ -307,7 +307,7 @@ def test_edge_files(tmp_path):
     path = tmp_path / "edges.txt"
     path.write_text("9 1\n9 2\n\n2 3\n")
     assert Hierarchy.from_file(path).edges == [(9, 1), (9, 2), (2, 3)]
-    assert Hierarchy.from_file(path, child_first=True).edges == [(1, 9), (2, 9), (3, 2)]
+    assert Hierarchy.from_file(path, order="child parent").edges == [(1, 9), (2, 9), (3, 2)]
     path.write_text("child\tparent\nbig cat\tcat\n7\tcat\n")
     assert Hierarchy.from_file(path).edges == [("cat", "big cat"), ("cat", "7")]
     path.write_text("a b\na b c\n")
@@ -395,19 +395,19 @@ def test_whole_wordnet(shared_data):
 
 
 @pytest.mark.parametrize(
-    ("name", "child_first", "leaves", "edges", "roots"),
+    ("name", "order", "leaves", "edges", "roots"),
     [
-        ("cifar100/cifar.parent-child.txt", False, 100, 162, 1),
-        ("cub200/cub_balanced.parent-child.txt", False, 200, 420, 1),
-        ("cub200/cub_flat.parent-child.txt", False, 200, 367, 1),
-        ("cub200/cub_wikispecies.parent-child.txt", False, 200, 382, 1),
-        ("nabirds/hierarchy.txt", True, 555, 1010, 1),
-        ("ilsvrc/wordnet.parent-child.mintree.txt", False, 1000, 1784, 1),
-        ("ilsvrc/wordnet.parent-child.pruned.txt", False, 57130, 74780, 129),
+        ("cifar100/cifar.parent-child.txt", None, 100, 162, 1),
+        ("cub200/cub_balanced.parent-child.txt", None, 200, 420, 1),
+        ("cub200/cub_flat.parent-child.txt", None, 200, 367, 1),
+        ("cub200/cub_wikispecies.parent-child.txt", None, 200, 382, 1),
+        ("nabirds/hierarchy.txt", "child parent", 555, 1010, 1),
+        ("ilsvrc/wordnet.parent-child.mintree.txt", None, 1000, 1784, 1),
+        ("ilsvrc/wordnet.parent-child.pruned.txt", None, 57130, 74780, 129),
     ],
 )
-def test_published_hierarchies_load(shared_data, name, child_first, leaves, edges, roots):
-    h = Hierarchy.from_file(shared_data / "hierarchies" / name, child_first=child_first)
+def test_published_hierarchies_load(shared_data, name, order, leaves, edges, roots):
+    h = Hierarchy.from_file(shared_data / "hierarchies" / name, order=order)
     assert (len(h.leaves), len(h.edges), len(h.roots)) == (leaves, edges, roots)
     if leaves <= 1000:
         matrix = h.distance_matrix(h.leaves)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
 
+from fasthash.cli.output import ClosedOutput, complain, finish, open_missing
 from fasthash.cli.parser import UserError, make_parser
 
 
@@ -17,11 +17,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit status: 0, 2 for input that cannot be used, 130 for Ctrl-C.
 
     What cannot be used is told in one line on stderr, `fasthash: error: ...`. SystemExit is raised for --help only.
+    A closed stdout (`| head`, `>&-`) ends a command that only prints, with status 0. It does not stop one that changes
+    or writes files: its status says whether that is done.
     """
     # GNU OpenMP's threads spin for milliseconds where they wait for one another, which costs a busy machine most of its
     # time: training took 40 s instead of 3. This many turns, some microseconds, cost a quiet one nothing. It must be
     # said before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    open_missing()
     try:
         arguments = make_parser().parse_args(argv)
         module, function = arguments.run.split(":")
@@ -29,12 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("always", category=UserWarning, module="fasthash")
             warnings.showwarning = partial(_show, warnings.showwarning)
             getattr(import_module(f"fasthash.cli.{module}"), function)(arguments)
-        sys.stdout.flush()
+        finish()
         return 0
+    except SystemExit:  # of --help and --version
+        try:
+            finish()
+        except UserError as error:
+            return _refuse(str(error))
+        raise
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output (head, say) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ClosedOutput:
         return 0
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
@@ -49,9 +57,9 @@ def _show(usual: Callable[..., None], message: Warning | str, category: Any, fil
     if not filename.startswith(os.path.dirname(os.path.dirname(__file__))):
         usual(message, category, filename, *rest)
         return
-    print(f"fasthash: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    complain(f"fasthash: warning: {' '.join(str(message).split())}")
 
 
 def _refuse(message: str) -> int:
-    print(f"fasthash: error: {' '.join(message.split())}", file=sys.stderr)
+    complain(f"fasthash: error: {' '.join(message.split())}")
     return 2

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from fasthash._arrays import dtype_name
 from fasthash._labels import label_array
+from fasthash.cli.output import show
 from fasthash.cli.parser import UserError
-from fasthash.hierarchy import WHOLE_NUMBER, Hierarchy
+from fasthash.hierarchy import WHOLE_NUMBER, Hierarchy, telling_distances
 
 ROWS = 1 << 14  # rows that are read at once where an array may be larger than memory
 
@@ -102,16 +103,28 @@ def read_labels(path: str, rows: int, items: str) -> NDArray[Any]:
     return labels
 
 
-def read_hierarchy(path: str) -> Hierarchy:
-    """A hierarchy from a file of edges, or a .json file that holds one."""
+def read_hierarchy(path: str, order: str | None = None) -> Hierarchy:
+    """A hierarchy from a file of edges, whose lines have the order of its header or `order`, or of a .json file."""
     try:
-        return Hierarchy.from_file(path)
+        return Hierarchy.from_file(path, order=order)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a UTF-8 text file") from None
     except (ValueError, TypeError) as error:
-        raise UserError(str(error) if path in str(error) else f"{path}: {error}") from None
+        raise UserError(_order_as_typed(str(error) if path in str(error) else f"{path}: {error}")) from None
+
+
+def class_distances(labels: NDArray[Any], hierarchy: Hierarchy, path: str) -> NDArray[np.float64]:
+    """Distances between the distinct labels, ascending; refuses a hierarchy that does not tell them apart."""
+    try:
+        return telling_distances(hierarchy, np.unique(labels).tolist(), path)
+    except ValueError as error:
+        raise UserError(_order_as_typed(str(error))) from None
+
+
+def _order_as_typed(message: str) -> str:
+    return message.replace("order=", "--hierarchy-order ").replace(" order is for", " --hierarchy-order is for")
 
 
 def fit_to_hierarchy(labels: NDArray[Any], hierarchy: Hierarchy, path: str) -> NDArray[Any]:
@@ -145,7 +158,7 @@ def output_file(path: str) -> Path:
 
 def print_json(result: Any) -> None:
     """Prints one JSON document; NaN and infinity, which JSON does not have, are null."""
-    print(to_json(result))
+    show(to_json(result))
 
 
 def to_json(result: Any) -> str:

@@ -21,14 +21,16 @@ from fasthash.baselines import LinearCodes
 from fasthash.cli.files import (
     ROWS,
     check_finite,
+    class_distances,
     fit_to_hierarchy,
     output_file,
-    print_json,
     read_features,
     read_hierarchy,
     read_labels,
     read_npy,
+    to_json,
 )
+from fasthash.cli.output import report
 from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes, pack_bits
 from fasthash.hierarchy import Hierarchy
@@ -58,9 +60,13 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
         raise UserError("train: --val-features and --val-labels go together")
     if arguments.hierarchy is not None and arguments.labels is None:
         raise UserError("train: --hierarchy needs --labels")
+    if arguments.hierarchy_order is not None and arguments.hierarchy is None:
+        raise UserError("train: --hierarchy-order needs --hierarchy")
     X = read_features(arguments.features)
-    hierarchy = None if arguments.hierarchy is None else read_hierarchy(arguments.hierarchy)
+    hierarchy = None if arguments.hierarchy is None else read_hierarchy(arguments.hierarchy, arguments.hierarchy_order)
     y = _targets(arguments, arguments.labels or arguments.targets, hierarchy, X, arguments.features)
+    if y is not None and hierarchy is not None:
+        class_distances(y, hierarchy, arguments.hierarchy)
     validation = None
     if arguments.val_features is not None:
         held_out = read_features(arguments.val_features)
@@ -99,12 +105,10 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
         "validation_score": hasher.history_.scores[hasher.best_epoch_ - 1],
         "seconds": seconds,
     }
-    if arguments.json:
-        print_json(result)
-        return
     score = "" if result["validation_score"] is None else f", validation score {result['validation_score']:.4f}"
     epochs = f"epoch {result['best_epoch']} of {result['epochs']}"
-    print(f"{model}: {arguments.bits} bits, {len(X):,} rows, {epochs}{score}")
+    line = f"{model}: {arguments.bits} bits, {len(X):,} rows, {epochs}{score}"
+    report(to_json(result) if arguments.json else line)
 
 
 def encode(arguments: argparse.Namespace) -> None:
@@ -118,11 +122,9 @@ def encode(arguments: argparse.Namespace) -> None:
         for block in transform_blocks(hasher, features, arguments.features):
             file.write(np.ascontiguousarray(block if arguments.real else pack_bits(block), dtype).data)
     result = {"out": arguments.out, "rows": len(features), "bits": hasher.bits, "shape": [len(features), width]}
-    if arguments.json:
-        print_json(result)
-    else:
-        what = "outputs" if arguments.real else "codes"
-        print(f"{arguments.out}: {len(features):,} {what} of {hasher.bits} bits, {np.dtype(dtype)} {result['shape']}")
+    what = "outputs" if arguments.real else "codes"
+    line = f"{arguments.out}: {len(features):,} {what} of {hasher.bits} bits, {np.dtype(dtype)} {result['shape']}"
+    report(to_json(result) if arguments.json else line)
 
 
 def load_model(path: str, device: str | None) -> Hasher | LinearCodes:

@@ -16,6 +16,7 @@ import torch
 import fasthash
 from fasthash import _ops, reference
 from fasthash.cli.files import print_json
+from fasthash.cli.output import show
 
 _ROWS, _WIDTH = 1 << 24, 8  # 16.8 million codes of 64 bits: 134 MB, more than most caches hold
 _BATCH, _BITS = 2048, 64
@@ -40,7 +41,7 @@ def info(arguments: argparse.Namespace) -> None:
         "GPUs": ", ".join(result["gpus"]) or "none",
     }
     for name, value in lines.items():
-        print(f"{name:14} {value}")
+        show(f"{name:14} {value}")
 
 
 def build_info() -> dict[str, Any]:
@@ -78,13 +79,13 @@ def bench(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(results)
         return
-    print(f"{results['threads']} threads, {results['isa']}; every kernel agreed with its plain-torch definition first")
+    show(f"{results['threads']} threads, {results['isa']}; every kernel agreed with its plain-torch definition first")
     for name, _ in steps[:2]:
         row = results[name]
         rate = f"{row['GB/s']:6.1f} GB/s of codes   {row['pairs/s'] / 1e9:6.2f}e9 pairs/s"
-        print(f"{name:26} {row['ms']:8.2f} ms   {rate}   ({_ROWS:,} codes of {8 * _WIDTH} bits, k = 10)")
+        show(f"{name:26} {row['ms']:8.2f} ms   {rate}   ({_ROWS:,} codes of {8 * _WIDTH} bits, k = 10)")
     row = results["kl_loss"]
-    print(
+    show(
         f"{'kl_loss':26} {row['ms']:8.2f} ms   torch {row['torch ms']:.2f} ms: {row['ratio']:.1f} times as fast"
         f"   (forward and backward, {_BATCH} x {_BITS})"
     )

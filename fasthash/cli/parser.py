@@ -17,6 +17,27 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{command + ': ' if command else ''}{message} (see {self.prog} --help)")
 
 
+class _Help(argparse.HelpFormatter):
+    """Keeps the lines of a description or epilog apart, and wraps each by itself; an indented one is a command."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(_wrapped(line, width, indent) for line in text.splitlines())
+
+
+def _wrapped(line: str, width: int, indent: str) -> str:
+    """One line of help within the width; a command goes on after a backslash, so that it can be copied."""
+    command = line.startswith("  ")
+    parts = textwrap.wrap(
+        line.strip(),
+        width - 2 * command,
+        initial_indent=indent + "  " * command,
+        subsequent_indent=indent + "    " * command,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return (" \\\n" if command else "\n").join(parts)
+
+
 class _Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
@@ -27,7 +48,9 @@ class _Version(argparse.Action):
             found = version("fasthash")
         except PackageNotFoundError:  # run from its sources
             from fasthash import __version__ as found
-        print(f"fasthash {found}")
+        from fasthash.cli.output import show
+
+        show(f"fasthash {found}")
         parser.exit()
 
 
@@ -36,7 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="fasthash",
         description="Learn binary hash codes that keep the meaning of embeddings, and search them exactly.",
-        epilog="Start with: fasthash demo      Help on a command: fasthash COMMAND --help",
+        epilog="start with:\n  fasthash demo\nhelp on a command:\n  fasthash COMMAND --help",
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -55,13 +79,28 @@ def _command(commands: Any, name: str, run: str, summary: str, about: str, examp
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=textwrap.fill(" ".join(f"{summary[0].upper()}{summary[1:]}. {about}".split()), 80),
+        description=" ".join(f"{summary[0].upper()}{summary[1:]}. {about}".split()),
         epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     command.set_defaults(run=run)
     return command
+
+
+def _hierarchy(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--hierarchy",
+        metavar="FILE",
+        help='edges between labels, two names a line; a header "parent child" or "child parent" says which is which '
+        "(also hypernym hyponym, superclass subclass, ...)",
+    )
+    command.add_argument(
+        "--hierarchy-order",
+        choices=("parent child", "child parent"),
+        metavar="ORDER",
+        help='order of the names where there is no header: "parent child" (the default) or "child parent"',
+    )
 
 
 def _demo(commands: Any) -> None:
@@ -114,7 +153,7 @@ def _train(commands: Any) -> None:
     what = train.add_mutually_exclusive_group()
     what.add_argument("--labels", metavar="FILE", help="classes: .npy of integers or text, or one label a line")
     what.add_argument("--targets", metavar="FILE.npy", help="target embeddings (float) or multi-hot labels (integers)")
-    train.add_argument("--hierarchy", metavar="FILE", help='edges between labels: "parent child" a line')
+    _hierarchy(train)
     train.add_argument("--bits", type=int, default=64, help="bits of a code (default: %(default)s)")
     train.add_argument(
         "--supervision",
@@ -167,7 +206,8 @@ def _index(commands: Any) -> None:
         "index",
         help="build, change and check an index folder",
         description="An index is a folder of codes with ids. Searches map it into memory; every change is durable.",
-        epilog="Help on one of them: fasthash index build --help",
+        epilog="help on one of them:\n  fasthash index build --help",
+        formatter_class=_Help,
     )
     actions = index.add_subparsers(title="commands", metavar="COMMAND", required=True)
     build = _command(
@@ -271,8 +311,10 @@ def _search(commands: Any) -> None:
     )
     search.add_argument("index", metavar="INDEX")
     search.add_argument("queries", metavar="QUERIES.npy")
-    search.add_argument("-k", type=int, default=10, help="results for each query (default: %(default)s)")
-    search.add_argument("--radius", type=int, help="all codes within this Hamming distance instead of the k nearest")
+    search.add_argument("-k", type=int, help="results for each query (default: 10; with --radius all)")
+    search.add_argument(
+        "--radius", type=int, metavar="R", help="the codes within this Hamming distance; with -k the k nearest of them"
+    )
     search.add_argument(
         "--rescore",
         type=int,
@@ -306,9 +348,11 @@ def _eval(commands: Any) -> None:
     evaluate.add_argument("database", metavar="DATABASE.npy")
     evaluate.add_argument("--query-labels", required=True, metavar="FILE", help=".npy, or text with one label a line")
     evaluate.add_argument("--database-labels", required=True, metavar="FILE")
-    evaluate.add_argument("--hierarchy", metavar="FILE", help='edges between labels: "parent child" a line')
-    evaluate.add_argument("-k", type=int, default=10, help="rank of P@k, R@k and nDCG@k (default: %(default)s)")
-    evaluate.add_argument("--at", type=int, default=250, help="rank of mAHP (default: %(default)s)")
+    _hierarchy(evaluate)
+    evaluate.add_argument(
+        "-k", type=int, help="rank of P@k, R@k and nDCG@k (default: 10, or all of a smaller database)"
+    )
+    evaluate.add_argument("--at", type=int, help="rank of mAHP (default: 250, or all of a smaller database)")
     evaluate.add_argument("--map-at", type=int, help="cut mAP at this rank (default: the whole database)")
     evaluate.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
     evaluate.add_argument("--metric", choices=("l1", "l2", "cosine"), help="distance of embeddings (default: l1)")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from fasthash._arguments import whole
 from fasthash._arrays import dtype_name
 from fasthash._durable import replaced_file
 from fasthash.cli.files import (
     check_finite,
+    class_distances,
     fit_to_hierarchy,
     output_file,
     print_json,
@@ -25,13 +29,19 @@ from fasthash.cli.files import (
     read_ids,
     read_labels,
     read_npy,
+    to_json,
 )
+from fasthash.cli.output import report, show, show_lines
 from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes
 from fasthash.evaluate import evaluate as retrieval_metrics
-from fasthash.hamming import RangeResult
+from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index import HammingIndex
 from fasthash.index.store.manifest import current_manifest
+
+# Queries of a search that shows a bar: few first, so that it moves soon, then so many that going over the codes
+# once for each block costs little beside comparing them.
+FIRST_BLOCK, LARGEST_BLOCK = 64, 1024
 
 
 def index_build(arguments: argparse.Namespace) -> None:
@@ -53,6 +63,8 @@ def index_build(arguments: argparse.Namespace) -> None:
 
 
 def index_add(arguments: argparse.Namespace) -> None:
+    if arguments.replace and arguments.ids is None:
+        raise UserError("index add: --replace needs --ids, new ids replace nothing")
     with HammingIndex.open(arguments.index, writable=True) as index:
         codes, _ = read_codes(arguments.codes, index.bits)
         given = None if arguments.ids is None else _ids_for(arguments.ids, codes, arguments.codes)
@@ -118,17 +130,18 @@ def index_info(arguments: argparse.Namespace) -> None:
         "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk, "
         "{segments:,} segments, {deleted:,} deleted rows, tables (mih) of {codes_with_tables:,} codes"
     )
-    _tell(arguments, result, line)
+    _answer(arguments, result, line)
 
 
 def index_verify(arguments: argparse.Namespace) -> None:
     index = HammingIndex.open(arguments.index)
     index.verify(progress=_progress(arguments))
-    _tell(arguments, {"index": arguments.index, "codes": len(index), "good": True}, "{index}: good, {codes:,} codes")
+    _answer(arguments, {"index": arguments.index, "codes": len(index), "good": True}, "{index}: good, {codes:,} codes")
 
 
 def search(arguments: argparse.Namespace) -> None:
-    whole(arguments.k, "search", "-k", 1)
+    if arguments.k is not None:
+        whole(arguments.k, "search", "-k", 1)
     if arguments.radius is not None:
         whole(arguments.radius, "search", "--radius", 0)
         if arguments.rescore:
@@ -136,27 +149,32 @@ def search(arguments: argparse.Namespace) -> None:
     out = None if arguments.out is None else output_file(arguments.out)
     index = _open_index(arguments.index, arguments.method)
     queries = _queries(arguments, index)
-    if arguments.radius is not None:
-        found: Any = index.range_search(queries, arguments.radius)
-    else:
-        found = index.search(queries, arguments.k, rescore=arguments.rescore)
+    found = _found(arguments, index, queries)
     if out is not None:
         arrays = {name: array for name, array in zip(found._fields, found, strict=True)}
         with replaced_file(out) as file:
             np.savez(file, **arrays)
-        _tell(arguments, {"out": arguments.out, "queries": len(queries)}, "{out}: results of {queries:,} queries")
+        results = int((found.ids >= 0).sum())
+        result = {"out": arguments.out, "queries": len(queries), "results": results}
+        _tell(arguments, result, "{out}: {results:,} results of {queries:,} queries")
         return
-    rows = [_row(found, number, index.bits) for number in range(len(queries))]
+    rows = (_row(found, number) for number in range(len(queries)))
     if arguments.json:
         print_json([{"query": number, "ids": ids, "distances": near} for number, (ids, near) in enumerate(rows)])
         return
-    print("query\tid\tdistance")
-    for number, (ids, near) in enumerate(rows):
-        for id, distance in zip(ids, near, strict=True):
-            print(f"{number}\t{id}\t{distance:g}")
+    lines = (
+        f"{number}\t{id}\t{distance:g}"
+        for number, (ids, near) in enumerate(rows)
+        for id, distance in zip(ids, near, strict=True)
+    )
+    show_lines(itertools.chain(["query\tid\tdistance"], lines))
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.hierarchy_order is not None and arguments.hierarchy is None:
+        raise UserError("eval: --hierarchy-order needs --hierarchy")
+    if arguments.at is not None and arguments.hierarchy is None:
+        raise UserError("eval: --at needs --hierarchy")
     queries, database = (_items(path, arguments.bits) for path in (arguments.queries, arguments.database))
     if queries.dtype.kind != database.dtype.kind:
         kinds = f"{dtype_name(queries)} and {dtype_name(database)}"
@@ -164,6 +182,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if queries.shape[1] != database.shape[1]:
         widths = f"{queries.shape[1]} and {database.shape[1]}"
         raise UserError(f"{arguments.queries} and {arguments.database}: must have the same columns, got {widths}")
+    if arguments.bits is not None and queries.dtype != np.uint8:
+        raise UserError(f"eval: --bits is for codes, got embeddings in {arguments.queries}")
     labels = [
         read_labels(path, len(items), name)
         for path, items, name in (
@@ -173,7 +193,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     ]
     similarity = None
     if arguments.hierarchy is not None:
-        hierarchy = read_hierarchy(arguments.hierarchy)
+        hierarchy = read_hierarchy(arguments.hierarchy, arguments.hierarchy_order)
         paths = (arguments.query_labels, arguments.database_labels)
         labels = [fit_to_hierarchy(part, hierarchy, path) for part, path in zip(labels, paths, strict=True)]
     if len({part.dtype.kind == "U" for part in labels}) > 1:
@@ -185,7 +205,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         )
     if arguments.hierarchy is not None:
         classes, numbers = np.unique(np.concatenate(labels), return_inverse=True)
-        similarity = hierarchy.similarity_matrix(classes)
+        similarity = 1.0 - class_distances(classes, hierarchy, arguments.hierarchy)
         numbers = numbers.reshape(-1)
         labels = [numbers[: len(queries)], numbers[len(queries) :]]
     result = retrieval_metrics(
@@ -202,8 +222,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
         return
-    for name, value in result.items():
-        print(f"{name:16} {value:,.0f}" if name == "codes" else f"{name:16} {value:.4f}")
+    show_lines(
+        f"{name:16} {value:,.0f}" if name == "codes" else f"{name:16} {value:.4f}" for name, value in result.items()
+    )
 
 
 @contextlib.contextmanager
@@ -226,11 +247,13 @@ def _progress(arguments: argparse.Namespace) -> bool | None:
 
 
 def _tell(arguments: argparse.Namespace, result: dict[str, Any], line: str) -> None:
-    """Prints the result as JSON, or as the line that it fills in."""
-    if arguments.json:
-        print_json(result)
-    else:
-        print(line.format(**result))
+    """Reports what was done as JSON, or as the line that it fills in."""
+    report(to_json(result) if arguments.json else line.format(**result))
+
+
+def _answer(arguments: argparse.Namespace, result: dict[str, Any], line: str) -> None:
+    """The same for a command that changes nothing."""
+    show(to_json(result) if arguments.json else line.format(**result))
 
 
 def _disk_bytes(folder: str) -> int:
@@ -281,7 +304,45 @@ def _queries(arguments: argparse.Namespace, index: HammingIndex) -> NDArray[Any]
     return queries
 
 
-def _row(found: Any, number: int, bits: int) -> tuple[list[int], list[float]]:
+def _found(arguments: argparse.Namespace, index: HammingIndex, queries: NDArray[Any]) -> SearchResult | RangeResult:
+    """The results of all queries; on a terminal in blocks of queries, under a bar."""
+
+    def found(block: NDArray[Any]) -> SearchResult | RangeResult:
+        if arguments.radius is None:
+            return index.search(block, arguments.k or 10, rescore=arguments.rescore)
+        if arguments.k is None:
+            return index.range_search(block, arguments.radius)
+        return _within(index.search(block, arguments.k), arguments.radius)
+
+    if arguments.json or not sys.stderr.isatty() or not len(queries):
+        return found(queries)
+    blocks, start, size = [], 0, FIRST_BLOCK
+    with tqdm(total=len(queries), desc="search", unit="query", unit_scale=True, leave=False) as bar:
+        while start < len(queries):
+            block = queries[start : start + size]
+            blocks.append(found(block))
+            bar.update(len(block))
+            start, size = start + size, min(4 * size, LARGEST_BLOCK)
+    return _joined(blocks)
+
+
+def _within(found: SearchResult, radius: int) -> RangeResult:
+    """Those of the nearest that are within a radius."""
+    near = (found.ids >= 0) & (found.distances <= radius)
+    offsets = np.concatenate([[0], near.sum(1).cumsum()]).astype(np.int64)
+    return RangeResult(offsets, found.distances[near], found.ids[near])
+
+
+def _joined(blocks: list[Any]) -> SearchResult | RangeResult:
+    """The results of all blocks of queries as those of one search."""
+    distances, ids = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("distances", "ids"))
+    if isinstance(blocks[0], SearchResult):
+        return SearchResult(distances, ids)
+    counts = np.concatenate([np.diff(block.offsets) for block in blocks])
+    return RangeResult(np.concatenate([[0], counts.cumsum()]).astype(np.int64), distances, ids)
+
+
+def _row(found: Any, number: int) -> tuple[list[int], list[float]]:
     """Ids and distances of one query, without the places that stayed empty."""
     if isinstance(found, RangeResult):
         own = slice(int(found.offsets[number]), int(found.offsets[number + 1]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -20,10 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthash._arguments import choice
 from fasthash._labels import label_names
-from fasthash.hierarchy.files import read_edges
+from fasthash.hierarchy.files import read_edges, refuse_header
+from fasthash.hierarchy.header import ORDERS
 from fasthash.hierarchy.names import Edge, Name, to_name
 from fasthash.hierarchy.nested import nested_edges
+from fasthash.hierarchy.telling import telling_distances
 from fasthash.hierarchy.wordnet import read_synsets
 
 
@@ -74,13 +78,23 @@ class Hierarchy:
             self._rank[node] = rank
 
     @classmethod
-    def from_edges(cls, edges: Iterable[tuple[Any, Any]]) -> Hierarchy:
-        """A hierarchy of (parent, child) pairs.
+    def from_edges(cls, edges: Iterable[tuple[Any, Any]], *, order: str = "parent child") -> Hierarchy:
+        """A hierarchy of (parent, child) pairs, or of (child, parent) pairs with order="child parent".
+
+        Raises ValueError for a header row such as ("parent", "child") before other pairs.
 
         >>> Hierarchy.from_edges([(0, 1), (0, 2)]).distance(1, 2)
         1.0
+        >>> Hierarchy.from_edges([("dog", "animal"), ("cat", "animal")], order="child parent").edges
+        [('animal', 'dog'), ('animal', 'cat')]
         """
-        return cls(edges)
+        choice(order, "Hierarchy.from_edges", "order", ORDERS)
+        pairs = list(edges)
+        for edge in pairs:
+            if isinstance(edge, str) or len(edge) != 2:
+                raise ValueError(f"Hierarchy.from_edges: an edge is a pair ({order.replace(' ', ', ')}), got {edge!r}")
+        refuse_header(pairs)
+        return cls(pairs if order == "parent child" else [(parent, child) for child, parent in pairs])
 
     @classmethod
     def from_nested(cls, nested: Any) -> Hierarchy:
@@ -124,22 +138,41 @@ class Hierarchy:
         return whole if synsets is None else whole.restrict(synsets)
 
     @classmethod
-    def from_file(cls, path: str | PathLike[str], *, child_first: bool = False) -> Hierarchy:
-        """A hierarchy from a text file of edges, "parent child" on each line, or a .json file of `to_dict`.
+    def from_file(
+        cls, path: str | PathLike[str], *, order: str | None = None, child_first: bool | None = None
+    ) -> Hierarchy:
+        """A hierarchy from a text file of edges, two names on each line, or a .json file of `to_dict`.
 
-        Names are separated by a tab where the line has one, else by white space; a first line "parent child" or
-        "child parent" is a header that tells the order. Where all names are whole numbers, written as Python
-        writes them (no leading zeros), they become ints.
-        `child_first`: the lines are "child parent". Raises ValueError, with the line, for anything else.
+        A header says which name is the parent: "parent child" or "child parent", in any case, also with hypernym and
+        hyponym, superclass and subclass, broader and narrower, coarse and fine, or "class superclass". Without a
+        header it is `order`: "parent child" (what None means) or "child parent", as many published files have it.
+
+        Names are separated by a tab where the line has one; else by a comma or semicolon where every line has one
+        (quotes as in CSV); else by white space. Where all names are whole numbers, written as Python writes them (no
+        leading zeros), they become ints. `child_first`: the old name of order="child parent".
+
+        Raises ValueError, with the line, for anything else; for a header that does not say the order; and for a first
+        line whose names no other line has, while others share names: it may be a header in unknown words.
         """
         path = Path(path)
+        if child_first is not None:
+            warnings.warn(
+                'Hierarchy.from_file: child_first is now order="child parent"', DeprecationWarning, stacklevel=2
+            )
+            if order is not None:
+                raise ValueError(f"Hierarchy.from_file: order and child_first say the same thing, got order={order!r}")
+            order = ORDERS[bool(child_first)]
+        if order is not None:
+            choice(order, "Hierarchy.from_file", "order", ORDERS)
         if path.suffix == ".json":
+            if order is not None:
+                raise ValueError(f"Hierarchy.from_file: order is for text files, got {order!r} with {path}")
             try:
                 data = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ValueError(f"Hierarchy.from_file: {path} is not JSON: {error}") from None
             return cls.from_dict(data)
-        return cls(read_edges(path, child_first))
+        return cls(read_edges(path, order))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Hierarchy:
@@ -287,8 +320,17 @@ class Hierarchy:
         return distances[inverse[:, None], inverse]
 
     def similarity_matrix(self, labels: Iterable[Any]) -> NDArray[np.float64]:
-        """1 - `distance_matrix`: the similarities that hierarchical precision sums, float64 [N, N]."""
-        similarities: NDArray[np.float64] = 1.0 - self.distance_matrix(labels)
+        """1 - `distance_matrix`: the similarities that hierarchical precision sums, float64 [N, N].
+
+        Raises ValueError where they are equal for all pairs of three or more different labels, as where a hierarchy
+        was read the wrong way round: scores would say nothing.
+        """
+        names = [self._names[i] for i in self._indices(labels, "similarity_matrix")]
+        distinct = list(dict.fromkeys(names))
+        distances = telling_distances(self, distinct, "Hierarchy.similarity_matrix")
+        place = {name: position for position, name in enumerate(distinct)}
+        rows = np.array([place[name] for name in names], dtype=np.int64)
+        similarities: NDArray[np.float64] = 1.0 - distances[rows[:, None], rows]
         return similarities
 
     def _find(self, label: Any, function: str) -> int:

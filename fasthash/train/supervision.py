@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fasthash._arrays import dtype_name, to_tensor
 from fasthash._labels import label_array
-from fasthash.hierarchy import Hierarchy, Name
+from fasthash.hierarchy import Hierarchy, Name, telling_distances
 from fasthash.targets import class_distances, embedding_distances, multilabel_distances
 
 Kind = Literal["labels", "multilabel", "embedding"]
@@ -76,7 +76,9 @@ def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | Non
         values, classes = _labels(array)
         if hierarchy is not None:
             _check_known(classes, hierarchy, name)
-        return Targets("labels", values, classes, class_distances(classes, hierarchy))
+            if name == "y":
+                telling_distances(hierarchy, classes, "Hasher.fit")
+        return Targets("labels", values, classes, _distances(classes, hierarchy))
     if hierarchy is not None:
         raise ValueError(f"Hasher.fit: a hierarchy is for 1-D class labels, got {name} of shape {tuple(array.shape)}")
     values = to_tensor(array, "Hasher.fit", name)
@@ -110,7 +112,7 @@ def read_validation(train: Targets, y: Any, rows: int, hierarchy: Hierarchy | No
     classes = list(dict.fromkeys([*train.classes, *found.classes]))
     place = {label: position for position, label in enumerate(classes)}
     values = torch.tensor([place[label] for label in found.classes])[found.values]
-    return Targets("labels", values, classes, class_distances(classes, hierarchy))
+    return Targets("labels", values, classes, _distances(classes, hierarchy))
 
 
 def read_array(
@@ -158,6 +160,13 @@ def _labels(array: Any) -> tuple[Tensor, list[Name]]:
     classes, inverse = np.unique(array, return_inverse=True)
     names: list[Name] = classes.tolist()
     return torch.from_numpy(inverse.reshape(-1).astype(np.int64)), names
+
+
+def _distances(classes: list[Name], hierarchy: Hierarchy | None) -> Tensor:
+    """Distances [C, C] between classes, all of which may be equal: a validation part may hold one branch alone."""
+    if hierarchy is None:
+        return class_distances(classes)
+    return torch.from_numpy(hierarchy.distance_matrix(classes)).float()
 
 
 def _check_known(classes: list[Name], hierarchy: Hierarchy, name: str) -> None:
