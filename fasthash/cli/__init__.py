@@ -15,7 +15,8 @@ from fasthash.cli.parser import UserError, make_parser
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit status: 0, 2 for input that cannot be used, 130 for Ctrl-C.
 
-    What cannot be used is told in one line on stderr, `fasthash: error: ...`, and so is each warning. SystemExit is raised for --help only.
+    What cannot be used is told in one line on stderr, `fasthash: error: ...`, and so is each warning,
+    `fasthash: warning: ...`. SystemExit is raised for --help only.
     """
     # GNU OpenMP's threads spin for milliseconds where they wait for one another, which costs a busy machine most of its
     # time: training took 40 s instead of 3. This many turns, some microseconds, cost a quiet one nothing. It must be
