@@ -23,7 +23,10 @@ from fasthash.train.randomness import RankGenerator, generators_kept
 from fasthash.train.run_config import run_config
 from fasthash.train.supervision import targets_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*float16. on a CPU"),  # test_train_threads.py tests that warning
+]
 
 
 def batches(count: int = 6, rows: int = 32) -> list[tuple[Tensor, Tensor]]:

@@ -30,7 +30,10 @@ HERE = Path(__file__).parent
 FILES = ["checkpoint.safetensors", "config.json", "environment.json", "lock", "metrics.csv", "model.safetensors"]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*float16. on a CPU"),  # test_train_threads.py tests that warning
+]
 
 
 class Stop(Exception):

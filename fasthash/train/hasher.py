@@ -31,16 +31,19 @@ from fasthash.train.estimator import (
 )
 from fasthash.train.features import check_finite, read_features, scan
 from fasthash.train.fit_parts import fit_batches, fit_network, fit_objective
-from fasthash.train.loop import train
+from fasthash.train.loop import run
 from fasthash.train.model_file import Model, read_model, write_model
+from fasthash.train.plan import Plan, warn_slow
 from fasthash.train.randomness import seeded
 from fasthash.train.run_config import run_config
 from fasthash.train.settings import checked, completed
 from fasthash.train.supervision import targets_of
+from fasthash.train.threads import short_waits
 from fasthash.train.validation import output_blocks, own_score, read_held_out, retrieval_score
 
 # With epochs=None a run has at least so many passes and so many steps: small sets need more passes.
 EPOCHS, STEPS = 15, 900
+WARMUP = 0.1  # as in `train`
 
 
 class Hasher:
@@ -87,7 +90,8 @@ class Hasher:
             `fit` with the same settings and data goes on where that run was interrupted, to the same weights.
         device: where to train, "cpu" or "cuda"; None: where X is.
         seed: of weights, order and sampling. The same data, seed, machine and number of threads give the same weights
-            on the CPU. Global generators are left as they were.
+            on the CPU: that of torch.get_num_threads(), of which a fit uses what a step is worth (docs/training.md).
+            Global generators are left as they were.
         progress: show a bar on stderr; None: where stderr is a terminal.
 
     A weight of 0 leaves a term out. After `fit`: module_ (the network), classes_ (sorted, None without class labels),
@@ -172,6 +176,7 @@ class Hasher:
         self.seed = seed
         self.progress = progress
 
+    @short_waits()
     def fit(self, X: Any, y: Any = None, validation: tuple[Any, Any] | None = None, *, group: Any = None) -> Hasher:
         """Trains on the rows of X [N, F] (any numeric type; memory-mapped arrays are read a batch at a time).
 
@@ -214,6 +219,7 @@ class Hasher:
         batches = fit_batches(settings, features, targets, group)
         epochs = settings.epochs or max(EPOCHS, math.ceil(STEPS / len(batches)))
         device = torch.device(rows.device if settings.device is None else settings.device)
+        warn_slow(settings.precision, device, "Hasher.fit", stacklevel=3)  # of fit, inside `short_waits`
         score = None
         if held_out is not None:
             score = retrieval_score(
@@ -222,23 +228,28 @@ class Hasher:
         with seeded(settings.seed, device):
             module = fit_network(settings, features)
             squashed = module if settings.loss is None else nn.Sequential(module, Squash())
-            history = train(
+            history = run(
                 module,
                 batches,
                 fit_objective(settings, targets),
-                epochs=epochs,
-                lr=settings.lr,
-                weight_decay=settings.weight_decay,
+                Plan(
+                    epochs=epochs,
+                    lr=settings.lr,
+                    weight_decay=settings.weight_decay,
+                    warmup=WARMUP,
+                    accumulate=1,
+                    precision=settings.precision,
+                    ema=settings.ema,
+                    score_every=max(1, epochs // 5) if settings.patience is None else 1,
+                    patience=settings.patience,
+                ),
+                device,
                 score=None if score is None else lambda _: score(squashed),
-                score_every=max(1, epochs // 5) if settings.patience is None else 1,
-                patience=settings.patience,
-                precision=settings.precision,
-                ema=settings.ema,
                 run_dir=settings.run_dir,
                 config=run_config(given, features, targets, held_out) if in_folder else None,
+                log=None,
                 compile=settings.compile,
                 group=group,
-                device=device,
                 progress=settings.progress,
             )
         width, hidden = rows.shape[1], settings.hidden

@@ -19,10 +19,11 @@ from fasthash import distributed
 from fasthash._arguments import one_device
 from fasthash._checkpoint import RUN, save_checkpoint
 from fasthash.train.averaging import Average
-from fasthash.train.plan import PRECISIONS, Plan, adamw
+from fasthash.train.plan import PRECISIONS, Plan, adamw, warn_slow
 from fasthash.train.randomness import RankGenerator, common_states, set_common_states
 from fasthash.train.run_folder import RunFolder, open_run
 from fasthash.train.state import History, State
+from fasthash.train.threads import own_threads, short_waits, step_operations, threads_for
 from fasthash.train.unpacking import Batch, unpacked
 
 __all__ = ["History", "train"]
@@ -67,7 +68,7 @@ def train(
         accumulate: batches whose gradients are averaged for one step. Losses over pairs see the pairs of each batch
             only, so this is not the same as larger batches.
         precision: "float32", or "bfloat16" or "float16" for mixed precision: the module runs under autocast (with a
-            gradient scaler for float16), weights and losses stay float32.
+            gradient scaler for float16), weights and losses stay float32. float16 on a CPU is slow, and warns.
         ema: decay of a running average of the weights over steps, such as 0.999, which is then what is scored and what
             the module ends with (see `fasthash.train.averaging.Average`); 0: none.
         score: called with the module, in evaluation mode and without gradients, after every `score_every`-th epoch and
@@ -88,6 +89,10 @@ def train(
             by DistributedDataParallel, batch norms take statistics from all ranks. Rank 0 scores, logs and writes.
         device: where to train; None: where the module is.
         progress: show a bar on stderr; None: where stderr is a terminal.
+
+    On a CPU a step uses as many of torch's threads as its size is worth (`fasthash.train.threads`): one where it takes
+    less than about 20 ms on one core, at most torch.get_num_threads(), and that many for modules with matrices other
+    than those of linear layers. `log` is called with that number, `score` with all; afterwards all is as it was.
 
     Returns:
         The `History`. Module and objective are changed in place, stay on the device, and are left in evaluation mode.
@@ -110,6 +115,39 @@ def train(
     if device is None:
         device = next(chain(module.parameters(), module.buffers()), torch.empty(0)).device
     device = one_device(device, "train")
+    warn_slow(plan.precision, device, "train", stacklevel=2)
+    return run(
+        module,
+        loader,
+        objective,
+        plan,
+        device,
+        score=score,
+        run_dir=run_dir,
+        config=config,
+        log=log,
+        compile=compile,
+        group=group,
+        progress=progress,
+    )
+
+
+def run(
+    module: nn.Module,
+    loader: Iterable[Any],
+    objective: Callable[..., Tensor],
+    plan: Plan,
+    device: torch.device,
+    *,
+    score: Callable[[nn.Module], float] | None,
+    run_dir: str | PathLike[str] | None,
+    config: dict[str, Any] | None,
+    log: Callable[[dict[str, Any]], None] | None,
+    compile: bool,
+    group: Any,
+    progress: bool | None,
+) -> History:
+    """`train`, with its numbers as a `Plan`."""
     trained = nn.ModuleList([module.to(device)])
     if isinstance(objective, nn.Module):
         trained.append(objective.to(device))
@@ -119,8 +157,10 @@ def train(
     with (
         open_run(run_dir, {**(config or {}), "train": asdict(plan)}, write=first) as folder,
         distributed.synced_batch_norms(module, group),
+        short_waits() if device.type == "cpu" else contextlib.nullcontext(),
+        contextlib.ExitStack() as until_end,
     ):
-        steps = _Steps(state, objective, plan, compile, group)
+        steps = _Steps(state, objective, plan, compile, group, until_end)
         state.average = Average(module, plan.ema) if plan.ema else None
         _go_on(state, folder, group)
         length = _length(loader)
@@ -148,7 +188,10 @@ def _epoch(state: State, steps: _Steps, score: Callable[[nn.Module], float] | No
     if not math.isfinite(loss):
         raise FloatingPointError(f"train: the loss became {loss} in epoch {epoch}; lr {plan.lr} may be too high")
     due = score is not None and (epoch == plan.epochs or epoch % plan.score_every == 0)
-    scored = _score(state, score, steps.group) if score is not None and due else None
+    scored = None
+    if score is not None and due:
+        with own_threads(steps.every_thread):
+            scored = _score(state, score, steps.group)
     state.history.losses.append(loss)
     state.take_score(scored)
     seconds = round(time.perf_counter() - start, 3)
@@ -166,8 +209,10 @@ class _Steps:
         plan: Plan,
         compile: bool,
         group: Any,
+        until_end: contextlib.ExitStack,
     ) -> None:
         self.state, self.objective, self.plan, self.group = state, objective, plan, group
+        self.until_end, self.every_thread, self.started = until_end, torch.get_num_threads(), False
         self.precision, self.length, self.lr = PRECISIONS[plan.precision], _length(state.loader), 0.0
         self.forward: Callable[..., Tensor] = state.module
         if group is not None:
@@ -195,6 +240,7 @@ class _Steps:
         total, count = torch.zeros((), device=state.device), 0
         for batch in state.loader:
             parts = unpacked(batch, state.module, state.device, self.dtype)
+            self._start(parts)
             with contextlib.nullcontext() if own is None else own.active():
                 z = self._outputs(parts)
             loss = self._loss(z, parts.rest)
@@ -216,6 +262,19 @@ class _Steps:
                     p.grad *= accumulate / left
             self._step()
         return float(total) / count
+
+    def _start(self, batch: Batch) -> None:
+        """Before the first step: takes to the number of threads that its size is worth, until the end of the run."""
+        if self.started:
+            return
+        self.started = True
+        if self.state.device.type == "cpu":
+            module, x = self.state.module, batch.places
+            alone = len(x) == 1 and not batch.names
+            operations = step_operations(module, self.objective, x[0]) if alone else None
+            count = threads_for(operations, self.every_thread)
+            self.until_end.enter_context(own_threads(count))
+            self.until_end.enter_context(short_waits())
 
     def _outputs(self, batch: Batch) -> Tensor:
         if self.precision is None:

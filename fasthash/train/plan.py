@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +59,17 @@ class Plan:
     def rate(self, epochs: float) -> float:
         """The learning rate when so many epochs, and parts of one, are behind."""
         return self.lr * schedule(epochs / self.epochs, self.warmup)
+
+
+def warn_slow(precision: str, device: torch.device, function: str, stacklevel: int) -> None:
+    """Warns of float16 on a CPU, which has no fast arithmetic for it. stacklevel: as if the caller warned."""
+    if precision == "float16" and device.type == "cpu":
+        warnings.warn(
+            f'{function}: precision "float16" on a CPU is about five times slower than "bfloat16"; '
+            'pass precision="bfloat16", or "float32"',
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def schedule(done: float, warmup: float) -> float:

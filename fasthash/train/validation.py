@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from fasthash.hierarchy import Hierarchy
 from fasthash.metrics import hierarchical_precision, mean_average_precision
 from fasthash.train.features import Features, read_features, scan
 from fasthash.train.supervision import Targets, read_array, read_validation
+from fasthash.train.threads import forward_operations, own_threads, short_waits, threads_for
 
 # A score is taken many times in a training run: larger sets are sampled down to these sizes.
 QUERIES = 3_000
@@ -61,9 +63,19 @@ def output_blocks(module: nn.Module, X: Tensor, device: torch.device, rows: int 
     """Outputs float32 [<= rows, bits] of blocks of rows of X, on the device of X; in evaluation mode. At least one."""
     module.eval()
     for start in range(0, max(len(X), 1), rows):
-        with torch.no_grad():
-            block: Tensor = module(X[start : start + rows].to(device)).float().to(X.device)
+        x = X[start : start + rows].to(device)
+        with torch.no_grad(), _threads(module, x):
+            block: Tensor = module(x).float().to(X.device)
         yield block
+
+
+def _threads(module: nn.Module, x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """The number of threads that the block is worth; a single row is left alone: changing it takes as long."""
+    if x.device.type != "cpu" or len(x) < 2:
+        return contextlib.nullcontext()
+    most = torch.get_num_threads()
+    count = threads_for(forward_operations(module, x), most)
+    return short_waits() if count == most else own_threads(count)
 
 
 def outputs(module: nn.Module, X: Tensor, device: torch.device) -> Tensor:
