@@ -12,8 +12,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from fasthash._durable import replaced_file
+from fasthash._tables import import_arrow
+from fasthash._tables.kinds import U8BIN_HEADER
 from fasthash.codes import code_bytes
-from fasthash.index.exchange.sources import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS, U8BIN_HEADER, import_arrow
+from fasthash.index.exchange.faiss_file import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS
 from fasthash.index.merge import Merged
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import Contents, block_rows
