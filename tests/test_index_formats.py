@@ -399,7 +399,7 @@ def test_arrow_codes_that_are_refused(tmp_path: Path) -> None:
         (pa.array([[1, 2], [3]], pa.list_(pa.uint8())), ("row 1 has 1 bytes",)),
         (pa.array([[1, 2], [3, 256]]), ("row 1 has values outside 0 to 255",)),
         (pa.array([[1, 0], [0, 1]]), ("only 0 and 1", "numpy.packbits")),
-        (pa.array([[1, 2], [3, None]], pa.list_(pa.uint8())), ("nulls",)),
+        (pa.array([[1, 2], [3, None]], pa.list_(pa.uint8())), ("row 1 has a list with a null",)),
         (pa.array(["abcd", "ab"]), ("row 1 has 'ab'",)),
         (pa.array(["1234", "1235"]), ("format='hex'",)),
         (pa.array([1.5, 2]), ("is of type double, which holds no codes",)),

@@ -73,7 +73,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, suffix: str) ->
     file = tmp_path / f"file{suffix}"
     file.write_bytes(data)
     for bits in (None, 8, 64):
-        with pytest.raises(ValueError, match="HammingIndex.build: ") as error:
+        with pytest.raises(ValueError, match=r"HammingIndex\.build: ") as error:
             HammingIndex.build(tmp_path / "index", file, bits)
         message = str(error.value)
         assert words in message
@@ -160,7 +160,7 @@ def test_real_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             HammingIndex.build(tmp_path / "other", file, 8)
-    with pytest.raises(ValueError, match="is a folder; an index is opened with HammingIndex.open"):
+    with pytest.raises(ValueError, match=r"is a folder; an index is opened with HammingIndex\.open"):
         HammingIndex.build(tmp_path / "other", tmp_path / "index")
 
 

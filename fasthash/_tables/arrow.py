@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fasthash._tables.kinds import Kind, label
 from fasthash._tables.table import Block
 
@@ -21,6 +24,17 @@ def import_arrow(what: str, function: str) -> Any:
         raise ImportError(
             f"{start}Parquet and Arrow files need pyarrow, which is not installed: pip install 'fasthash[arrow]'"
         ) from error
+
+
+def lists(column: Any) -> tuple[NDArray[Any], NDArray[Any], int | None]:
+    """Of an array of lists: all items, the length of each list, and the first row whose list holds a null."""
+    items = column.flatten()
+    lengths = import_arrow("pyarrow.compute", "").list_value_length(column).to_numpy(zero_copy_only=False)
+    row = None
+    if items.null_count:
+        first = int(items.is_null().to_numpy(zero_copy_only=False).argmax())
+        row = int(np.searchsorted(np.cumsum(lengths), first, side="right"))
+    return items.to_numpy(zero_copy_only=False), lengths, row
 
 
 class ArrowTable:

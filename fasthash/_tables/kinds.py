@@ -147,7 +147,7 @@ def recognise(path: Path, function: str, format: str | None = None) -> Kind:
     if kind is None:
         _refuse_unknown(path, start, size, format, where)
     if format is not None and kind.name not in FORMATS[format]:
-        raise ValueError(f"{where} is {kind.words}, which format={format!r} contradicts; leave format out")
+        raise ValueError(f"{where} is {kind.words}, which format={format!r} contradicts; leave format= out")
     return kind
 
 
@@ -156,7 +156,7 @@ def _unmarked(path: Path, start: bytes, size: int, format: str | None, where: st
     if format != "raw" and (path.suffix.lower() != ".u8bin" or not _u8bin_agrees(start, size)):
         kind = _marked_or_none(path, start, size)
         if kind is not None:
-            raise ValueError(f"{where} is {kind}, which format='u8bin' contradicts; leave format out")
+            raise ValueError(f"{where} is {kind}, which format='u8bin' contradicts; leave format= out")
         if not _u8bin_agrees(start, size):
             _refuse_u8bin(start, size, where)
     if format == "raw":
@@ -164,7 +164,7 @@ def _unmarked(path: Path, start: bytes, size: int, format: str | None, where: st
         if kind is None and size >= 64 and b"\n" in start and _decoded(start, size, "utf-8") is not None:
             kind = "a text file"
         if kind is not None:
-            raise ValueError(f"{where} is {kind}, which format='raw' contradicts; leave format out")
+            raise ValueError(f"{where} is {kind}, which format='raw' contradicts; leave format= out")
         return Kind("raw", "raw codes")
     return Kind("u8bin", "a .u8bin file")
 

@@ -88,7 +88,7 @@ class TextTable:
                 blank = blank or line
                 continue
             if blank:
-                raise ValueError(f"{self.where}: line {blank} is empty; empty lines may be at the end only")
+                raise ValueError(f"{self.where}: line {blank} is empty, must have a value; only the end may be empty")
             if len(row) != width:
                 raise ValueError(f"{self.where}: line {line} has {len(row)} fields, must have {width} as line 1 has")
             for column, at in zip(columns, places, strict=True):

@@ -21,8 +21,8 @@ from fasthash.codes import check_codes, code_bytes
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index.errors import IndexFolderError
 from fasthash.index.exchange.build import build
-from fasthash.index.exchange.sources import open_source
 from fasthash.index.exchange.exports import export
+from fasthash.index.exchange.sources import open_source
 from fasthash.index.folder import Folder, make_extras, save
 from fasthash.index.merge import Merged, compacted, cut, settle
 from fasthash.index.search import order

@@ -33,6 +33,7 @@ class CodeFile(NamedTuple):
     rows: int | None  # None: known when the blocks have ended
     has_ids: bool
     blocks: Iterator[tuple[Codes, NDArray[np.int64] | None]]
+    packed: NDArray[np.uint8] | None = None  # all codes, mapped, where the file has them as they are
 
 
 def open_codes(
@@ -57,7 +58,7 @@ def open_codes(
         return _from_table(table, bits, function, block_rows, format, column, id_column, with_ids)
     for option, value in (("column", column), ("id_column", id_column)):
         if value is not None:
-            raise ValueError(f"{where} is {kind.words}, which has no columns with names; {option}= must be None")
+            raise ValueError(f"{where} is {kind.words}, which has no columns with names; leave {option}= out")
     ids = None
     if kind.name == "faiss":
         codes, ids = open_faiss(path, function)
@@ -81,7 +82,7 @@ def open_codes(
         return opened
     step = block_rows(opened.bits)
     pairs = ((codes[at : at + step], ids[at : at + step]) for at in range(0, len(codes), step))
-    return CodeFile(opened.bits, len(codes), True, pairs)
+    return CodeFile(opened.bits, len(codes), True, pairs, codes)
 
 
 def codes_of_array(array: Any, bits: int | None, where: str, block_rows: Any) -> CodeFile:
@@ -130,7 +131,7 @@ def codes_of_array(array: Any, bits: int | None, where: str, block_rows: Any) ->
             else:
                 yield part, None
 
-    return CodeFile(bits, len(array), False, blocks())
+    return CodeFile(bits, len(array), False, blocks(), array if array.dtype == np.uint8 else None)
 
 
 def _from_table(
@@ -185,7 +186,7 @@ def read_ids(path: Path, function: str, id_column: str | None = None) -> NDArray
     where = label(path, function)
     if kind.name in ("npy", "npz"):
         if id_column is not None:
-            raise ValueError(f"{where} is {kind.words}, which has no columns with names; id_column= must be None")
+            raise ValueError(f"{where} is {kind.words}, which has no columns with names; leave id_column= out")
         ids = read_array(path, kind, function)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise ValueError(f"{where}: ids must be integers [N], got {dtype_name(ids)} of shape {tuple(ids.shape)}")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthash._tables import ArrowTable, TextTable, import_arrow
+from fasthash._tables.arrow import lists
 from fasthash._tables.ids import looks_meant
 from fasthash._tables.table import Block, check_column, listed
 from fasthash.codes import code_bytes
@@ -91,7 +92,7 @@ def _name_columns(table: TextTable, column: str | None, function: str) -> None:
     if (column is not None and first == column) or (_CODE_WORD.fullmatch(first) and text_form([first]) is None):
         table.headed = True
     elif column is not None and column != "1":
-        raise ValueError(f"{table.where} has one column without a name, column= must be None, got {column!r}")
+        raise ValueError(f"{table.where} has one column without a name, leave column= out, got {column!r}")
     elif text_form([first]) is None:
         raise ValueError(
             f"{table.where}: line 1 has {first[:60]!r}, which is no code in hexadecimal or decimal digits; if it is "
@@ -169,7 +170,7 @@ def _with_bits(table: Table, name: str, form: str, bits: int | None, format: str
         if format in ("hex", "decimal"):
             raise ValueError(
                 f"{table.where}: column {name!r} is of type {table.type_of(name)}, no text, which format={format!r} "
-                "contradicts; leave format out"
+                "contradicts; leave format= out"
             )
         return CodeColumn(name, form, _bits_of(table, name, form, bits))
     try:
@@ -251,7 +252,9 @@ def _codes(column: Any, of: CodeColumn, block: Block) -> Codes:
         return codes_of_numbers(column.to_numpy(zero_copy_only=False), of.bits, block.place)
     if of.form == "binary":
         return _of_one_width(_binary(column), width, "bytes", of, block)
-    items, lengths = _items(column)
+    items, lengths, null = lists(column)
+    if null is not None:
+        raise NotCodes(f"{block.place(null)} has a list with a null, must not have any")
     if of.form == "bools":
         return codes_of_bits(_of_one_width((items, lengths), of.bits, "bits", of, block))
     rows = _of_one_width((items, lengths), width, "bytes", of, block)
@@ -291,12 +294,3 @@ def _binary(column: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     offsets = np.frombuffer(column.buffers()[1] or b"\0" * 8, "<i8")[column.offset : column.offset + len(column) + 1]
     data = np.frombuffer(column.buffers()[2] or b"", np.uint8)
     return data[offsets[0] : offsets[-1]], np.diff(offsets)
-
-
-def _items(column: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The items of all lists, and the length of each list; refuses nulls inside."""
-    items = column.flatten()
-    if items.null_count:
-        raise NotCodes("lists must not hold nulls")
-    lengths = import_arrow("pyarrow.compute", "").list_value_length(column)
-    return items.to_numpy(zero_copy_only=False), lengths.to_numpy(zero_copy_only=False)
