@@ -285,30 +285,6 @@ def test_missing_files(fails: Invoke) -> None:
     assert fails(*arguments, "--hierarchy", "no.txt") == "no.txt: no such file"
 
 
-def test_files_that_are_not_npy(fails: Invoke, tmp_path: Path) -> None:
-    message = fails("encode", "model.safetensors", "labels.txt", "--out", "o.npy")
-    assert message.startswith("labels.txt has no column of embeddings (lists of floats, or columns of floats)")
-    message = fails("encode", "model.safetensors", "index", "--out", "o.npy")
-    assert message == "index is a folder; an index is opened with HammingIndex.open"
-    np.savez(tmp_path / "a.npz", codes=np.zeros(3), ids=np.zeros(3))
-    message = fails("encode", "model.safetensors", f"{tmp_path}/a.npz", "--out", "o.npy")
-    assert message.endswith("a.npz holds 2 arrays (codes, ids), must hold one; save the one that is meant as .npy")
-    message = fails("encode", "model.safetensors", "model.safetensors", "--out", "o.npy")
-    assert message.startswith("model.safetensors is a fasthash model (safetensors), which cannot be read")
-    pickled = str(tmp_path / "pickled.npy")
-    np.save(pickled, np.array([{}, []], dtype=object), allow_pickle=True)
-    assert "is a .npy file of Python objects" in fails("encode", "model.safetensors", pickled, "--out", "o.npy")
-    whole = Path("features.npy").read_bytes()
-    for length in (5, 100, len(whole) - 1):
-        (tmp_path / "cut.npy").write_bytes(whole[:length])
-        message = fails("encode", "model.safetensors", f"{tmp_path}/cut.npy", "--out", "o.npy")
-        assert f"{tmp_path}/cut.npy is not a whole .npy file of numbers" in message
-    (tmp_path / "cut.npy").write_bytes(b"")
-    message = fails("encode", "model.safetensors", f"{tmp_path}/cut.npy", "--out", "o.npy")
-    assert message == f"{tmp_path}/cut.npy is empty, it has no bytes"
-    assert not Path("o.npy").exists()
-
-
 def test_wrong_types_and_shapes(fails: Invoke, tmp_path: Path) -> None:
     for array, message in (
         (np.zeros((3, 8), np.int64), "features must be floating point, got int64"),

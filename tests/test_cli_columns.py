@@ -211,6 +211,23 @@ def test_labels_that_are_refused(fails: Callable[..., str]) -> None:
     assert not Path("m.safetensors").exists()
 
 
+def test_ids_of_encoded_tables(run: Callable[..., Any], fails: Callable[..., str], model: Hasher, capsys: Any) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = write(lists().assign(id=NAMES, image_id=IDS), "parquet")
+    encode = ("encode", "model.safetensors", file, "--out", "codes.parquet")
+    message = fails(*encode)
+    assert "string, ids must be integers >= 0; name another with --id-column, which could be 'image_id'" in message
+    assert "--ids" not in message
+    run(*encode, "--id-column", "image_id")
+    assert parquet.read_table("codes.parquet")["id"].to_pylist() == IDS.tolist()
+    write(lists().rename(columns={"id": "image_id"}), "parquet")
+    assert main(encode) == 0
+    assert (
+        "warning: parquet has no column 'id', so the codes get the row numbers; 'image_id'" in capsys.readouterr().err
+    )
+    assert parquet.read_table("codes.parquet")["id"].to_pylist() == list(range(ROWS))
+
+
 def test_columns_of_numbers(run: Callable[..., Any], fails: Callable[..., str], model: Hasher) -> None:
     expected = model.encode(FEATURES)
 
@@ -266,6 +283,32 @@ def test_columns_of_numbers(run: Callable[..., Any], fails: Callable[..., str], 
         encoded("numbers.csv", *(("--column", "0,1,2,3,4,5") if index else ()))
     message = refused("features", "--column", "x")
     assert "is a .npy file, which has no columns with names" in message
+
+
+def test_files_that_hold_no_features(fails: Callable[..., str], model: Hasher, tmp_path: Path) -> None:
+    Path("labels.txt").write_text("cat\ndog\n")
+    HammingIndex(8).save("index")
+    message = fails("encode", "model.safetensors", "labels.txt", "--out", "o.npy")
+    assert message.startswith("labels.txt has no column of embeddings (lists of floats, or columns of floats)")
+    message = fails("encode", "model.safetensors", "index", "--out", "o.npy")
+    assert message == "index is a folder; an index is opened with HammingIndex.open\n"
+    np.savez(tmp_path / "a.npz", codes=np.zeros(3), ids=np.zeros(3))
+    message = fails("encode", "model.safetensors", f"{tmp_path}/a.npz", "--out", "o.npy")
+    assert message.endswith("a.npz holds 2 arrays (codes, ids), must hold one; save the one that is meant as .npy\n")
+    message = fails("encode", "model.safetensors", "model.safetensors", "--out", "o.npy")
+    assert message.startswith("model.safetensors is a fasthash model (safetensors), which cannot be read")
+    pickled = str(tmp_path / "pickled.npy")
+    np.save(pickled, np.array([{}, []], dtype=object), allow_pickle=True)
+    assert "is a .npy file of Python objects" in fails("encode", "model.safetensors", pickled, "--out", "o.npy")
+    whole = Path("features.npy").read_bytes()
+    for length in (5, 100, len(whole) - 1):
+        (tmp_path / "cut.npy").write_bytes(whole[:length])
+        message = fails("encode", "model.safetensors", f"{tmp_path}/cut.npy", "--out", "o.npy")
+        assert f"{tmp_path}/cut.npy is not a whole .npy file of numbers" in message
+    (tmp_path / "cut.npy").write_bytes(b"")
+    message = fails("encode", "model.safetensors", f"{tmp_path}/cut.npy", "--out", "o.npy")
+    assert message == f"{tmp_path}/cut.npy is empty, it has no bytes\n"
+    assert not Path("o.npy").exists()
 
 
 def test_targets_from_tables(run: Callable[..., Any], fails: Callable[..., str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import pickle
+import re
 import sqlite3
 import zipfile
 from pathlib import Path
@@ -14,7 +16,9 @@ import numpy as np
 import pytest
 
 from fasthash._tables import open_table, recognise
+from fasthash._tables.kinds import FORMATS
 from fasthash._tables.text import TextTable
+from fasthash.hierarchy import Hierarchy
 from fasthash.index import HammingIndex
 
 NUMBERS = np.random.default_rng(0).integers(0, 256, 4096, np.uint8)
@@ -164,7 +168,43 @@ def test_real_files(tmp_path: Path) -> None:
         HammingIndex.build(tmp_path / "other", tmp_path / "index")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_pipes_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is not a regular file"):
+        HammingIndex.build(tmp_path / "index", tmp_path / "pipe", 8)
+
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "files.md"
+
+
+def test_the_page_names_every_format_and_its_examples_run() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for name in FORMATS:
+        assert f"`{name}`" in page or f'format="{name}"' in page
+    pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    for block in re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M):
+        exec(compile(block, PAGE.name, "exec"), {"__name__": "page"})
+
+
 # Text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_hierarchies_in_every_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "edges.txt").write_text("thing café\r\nthing dog\n", encoding=encoding)
+    found = Hierarchy.from_file(tmp_path / "edges.txt")
+    assert found.edges == [("thing", "café"), ("thing", "dog")]
+    (tmp_path / "h.json").write_text(json.dumps(found.to_dict()), encoding=encoding)
+    assert Hierarchy.from_file(tmp_path / "h.json").edges == found.edges
+    for wrong in ("utf-16-le", "utf-16-be"):
+        (tmp_path / "edges.txt").write_text("thing cafe\n", encoding=wrong)
+        with pytest.raises(ValueError, match="is not text in UTF-8; save it as UTF-8, or as UTF-16 with a byte order"):
+            Hierarchy.from_file(tmp_path / "edges.txt")
+    (tmp_path / "edges.txt").write_bytes("thing café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="is not text in UTF-8"):
+        Hierarchy.from_file(tmp_path / "edges.txt")
 
 
 def table(path: Path, data: str, **options: str) -> TextTable:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from fasthash._tables.arrays import read_array
 from fasthash._tables.arrow import ArrowTable, import_arrow
-from fasthash._tables.kinds import Kind, recognise
+from fasthash._tables.kinds import Kind, read_text, recognise
 from fasthash._tables.text import TextTable
 
-__all__ = ["ArrowTable", "Kind", "TextTable", "import_arrow", "open_table", "read_array", "recognise"]
+__all__ = ["ArrowTable", "Kind", "TextTable", "import_arrow", "open_table", "read_array", "read_text", "recognise"]
 
 
 def open_table(path: Path, kind: Kind, function: str, format: str | None = None) -> ArrowTable | TextTable:

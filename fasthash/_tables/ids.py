@@ -30,8 +30,11 @@ def look_alikes(table: Table, but: Sequence[str] = ()) -> list[str]:
     return [name for name in table.names if name not in but and looks_meant(name) and _is_whole(table, name)]
 
 
-def find_id_column(table: Table, id_column: str | None, function: str) -> str | None:
-    """The column of ids: `id_column`, else "id" or "ids", else None; raises ValueError for one that cannot be ids."""
+def find_id_column(table: Table, id_column: str | None, function: str, *, beside: bool = True) -> str | None:
+    """The column of ids: `id_column`, else "id" or "ids", else None; raises ValueError for one that cannot be ids.
+
+    beside: ids may be given beside the table too, as `ids=`, which the message then names.
+    """
     where = f"{function}: {table.path}" if function else str(table.path)
     if id_column is not None:
         name = check_column(table, id_column, "id_column", function)
@@ -47,7 +50,8 @@ def find_id_column(table: Table, id_column: str | None, function: str) -> str | 
         if others:
             way = f"name another with id_column=, which could be {listed(others)}"
         else:
-            way = "pass ids= numbers of your own, or name a column of integers with id_column="
+            way = "name a column of integers with id_column="
+            way = f"pass ids= numbers of your own, or {way}" if beside else way
         raise ValueError(
             f"{where}: column {name!r} is of type {table.type_of(name)}, ids must be integers >= 0; {way}, or rename "
             "or drop the column to have the rows numbered"

@@ -24,6 +24,8 @@ FORMATS = {
     "npz": ("npz",),
     "parquet": ("parquet",),
     "arrow": ("arrow", "arrow stream"),
+    "feather": ("arrow",),
+    "text": ("text",),
     "csv": ("text",),
     "tsv": ("text",),
     "hex": ("text", "parquet", "arrow", "arrow stream"),
@@ -110,6 +112,15 @@ _FAISS = {
 FAISS_READ = ("IBxF", "IBMp", "IBM2")
 
 
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
 class Kind(NamedTuple):
     """A format: its name in FORMATS or "text", what it is in words, and for text its encoding."""
 
@@ -136,6 +147,8 @@ def recognise(path: Path, function: str, format: str | None = None) -> Kind:
     if path.is_dir():
         way = "an index is opened with HammingIndex.open" if (path / "manifest.json").exists() else "must be a file"
         raise ValueError(f"{where} is a folder; {way}")
+    if path.exists() and not path.is_file():  # reading a pipe would take its bytes away
+        raise ValueError(f"{where} is not a regular file, must be one; save what it gives")
     with open(path, "rb") as file:
         start = file.read(SAMPLE)
         size = os.fstat(file.fileno()).st_size
@@ -274,14 +287,7 @@ def _safetensors(start: bytes, size: int) -> tuple[str, str] | None:
 
 def _text(path: Path, start: bytes, size: int, where: str) -> Kind | None:
     """Text in UTF-8, or with a byte order mark in UTF-16 or UTF-32; None for bytes that are no text."""
-    marks = (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF32_LE, "utf-32"),
-        (codecs.BOM_UTF32_BE, "utf-32"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    )
-    for mark, encoding in marks:
+    for mark, encoding in _MARKS:
         if start.startswith(mark):
             decoded = _decoded(start, size, encoding)
             if decoded is None:
@@ -316,6 +322,21 @@ def _decoded(start: bytes, size: int, encoding: str) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text) else text
+
+
+def read_text(path: Path, function: str) -> str:
+    """A whole text file: UTF-8, or UTF-16 or UTF-32 with a byte order mark; raises ValueError for other bytes."""
+    data = path.read_bytes()
+    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError(
+            f"{label(path, function)} is not text in UTF-8; save it as UTF-8, or as UTF-16 with a byte order mark"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _u8bin_agrees(start: bytes, size: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from fasthash._arrays import dtype_name
 from fasthash._labels import label_array
 from fasthash._tables import ArrowTable, TextTable, open_table, read_array, recognise
-from fasthash._tables.ids import find_id_column, id_values
+from fasthash._tables.ids import find_id_column, id_values, look_alikes
 from fasthash._tables.matrix import (
     LABEL_NAMES,
     column_kind,
@@ -118,8 +119,16 @@ def ids_beside(path: str, id_column: str | None) -> NDArray[np.int64] | None:
         table = open_table(Path(path), kind, "")
         if isinstance(table, TextTable) and not table.headed and id_column is None:
             return None
-        name = find_id_column(table, id_column, "")
+        name = find_id_column(table, id_column, "", beside=False)
         if name is None:
+            others = look_alikes(table)
+            if others:
+                warnings.warn(
+                    f"{path} has no column 'id', so the codes get the row numbers; {listed(others)} looks like ids: "
+                    f"pass id_column={others[0]!r} to use it",
+                    UserWarning,
+                    stacklevel=4,
+                )
             return None
         parts = [id_values(block.columns[0], block, name, table.where) for block in table.blocks([name], ROWS)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)

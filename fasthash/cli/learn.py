@@ -22,7 +22,7 @@ from fasthash.cli.output import report
 from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes, pack_bits
 from fasthash.hierarchy import Hierarchy
-from fasthash.index.exports import row_suffixes, write_rows
+from fasthash.index.exchange.exports import row_suffixes, write_rows
 from fasthash.train import Hasher
 
 OPTIONAL = (

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 _LABELS = "integers or text in .npy, one label a line, or a column of CSV, Parquet or Arrow"
 _IDS = "ids, integers >= 0, in .npy, one a line, or a column of CSV, Parquet or Arrow"
-_FORMATS = "npy, npz, parquet, arrow, csv, tsv, hex, decimal, faiss, u8bin or raw (default: by its content)"
+_FORMATS = "npy, npz, parquet, arrow, feather, text, csv, tsv, hex, decimal, faiss, u8bin or raw (default: by content)"
 
 
 class UserError(Exception):

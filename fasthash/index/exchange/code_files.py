@@ -207,7 +207,7 @@ def _id_column(table: ArrowTable | TextTable, id_column: str | None, function: s
         table.headed = looks_like_header(table.first) and id_column in (None, table.first[0])
         if not table.headed:
             return table.names[0]
-    name = find_id_column(table, id_column, function)
+    name = find_id_column(table, id_column, function, beside=False)
     if name is not None:
         return name
     if len(table.names) == 1:
