@@ -67,6 +67,7 @@ def test_numbers_of_64_bits(tmp_path: Path, dtype: str) -> None:
     np.save(tmp_path / "codes.npy", values)
     check(tmp_path, tmp_path / "codes.npy")
     check(tmp_path, tmp_path / "codes.npy", bits=64)
+    check(tmp_path, values[:, None].astype(values.dtype.newbyteorder("=")))  # a column of a data frame
     check(tmp_path, values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("=")))
 
 
@@ -274,6 +275,16 @@ def test_ids_of_csv_that_are_refused(tmp_path: Path, values: list[str], words: t
     refused(tmp_path, file, *words)
 
 
+def test_text_that_looks_like_ids(tmp_path: Path) -> None:
+    lines = [f"img_{id}.png,{code}" for id, code in zip(IDS, HEX, strict=True)]
+    file = text(tmp_path / "codes.csv", ["image_id,code", *lines])
+    with pytest.warns(
+        UserWarning, match="'image_id' looks like ids, but is of type text, which ids cannot be: pass ids="
+    ):
+        check(tmp_path, file)
+    refused(tmp_path, file, "column 'image_id' is of type text, ids must be integers >= 0", id_column="image_id")
+
+
 def test_columns_that_look_like_ids(tmp_path: Path) -> None:
     for name in ("ID", "Id", "image_id", "imageId", "index", "Unnamed: 0", "ids2_id"):
         lines = [f"{id},{code}" for id, code in zip(IDS, HEX, strict=True)]
@@ -399,6 +410,7 @@ def test_arrow_codes_that_are_refused(tmp_path: Path) -> None:
         (pa.array([[1, 2], [3]], pa.list_(pa.uint8())), ("row 1 has 1 bytes",)),
         (pa.array([[1, 2], [3, 256]]), ("row 1 has values outside 0 to 255",)),
         (pa.array([[1, 0], [0, 1]]), ("only 0 and 1", "numpy.packbits")),
+        (pa.array([[1, 0] * 32], pa.list_(pa.uint8())), ("only 0 and 1", "make them boolean")),
         (pa.array([[1, 2], [3, None]], pa.list_(pa.uint8())), ("row 1 has a list with a null",)),
         (pa.array(["abcd", "ab"]), ("row 1 has 'ab'",)),
         (pa.array(["1234", "1235"]), ("format='hex'",)),

@@ -186,12 +186,12 @@ def _marked_or_none(path: Path, start: bytes, size: int) -> str | None:
     """What a file plainly is, in words: at least four bytes say so."""
     try:
         kind = _marked(path, start, size, "", least=4)
-    except _Named as refusal:
+    except UnreadableError as refusal:
         return refusal.words
     return None if kind is None or kind.name == "arrow stream" else kind.words
 
 
-class _Named(ValueError):
+class UnreadableError(ValueError):
     """A refusal that says what the file is."""
 
     def __init__(self, where: str, words: str, way: str):
@@ -216,18 +216,18 @@ def _marked(path: Path, start: bytes, size: int, where: str, least: int = 2) -> 
         refuse_faiss(faiss, where)
     tensors = _safetensors(start, size)
     if tensors is not None:
-        raise _Named(where, *tensors)
+        raise UnreadableError(where, *tensors)
     for magic, words, way in _MAGIC:
         if len(magic) >= least and start.startswith(magic):
-            raise _Named(where, words, way)
+            raise UnreadableError(where, words, way)
     if start[257:262] == b"ustar":
-        raise _Named(where, "a tar archive", "unpack it first")
+        raise UnreadableError(where, "a tar archive", "unpack it first")
     if start[:4] == b"RIFF" and start[8:12] in (b"WEBP", b"WAVE", b"AVI "):
-        raise _Named(where, "an image, sound or film (RIFF)", _CODES)
+        raise UnreadableError(where, "an image, sound or film (RIFF)", _CODES)
     if start[8:12] == b"DUCK":
-        raise _Named(where, "a DuckDB database", _EXPORT)
+        raise UnreadableError(where, "a DuckDB database", _EXPORT)
     if least <= 2 and start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        raise _Named(where, "a Python pickle", f"unpickling could run its code; {_NUMBERS}")
+        raise UnreadableError(where, "a Python pickle", f"unpickling could run its code; {_NUMBERS}")
     if start.startswith(b"\xff\xff\xff\xff") and 0 < int.from_bytes(start[4:8], "little") < size:
         return Kind("arrow stream", _NAMES["arrow stream"])
     return None
@@ -238,14 +238,14 @@ def _archive(path: Path, where: str) -> Kind:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError):
-        raise _Named(where, "a damaged zip archive", "copy or make it again") from None
+        raise UnreadableError(where, "a damaged zip archive", "copy or make it again") from None
     if names and all(name.endswith(".npy") for name in names):
         return Kind("npz", _NAMES["npz"])
     if any(name.endswith("data.pkl") for name in names):
-        raise _Named(where, "a file of torch.save", "unpickling could run its code; save the tensor as .npy")
+        raise UnreadableError(where, "a file of torch.save", "unpickling could run its code; save the tensor as .npy")
     if "xl/workbook.xml" in names:
-        raise _Named(where, "an Excel workbook", "save the sheet as CSV")
-    raise _Named(where, "a zip archive", "unpack it first")
+        raise UnreadableError(where, "an Excel workbook", "save the sheet as CSV")
+    raise UnreadableError(where, "a zip archive", "unpack it first")
 
 
 def _faiss(start: bytes) -> str | None:
@@ -261,7 +261,7 @@ def _faiss(start: bytes) -> str | None:
 def refuse_faiss(letters: str, where: str, inside: str = "") -> NoReturn:
     words = f"a faiss index {letters}" + (f" ({_FAISS[letters]})" if letters in _FAISS else "") + inside
     read = "only IBxF (IndexBinaryFlat) is read, alone or in an IndexBinaryIDMap"
-    raise _Named(where, words, f"{read}; make one of the codes, or save the codes as .npy")
+    raise UnreadableError(where, words, f"{read}; make one of the codes, or save the codes as .npy")
 
 
 def _safetensors(start: bytes, size: int) -> tuple[str, str] | None:
@@ -302,7 +302,7 @@ def _text(path: Path, start: bytes, size: int, where: str) -> Kind | None:
     for encoding, zeros, others in (("utf-16-le", pairs[1::2], pairs[::2]), ("utf-16-be", pairs[::2], pairs[1::2])):
         if len(pairs) >= 4 and zeros.count(0) >= 0.9 * len(zeros) and others.count(0) == 0:
             words = f"text in {encoding.upper()} without a byte order mark"
-            raise _Named(where, words, "save it as UTF-8, or as UTF-16 with the mark")
+            raise UnreadableError(where, words, "save it as UTF-8, or as UTF-16 with the mark")
     return None
 
 
@@ -311,7 +311,7 @@ def _refuse_named_text(text: str, where: str) -> None:
     begin = text.lstrip("\ufeff \t\r\n").encode()
     for magic, words, way in _TEXTS:
         if begin.startswith(magic):
-            raise _Named(where, words, way)
+            raise UnreadableError(where, words, way)
 
 
 def _decoded(start: bytes, size: int, encoding: str) -> str | None:

@@ -449,8 +449,8 @@ class HammingIndex:
 
         The suffix says the format: `.npy` (uint8 [N, ceil(bits / 8)]), `.u8bin`, `.faiss` or `.ibxf` (for
         `faiss.read_index_binary`: an IndexBinaryFlat, inside an IndexBinaryIDMap where the ids are not 0 .. N - 1),
-        `.parquet`, `.arrow` or `.feather` (columns id and code; need pyarrow). ids: a `.npy` file to write the ids to. Memory is
-        bounded by a block. Raises ValueError for another suffix, OSError where a file cannot be written.
+        `.parquet`, `.arrow` or `.feather` (columns id and code; need pyarrow). ids: a `.npy` file to write the ids to.
+        Memory is bounded by a block. Raises ValueError for another suffix, OSError where a file cannot be written.
         """
         export(self._contents, self._bits, Path(path), None if ids is None else Path(ids), progress)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fasthash._arrays import dtype_name
 from fasthash._tables import ArrowTable, TextTable, open_table, read_array, recognise
-from fasthash._tables.ids import find_id_column, id_values, look_alikes
+from fasthash._tables.ids import find_id_column, id_values, look_alikes, looks_meant
 from fasthash._tables.kinds import U8BIN_HEADER, label
 from fasthash._tables.table import Block, check_column, listed
 from fasthash._tables.text import looks_like_header
@@ -97,6 +97,8 @@ def codes_of_array(array: Any, bits: int | None, where: str, block_rows: Any) ->
             )
         bits = array.shape[1]
     elif kind in "iu" and size >= 16:
+        if array.ndim == 2 and array.shape[1] == 1:  # a column of a data frame
+            array = array[:, 0]
         if array.ndim != 1:
             raise ValueError(
                 f"{where}: codes of type {dtype_name(array)} must be [N], a number a code, got shape "
@@ -159,10 +161,15 @@ def _from_table(
         id_name = None
     if id_name is None and with_ids and named:
         others = look_alikes(table, (found.name,))
-        if others:
+        unfit = [name for name in table.names if name and name != found.name and looks_meant(name)]
+        if others or unfit:
+            way = f"{listed(others)} looks like ids: pass id_column={others[0]!r} to use it, or" if others else ""
+            if not others:
+                way = (
+                    f"{unfit[0]!r} looks like ids, but is of type {table.type_of(unfit[0])}, which ids cannot be: pass"
+                )
             warnings.warn(
-                f"{table.where} has no column 'id', so the rows are numbered; {listed(others)} looks like ids: pass "
-                f"id_column={others[0]!r} to use it, or ids= numbers of your own",
+                f"{table.where} has no column 'id', so the rows are numbered; {way} ids= numbers of your own",
                 UserWarning,
                 stacklevel=_levels(),
             )

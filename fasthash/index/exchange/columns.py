@@ -258,14 +258,14 @@ def _codes(column: Any, of: CodeColumn, block: Block) -> Codes:
     if of.form == "bools":
         return codes_of_bits(_of_one_width((items, lengths), of.bits, "bits", of, block))
     rows = _of_one_width((items, lengths), width, "bytes", of, block)
+    if rows.size and rows.max() <= 1 and (rows.dtype != np.uint8 or width >= 32):
+        raise NotCodes("lists hold only 0 and 1, which may be bits; make them boolean, or pack them (numpy.packbits)")
     if rows.dtype == np.uint8:
         return rows
     wrong = ((rows < 0) | (rows > 255)).any(axis=1)
     if wrong.any():
         row = int(wrong.argmax())
         raise NotCodes(f"{block.place(row)} has values outside 0 to 255, codes are lists of bytes (uint8)")
-    if rows.size and rows.max() <= 1:
-        raise NotCodes("lists hold only 0 and 1, which may be bits; make them boolean, or pack them (numpy.packbits)")
     return rows.astype(np.uint8)
 
 
