@@ -137,6 +137,7 @@ def test_raw_only_where_asked_for(tmp_path: Path) -> None:
     check(tmp_path, tmp_path / "codes.bin", format="raw", bits=64)
     (tmp_path / "codes.u8bin").write_bytes(np.array([1000, 8], "<u4").tobytes() + CODES.tobytes())
     check(tmp_path, tmp_path / "codes.u8bin")
+    refused(tmp_path, tmp_path / "codes.u8bin", "is a .u8bin file, which format='npy' contradicts", format="npy")
     (tmp_path / "codes.u8bin").rename(tmp_path / "other")
     refused(tmp_path, tmp_path / "other", "of no format that can be read")
     check(tmp_path, tmp_path / "other", format="u8bin")

@@ -15,7 +15,8 @@ from fasthash._tables.text import TextTable
 
 NAMES = ("id", "ids")
 _MEANT = re.compile(
-    r"|unnamed: 0|index|level_0|__index_level_\d+__|(.*[_\-. ])?(id|ids|idx|uid|uuid|guid|pk|key)|.*[a-z](Id|ID)s?", re.A
+    r"|unnamed: 0|index|level_0|__index_level_\d+__|(.*[_\-. ])?(id|ids|idx|uid|uuid|guid|pk|key)|.*[a-z](Id|ID)s?",
+    re.A,
 )
 _WHOLE = re.compile(r"[-+]?\d+", re.A)
 

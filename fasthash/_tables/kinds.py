@@ -179,6 +179,8 @@ def _unmarked(path: Path, start: bytes, size: int, format: str | None, where: st
         if kind is not None:
             raise ValueError(f"{where} is {kind}, which format='raw' contradicts; leave format= out")
         return Kind("raw", "raw codes")
+    if format not in (None, "u8bin"):
+        raise ValueError(f"{where} is a .u8bin file, which format={format!r} contradicts; leave format= out")
     return Kind("u8bin", "a .u8bin file")
 
 
