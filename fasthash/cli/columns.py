@@ -127,7 +127,7 @@ def ids_beside(path: str, id_column: str | None) -> NDArray[np.int64] | None:
                     f"{path} has no column 'id', so the codes get the row numbers; {listed(others)} looks like ids: "
                     f"pass id_column={others[0]!r} to use it",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=1,
                 )
             return None
         parts = [id_values(block.columns[0], block, name, table.where) for block in table.blocks([name], ROWS)]

@@ -228,9 +228,12 @@ def _id_column(table: ArrowTable | TextTable, id_column: str | None, function: s
 
 
 def _levels() -> int:
-    """Frames between the warning and the caller of the package."""
+    """Frames between the warning and the caller of the package; a command counts as one, and shows it in one line."""
     frame: FrameType | None = sys._getframe(1)
     level = 1
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("fasthash"):
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith("fasthash.") or name.startswith("fasthash.cli"):
+            break
         frame, level = frame.f_back, level + 1
     return level
