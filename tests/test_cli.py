@@ -285,23 +285,6 @@ def test_missing_files(fails: Invoke) -> None:
     assert fails(*arguments, "--hierarchy", "no.txt") == "no.txt: no such file"
 
 
-def test_files_that_are_not_npy(fails: Invoke, tmp_path: Path) -> None:
-    message = fails("encode", "model.safetensors", "labels.txt", "--out", "o")
-    assert message == "labels.txt: not a whole .npy file of numbers (it is of another format)"
-    assert fails("encode", "model.safetensors", "index", "--out", "o") == "index: a folder, not a .npy file"
-    np.savez(tmp_path / "a.npz", codes=np.zeros(3))
-    assert fails("encode", "model.safetensors", f"{tmp_path}/a.npz", "--out", "o").endswith("must be a .npy file")
-    pickled = str(tmp_path / "pickled.npy")
-    np.save(pickled, np.array([{}, []], dtype=object), allow_pickle=True)
-    assert "not a whole .npy file of numbers" in fails("encode", "model.safetensors", pickled, "--out", "o")
-    whole = Path("features.npy").read_bytes()
-    for length in (0, 5, 100, len(whole) - 1):
-        (tmp_path / "cut.npy").write_bytes(whole[:length])
-        message = fails("encode", "model.safetensors", f"{tmp_path}/cut.npy", "--out", "o")
-        assert f"{tmp_path}/cut.npy: not a whole .npy file of numbers" in message
-    assert not Path("o").exists()
-
-
 def test_wrong_types_and_shapes(fails: Invoke, tmp_path: Path) -> None:
     for array, message in (
         (np.zeros((3, 8), np.int64), "features must be floating point, got int64"),
@@ -310,21 +293,29 @@ def test_wrong_types_and_shapes(fails: Invoke, tmp_path: Path) -> None:
         (np.zeros((3, 9), np.float32), "the model takes 8 columns, got 9"),
     ):
         path = save(tmp_path / "x.npy", array)
-        assert fails("encode", "model.safetensors", path, "--out", "o") == f"{path}: {message}"
+        assert fails("encode", "model.safetensors", path, "--out", "o.npy") == f"{path}: {message}"
     for array, message in (
-        (np.zeros((3, 3), np.int8), "codes must be packed uint8, got int8"),
-        (np.zeros(3, np.uint8), "codes must be [rows, bytes of a code], got shape (3,)"),
+        (
+            np.zeros((3, 3), np.int8),
+            "codes must be packed uint8 [N, bytes of a code], 64-bit integers [N] or booleans [N, bits], got int8 of "
+            "shape (3, 3)",
+        ),
+        (np.zeros(3, np.uint8), "codes must be [N, bytes of a code], got shape (3,)"),
         (np.zeros((3, 4), np.uint8), "codes of 20 bits have 3 bytes, got 4 a row"),
     ):
         path = save(tmp_path / "x.npy", array)
         assert fails("index", "build", path, "--bits", "20", "--out", "i") == f"{path}: {message}"
     for array, message in (
-        (np.zeros((3, 4), np.uint8), "codes of 20 bits have 3 bytes, got shape (3, 4)"),
+        (np.zeros((3, 4), np.uint8), "codes of 20 bits have 3 bytes, got 4 a row"),
         (
             np.zeros((3, 8), np.float32),
             "outputs for 20 bits have as many columns (embeddings need --model), got shape (3, 8)",
         ),
-        (np.zeros((3, 3), np.int64), "queries must be packed uint8 codes or floating point, got int64"),
+        (
+            np.zeros((3, 3), np.int64),
+            "codes of type int64 must be [N], a number a code, got shape (3, 3); packed codes are uint8 [N, bytes of a "
+            "code] (codes.view(numpy.uint8))",
+        ),
     ):
         path = save(tmp_path / "x.npy", array)
         assert fails("search", "index", path) == f"{path}: {message}"
@@ -359,9 +350,9 @@ def test_labels(fails: Invoke, tmp_path: Path) -> None:
     Path(path).write_text("".join(lines[:-1]))
     assert fails(*train) == f"{path}: features.npy has 120 rows, which need as many labels, got 119"
     Path(path).write_text("".join(lines[:5]) + "\n" + "".join(lines[5:-1]))
-    assert fails(*train) == f"{path}: line 6 is empty, must be a label"
+    assert fails(*train) == f"{path}: line 6 is empty, must have a value; only the end may be empty"
     Path(path).write_bytes(b"\xff\xfe\x00")
-    assert fails(*train) == f"{path}: not a UTF-8 text file"
+    assert "bytes that are not UTF-8 text; save it as UTF-8, or as UTF-16 with a byte order mark" in fails(*train)
     floats = save(tmp_path / "floats.npy", np.zeros(120))
     message = fails("train", "features.npy", "--labels", floats, "--out", "m")
     assert message == f"{floats}: labels must be integers or text [N], got float64 of shape (120,)"
@@ -438,8 +429,10 @@ def test_index_export_and_build_from_it(works: Invoke, fails: Invoke, tmp_path: 
     assert np.load(ids).tolist() == list(range(120))
     (tmp_path / "codes.raw").write_bytes(codes.tobytes())
     raw = ("index", "build", f"{tmp_path}/codes.raw", "--out", f"{tmp_path}/raw")
-    assert "which needs --bits" in fails(*raw)
-    assert "120 codes of 20 bits" in works(*raw, "--bits", "20", "--ids", ids)
+    for options in ((), ("--bits", "20")):
+        assert "is of no format that can be read" in fails(*raw, *options)
+    assert fails(*raw, "--format", "raw") == f"{tmp_path}/codes.raw: --format 'raw' needs --bits"
+    assert "120 codes of 20 bits" in works(*raw, "--format", "raw", "--bits", "20", "--ids", ids)
     assert "absent.u8bin: No such file" in fails("index", "build", "absent.u8bin", "--out", "i")
     assert "the suffix must be one of .npy" in fails("index", "export", "index", "--out", f"{tmp_path}/codes.csv")
     assert "there is no folder" in fails("index", "export", "index", "--out", f"{tmp_path}/nowhere/codes.npy")
@@ -449,7 +442,7 @@ def test_index_mistakes(fails: Invoke, tmp_path: Path) -> None:
     assert "index" in fails("index", "build", "codes.npy", "--out", "index")  # it is there already
     ids = save(tmp_path / "ids.npy", np.arange(7))
     build = ("index", "build", "codes.npy", "--out", str(tmp_path / "i"), "--ids")
-    assert fails(*build, ids) == f"{ids}: codes.npy has 120 codes, which need as many ids, got 7"
+    assert fails(*build, ids) == f"{ids}: 120 codes need as many ids, got 7"
     same = save(tmp_path / "same.npy", np.zeros(120, np.int64))
     assert "ids must be distinct" in fails(*build, same)
     floats = save(tmp_path / "floats.npy", np.zeros(120))

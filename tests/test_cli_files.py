@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fasthash import Hierarchy
-from fasthash.cli.files import fit_to_hierarchy, read_hierarchy, read_labels
+from fasthash.cli.columns import read_labels
+from fasthash.cli.files import fit_to_hierarchy, read_hierarchy
 from fasthash.cli.parser import UserError
 
 

@@ -30,6 +30,7 @@ LEVELS = [
         "_fork",
         "_labels",
         "_ops",
+        "_tables",
         "reference",
     ],
     ["codes", "hamming", "hierarchy", "distributed"],

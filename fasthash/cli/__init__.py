@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,6 +12,8 @@ from typing import Any
 
 from fasthash.cli.output import ClosedOutput, complain, finish, open_missing
 from fasthash.cli.parser import UserError, make_parser
+
+_OPTIONS = "format|column|id_column|label_column|bits|ids"  # arguments of the library that commands have too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,9 +60,19 @@ def _show(usual: Callable[..., None], message: Warning | str, category: Any, fil
     if not filename.startswith(os.path.dirname(os.path.dirname(__file__))):
         usual(message, category, filename, *rest)
         return
-    complain(f"fasthash: warning: {' '.join(str(message).split())}")
+    complain(f"fasthash: warning: {_line(str(message))}")
 
 
 def _refuse(message: str) -> int:
-    complain(f"fasthash: error: {' '.join(message.split())}")
+    complain(f"fasthash: error: {_line(message)}")
     return 2
+
+
+def _line(message: str) -> str:
+    """A message of the library in one line, with options as they are typed."""
+    return " ".join(re.sub(rf"\b({_OPTIONS})=(?=([^\s,;)])?)", _flag, message).split())
+
+
+def _flag(option: re.Match[str]) -> str:
+    """An argument of the library as it is typed: "id_column='key'" -> "--id-column 'key'"."""
+    return f"--{option[1].replace('_', '-')}{' ' if option[2] else ''}"

@@ -14,31 +14,35 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fasthash import _ops, distributed
-from fasthash._arrays import dtype_name
 from fasthash._checkpoint import LINEAR, is_file_of
-from fasthash._durable import replaced_file
 from fasthash.baselines import LinearCodes
-from fasthash.cli.files import (
-    ROWS,
-    check_finite,
-    class_distances,
-    fit_to_hierarchy,
-    output_file,
-    read_features,
-    read_hierarchy,
-    read_labels,
-    read_npy,
-    to_json,
-)
+from fasthash.cli.columns import for_tables, ids_beside, read_features, read_labels, read_targets
+from fasthash.cli.files import ROWS, class_distances, fit_to_hierarchy, output_file, read_hierarchy, to_json
 from fasthash.cli.output import report
 from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes, pack_bits
 from fasthash.hierarchy import Hierarchy
+from fasthash.index.exchange.exports import row_suffixes, write_rows
 from fasthash.train import Hasher
 
 OPTIONAL = (
     "epochs", "batch_size", "lr", "ema", "patience", "precision", "compile", "workers", "run_dir", "kl", "preserve",
 )  # fmt: skip
+# A model under one of these names could not be read by what reads such files.
+_OTHER_FORMATS = {
+    ".npy",
+    ".npz",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".bin",
+    ".pkl",
+    ".joblib",
+    ".onnx",
+    ".json",
+    ".parquet",
+    ".h5",
+}
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -55,21 +59,22 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
     if arguments.out is None and arguments.run_dir is None:
         raise UserError("train: the following arguments are required: --out or --run-dir (see fasthash train --help)")
     model = arguments.out or str(Path(arguments.run_dir) / "model.safetensors")
-    out = None if arguments.out is None else output_file(arguments.out)
+    out = None if arguments.out is None else _model_file(arguments.out)
     if (arguments.val_features is None) != (arguments.val_labels is None) and not _unsupervised(arguments):
         raise UserError("train: --val-features and --val-labels go together")
     if arguments.hierarchy is not None and arguments.labels is None:
         raise UserError("train: --hierarchy needs --labels")
     if arguments.hierarchy_order is not None and arguments.hierarchy is None:
         raise UserError("train: --hierarchy-order needs --hierarchy")
-    X = read_features(arguments.features)
+    column = for_tables((arguments.features, arguments.val_features), arguments.column, "--column")
+    X = read_features(arguments.features, column[arguments.features])
     hierarchy = None if arguments.hierarchy is None else read_hierarchy(arguments.hierarchy, arguments.hierarchy_order)
     y = _targets(arguments, arguments.labels or arguments.targets, hierarchy, X, arguments.features)
     if y is not None and hierarchy is not None:
         class_distances(y, hierarchy, arguments.hierarchy)
     validation = None
     if arguments.val_features is not None:
-        held_out = read_features(arguments.val_features)
+        held_out = read_features(arguments.val_features, column[arguments.val_features])
         if held_out.shape[1] != X.shape[1]:
             raise UserError(
                 f"{arguments.val_features}: must have {X.shape[1]} columns like {arguments.features}, "
@@ -112,15 +117,22 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
 
 
 def encode(arguments: argparse.Namespace) -> None:
-    out = output_file(arguments.out)
+    out = output_file(arguments.out, row_suffixes(arguments.real))
     hasher = load_model(arguments.model, arguments.device)
-    features = read_features(arguments.features)
+    features = read_features(arguments.features, arguments.column)
+    ids = None
+    if arguments.id_column is not None or out.suffix.lower() not in (".npy", ".u8bin"):
+        ids = ids_beside(arguments.features, arguments.id_column)
+        if out.suffix.lower() in (".npy", ".u8bin"):
+            raise UserError(
+                f"{arguments.out}: {out.suffix} has no room for ids (--id-column); write .parquet or .arrow"
+            )
     width, dtype = (hasher.bits, "<f4") if arguments.real else (code_bytes(hasher.bits), "|u1")
-    with replaced_file(out) as file:
-        header = {"descr": dtype, "fortran_order": False, "shape": (len(features), width)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for block in transform_blocks(hasher, features, arguments.features):
-            file.write(np.ascontiguousarray(block if arguments.real else pack_bits(block), dtype).data)
+    blocks = (
+        np.ascontiguousarray(block if arguments.real else pack_bits(block), dtype)
+        for block in transform_blocks(hasher, features, arguments.features)
+    )
+    write_rows(out, (len(features), width), blocks, ROWS, ids)
     result = {"out": arguments.out, "rows": len(features), "bits": hasher.bits, "shape": [len(features), width]}
     what = "outputs" if arguments.real else "codes"
     line = f"{arguments.out}: {len(features):,} {what} of {hasher.bits} bits, {np.dtype(dtype)} {result['shape']}"
@@ -181,15 +193,19 @@ def _targets(
     if path is None:
         return None
     if arguments.labels is not None:
-        labels = read_labels(path, len(X), items)
+        column = for_tables((arguments.labels, arguments.val_labels), arguments.label_column, "--label-column")
+        labels = read_labels(path, len(X), items, column[path])
         return labels if hierarchy is None else fit_to_hierarchy(labels, hierarchy, path)
-    targets = read_npy(path)
-    if targets.ndim != 2 or targets.dtype.kind not in "fiub":
-        raise UserError(
-            f"{path}: targets must be numbers [rows, columns], got {dtype_name(targets)} of shape {targets.shape}"
-        )
+    column = for_tables((arguments.targets, arguments.val_labels), arguments.target_column, "--target-column")
+    targets = read_targets(path, column[path])
     if len(targets) != len(X):
         raise UserError(f"{path}: {items} has {len(X)} rows, which need as many targets, got {len(targets)}")
-    if targets.dtype.kind == "f":
-        check_finite(targets, path)
     return targets
+
+
+def _model_file(path: str) -> Path:
+    """The name of a model to write, which is safetensors: a suffix of another format would mislead."""
+    file = output_file(path)
+    if file.suffix.lower() in _OTHER_FORMATS:
+        raise UserError(f"{path}: a model is written as safetensors, got the suffix {file.suffix!r}; use .safetensors")
+    return file

@@ -6,6 +6,10 @@ import argparse
 import textwrap
 from typing import Any, NoReturn
 
+_LABELS = "integers or text in .npy, one label a line, or a column of CSV, Parquet or Arrow"
+_IDS = "ids, integers >= 0, in .npy, one a line, or a column of CSV, Parquet or Arrow"
+_FORMATS = "npy, npz, parquet, arrow, feather, text, csv, tsv, hex, decimal, faiss, u8bin or raw (default: by content)"
+
 
 class UserError(Exception):
     """Input that cannot be used; its text is the line that the user sees."""
@@ -129,20 +133,35 @@ def _demo(commands: Any) -> None:
     demo.add_argument("--seed", type=int, default=0, help="seed of all that is random (default: %(default)s)")
 
 
+def _column(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument(
+        "--column",
+        metavar="NAME",
+        help=f"column of the {what} in a table; several columns of numbers as a,b or 'x*' (default: what can be meant)",
+    )
+
+
+def _code_columns(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--format", metavar="FORMAT", help=f"of CODES: {_FORMATS}")
+    command.add_argument("--column", metavar="NAME", help="column of the codes (default: the one that can be)")
+    command.add_argument("--id-column", metavar="NAME", help='column of the ids (default: "id" or "ids")')
+
+
 def _train(commands: Any) -> None:
     train = _command(
         commands,
         "train",
         "learn:train",
         "learn an encoder from embeddings to binary codes",
-        """FEATURES.npy holds one embedding a row (float32, float16 or float64, [N, F]). What the codes should keep
-        comes from --labels (classes, better with a --hierarchy over them), from --targets (other
-        embeddings of the same items, or multi-hot labels, as rows of a .npy file), or from the features'
-        own distances if neither is given. The features may be larger than memory. Several processes or GPUs train
+        """FEATURES holds one embedding a row (float32, float16 or float64, [N, F]): .npy, .npz, CSV, Parquet or Arrow.
+        What the codes should keep comes from --labels (classes, better with a --hierarchy over them), from
+        --targets (other embeddings of the same items, or multi-hot labels, one a row), or from the features'
+        own distances if neither is given. Features in .npy may be larger than memory. Several processes or GPUs train
         together under torchrun: torchrun --nproc-per-node 2 -m fasthash train ...""",
         "fasthash train features.npy --labels labels.txt --hierarchy edges.txt --out model.safetensors",
     )
-    train.add_argument("features", metavar="FEATURES.npy")
+    train.add_argument("features", metavar="FEATURES")
+    _column(train, "features")
     train.add_argument("--out", metavar="MODEL", help="the model to write (.safetensors); needed without --run-dir")
     train.add_argument(
         "--run-dir",
@@ -151,8 +170,10 @@ def _train(commands: Any) -> None:
         "on where an earlier one was interrupted",
     )
     what = train.add_mutually_exclusive_group()
-    what.add_argument("--labels", metavar="FILE", help="classes: .npy of integers or text, or one label a line")
-    what.add_argument("--targets", metavar="FILE.npy", help="target embeddings (float) or multi-hot labels (integers)")
+    what.add_argument("--labels", metavar="FILE", help=f"classes: {_LABELS}")
+    what.add_argument("--targets", metavar="FILE", help="target embeddings (float) or multi-hot labels (integers)")
+    train.add_argument("--label-column", metavar="NAME", help="column of the labels in --labels and --val-labels")
+    train.add_argument("--target-column", metavar="NAME", help="columns of the targets, as --column")
     _hierarchy(train)
     train.add_argument("--bits", type=int, default=64, help="bits of a code (default: %(default)s)")
     train.add_argument(
@@ -161,7 +182,7 @@ def _train(commands: Any) -> None:
         default="full",
         help="similarity: learn from distances between labels only, never from the classes (default: %(default)s)",
     )
-    train.add_argument("--val-features", metavar="FILE.npy", help="validation part: the best epoch on it is kept")
+    train.add_argument("--val-features", metavar="FILE", help="validation part: the best epoch on it is kept")
     train.add_argument("--val-labels", metavar="FILE", help="its labels, or targets, as for the training part")
     train.add_argument("--epochs", type=int, help="passes over the data")
     train.add_argument("--batch-size", type=int, help="rows of a step, of all processes together")
@@ -187,16 +208,25 @@ def _encode(commands: Any) -> None:
         "encode",
         "learn:encode",
         "turn embeddings into binary codes with a trained model",
-        """Writes packed codes, uint8 [N, ceil(bits / 8)] in the bit order of numpy.packbits, row i for row i. The
-        features are read block by block, so they may be larger than memory. The model is a file of Hasher.save or of
-        LinearCodes.save (ITQ, LSH).""",
+        """Writes packed codes, uint8 [N, ceil(bits / 8)] in the bit order of numpy.packbits, row i for row i, in the
+        format of the suffix: .npy, .u8bin, .faiss, .parquet, .arrow or .feather. The last four keep ids: those of the
+        column "id" or "ids" of the features' table, else the row numbers. Features in .npy may be larger than
+        memory. The model is a file of Hasher.save or of LinearCodes.save (ITQ, LSH).""",
         "fasthash encode model.safetensors features.npy --out codes.npy",
     )
     encode.add_argument("model", metavar="MODEL")
-    encode.add_argument("features", metavar="FEATURES.npy")
-    encode.add_argument("--out", required=True, metavar="CODES.npy")
+    encode.add_argument("features", metavar="FEATURES")
+    _column(encode, "features")
     encode.add_argument(
-        "--real", action="store_true", help="write the outputs before rounding, float32 [N, bits] in [0, 1]"
+        "--id-column", metavar="NAME", help='column of the ids of the features (default: "id" or "ids")'
+    )
+    encode.add_argument(
+        "--out", required=True, metavar="CODES", help="the file to write; its suffix decides the format"
+    )
+    encode.add_argument(
+        "--real",
+        action="store_true",
+        help="write the outputs before rounding, float32 [N, bits] in [0, 1], as .npy, .parquet, .arrow or .feather",
     )
     encode.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
 
@@ -215,16 +245,17 @@ def _index(commands: Any) -> None:
         "build",
         "retrieve:index_build",
         "make an index folder of codes",
-        """CODES holds packed codes: .npy, uint8 [N, ceil(bits / 8)], as `fasthash encode` writes them; .u8bin; a
-        faiss IndexBinaryFlat; .parquet or .arrow with one FixedSizeBinary column, and an integer column "id"
-        if there is one (these need pyarrow); any other file is raw codes of --bits bits.
-        It may be larger than memory.""",
+        """CODES is recognised by its content: .npy or .npz (packed uint8 as `fasthash encode` writes them, 64-bit
+        integers, booleans), hexadecimal or decimal hashes one a line, CSV or TSV with a header, Parquet or Arrow
+        (need pyarrow), a faiss IndexBinaryFlat, .u8bin. Packed codes without a header are read with --format
+        raw --bits B. It may be larger than memory.""",
         "fasthash index build codes.npy --out index",
     )
     build.add_argument("codes", metavar="CODES")
     build.add_argument("--out", required=True, metavar="FOLDER")
     build.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
-    build.add_argument("--ids", metavar="IDS.npy", help="ids, integers >= 0 (default: the row numbers)")
+    _code_columns(build)
+    build.add_argument("--ids", metavar="IDS", help=f"{_IDS} (default: the row numbers)")
     build.add_argument("--overwrite", action="store_true", help="replace the index that the folder holds")
     build.add_argument("--mih", action="store_true", help="make tables for sub-linear search too, see index mih")
     add = _command(
@@ -236,8 +267,9 @@ def _index(commands: Any) -> None:
         "fasthash index add index more.npy",
     )
     add.add_argument("index", metavar="FOLDER")
-    add.add_argument("codes", metavar="CODES.npy")
-    add.add_argument("--ids", metavar="IDS.npy", help="ids, integers >= 0 that the index does not hold")
+    add.add_argument("codes", metavar="CODES", help="as for index build")
+    _code_columns(add)
+    add.add_argument("--ids", metavar="IDS", help=f"{_IDS} that the index does not hold")
     add.add_argument("--replace", action="store_true", help="codes of ids that the index holds replace the old ones")
     remove = _command(
         actions,
@@ -248,7 +280,8 @@ def _index(commands: Any) -> None:
         "fasthash index remove index ids.npy",
     )
     remove.add_argument("index", metavar="FOLDER")
-    remove.add_argument("ids", metavar="IDS.npy")
+    remove.add_argument("ids", metavar="IDS", help=_IDS)
+    remove.add_argument("--id-column", metavar="NAME", help='column of the ids (default: "id" or "ids")')
     mih = _command(
         actions,
         "mih",
@@ -303,14 +336,17 @@ def _search(commands: Any) -> None:
         "search",
         "retrieve:search",
         "find the nearest codes of queries, exactly",
-        """INDEX is an index folder, or a .npy file of codes (ids are row numbers). QUERIES.npy holds packed codes
-        (uint8), or outputs in [0, 1] (float, [Q, bits]), or with --model the embeddings themselves.
+        """INDEX is an index folder, or a file of codes as for index build. QUERIES holds codes in one of these
+        formats, or outputs in [0, 1] (float, [Q, bits]), or with --model the embeddings themselves (.npy, .npz, CSV,
+        Parquet or Arrow).
         Prints one line for each result: query row, id and distance; equal distances are in the order of
         ids.""",
         "fasthash search index queries.npy -k 5",
     )
     search.add_argument("index", metavar="INDEX")
-    search.add_argument("queries", metavar="QUERIES.npy")
+    search.add_argument("queries", metavar="QUERIES")
+    _column(search, "queries, and of the codes where INDEX is a file")
+    search.add_argument("--format", metavar="FORMAT", help=f"of QUERIES: {_FORMATS}")
     search.add_argument("-k", type=int, help="results for each query (default: 10; with --radius all)")
     search.add_argument(
         "--radius", type=int, metavar="R", help="the codes within this Hamming distance; with -k the k nearest of them"
@@ -339,15 +375,19 @@ def _eval(commands: Any) -> None:
         "eval",
         "retrieve:evaluate",
         "measure how well codes or embeddings retrieve",
-        """Queries and database are packed codes (uint8, Hamming distance) or embeddings (float, see --metric).
+        """Queries and database are codes (Hamming distance; formats as for index build) or embeddings (float, see
+        --metric; .npy, .npz, CSV, Parquet or Arrow).
         Prints mAP, P@1, P@k, R@k and nDCG@k, exact over ties; with a hierarchy also mAHP (hierarchical
         precision, the mean up to rank --at); for codes also statistics of their bits.""",
         "fasthash eval queries.npy codes.npy --query-labels q.txt --database-labels d.txt --hierarchy edges.txt",
     )
-    evaluate.add_argument("queries", metavar="QUERIES.npy")
-    evaluate.add_argument("database", metavar="DATABASE.npy")
-    evaluate.add_argument("--query-labels", required=True, metavar="FILE", help=".npy, or text with one label a line")
-    evaluate.add_argument("--database-labels", required=True, metavar="FILE")
+    evaluate.add_argument("queries", metavar="QUERIES")
+    evaluate.add_argument("database", metavar="DATABASE")
+    _column(evaluate, "codes or embeddings")
+    evaluate.add_argument("--format", metavar="FORMAT", help=f"of codes: {_FORMATS}")
+    evaluate.add_argument("--query-labels", required=True, metavar="FILE", help=_LABELS)
+    evaluate.add_argument("--database-labels", required=True, metavar="FILE", help="as --query-labels")
+    evaluate.add_argument("--label-column", metavar="NAME", help="column of the labels in both files of labels")
     _hierarchy(evaluate)
     evaluate.add_argument(
         "-k", type=int, help="rank of P@k, R@k and nDCG@k (default: 10, or all of a smaller database)"

@@ -17,20 +17,15 @@ from tqdm import tqdm
 from fasthash._arguments import whole
 from fasthash._arrays import dtype_name
 from fasthash._durable import replaced_file
-from fasthash.cli.files import (
-    check_finite,
-    class_distances,
-    fit_to_hierarchy,
-    output_file,
-    print_json,
+from fasthash.cli.columns import (
+    for_tables,
     read_codes,
     read_features,
-    read_hierarchy,
     read_ids,
+    read_items,
     read_labels,
-    read_npy,
-    to_json,
 )
+from fasthash.cli.files import class_distances, fit_to_hierarchy, output_file, print_json, read_hierarchy, to_json
 from fasthash.cli.output import report, show, show_lines
 from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes
@@ -45,16 +40,12 @@ FIRST_BLOCK, LARGEST_BLOCK = 64, 1024
 
 
 def index_build(arguments: argparse.Namespace) -> None:
-    source, bits = arguments.codes, arguments.bits
-    if source.endswith(".npy"):
-        codes, bits = read_codes(source, bits)
-        if arguments.ids is not None:
-            _ids_for(arguments.ids, codes, source)  # checked; the index maps the file itself
-    elif arguments.ids is not None:
-        read_ids(arguments.ids)
-    options = {"overwrite": arguments.overwrite, "mih": arguments.mih, "progress": _progress(arguments)}
-    with _as_typed():
-        index = HammingIndex.build(arguments.out, source, bits, arguments.ids, **options)
+    source = arguments.codes
+    options = {name: getattr(arguments, name) for name in ("overwrite", "mih", "format", "column", "id_column")}
+    with _as_typed(arguments.ids):
+        index = HammingIndex.build(
+            arguments.out, source, arguments.bits, arguments.ids, progress=_progress(arguments), **options
+        )
     _tell(
         arguments,
         {"index": arguments.out, "bits": index.bits, "codes": len(index)},
@@ -63,19 +54,27 @@ def index_build(arguments: argparse.Namespace) -> None:
 
 
 def index_add(arguments: argparse.Namespace) -> None:
-    if arguments.replace and arguments.ids is None:
-        raise UserError("index add: --replace needs --ids, new ids replace nothing")
     with HammingIndex.open(arguments.index, writable=True) as index:
-        codes, _ = read_codes(arguments.codes, index.bits)
-        given = None if arguments.ids is None else _ids_for(arguments.ids, codes, arguments.codes)
+        beside = arguments.ids is not None
+        id_column = None if beside else arguments.id_column
+        read = read_codes(
+            arguments.codes, index.bits, arguments.format, arguments.column, id_column, with_ids=not beside
+        )
+        codes, given_ids = read.codes, read.ids
+        if beside:
+            if given_ids is not None:
+                raise UserError(f"{arguments.codes} holds ids, --ids must not be given")
+            given_ids = _ids_for(arguments.ids, arguments.id_column, codes, arguments.codes)
+        if arguments.replace and given_ids is None:
+            raise UserError("index add: --replace needs --ids, new ids replace nothing")
         with _as_typed():
-            ids = index.add(codes, given, replace=arguments.replace)
+            ids = index.add(codes, given_ids, replace=arguments.replace)
         added = {"index": arguments.index, "added": len(codes), "first_id": int(ids.min()) if len(ids) else None}
         _tell(arguments, {**added, "codes": len(index)}, "{index}: added {added:,}, {codes:,} codes now")
 
 
 def index_remove(arguments: argparse.Namespace) -> None:
-    ids = read_ids(arguments.ids)
+    ids = read_ids(arguments.ids, arguments.id_column)
     with HammingIndex.open(arguments.index, writable=True) as index:
         removed = index.remove(ids)
         result = {"index": arguments.index, "removed": removed, "codes": len(index)}
@@ -146,9 +145,10 @@ def search(arguments: argparse.Namespace) -> None:
         whole(arguments.radius, "search", "--radius", 0)
         if arguments.rescore:
             raise UserError("search: --radius does not go with --rescore")
-    out = None if arguments.out is None else output_file(arguments.out)
-    index = _open_index(arguments.index, arguments.method)
-    queries = _queries(arguments, index)
+    out = None if arguments.out is None else output_file(arguments.out, (".npz",))
+    column = for_tables((arguments.index, arguments.queries), arguments.column, "--column")
+    index = _open_index(arguments, column[arguments.index])
+    queries = _queries(arguments, index, column[arguments.queries])
     found = _found(arguments, index, queries)
     if out is not None:
         arrays = {name: array for name, array in zip(found._fields, found, strict=True)}
@@ -175,7 +175,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise UserError("eval: --hierarchy-order needs --hierarchy")
     if arguments.at is not None and arguments.hierarchy is None:
         raise UserError("eval: --at needs --hierarchy")
-    queries, database = (_items(path, arguments.bits) for path in (arguments.queries, arguments.database))
+    paths = (arguments.queries, arguments.database)
+    column = for_tables(paths, arguments.column, "--column")
+    (queries, query_bits), (database, bits) = (
+        read_items(path, arguments.bits, arguments.format, column[path]) for path in paths
+    )
     if queries.dtype.kind != database.dtype.kind:
         kinds = f"{dtype_name(queries)} and {dtype_name(database)}"
         raise UserError(f"{arguments.queries} and {arguments.database}: must both be codes or embeddings, got {kinds}")
@@ -184,8 +188,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.queries} and {arguments.database}: must have the same columns, got {widths}")
     if arguments.bits is not None and queries.dtype != np.uint8:
         raise UserError(f"eval: --bits is for codes, got embeddings in {arguments.queries}")
+    if query_bits != bits and None not in (query_bits, bits):
+        raise UserError(f"{paths[0]} and {paths[1]}: must have codes of the same bits, got {query_bits} and {bits}")
+    label_paths = (arguments.query_labels, arguments.database_labels)
+    label_column = for_tables(label_paths, arguments.label_column, "--label-column")
     labels = [
-        read_labels(path, len(items), name)
+        read_labels(path, len(items), name, label_column[path])
         for path, items, name in (
             (arguments.query_labels, queries, arguments.queries),
             (arguments.database_labels, database, arguments.database),
@@ -194,8 +202,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     similarity = None
     if arguments.hierarchy is not None:
         hierarchy = read_hierarchy(arguments.hierarchy, arguments.hierarchy_order)
-        paths = (arguments.query_labels, arguments.database_labels)
-        labels = [fit_to_hierarchy(part, hierarchy, path) for part, path in zip(labels, paths, strict=True)]
+        labels = [fit_to_hierarchy(part, hierarchy, path) for part, path in zip(labels, label_paths, strict=True)]
     if len({part.dtype.kind == "U" for part in labels}) > 1:
         labels = [part.astype(np.str_) for part in labels]
     if arguments.hierarchy is None and not np.isin(labels[0], labels[1]).any():
@@ -216,7 +223,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         k=arguments.k,
         at=arguments.at,
         map_at=arguments.map_at,
-        bits=arguments.bits if queries.dtype == np.uint8 else None,
+        bits=bits,
         metric=arguments.metric,
     )
     if arguments.json:
@@ -228,7 +235,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _as_typed() -> Iterator[None]:
+def _as_typed(ids: str | None = None) -> Iterator[None]:
     """Tells what the library refuses in the words of the command line, and so a package that is not installed."""
     try:
         yield
@@ -238,7 +245,8 @@ def _as_typed() -> Iterator[None]:
         message = str(error)
         for argument in ("overwrite", "replace"):
             message = message.replace(f"{argument}=True", f"--{argument}")
-        raise UserError(message.replace("needs bits", "needs --bits")) from None
+        message = message.removeprefix("HammingIndex.build: ")
+        raise UserError(f"{ids}: {message}" if ids and "need as many ids" in message else message) from None
 
 
 def _progress(arguments: argparse.Namespace) -> bool | None:
@@ -261,26 +269,28 @@ def _disk_bytes(folder: str) -> int:
     return sum(file.stat().st_size for file in path.iterdir() if file.is_file()) if path.is_dir() else 0
 
 
-def _ids_for(path: str, codes: NDArray[Any], codes_path: str) -> NDArray[Any]:
-    ids = read_ids(path)
+def _ids_for(path: str, id_column: str | None, codes: NDArray[Any], codes_path: str) -> NDArray[Any]:
+    ids = read_ids(path, id_column)
     if len(ids) != len(codes):
         raise UserError(f"{path}: {codes_path} has {len(codes)} codes, which need as many ids, got {len(ids)}")
     return ids
 
 
-def _open_index(path: str, method: str) -> HammingIndex:
-    """An index folder, or a .npy file of codes as an index in memory, which is always scanned."""
-    if not path.endswith(".npy") or Path(path).is_dir():
+def _open_index(arguments: argparse.Namespace, column: str | None) -> HammingIndex:
+    """An index folder, or a file of codes as an index in memory, which is always scanned."""
+    path, method = arguments.index, arguments.method
+    if Path(path).is_dir() or not Path(path).exists():
         return HammingIndex.open(path, method=method)
     if method == "mih":
         raise UserError(f"{path}: --method mih needs an index folder, see fasthash index build --mih")
-    codes, bits = read_codes(path)
-    index = HammingIndex(bits)
-    index.add(codes)
+    read = read_codes(path, column=column)
+    index = HammingIndex(read.bits)
+    with _as_typed():
+        index.add(read.codes, read.ids)
     return index
 
 
-def _queries(arguments: argparse.Namespace, index: HammingIndex) -> NDArray[Any]:
+def _queries(arguments: argparse.Namespace, index: HammingIndex, column: str | None) -> NDArray[Any]:
     """Packed codes or outputs for the index: read as they are, or made of embeddings by a model."""
     path = arguments.queries
     if arguments.model is not None:
@@ -289,18 +299,14 @@ def _queries(arguments: argparse.Namespace, index: HammingIndex) -> NDArray[Any]
         model = load_model(arguments.model, None)
         if model.bits != index.bits:
             raise UserError(f"{arguments.model}: makes codes of {model.bits} bits, the index has {index.bits}")
-        return np.concatenate(list(transform_blocks(model, read_features(path), path)))
-    queries = read_npy(path)
+        return np.concatenate(list(transform_blocks(model, read_features(path, column), path)))
+    queries = read_items(path, index.bits, arguments.format, column).items
     if queries.dtype == np.uint8:
         expected, what = code_bytes(index.bits), f"codes of {index.bits} bits have {code_bytes(index.bits)} bytes"
-    elif queries.dtype.kind == "f":
-        expected, what = index.bits, f"outputs for {index.bits} bits have as many columns (embeddings need --model)"
     else:
-        raise UserError(f"{path}: queries must be packed uint8 codes or floating point, got {dtype_name(queries)}")
+        expected, what = index.bits, f"outputs for {index.bits} bits have as many columns (embeddings need --model)"
     if queries.ndim != 2 or queries.shape[1] != expected:
         raise UserError(f"{path}: {what}, got shape {queries.shape}")
-    if queries.dtype != np.uint8:
-        check_finite(queries, path)
     return queries
 
 
@@ -349,9 +355,3 @@ def _row(found: Any, number: int) -> tuple[list[int], list[float]]:
         return found.ids[own].tolist(), found.distances[own].tolist()
     there = found.ids[number] >= 0
     return found.ids[number][there].tolist(), found.distances[number][there].tolist()
-
-
-def _items(path: str, bits: int | None) -> NDArray[Any]:
-    """Codes or embeddings, by their type."""
-    items = read_npy(path)
-    return read_codes(path, bits)[0] if items.dtype.kind != "f" else read_features(path)

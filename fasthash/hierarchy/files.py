@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from fasthash._tables import read_text
 from fasthash.hierarchy.header import KNOWN, header_doubt, header_order
 from fasthash.hierarchy.names import WHOLE_NUMBER, Edge
 
@@ -17,11 +18,7 @@ def read_edges(path: Path, order: str | None) -> list[Edge]:
     Raises ValueError, with the line, for lines that are not two names, for a header that does not say the order, or
     says another one than `order`.
     """
-    lines = [
-        (number, line)
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
-        if line.strip()
-    ]
+    lines = [(number, line) for number, line in enumerate(read_text(path, _FUNCTION).splitlines(), 1) if line.strip()]
     separator = _separator([line for _, line in lines])
     pairs: list[tuple[str, str]] = []
     for number, line in lines:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from fasthash._arguments import choice
 from fasthash._labels import label_names
+from fasthash._tables import read_text
 from fasthash.hierarchy.files import read_edges, refuse_header
 from fasthash.hierarchy.header import ORDERS
 from fasthash.hierarchy.names import Edge, Name, to_name
@@ -168,7 +169,7 @@ class Hierarchy:
             if order is not None:
                 raise ValueError(f"Hierarchy.from_file: order is for text files, got {order!r} with {path}")
             try:
-                data = json.loads(path.read_text(encoding="utf-8"))
+                data = json.loads(read_text(path, "Hierarchy.from_file"))
             except ValueError as error:
                 raise ValueError(f"Hierarchy.from_file: {path} is not JSON: {error}") from None
             return cls.from_dict(data)

@@ -22,6 +22,7 @@ from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index.errors import IndexFolderError
 from fasthash.index.exchange.build import build
 from fasthash.index.exchange.exports import export
+from fasthash.index.exchange.sources import open_source
 from fasthash.index.folder import Folder, make_extras, save
 from fasthash.index.merge import Merged, compacted, cut, settle
 from fasthash.index.search import order
@@ -401,6 +402,9 @@ class HammingIndex:
         bits: int | None = None,
         ids: Any = None,
         *,
+        format: str | None = None,
+        column: str | None = None,
+        id_column: str | None = None,
         overwrite: bool = False,
         mih: bool = False,
         progress: bool | None = None,
@@ -408,14 +412,21 @@ class HammingIndex:
         """Writes an index folder from a stream of codes, in one transaction, and opens it.
 
         Memory is bounded by a block (some hundred MiB), not by the number of codes. source: packed codes uint8
-        [N, ceil(bits / 8)] (numpy, memmap or torch); an iterable of such blocks, or of pairs (codes, ids); or a file:
-        `.npy`, `.u8bin`, a faiss IndexBinaryFlat (alone or in an IndexBinaryIDMap), `.parquet` or `.arrow` with one
-        FixedSizeBinary column and perhaps an integer column "id" (these need pyarrow), anything else as raw codes.
-        bits: 8 for each byte unless given. ids: N distinct integers >= 0 or a `.npy` file of them; None: 0 .. N - 1,
-        which take no space. Explicit ids are sorted in runs, of which each becomes a segment; `compact` merges them.
+        [N, ceil(bits / 8)], numbers of 16, 32 or 64 bits [N] or booleans [N, bits] (numpy, memmap or torch); an
+        iterable of blocks of packed codes, or of pairs (codes, ids); or a file, whose content decides what it is: .npy,
+        .npz with one array, text of hexadecimal or decimal hashes, CSV, TSV, Parquet, Arrow, faiss IndexBinaryFlat or
+        .u8bin (docs/files.md). Bit 0 of a code is a number's most significant bit.
+
+        bits: 8 for each byte unless given. ids: N distinct integers >= 0 or a file of them; None: the column "id" or
+        "ids" of a table, else 0 .. N - 1, which take no space. Explicit ids are sorted in runs, of which each becomes a
+        segment; `compact` merges them. format: what the file is said to be, "raw" for packed codes without a header
+        (needs bits), "hex" or "decimal" for text that could be both; a content of another kind is refused. column,
+        id_column: the columns of codes and ids in a table, where several could be meant or ids have another name.
+
         mih=True: then makes the tables of `build_mih`, in a second transaction. progress: a bar on stderr; None: where
-        that is a terminal. Raises ValueError or TypeError for codes and ids that cannot be added, OSError where a file
-        cannot be read or the disk is full, IndexFolderError as `save`; the folder is then as it was.
+        that is a terminal. Raises ValueError or TypeError for codes and ids that cannot be added or a file that is of
+        another kind, OSError where a file cannot be read or the disk is full, IndexFolderError as `save`; the folder is
+        then as it was. Warns where rows are numbered although a column looks like ids.
 
         >>> import numpy as np, tempfile
         >>> blocks = (np.full((1000, 8), number, dtype=np.uint8) for number in range(3))
@@ -424,7 +435,8 @@ class HammingIndex:
         3000
         """
         folder = Path(path).absolute()
-        build(folder, source, bits, ids, overwrite, progress)
+        opened = open_source(source, bits, ids, "HammingIndex.build", format=format, column=column, id_column=id_column)
+        build(folder, opened, overwrite, progress)
         if mih:
             with cls.open(folder, writable=True) as index:
                 index.build_mih(progress=progress)
@@ -437,8 +449,8 @@ class HammingIndex:
 
         The suffix says the format: `.npy` (uint8 [N, ceil(bits / 8)]), `.u8bin`, `.faiss` or `.ibxf` (for
         `faiss.read_index_binary`: an IndexBinaryFlat, inside an IndexBinaryIDMap where the ids are not 0 .. N - 1),
-        `.parquet` or `.arrow` (columns id and code; need pyarrow). ids: a `.npy` file to write the ids to. Memory is
-        bounded by a block. Raises ValueError for another suffix, OSError where a file cannot be written.
+        `.parquet`, `.arrow` or `.feather` (columns id and code; need pyarrow). ids: a `.npy` file to write the ids to.
+        Memory is bounded by a block. Raises ValueError for another suffix, OSError where a file cannot be written.
         """
         export(self._contents, self._bits, Path(path), None if ids is None else Path(ids), progress)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fasthash.codes import check_codes, code_bytes
 from fasthash.index import merge
-from fasthash.index.exchange.sources import Block, Source, open_source
+from fasthash.index.exchange.sources import Block, Source
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import ID_END, block_rows
 from fasthash.index.store.segment_file import read_segment, write_rows
@@ -26,9 +26,8 @@ _WINDOW = 1 << 21  # ids that are compared at once
 _FUNCTION = "HammingIndex.build"
 
 
-def build(path: Path, source: Any, bits: int | None, ids: Any, overwrite: bool, progress: bool | None) -> None:
+def build(path: Path, opened: Source, overwrite: bool, progress: bool | None) -> None:
     """Makes the codes of a source the state of a folder (see HammingIndex.build); on any failure it keeps its state."""
-    opened = open_source(source, bits, ids, _FUNCTION)
     writer = Writer(path, create=True, overwrite=overwrite)
     try:
         _write(writer, opened, progress)

@@ -5,6 +5,7 @@ Codes are written by blocks in ascending order of id, to a file aside that takes
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -12,8 +13,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from fasthash._durable import replaced_file
+from fasthash._tables import import_arrow
+from fasthash._tables.kinds import U8BIN_HEADER
 from fasthash.codes import code_bytes
-from fasthash.index.exchange.sources import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS, U8BIN_HEADER, import_arrow
+from fasthash.index.exchange.faiss_file import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS
 from fasthash.index.merge import Merged
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import Contents, block_rows
@@ -60,6 +63,26 @@ def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, pro
                 _npy(file, "<i8", (rows,), ids())
 
 
+def write_rows(path: Path, shape: tuple[int, int], blocks: Iterator[_Array], step: int, ids: _Array | None) -> None:
+    """Writes rows of codes (uint8) or outputs (float32) in blocks of `step`, in the format of the suffix.
+
+    ids: int64 [N], which .npy and .u8bin have no room for; None: 0 .. N - 1. The suffix is one of `row_suffixes`.
+    """
+
+    def id_blocks() -> Iterator[_Array]:
+        for start in range(0, shape[0], step):
+            stop = min(start + step, shape[0])
+            yield np.arange(start, stop, dtype="<i8") if ids is None else np.ascontiguousarray(ids[start:stop], "<i8")
+
+    with replaced_file(path) as file:
+        _WRITERS[path.suffix.lower()](file, _Job(*shape, ids is None, lambda: blocks, id_blocks))
+
+
+def row_suffixes(real: bool) -> tuple[str, ...]:
+    """The suffixes that write_rows takes, for codes or for real-valued outputs."""
+    return tuple(suffix for suffix in _WRITERS if not real or suffix not in (".u8bin", ".faiss", ".ibxf"))
+
+
 def _put(file: BinaryIO, blocks: Iterator[_Array]) -> None:
     for block in blocks:
         file.write(block.reshape(-1).view(np.uint8).data)
@@ -72,7 +95,10 @@ def _npy(file: BinaryIO, dtype: str, shape: tuple[int, ...], blocks: Iterator[_A
 
 
 def _write_npy(file: BinaryIO, job: _Job) -> None:
-    _npy(file, "|u1", (job.rows, job.width), job.codes())
+    blocks = job.codes()
+    first = next(blocks, None)
+    dtype = "|u1" if first is None else first.dtype.str
+    _npy(file, dtype, (job.rows, job.width), blocks if first is None else itertools.chain([first], blocks))
 
 
 def _write_u8bin(file: BinaryIO, job: _Job) -> None:
@@ -95,19 +121,28 @@ def _write_faiss(file: BinaryIO, job: _Job) -> None:
 
 
 def _write_arrow(file: BinaryIO, job: _Job, parquet: bool) -> None:
-    """Columns id (int64) and code (FixedSizeBinary)."""
+    """Columns id (int64) and code (FixedSizeBinary), or output (lists of float32)."""
     arrow = import_arrow("pyarrow", _FUNCTION)
-    schema = arrow.schema([("id", arrow.int64()), ("code", arrow.binary(job.width))])
+    writer: Any = None
+    for rows, ids in zip(job.codes(), job.ids(), strict=True):
+        if rows.dtype == np.uint8:
+            name, kind = "code", arrow.binary(job.width)
+            column = arrow.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, arrow.py_buffer(rows.data)])
+        else:
+            column = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), job.width)
+            name, kind = "output", column.type
+        schema = arrow.schema([("id", arrow.int64()), (name, kind)])
+        writer = writer or _arrow_writer(file, schema, parquet)
+        writer.write_batch(arrow.record_batch([arrow.array(ids), column], schema=schema))
+    if writer is None:
+        writer = _arrow_writer(file, arrow.schema([("id", arrow.int64()), ("code", arrow.binary(job.width))]), parquet)
+    writer.close()
+
+
+def _arrow_writer(file: BinaryIO, schema: Any, parquet: bool) -> Any:
     if parquet:
-        writer = import_arrow("pyarrow.parquet", _FUNCTION).ParquetWriter(file, schema)
-    else:
-        writer = import_arrow("pyarrow.ipc", _FUNCTION).new_file(file, schema)
-    with writer:
-        for codes, ids in zip(job.codes(), job.ids(), strict=True):
-            column = arrow.FixedSizeBinaryArray.from_buffers(
-                arrow.binary(job.width), len(codes), [None, arrow.py_buffer(codes.data)]
-            )
-            writer.write_batch(arrow.record_batch([arrow.array(ids), column], schema=schema))
+        return import_arrow("pyarrow.parquet", _FUNCTION).ParquetWriter(file, schema)
+    return import_arrow("pyarrow.ipc", _FUNCTION).new_file(file, schema)
 
 
 _WRITERS: dict[str, Callable[[BinaryIO, _Job], None]] = {
@@ -117,4 +152,5 @@ _WRITERS: dict[str, Callable[[BinaryIO, _Job], None]] = {
     ".ibxf": _write_faiss,
     ".parquet": lambda file, job: _write_arrow(file, job, parquet=True),
     ".arrow": lambda file, job: _write_arrow(file, job, parquet=False),
+    ".feather": lambda file, job: _write_arrow(file, job, parquet=False),
 }
