@@ -15,6 +15,17 @@ MAX_BITS = 65_536  # of a code in an index
 MOST = 2**40  # results of a query: beyond every memory, and within what 64-bit sizes can hold
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: an array by its shape, anything else as it is.
+
+    >>> shown(np.zeros(1000)), shown("mean")
+    ('shape [1000]', "'mean'")
+    """
+    if isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim:
+        return f"shape {list(value.shape)}"
+    return repr(value)
+
+
 def whole(value: Any, function: str, name: str, low: int, high: int | None = None, what: str = "") -> int:
     """An integer (a bool is none) in low..high; raises TypeError or ValueError. what: says in the message what high is.
 
@@ -27,7 +38,7 @@ def whole(value: Any, function: str, name: str, low: int, high: int | None = Non
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{function}: {name} must be an integer, got {value!r} ({type(value).__name__})") from None
+        raise TypeError(f"{function}: {name} must be an integer, got {shown(value)} ({type(value).__name__})") from None
     if number < low or (high is not None and number > high):
         limit = f"at least {low}" if high is None else f"between {low} and {high}{what and f' ({what})'}"
         raise ValueError(f"{function}: {name} must be {limit}, got {number}")
@@ -53,7 +64,7 @@ def number(
     ValueError: kl_loss: eps must be >= 0 and finite, got -1
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{function}: {name} must be a number, got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{function}: {name} must be a number, got {shown(value)} ({type(value).__name__})")
     limits = [
         (least, ">=", operator.ge),
         (above, ">", operator.gt),
@@ -79,7 +90,7 @@ def choice(value: Any, function: str, name: str, allowed: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in allowed:
         *most, last = [repr(word) for word in allowed]
         words = f"{', '.join(most)} or {last}" if most else last
-        raise ValueError(f"{function}: {name} must be {words}, got {value!r}")
+        raise ValueError(f"{function}: {name} must be {words}, got {shown(value)}")
     return value
 
 

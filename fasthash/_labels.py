@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,15 @@ def label_names(labels: Any, function: str, name: str) -> list[Any]:
     [3, 5]
     """
     if len(getattr(labels, "shape", ())) == 2:
-        found: list[Any] = label_array(labels, function, name).tolist()
-        return found
+        labels = label_array(labels, function, name)
     as_list = getattr(labels, "tolist", None) or getattr(labels, "to_pylist", None)
-    names = list(labels) if as_list is None else as_list()
-    return (
-        [row[0] for row in names] if names and all(isinstance(row, list) and len(row) == 1 for row in names) else names
-    )
+    given = labels if as_list is None else as_list()
+    names = list(given) if isinstance(given, Iterable) else None
+    if names and all(isinstance(row, list) and len(row) == 1 for row in names):
+        names = [row[0] for row in names]
+    if names is None or not all(isinstance(label, Hashable) for label in names):
+        raise TypeError(f"{function}: {name} must be a list of names, got {type(labels).__name__}")
+    return names
 
 
 def one_column(labels: Tensor) -> Tensor:

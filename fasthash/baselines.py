@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasthash._arguments import one_device, whole
+from fasthash._arguments import MAX_BITS, one_device, whole
 from fasthash._arrays import like, to_tensor
 from fasthash._checkpoint import LINEAR, check_tensors, load_checkpoint, save_checkpoint
 from fasthash._far_out import find, sample_of, usual_of, warn_far_out
@@ -122,7 +122,7 @@ def lsh(X: Any, bits: int, *, seed: int = 0) -> LinearCodes:
     (100, 2)
     """
     rows, bits = _checked(X, bits, "lsh", None)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole(seed, "lsh", "seed", 0, 2**63 - 1))
     weights = torch.randn(rows.shape[1], bits, generator=generator, dtype=torch.float32)
     return LinearCodes(rows.double().mean(0).float(), weights.to(rows.device))
 
@@ -164,6 +164,7 @@ def itq(X: Any, bits: int, *, iterations: int = 50, seed: int = 0) -> LinearCode
     """
     rows, bits = _checked(X, bits, "itq", "features")
     whole(iterations, "itq", "iterations", 0)
+    seed = whole(seed, "itq", "seed", 0, 2**63 - 1)
     components = _pca_sign(rows, bits)
     projected = components.transform(rows)
     noise = torch.randn(bits, bits, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -179,8 +180,10 @@ def _checked(X: Any, bits: int, function: str, limit: str | None) -> tuple[Tenso
     rows = _rows(X, function)
     if not len(rows):
         raise ValueError(f"{function}: X must have at least 1 row, got 0")
-    high = None if limit is None else rows.shape[1]
-    bits = whole(bits, function, "bits", 1, high, f"the number of {limit}")
+    if limit is None:
+        bits = whole(bits, function, "bits", 1, MAX_BITS)
+    else:
+        bits = whole(bits, function, "bits", 1, rows.shape[1], f"the number of {limit}")
     return _without_far_out(rows, function), bits
 
 

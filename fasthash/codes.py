@@ -29,7 +29,7 @@ def code_bytes(bits: int) -> int:
     >>> code_bytes(64), code_bytes(65)
     (8, 9)
     """
-    return (bits + 7) // 8
+    return (whole(bits, "code_bytes", "bits", 0) + 7) // 8
 
 
 def pack_bits(z: Any, threshold: Any = 0.5) -> Any:

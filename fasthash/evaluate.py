@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasthash._arguments import whole
+from fasthash._arguments import MOST, whole
 from fasthash._arrays import Array, like, to_tensor
 from fasthash.codes import check_codes, unpack_bits
 from fasthash.metrics.expectation import BLOCK, average_precision, discounted_sum
@@ -70,7 +70,7 @@ def evaluate(
         _refuse_flat(to_tensor(class_similarity, "evaluate", "class_similarity"))
         best_similar = best_sums(ranking, gains[-1], at)
     if map_at is not None:
-        map_at = whole(map_at, "evaluate", "map_at", 1)
+        map_at = min(whole(map_at, "evaluate", "map_at", 1), MOST)
 
     totals: dict[str, Tensor] = {}
 
@@ -92,19 +92,11 @@ def evaluate(
             add("P@radius2", precision_inside(groups, 2))
     result = {name: float(total) / len(ranking.query) for name, total in totals.items()}
     if query_input is not None and database_input is not None:
-        result[f"overlap@{k}"] = overlap_at(
-            query,
-            database,
-            query_input,
-            database_input,
-            query_labels,
-            database_labels,
-            k,
-            metric=metric,
-            exclude_self=exclude_self,
-        )
+        given = (query, database, query_input, database_input, query_labels, database_labels)
+        overlaps = _overlaps("evaluate", *given, k, metric, exclude_self)
+        result[f"overlap@{k}"] = float(overlaps.nanmean())
     if ranking.metric == "hamming":
-        result |= code_statistics(ranking.database, bits)
+        result |= _statistics(ranking.database, bits, "evaluate")
     return result
 
 
@@ -129,11 +121,17 @@ def code_statistics(codes: Array, bits: int | None = None) -> dict[str, float]:
     >>> code_statistics(np.array([[0b00], [0b01], [0b10], [0b11]], dtype=np.uint8) << 6, bits=2)
     {'codes': 4.0, 'bit_balance': 1.0, 'bit_entropy': 1.0, 'bit_correlation': 0.0}
     """
-    packed = to_tensor(codes, "code_statistics", "codes")
-    bits = 8 * packed.shape[-1] if bits is None else whole(bits, "code_statistics", "bits", 1)
-    check_codes(packed, bits, "code_statistics")
+    return _statistics(codes, bits, "code_statistics")
+
+
+def _statistics(codes: Array, bits: int | None, function: str) -> dict[str, float]:
+    packed = to_tensor(codes, function, "codes")
+    if bits is None:
+        bits = 8 * packed.shape[-1] if packed.ndim else 1  # check_codes refuses a single value
+    bits = whole(bits, function, "bits", 1 if packed.numel() else 0)
+    check_codes(packed, bits, function)
     if 0 in packed.shape:
-        raise ValueError(f"code_statistics: codes must not be empty, got shape {list(packed.shape)}")
+        raise ValueError(f"{function}: codes must not be empty, got shape {list(packed.shape)}")
     both = torch.zeros(bits, bits, dtype=torch.float64, device=packed.device)  # items that have both bits
     for part in torch.split(packed, BLOCK // bits):
         ones = unpack_bits(part, bits).float()  # counts stay below 2^24, so float32 is exact
@@ -179,9 +177,38 @@ def overlap_at(
     >>> overlap_at(codes[:1], codes, x[:1], x, [0], [0, 0, 0, 0], 2)
     1.0
     """
-    a, b, metric = check_items("overlap_at", query, database, metric)
-    x, y, _ = check_items("overlap_at", query_input, database_input, "cosine")
-    labels = Labels("overlap_at", query_labels, database_labels, a.device)
+    result = _overlaps(
+        "overlap_at",
+        query,
+        database,
+        query_input,
+        database_input,
+        query_labels,
+        database_labels,
+        k,
+        metric,
+        exclude_self,
+    )
+    return like(result, query) if per_query else float(result.nanmean())
+
+
+def _overlaps(
+    function: str,
+    query: Array,
+    database: Array,
+    query_input: Array,
+    database_input: Array,
+    query_labels: Any,
+    database_labels: Any,
+    k: int,
+    metric: str | None,
+    exclude_self: bool,
+) -> Tensor:
+    """`overlap_at` of each query, float64 [Q]; errors name `function`."""
+    a, b, metric = check_items(function, query, database, metric)
+    inputs = to_tensor(query_input, function, "query_input"), to_tensor(database_input, function, "database_input")
+    x, y, _ = check_items(function, *inputs, "cosine")
+    labels = Labels(function, query_labels, database_labels, a.device)
     x, y = x.to(a.device), y.to(a.device)
     for name, rows, expected in (
         ("query_input", x, a),
@@ -190,10 +217,10 @@ def overlap_at(
         ("database_labels", labels.database, b),
     ):
         if len(rows) != len(expected):
-            raise ValueError(f"overlap_at: {name} must have {len(expected)} rows, got {len(rows)}")
+            raise ValueError(f"{function}: {name} must have {len(expected)} rows, got {len(rows)}")
     if exclude_self and len(a) > len(b):
-        raise ValueError(f"overlap_at: exclude_self needs query i to be row i, got {len(a)} queries and {len(b)} rows")
-    k = whole(k, "overlap_at", "k", 1, len(b))
+        raise ValueError(f"{function}: exclude_self needs query i to be row i, got {len(a)} queries and {len(b)} rows")
+    k = whole(k, function, "k", 1, len(b))
     query_class, database_class = labels.classes()
     result = torch.full((len(a),), torch.nan, dtype=torch.float64, device=a.device)
     for number in torch.unique(query_class).tolist():
@@ -210,7 +237,7 @@ def overlap_at(
             if own is not None:
                 overlap[len(candidates) - own.sum(-1) <= k] = torch.nan
             result[part] = overlap
-    return like(result, query) if per_query else float(result.nanmean())
+    return result
 
 
 def _chance_inside(distances: Tensor, left_out: Tensor | None, k: int) -> Tensor:

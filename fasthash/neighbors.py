@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
-from fasthash._arguments import whole
+from fasthash._arguments import shown, whole
 from fasthash._arrays import dtype_name, like, to_tensor
 
 MAX_NEIGHBORS = 64
@@ -85,6 +86,7 @@ def kl_divergence(x: Any, y: Any, *, p: int = 2, k: int = 1) -> Any:
     candidates = check_points("kl_divergence", "y", to_tensor(y, "kl_divergence", "y"))
     n, dims, m = points.shape[-2], points.shape[-1], candidates.shape[-2]
     p, k = check_norm("kl_divergence", p), check_k("kl_divergence", k, min(n - 1, m))
+    flatten("kl_divergence", points, candidates)  # its checks, under this name
     nu = nearest(points, candidates, p=p, k=k).distances[..., -1]
     rho = nearest(points, p=p, k=k).distances[..., -1]
     return like(dims * (nu.log() - rho.log()).mean(-1) + math.log(m / (n - 1)), x)
@@ -131,8 +133,8 @@ def check_points(function: str, name: str, points: Tensor) -> Tensor:
 
 
 def check_norm(function: str, p: int) -> int:
-    if isinstance(p, bool) or p not in (1, 2):
-        raise ValueError(f"{function}: p must be 1 or 2, got {p}")
+    if isinstance(p, bool) or not isinstance(p, (int, float, np.integer, np.floating)) or p not in (1, 2):
+        raise ValueError(f"{function}: p must be 1 or 2, got {shown(p)}")
     return int(p)
 
 

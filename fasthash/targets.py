@@ -29,6 +29,8 @@ def class_distances(classes: Iterable[Any], hierarchy: Hierarchy | None = None) 
     tensor([[0., 1.],
             [1., 0.]])
     """
+    if hierarchy is not None and not isinstance(hierarchy, Hierarchy):
+        raise TypeError(f"class_distances: hierarchy must be a Hierarchy or None, got {type(hierarchy).__name__}")
     names = label_names(classes, "class_distances", "classes")
     if len(set(names)) < len(names):
         raise ValueError(

@@ -44,8 +44,8 @@ def listwise_loss(
     True
     """
     points, semantic = check_pairs("listwise_loss", z, distance)
-    for name, value in (("temperature_y", temperature_y), ("temperature_z", temperature_z)):
-        number(value, "listwise_loss", name, above=0)
+    temperature_y = number(temperature_y, "listwise_loss", "temperature_y", above=0)
+    temperature_z = number(temperature_z, "listwise_loss", "temperature_z", above=0)
     rows, bits = points.shape
     diagonal = torch.eye(rows, dtype=torch.bool, device=points.device)
     wanted = (semantic / -temperature_y).masked_fill(diagonal, -math.inf).softmax(-1)

@@ -17,6 +17,8 @@ Weight: TypeAlias = Tensor | Callable[[Tensor], Tensor] | None
 
 def default_weight(relative: Tensor) -> Tensor:
     """(0.1 / (0.1 + d / tau_y))^2: close pairs are few, and flat weights drown them."""
+    if not isinstance(relative, Tensor):
+        raise TypeError(f"default_weight: relative must be a tensor, got {type(relative).__name__}")
     return (0.1 / (0.1 + relative)).square()
 
 
@@ -74,7 +76,7 @@ def similarity_loss(
     distances: Tensor = torch.ops.fasthash.pairwise_l1(points)
     if tau_z is None:
         scale_z = semantic.new_tensor(bits / 2)
-    elif tau_z == "batch":
+    elif isinstance(tau_z, str) and tau_z == "batch":
         mean = distances.sum() / pairs
         limits = torch.finfo(mean.dtype)
         # Where all rows are equal there is no scale, and distances of 0 need none.
@@ -147,12 +149,16 @@ def check_pairs(function: str, z: Tensor, distance: Tensor) -> tuple[Tensor, Ten
 
 def _scale(name: str, value: float | Tensor, like: Tensor, **limit: float) -> Tensor:
     if isinstance(value, Tensor):  # not read: that would wait for the device
+        if value.dim():
+            raise ValueError(f"similarity_loss: {name} must be a number or a scalar, got shape {tuple(value.shape)}")
         return value.to(like)
     value = number(value, "similarity_loss", name, **limit)
     return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 def _pair_weights(weight: Weight, relative: Tensor) -> Tensor:
+    if weight is not None and not isinstance(weight, Tensor) and not callable(weight):
+        raise TypeError(f"similarity_loss: weight must be a tensor, a callable or None, got {type(weight).__name__}")
     weights = (weight or default_weight)(relative) if not isinstance(weight, Tensor) else weight.to(relative)
     if weights.shape != relative.shape:
         raise ValueError(f"similarity_loss: weight must have shape {tuple(relative.shape)}, got {tuple(weights.shape)}")

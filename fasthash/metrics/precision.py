@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasthash._arguments import choice, number, whole
+from fasthash._arguments import MOST, choice, number, whole
 from fasthash._arrays import Array, like
 from fasthash.metrics.expectation import average_precision, sums_at
 from fasthash.metrics.ranking import Groups, Ranking
@@ -55,7 +55,7 @@ def mean_average_precision(
     )
     choice(divisor, "mean_average_precision", "divisor", ["retrieved", "possible"])
     if at is not None:
-        at = whole(at, "mean_average_precision", "at", 1)
+        at = min(whole(at, "mean_average_precision", "at", 1), MOST)
     return ranking.score(
         lambda g: average_precision(g.counts, g.sums[0], at, divisor), ranking.labels.relevant, per_query=per_query
     )
@@ -129,7 +129,7 @@ def precision_within_radius(
     ranking = Ranking(
         "precision_within_radius", query, database, query_labels, database_labels, "expected", metric, exclude_self
     )
-    number(radius, "precision_within_radius", "radius", least=0)
+    radius = number(radius, "precision_within_radius", "radius", least=0)
     return ranking.score(lambda g: precision_inside(g, radius), ranking.labels.relevant, per_query=per_query)
 
 

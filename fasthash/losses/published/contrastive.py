@@ -36,7 +36,7 @@ class ContrastiveLoss(nn.Module):
 
     def forward(self, u: Tensor, y: Tensor | None = None) -> Tensor:
         u = check_outputs("ContrastiveLoss", u)
-        if y is not None and y.is_floating_point():
+        if isinstance(y, Tensor) and y.is_floating_point():
             unit = unit_rows(check_embeddings("ContrastiveLoss", y, len(u)))
             nearest = (unit @ unit.T).fill_diagonal_(-math.inf).argmax(1)
             positive = torch.arange(len(u), device=u.device) == nearest[:, None]
