@@ -191,7 +191,7 @@ def compare_samplers(rows: int, dims: int, device: str) -> dict[str, Any]:
     return {"rows": rows, "dims": dims, "milliseconds": {name: kit.median(t) * 1e3 for name, t in times.items()}}
 
 
-# ---- in processes of their own
+# In processes of their own
 
 
 def peak_memory(rows: int, dims: int, threads: int) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kit import RESULTS
+from fasthash._durable import replaced_file
 
 FOLDER = RESULTS / "quality"
 Line = dict[str, Any]
@@ -52,12 +53,8 @@ def put(folder: Path, line: Line) -> None:
         lines[_identity(line)] = line
         text = "".join(json.dumps(each, allow_nan=False) + "\n" for _, each in sorted(lines.items()))
         path = folder / f"{line['task']}.jsonl"
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(aside, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with replaced_file(path) as file:
+            file.write(text.encode())
 
 
 def _identity(line: Line) -> tuple[str, str, int, int]:
