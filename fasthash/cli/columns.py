@@ -82,8 +82,11 @@ def read_codes(
         return _whole(open_codes(Path(path), bits, "", lambda _: ROWS, with_ids=with_ids, **names))
 
 
-def read_items(path: str, bits: int | None, format: str | None, column: str | None) -> Items:
-    """Embeddings or outputs (floating point) or codes (uint8), by the type of the array or of the column."""
+def read_items(path: str, bits: int | None, format: str | None, column: str | None, *, empty: bool = False) -> Items:
+    """Embeddings or outputs (floating point) or codes (uint8), by the type of the array or of the column.
+
+    empty: an array of no rows is allowed.
+    """
     with given(path):
         kind = recognise(Path(path), "", format)
         if kind.name in ("npy", "npz"):
@@ -91,6 +94,8 @@ def read_items(path: str, bits: int | None, format: str | None, column: str | No
             array = read_array(Path(path), kind, "")
             if array.dtype.kind != "f":
                 return Items(*_whole(codes_of_array(array, bits, path, lambda _: ROWS))[:2])
+            if empty and array.ndim == 2 and not len(array):
+                return Items(array, None)
         elif kind.name in _TABLES and format not in ("hex", "decimal"):
             table = open_table(Path(path), kind, "", format)
             names = _embedding(table, column)

@@ -300,7 +300,7 @@ def _queries(arguments: argparse.Namespace, index: HammingIndex, column: str | N
         if model.bits != index.bits:
             raise UserError(f"{arguments.model}: makes codes of {model.bits} bits, the index has {index.bits}")
         return np.concatenate(list(transform_blocks(model, read_features(path, column), path)))
-    queries = read_items(path, index.bits, arguments.format, column).items
+    queries = read_items(path, index.bits, arguments.format, column, empty=True).items
     if queries.dtype == np.uint8:
         expected, what = code_bytes(index.bits), f"codes of {index.bits} bits have {code_bytes(index.bits)} bytes"
     else:
