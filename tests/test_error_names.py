@@ -20,7 +20,7 @@ rng = np.random.default_rng(0)
 CODES = rng.integers(0, 256, (20, 8), dtype=np.uint8)
 X = rng.normal(size=(20, 6))
 Y = np.arange(20) % 4
-SIMILARITY = np.eye(4)
+SIMILARITY = np.eye(4) + 0.5 * np.kron(np.eye(2), 1 - np.eye(2))
 
 # Arguments that a function may take, by name; those of one function only are in OWN.
 SHARED: dict[str, Any] = {
