@@ -9,12 +9,13 @@ features are as usual as normal ones.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
+
+from fasthash._warnings import warn
 
 NUMBERS = 1 << 20  # of a sample: 4 MB
 FEWEST, MOST = 64, 4096  # rows of a sample
@@ -161,16 +162,14 @@ def find(rows: Tensor, usual: Usual) -> tuple[Tensor, Tensor, FarOut | None]:
     return usual.centre + means * unit, deviation * unit, found
 
 
-def warn_far_out(found: FarOut | None, rows: int, function: str, name: str, what: str, stacklevel: int = 3) -> None:
+def warn_far_out(found: FarOut | None, rows: int, function: str, name: str, what: str) -> None:
     """Warns of what was found among so many rows of `name`. what: where it counts as the mean, in words."""
     if found is None:
         return
     low, high = found.usual
     several = "1 value that lies" if found.values == 1 else f"{found.values} values that lie"
-    warnings.warn(
+    warn(
         f"{function}: {name} holds {several} absurdly far out, in {found.rows} of {rows} rows, the first "
         f"{found.value:g} in row {found.row}, column {found.column} (usual there: {low:.3g} to {high:.3g}); "
-        f"such a value counts as the mean of its column, {what}: correct it, or leave its row out",
-        UserWarning,
-        stacklevel=stacklevel,
+        f"such a value counts as the mean of its column, {what}: correct it, or leave its row out"
     )

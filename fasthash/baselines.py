@@ -194,7 +194,7 @@ def _without_far_out(rows: Tensor, function: str) -> Tensor:
     if not bool((usual.beyond(low) | usual.beyond(high)).any()):
         return rows
     means, _, found = find(rows, usual)
-    warn_far_out(found, len(rows), function, "X", "in what is learned", stacklevel=5)
+    warn_far_out(found, len(rows), function, "X", "in what is learned")
     wide = rows if rows.is_floating_point() else rows.float()
     return torch.where(usual.beyond(rows), means.to(wide.dtype), wide)
 

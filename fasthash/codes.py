@@ -6,7 +6,6 @@ can be exchanged with faiss binary indexes and with sentence-transformers' `ubin
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from fasthash._arguments import whole
 from fasthash._arrays import dtype_name, like, to_tensor
+from fasthash._warnings import warn
 
 BLOCK = 1 << 19  # bytes of values that are packed at once: they fit a second-level cache
 _WITHOUT_NUMPY = (torch.float16, torch.bfloat16)  # numpy has no such type, or compares it one by one
@@ -65,11 +65,9 @@ def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
         bad = int(torch.isnan(values).sum())
         raise ValueError(f"pack_bits: z must not hold NaN, got {bad} of {values.numel()} values")
     if isinstance(threshold, float) and threshold == 0.5 and not packed.any() and bool((values < 0).any()):
-        warnings.warn(
+        warn(
             "pack_bits: no value of z is above the threshold 0.5 and some are below 0, so that all bits are 0; "
-            "pass threshold=0 for the signs of signed values",
-            UserWarning,
-            stacklevel=2,
+            "pass threshold=0 for the signs of signed values"
         )
     return like(packed, z)
 

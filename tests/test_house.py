@@ -19,7 +19,7 @@ CEILING = 600  # lines of a file
 # Later may import earlier, and modules of one level may import each other's package-mates. Names are files or folders
 # of fasthash/.
 LEVELS = [
-    ["_core", "_moved"],
+    ["_core", "_moved", "_warnings"],
     [
         "_arguments",
         "_arrays",

@@ -14,7 +14,7 @@ from hasher_cases import QUICK, blobs
 import fasthash
 from fasthash import Hierarchy
 from fasthash._labels import label_array
-from fasthash.cli.files import read_labels
+from fasthash.cli.columns import read_labels
 from fasthash.cli.parser import UserError
 from fasthash.losses.published import LOSSES
 from fasthash.targets import class_distances, label_distances
@@ -160,11 +160,13 @@ def test_targets_take_every_form(plain: np.ndarray) -> None:
         assert read_targets(given, 4, "labels", None).values.tolist() == targets.values.tolist()
         assert len(read_validation(targets, given, 4, None).classes or []) == 3
         assert class_distances(forms(np.unique(plain))["column"]).shape == (3, 3)
-    tree = Hierarchy.from_edges([("root", label) for label in np.unique(plain).tolist()])
+    first, second, third = np.unique(plain).tolist()
+    tree = Hierarchy.from_edges([("root", "pair"), ("pair", first), ("pair", second), ("root", third)])
+    expected = np.array([[0, 0.5, 1], [0.5, 0, 1], [1, 1, 0]])
     for given in forms(np.unique(plain)).values():
-        np.testing.assert_array_equal(tree.distance_matrix(given), 1 - np.eye(3))
-        assert torch.equal(class_distances(given, tree), 1 - torch.eye(3))
-        assert len(tree.restrict(given)) == 4
+        np.testing.assert_array_equal(tree.distance_matrix(given), expected)
+        np.testing.assert_array_equal(class_distances(given, tree).numpy(), expected.astype(np.float32))
+        assert len(tree.restrict(given)) == 5
 
 
 def test_what_target_says_of_one_column() -> None:

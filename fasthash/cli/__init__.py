@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from fasthash._warnings import FasthashWarning
 from fasthash.cli.output import ClosedOutput, complain, finish, open_missing
 from fasthash.cli.parser import UserError, make_parser
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser().parse_args(argv)
         module, function = arguments.run.split(":")
         with warnings.catch_warnings():
-            warnings.filterwarnings("always", category=UserWarning, module="fasthash")
+            warnings.simplefilter("always", FasthashWarning)
             warnings.showwarning = partial(_show, warnings.showwarning)
             getattr(import_module(f"fasthash.cli.{module}"), function)(arguments)
         finish()
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _show(usual: Callable[..., None], message: Warning | str, category: Any, filename: str, *rest: Any) -> None:
     """Shows a warning of this package as one line."""
-    if not filename.startswith(os.path.dirname(os.path.dirname(__file__))):
+    if not issubclass(category, FasthashWarning):
         usual(message, category, filename, *rest)
         return
     complain(f"fasthash: warning: {_line(str(message))}")

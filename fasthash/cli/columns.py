@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from fasthash._tables.matrix import (
     read_numbers,
 )
 from fasthash._tables.table import listed
+from fasthash._warnings import warn
 from fasthash.cli.files import ROWS, as_numbers, check_finite
 from fasthash.cli.parser import UserError
 from fasthash.index.exchange.code_files import CodeFile, codes_of_array, open_codes
@@ -128,11 +128,9 @@ def ids_beside(path: str, id_column: str | None) -> NDArray[np.int64] | None:
         if name is None:
             others = look_alikes(table)
             if others:
-                warnings.warn(
+                warn(
                     f"{path} has no column 'id', so the codes get the row numbers; {listed(others)} looks like ids: "
-                    f"pass id_column={others[0]!r} to use it",
-                    UserWarning,
-                    stacklevel=1,
+                    f"pass id_column={others[0]!r} to use it"
                 )
             return None
         parts = [id_values(block.columns[0], block, name, table.where) for block in table.blocks([name], ROWS)]

@@ -7,7 +7,6 @@ match) is kept as it is in `sklearn.base` and `sklearn.utils.validation`.
 from __future__ import annotations
 
 import sys
-import warnings
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from fasthash._warnings import warn
 
 OUTPUTS = ("default", "pandas", "polars")
 
@@ -63,7 +64,7 @@ def column_names(X: Any) -> NDArray[np.object_] | None:
     return np.array(names, dtype=object) if kinds == ["str"] else None
 
 
-def check_column_names(X: Any, names: NDArray[np.object_] | None, stacklevel: int) -> None:
+def check_column_names(X: Any, names: NDArray[np.object_] | None) -> None:
     """Compares the columns of X with the names seen in `fit`. Raises ValueError where they or their order differ.
 
     Warns where only one side has names: whether the columns are in order is not known then.
@@ -72,7 +73,7 @@ def check_column_names(X: Any, names: NDArray[np.object_] | None, stacklevel: in
     if (found is None) != (names is None):
         given = "X does not have valid feature names, but Hasher was fitted with feature names"
         message = "X has feature names, but Hasher was fitted without feature names" if names is None else given
-        warnings.warn(message, UserWarning, stacklevel=stacklevel + 1)
+        warn(message)
         return
     if found is None or names is None or found.tolist() == names.tolist():
         return

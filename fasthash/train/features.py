@@ -40,7 +40,7 @@ class Features:
 
     def warn(self, function: str, name: str) -> None:
         """Warns of what lies far out, in the name of who called `function`."""
-        warn_far_out(self.far_out, len(self.rows), function, name, "in training and in codes", stacklevel=4)
+        warn_far_out(self.far_out, len(self.rows), function, name, "in training and in codes")
 
 
 def read_features(X: Any, method: str, name: str) -> Tensor:

@@ -207,7 +207,7 @@ class Hasher:
         targets = targets_of(rows, y, given["target"], given["hierarchy"])
         settings = completed(given, targets.kind, supervised=y is not None)
         if isinstance(validation, (tuple, list)) and len(validation) == 2:
-            check_column_names(validation[0], names, stacklevel=2)
+            check_column_names(validation[0], names)
         held_out = read_held_out(validation, features, targets, settings.hierarchy, checksum=in_folder)
         if settings.patience is not None and held_out is None:
             raise ValueError(f"Hasher.fit: patience needs validation, got patience {self.patience} and no validation")
@@ -219,7 +219,7 @@ class Hasher:
         batches = fit_batches(settings, features, targets, group)
         epochs = settings.epochs or max(EPOCHS, math.ceil(STEPS / len(batches)))
         device = torch.device(rows.device if settings.device is None else settings.device)
-        warn_slow(settings.precision, device, "Hasher.fit", stacklevel=3)  # of fit, inside `short_waits`
+        warn_slow(settings.precision, device, "Hasher.fit")
         score = None
         if held_out is not None:
             score = retrieval_score(
@@ -397,7 +397,7 @@ class Hasher:
     def _outputs(self, X: Any, module: nn.Module | None = None, method: str = "transform") -> Iterator[Tensor]:
         """Outputs of the rows of X, of `module` or of the whole network, a block at a time."""
         network = self._fitted(method)
-        check_column_names(X, self._names(), stacklevel=3)
+        check_column_names(X, self._names())
         rows = read_features(X, method, "X")
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(f"Hasher.{method}: X must have {self.n_features_in_} features, got {rows.shape[1]}")

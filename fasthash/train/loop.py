@@ -115,7 +115,7 @@ def train(
     if device is None:
         device = next(chain(module.parameters(), module.buffers()), torch.empty(0)).device
     device = one_device(device, "train")
-    warn_slow(plan.precision, device, "train", stacklevel=2)
+    warn_slow(plan.precision, device, "train")
     return run(
         module,
         loader,

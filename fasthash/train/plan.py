@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from fasthash._arguments import choice, number, whole
+from fasthash._warnings import warn
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -61,14 +61,12 @@ class Plan:
         return self.lr * schedule(epochs / self.epochs, self.warmup)
 
 
-def warn_slow(precision: str, device: torch.device, function: str, stacklevel: int) -> None:
-    """Warns of float16 on a CPU, which has no fast arithmetic for it. stacklevel: as if the caller warned."""
+def warn_slow(precision: str, device: torch.device, function: str) -> None:
+    """Warns of float16 on a CPU, which has no fast arithmetic for it."""
     if precision == "float16" and device.type == "cpu":
-        warnings.warn(
+        warn(
             f'{function}: precision "float16" on a CPU is about five times slower than "bfloat16"; '
-            'pass precision="bfloat16", or "float32"',
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            'pass precision="bfloat16", or "float32"'
         )
 
 

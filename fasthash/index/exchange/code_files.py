@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +15,7 @@ from fasthash._tables.ids import find_id_column, id_values, look_alikes, looks_m
 from fasthash._tables.kinds import U8BIN_HEADER, label
 from fasthash._tables.table import Block, check_column, listed
 from fasthash._tables.text import looks_like_header
+from fasthash._warnings import warn
 from fasthash.codes import code_bytes
 from fasthash.index.exchange.columns import code_blocks, find_code_column
 from fasthash.index.exchange.faiss_file import open_faiss
@@ -168,11 +166,7 @@ def _from_table(
                 way = (
                     f"{unfit[0]!r} looks like ids, but is of type {table.type_of(unfit[0])}, which ids cannot be: pass"
                 )
-            warnings.warn(
-                f"{table.where} has no column 'id', so the rows are numbered; {way} ids= numbers of your own",
-                UserWarning,
-                stacklevel=_levels(),
-            )
+            warn(f"{table.where} has no column 'id', so the rows are numbered; {way} ids= numbers of your own")
     rows = table.rows if isinstance(table, ArrowTable) else None
     step = (
         min(block_rows(found.bits), _TABLE_ROWS)
@@ -225,15 +219,3 @@ def _id_column(table: ArrowTable | TextTable, id_column: str | None, function: s
     raise ValueError(
         f"{table.where} has no column 'id' or 'ids'; its columns are {listed(table.names)}; name one with id_column="
     )
-
-
-def _levels() -> int:
-    """Frames between the warning and the caller of the package; a command counts as one, and shows it in one line."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 1
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if not name.startswith("fasthash.") or name.startswith("fasthash.cli"):
-            break
-        frame, level = frame.f_back, level + 1
-    return level
