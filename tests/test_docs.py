@@ -45,7 +45,7 @@ def test_recipe_with_two_processes_gives_what_one_gives(tmp_path: Path) -> None:
     script.write_text(RECIPE)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
-    def run(*command: str) -> list[float]:
+    def run(*command: str, again: bool = True) -> list[float]:
         done = subprocess.run(
             [sys.executable, *command, str(script)],
             cwd=Path(__file__).parent,
@@ -54,6 +54,8 @@ def test_recipe_with_two_processes_gives_what_one_gives(tmp_path: Path) -> None:
             text=True,
             timeout=240,
         )
+        if "terminate called without an active exception" in done.stderr and again:
+            return run(*command, again=False)  # torch's own: Gloo's threads outlive the group on a loaded machine
         assert done.returncode == 0, done.stderr
         return [float(number) for number in done.stdout.split()]
 

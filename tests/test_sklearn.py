@@ -286,7 +286,8 @@ def test_scikit_learn_is_imported_for_no_use_of_ours() -> None:
         "h = fasthash.Hasher(bits=4, epochs=1, progress=False).fit(X); h.transform(X); h.score(X);"
         "print([name for name in ('sklearn', 'pandas', 'polars') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 

@@ -205,6 +205,7 @@ def test_threads_sleep_soon_inside_and_are_gone_afterwards() -> None:
     cpus = sorted(os.sched_getaffinity(0))[:2]
     done = subprocess.run(
         [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {cpus})\n{SPINNING}"],
+        cwd=Path(__file__).parent,
         env={**environment, "OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,
