@@ -73,6 +73,9 @@ def make_folder(path: Path) -> None:
 class Lock:
     """A file, made where it is missing, that this process has locked until `close`.
 
+    Ours, because the standard library has no lock of files for all systems, and a package for these few lines would be
+    one more that every user installs.
+
     The system unlocks it when the process ends, however it ends, and a Lock that is forgotten unlocks it too. A forked
     child does not hold it: the lock would live on in a child that the parent does not know of. Raises LockedError where
     another Lock holds it, OSError where the file cannot be opened for writing or locked.

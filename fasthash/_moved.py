@@ -16,8 +16,10 @@ from typing import Any
 
 # Old module -> new module.
 MODULES: dict[str, str] = {
+    "fasthash.index.arguments": "fasthash._arguments",
     "fasthash.index.build": "fasthash.index.exchange.build",
     "fasthash.index.devices": "fasthash.index.search.devices",
+    "fasthash.index.durable": "fasthash._durable",
     "fasthash.index.exports": "fasthash.index.exchange.exports",
     "fasthash.index.flat": "fasthash.index.hamming_index",
     "fasthash.index.formats": "fasthash.index.exchange.sources",

@@ -112,6 +112,13 @@ def imported_index_units(path: Path) -> set[str]:
     return {name.split(".")[2] for name in names if name.startswith("fasthash.index.")} & known
 
 
+@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_are_absolute(path: Path) -> None:
+    """The tests of their order read absolute names alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.ImportFrom) or node.level == 0, f"{path}:{node.lineno}: import by the full name"
+
+
 def test_no_import_cycles() -> None:
     graph: dict[str, set[str]] = {}
     for path in python_files():
@@ -190,6 +197,33 @@ def test_core_neither_prints_nor_aborts() -> None:
 def test_no_vague_names() -> None:
     vague = {"utils", "helpers", "common", "misc"}
     assert not [p for p in ROOT.glob("[a-z]*/**/*") if p.stem in vague and "build" not in p.parts]
+
+
+def test_no_banners() -> None:
+    """Rows of signs that divide a file: a file with parts that need them is two files."""
+    kinds = {".py", ".pyi", ".cpp", ".h", ".cu", ".cuh", ".def", ".sh", ".cmake"}
+    for folder in ("fasthash", "csrc", "tests", "benchmarks", "tools", "cmake"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in kinds:
+                found = re.search(r"^\s*(#|//|/\*)\s*([-=*~#+])\2{2,}.*", path.read_text(), flags=re.M)
+                assert not found, f"{path.relative_to(ROOT)}: {found and found.group()}"
+
+
+OWN_CODE = {  # code of ours where a library has something alike -> that library's name, in the reason beside it
+    "csrc/core/thread_pool.h": "OpenMP",
+    "csrc/hamming/isa/scan.h": "Highway",
+    "csrc/neighbors/isa/tile_kernels.h": "Highway",
+    "fasthash/_durable.py": "standard library",
+    "fasthash/distributed/batch_norm.py": "SyncBatchNorm",
+    "fasthash/index/store/tensorfile.py": "safetensors library",
+    "fasthash/train/averaging.py": "AveragedModel",
+    "fasthash/train/encoder.py": "nn.Dropout",
+}
+
+
+@pytest.mark.parametrize(("path", "library"), OWN_CODE.items())
+def test_own_code_says_why_it_is_ours(path: str, library: str) -> None:
+    assert library in " ".join((ROOT / path).read_text().split())
 
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="needs nm")

@@ -1,6 +1,6 @@
 // Exact nearest neighbours between real-valued points, and the losses made of them.
 //
-// The problem: L independent batches; points x [L, N, D]; targets y [L, M, D], or null for "the others of x" (then
+// The problem: L independent batches; points x [L, N, D]; candidates y [L, M, D], or null for "the others of x" (then
 // M = N and a point is not its own neighbour). y_stride is the number of elements between batches of y: M D, or 0
 // where all batches share one y. p = 1: Manhattan distance sum |x - y|; p = 2: Euclidean sqrt(sum (x - y)^2).
 //

@@ -19,9 +19,9 @@ def _nearest_problem(x: Tensor, y: Tensor | None, p: int, k: int) -> _core.Neare
     batches, points, dims = x.shape
     if y is None:
         return _core.NearestProblem(address(x), 0, batches, points, points, dims, k, 0, p, kernel_dtype(x))
-    targets = y.shape[1]
-    stride = targets * dims if y.shape[0] == batches else 0
-    return _core.NearestProblem(address(x), address(y), batches, points, targets, dims, k, stride, p, kernel_dtype(x))
+    count = y.shape[1]
+    stride = count * dims if y.shape[0] == batches else 0
+    return _core.NearestProblem(address(x), address(y), batches, points, count, dims, k, stride, p, kernel_dtype(x))
 
 
 def kernel_dtype(x: Tensor) -> _core.Dtype:

@@ -11,6 +11,9 @@ gives float64 [Q], of the kind of `query`, instead of the mean over queries. Bad
 TypeError, naming function and value.
 """
 
+from typing import TYPE_CHECKING
+
+from fasthash._moved import moved_names
 from fasthash.metrics.graded import hierarchical_precision, ndcg
 from fasthash.metrics.precision import (
     PrecisionRecallCurve,
@@ -31,3 +34,5 @@ __all__ = [
     "precision_within_radius",
     "recall_at",
 ]
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

@@ -5,7 +5,9 @@ The package can be called: `fasthash.train(module, loader, objective)` is `fasth
 
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+from fasthash._moved import moved_names
 from fasthash.train.encoder import HashHead, encoder
 from fasthash.train.estimator import NotFittedError
 from fasthash.train.hasher import Hasher
@@ -13,6 +15,8 @@ from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
 
 __all__ = ["HashHead", "Hasher", "History", "NotFittedError", "Objective", "encoder", "train"]
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 
 class _Callable(ModuleType):

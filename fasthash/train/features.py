@@ -133,7 +133,7 @@ def feature_scales(X: Array, checksum: Checksum | None = None, extent: Extent | 
     """Mean [F] and overall standard deviation (a scalar, 1 where it would be 0) of X [N, F]: float32.
 
     X is read once, in blocks of rows of at most 8 MB, which `checksum` and `extent` take in too. Sums are float64; the
-    squared distances of a block from its own mean are merged with those before (Chan, Golub & LeVeque, "Updating
+    squared distances of a block from its own mean are combined with those before (Chan, Golub & LeVeque, "Updating
     formulae and a pairwise algorithm for computing sample variances", 1979). A value that is not finite in float32
     makes the deviation NaN or infinite.
 

@@ -15,6 +15,9 @@
 //   count_bits(word), mask_word(64 booleans)
 //   store(counts, out)     kLanes counts as int32
 //
+// Lanes are ours, because std::simd is not in C++17, and a library like Highway would be a dependency of the build for
+// some twenty functions of one line.
+//
 // Everything is in an anonymous namespace: each ISA file gets its own copy, and the linker can merge none of them.
 #pragma once
 

@@ -1,5 +1,5 @@
 // Gradients through chosen neighbours: O((N + M) D). The neighbours' side gathers through a sorted inverse map (for
-// each target, the terms that chose it, in order), so that sums have one order and no two threads write one row.
+// each candidate, the terms that chose it, in order), so that sums have one order and no two threads write one row.
 #include <cmath>
 
 #include "core/exceptions.h"
@@ -51,8 +51,8 @@ fh_status add_neighbor_gradient(const fh_nearest_problem& problem, const ChosenN
                                 int32_t threads, fh_cancel* cancel) {
     const int64_t L = problem.L, N = problem.N, D = problem.D, M = chosen.M, C = chosen.C;
     const T* x = static_cast<const T*>(problem.x);
-    const auto starts = scratch<int64_t>(L * M + 1);  // [L, M]: where target m's terms begin
-    const auto terms = scratch<int64_t>(L * N * C);   // terms sorted by (target, n, c)
+    const auto starts = scratch<int64_t>(L * M + 1);  // [L, M]: where candidate m's terms begin
+    const auto terms = scratch<int64_t>(L * N * C);   // terms sorted by (candidate, n, c)
     const auto counted = [&](int64_t term) {
         return std::isfinite(chosen.distances[term]) && chosen.distances[term] != 0;
     };
@@ -62,7 +62,7 @@ fh_status add_neighbor_gradient(const fh_nearest_problem& problem, const ChosenN
     for (int64_t m = 0; m < L * M; ++m) starts[m + 1] += starts[m];
     for (int64_t term = 0; term < L * N * C; ++term)
         if (counted(term)) terms[starts[term / (N * C) * M + chosen.indices[term]]++] = term;
-    // starts[m] is now where target m's terms end.
+    // starts[m] is now where candidate m's terms end.
     threads = threads_worth(L * N * C * D * 4, threads);
     return parallel_for((L * M + kRowsPerTask - 1) / kRowsPerTask, threads, cancel, [&](int64_t task, int) {
         for (int64_t m = task * kRowsPerTask; m < std::min(L * M, (task + 1) * kRowsPerTask); ++m) {

@@ -1,6 +1,6 @@
 // Search: tiles of distances, a limit test on whole vectors, and sorted lists of the K best that few candidates reach.
 //
-// A task is a block of rows against a block of targets. Its lists start empty with the limits that other tasks have
+// A task is a block of rows against a block of candidates. Its lists start empty with the limits that other tasks have
 // reached, and join the output under the row block's lock. Lists are ordered by (distance, index) and an insertion
 // depends on nothing else, so the result does not depend on the order of tasks. Among the points themselves the block
 // pairs (I, J), I <= J, are enough: each distance is offered to both ends.
@@ -16,10 +16,10 @@ namespace fasthash {
 namespace {
 
 constexpr int64_t kNobody = std::numeric_limits<int64_t>::max();
-constexpr int64_t kBlockRows = 128;      // rows of a task; a multiple of every tile height and panel width
-constexpr int64_t kBlockTargets = 1024;  // targets of a task among other points, at most
+constexpr int64_t kBlockRows = 128;         // rows of a task; a multiple of every tile height and panel width
+constexpr int64_t kBlockCandidates = 1024;  // candidates of a task among other points, at most
 constexpr int64_t kTasksPerThread =
-    4;  // at least, where there are targets enough: a thread that comes late then costs little
+    4;  // at least, where there are candidates enough: a thread that comes late then costs little
 
 // The K best neighbours of some rows, ascending by (distance, index); empty places are (inf, kNobody).
 template <class T>
@@ -77,12 +77,12 @@ class Search {
         const int64_t rows = p_.L * p_.N;
         best_.clear(rows);
         row_blocks_ = (p_.N + kBlockRows - 1) / kBlockRows;
-        const auto enough = [&] { return p_.L * row_blocks_ * target_blocks_ >= kTasksPerThread * threads_; };
-        for (block_targets_ = kBlockTargets;; block_targets_ /= 2) {
-            target_blocks_ = (M_ + block_targets_ - 1) / block_targets_;
-            if (block_targets_ <= kBlockRows || threads_ == 1 || enough()) break;
+        const auto enough = [&] { return p_.L * row_blocks_ * candidate_blocks_ >= kTasksPerThread * threads_; };
+        for (block_candidates_ = kBlockCandidates;; block_candidates_ /= 2) {
+            candidate_blocks_ = (M_ + block_candidates_ - 1) / block_candidates_;
+            if (block_candidates_ <= kBlockRows || threads_ == 1 || enough()) break;
         }
-        const int64_t per_batch = self_ ? row_blocks_ * (row_blocks_ + 1) / 2 : row_blocks_ * target_blocks_;
+        const int64_t per_batch = self_ ? row_blocks_ * (row_blocks_ + 1) / 2 : row_blocks_ * candidate_blocks_;
         locks_.reset(new std::mutex[static_cast<size_t>(p_.L * row_blocks_)]);
         const int64_t list = kBlockRows * p_.K, lists = self_ ? 2 : 1;
         const int64_t workers = std::max<int64_t>(1, std::min<int64_t>(threads_, p_.L * per_batch));
@@ -91,7 +91,7 @@ class Search {
         const fh_status status = parallel_for(p_.L * per_batch, threads_, cancel_, [&](int64_t task, int worker) {
             const int64_t l = task / per_batch, pair = task % per_batch, at = worker * lists * list;
             Lists<T> own{local_distances_.get() + at, local_indices_.get() + at, p_.K};
-            if (!self_) return targets_block(l, pair / target_blocks_, pair % target_blocks_, own);
+            if (!self_) return candidates_block(l, pair / candidate_blocks_, pair % candidate_blocks_, own);
             // The pair-th of (0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2), ...: J is the larger triangular root.
             auto J = static_cast<int64_t>((std::sqrt(8.0 * static_cast<double>(pair) + 1.0) - 1.0) / 2.0);
             while (J * (J + 1) / 2 > pair) --J;
@@ -135,23 +135,23 @@ class Search {
         if (lists.offer(row, distance, index)) limits[row] = std::min(limits[row], limit_of(lists.worst(row), p_.p));
     }
 
-    void targets_block(int64_t l, int64_t I, int64_t J, Lists<T>& own) {
+    void candidates_block(int64_t l, int64_t I, int64_t J, Lists<T>& own) {
         alignas(64) T out[kMaxTileRows * kMaxPanel], limits[kBlockRows];
         uint32_t hits[kMaxTileRows];
         const T* rows[kMaxTileRows];
         own.clear(kBlockRows);
         read_limits(l, I, limits);
         const int64_t first = I * kBlockRows, end = std::min(first + kBlockRows, p_.N);
-        const int64_t last_target = std::min((J + 1) * block_targets_, M_);
-        for (int64_t target = J * block_targets_; target < last_target; target += kernels_.panel)
+        const int64_t last_candidate = std::min((J + 1) * block_candidates_, M_);
+        for (int64_t candidate = J * block_candidates_; candidate < last_candidate; candidate += kernels_.panel)
             for (int64_t row = first; row < end; row += kernels_.rows) {
                 tile_rows(x(l), row, p_.N, p_.D, kernels_.rows, rows);
-                tile(rows, panels_.panel(shared_y_ ? 0 : l, target / kernels_.panel), out);
+                tile(rows, panels_.panel(shared_y_ ? 0 : l, candidate / kernels_.panel), out);
                 kernels_.hits(out, limits + (row - first), nullptr, hits, nullptr);
                 for (int64_t r = 0; r < kernels_.rows; ++r)
                     for (uint32_t bits = hits[r]; bits != 0; bits &= bits - 1) {
                         const int c = __builtin_ctz(bits);
-                        offer(own, limits, row - first + r, exact(out[r * kernels_.panel + c]), target + c);
+                        offer(own, limits, row - first + r, exact(out[r * kernels_.panel + c]), candidate + c);
                     }
             }
         join(l, I, own);
@@ -169,23 +169,23 @@ class Search {
             read_limits(l, J, other_limits);
         }
         const int64_t first = I * kBlockRows, end = std::min(first + kBlockRows, p_.N);
-        const int64_t first_target = J * kBlockRows, last_target = std::min(first_target + kBlockRows, p_.N);
-        for (int64_t target = first_target; target < last_target; target += kernels_.panel)
+        const int64_t first_candidate = J * kBlockRows, last_candidate = std::min(first_candidate + kBlockRows, p_.N);
+        for (int64_t candidate = first_candidate; candidate < last_candidate; candidate += kernels_.panel)
             for (int64_t row = first; row < end; row += kernels_.rows) {
                 tile_rows(x(l), row, p_.N, p_.D, kernels_.rows, rows);
-                tile(rows, panels_.panel(l, target / kernels_.panel), out);
-                kernels_.hits(out, limits + (row - first), diagonal ? nullptr : other_limits + (target - first_target),
-                              hits, other_hits);
+                tile(rows, panels_.panel(l, candidate / kernels_.panel), out);
+                kernels_.hits(out, limits + (row - first),
+                              diagonal ? nullptr : other_limits + (candidate - first_candidate), hits, other_hits);
                 for (int64_t r = 0; r < std::min<int64_t>(kernels_.rows, end - row); ++r) {
                     for (uint32_t bits = hits[r]; bits != 0; bits &= bits - 1) {
                         const int c = __builtin_ctz(bits);
-                        if (target + c != row + r)
-                            offer(own, limits, row - first + r, exact(out[r * kernels_.panel + c]), target + c);
+                        if (candidate + c != row + r)
+                            offer(own, limits, row - first + r, exact(out[r * kernels_.panel + c]), candidate + c);
                     }
                     if (diagonal) continue;
                     for (uint32_t bits = other_hits[r]; bits != 0; bits &= bits - 1) {
                         const int c = __builtin_ctz(bits);
-                        offer(others, other_limits, target - first_target + c, exact(out[r * kernels_.panel + c]),
+                        offer(others, other_limits, candidate - first_candidate + c, exact(out[r * kernels_.panel + c]),
                               row + r);
                     }
                 }
@@ -220,7 +220,7 @@ class Search {
     Lists<T> best_;
     int32_t threads_;
     fh_cancel* cancel_;
-    int64_t row_blocks_ = 0, target_blocks_ = 0, block_targets_ = 0;
+    int64_t row_blocks_ = 0, candidate_blocks_ = 0, block_candidates_ = 0;
     std::unique_ptr<std::mutex[]> locks_;  // [L, row_blocks]: guards a block's rows of best_
     std::unique_ptr<T[]> local_distances_;
     std::unique_ptr<int64_t[]> local_indices_;

@@ -1,4 +1,4 @@
-// The distance-tile kernels of the chosen instruction set, and targets packed into panels for them.
+// The distance-tile kernels of the chosen instruction set, and candidates packed into panels for them.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,7 @@ std::unique_ptr<T[]> scratch(int64_t count) {
     return std::unique_ptr<T[]>(new T[static_cast<size_t>(count)]);
 }
 
-// Targets y [batches, M, D] as panels [batches, panels, D, width]. Columns beyond M hold NaN, which no test selects.
+// Candidates y [batches, M, D] as panels [batches, panels, D, width]. Columns beyond M hold NaN, which no test selects.
 template <class T>
 class Panels {
   public:

@@ -23,7 +23,7 @@ struct Chosen {
     const int64_t* indices;  // [L, N, C]
     // Set by cut_workspace:
     T* coefficients;        // [L, N, C]: weight (p = 1) or weight / distance (p = 2); 0 at coincident points
-    int64_t first_segment;  // target m of batch l has the segment first_segment + l M + m in the inverse map
+    int64_t first_segment;  // candidate m of batch l has the segment first_segment + l M + m in the inverse map
     bool mapped;            // whether it is in the inverse map
 };
 

@@ -164,7 +164,7 @@ __device__ __forceinline__ void add_term(T coefficient, const RowPart<T>& own, c
         sum.value[i] = multiply_add(coefficient, direction<P>(own.value[i], other.value[i]), sum.value[i]);
 }
 
-// Adds what the terms that chose row `target` (number m of batch l) send to it, in ascending order of the terms.
+// Adds what the terms that chose the candidate `own` (number m of batch l) send to it, in ascending order of the terms.
 template <int P, class T>
 __device__ __forceinline__ void add_incoming(const Backward<T>& backward, const Chosen<T>& chosen, int64_t l, int64_t m,
                                              const RowPart<T>& own, int64_t d0, RowPart<T>& sum) {
@@ -185,15 +185,15 @@ __global__ void __launch_bounds__(kThreads) nearest_gather_kernel(Backward<T> ba
     const int64_t own_rows = backward.L * backward.N, D = backward.D;
     const int64_t r = grid_warp();
     if (r >= rows) return;
-    const bool is_target = r >= own_rows;
+    const bool is_candidate = r >= own_rows;
     const Chosen<T>& cross = backward.chosen[0];
-    const int64_t per_batch = is_target ? cross.M : backward.N;
-    const int64_t row = is_target ? r - own_rows : r, l = row / per_batch, m = row % per_batch;
-    const T* point = is_target ? cross.y + l * cross.y_stride + m * D : backward.x + row * D;
-    T* out = (is_target ? backward.grad_y : backward.grad_x) + row * D;
+    const int64_t per_batch = is_candidate ? cross.M : backward.N;
+    const int64_t row = is_candidate ? r - own_rows : r, l = row / per_batch, m = row % per_batch;
+    const T* point = is_candidate ? cross.y + l * cross.y_stride + m * D : backward.x + row * D;
+    T* out = (is_candidate ? backward.grad_y : backward.grad_x) + row * D;
 
     bool bad = false;
-    if (is_target && backward.mark_bad_targets) {
+    if (is_candidate && backward.mark_bad_targets) {
         for (int64_t d = lane_index(); d < D; d += kWarpSize) bad = bad || !is_finite(point[d]);
         bad = __any_sync(kAllLanes, bad);
     }
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kThreads) nearest_gather_kernel(Backward<T> ba
         own.load(point, d0, D);
         for (int s = 0; s < backward.choices; ++s) {
             const Chosen<T>& chosen = backward.chosen[s];
-            if (is_target) {
+            if (is_candidate) {
                 if (!chosen.self) add_incoming<P>(backward, chosen, l, m, own, d0, sum);
                 continue;
             }

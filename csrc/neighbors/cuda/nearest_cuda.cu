@@ -72,7 +72,8 @@ struct SearchStage {
     }
 };
 
-// One block: 64 rows of x against one run of targets, 64 at a time; a warp keeps the lists of 8 rows in shared memory.
+// One block: 64 rows of x against one run of candidates, 64 at a time. A warp keeps the lists of 8 rows in shared
+// memory.
 // Cost: 2 D operations a pair, and about 3 instructions a pair for the selection.
 template <int P, class T>
 __device__ __forceinline__ void search_run(const Search<T>& search, int64_t task) {
@@ -154,7 +155,7 @@ struct MergeStage {
     int64_t indices[kMergeWarps][kMostNeighbors];
 };
 
-// One warp merges the runs of one row, in ascending order of the targets.
+// One warp merges the runs of one row, in ascending order of the candidates.
 template <class T>
 __device__ __forceinline__ void merge_row(const Search<T>& search, int64_t row, MergeStage<T>& stage) {
     using Key = typename KeyOf<T>::Type;

@@ -60,7 +60,7 @@ struct Search {
     int64_t* indices;  // [L, N, K - first]
     int32_t* bad;      // [L], zero, or null: becomes 1 where x or y holds a NaN or an infinity
 
-    // Runs: targets are cut into `splits` runs of split_rows; one block takes 64 rows of x and one run. Where
+    // Runs: candidates are cut into `splits` runs of split_rows; one block takes 64 rows of x and one run. Where
     // splits > 1, each run's K best go to run_keys and run_indices, and a second kernel merges them.
     int64_t splits, split_rows;
     typename KeyOf<T>::Type* run_keys;  // [L, N, splits, K]

@@ -1,9 +1,9 @@
-// Distance tiles: a few rows against one panel of targets, for one instruction set.
+// Distance tiles: a few rows against one panel of candidates, for one instruction set.
 //
-// A panel is kPanel targets side by side, [D][kPanel], so that one vector holds one dimension of consecutive targets
-// and no horizontal sum is needed. Each ISA file instantiates the templates below over its own Vec and exports one
-// table. Only <cstdint>, intrinsics, this folder and core/isa.def may be included here: a template of the standard
-// library instantiated in an AVX-512 file could be kept by the linker for every processor.
+// A panel is kPanel candidates side by side, [D][kPanel], so that one vector holds one dimension of consecutive
+// candidates and no horizontal sum is needed. Each ISA file instantiates the templates below over its own Vec and
+// exports one table. Only <cstdint>, intrinsics, this folder and core/isa.def may be included here: a template of the
+// standard library instantiated in an AVX-512 file could be kept by the linker for every processor.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace fasthash {
 template <class T>
 struct TileKernels {
     int32_t rows;   // rows of a tile
-    int32_t panel;  // targets of a panel, at most 32
+    int32_t panel;  // candidates of a panel, at most 32
 
     // out[r, c] = sum_d |x_r[d] - y_c[d]| (l1) or sum_d (x_r[d] - y_c[d])^2 (l2), r < rows, c < panel; x [rows] points
     // to rows [D]; panel_y [D, panel]; out [rows, panel]. Summed in blocks of kBlockD dimensions, in order: d(i, j) and

@@ -2,7 +2,9 @@
 //
 // Vec supplies: T, kLanes, kRows (rows of a tile: the accumulators, 2 a row, must fit the registers), Reg; load, store
 // (unaligned), set1, zero, add, sub, mul_add(a, b, c) = a b + c, abs, le_bits(a, b), and sign(a) = 1, 0 or -1 (0 for
-// NaN). Every Vec lives in its file's anonymous namespace, which keeps these instantiations out of other files.
+// NaN). Every Vec lives in its file's anonymous namespace, which keeps these instantiations out of other files. Vec is
+// ours, because std::simd is not in C++17, and a library like Highway would be a dependency of the build for a dozen
+// functions of one line.
 #pragma once
 
 #include "neighbors/isa/tile.h"

@@ -1,8 +1,10 @@
 """The few lines of safetensors that an index needs: streamed writing, mapped reading, a checksum of the whole file.
 
 A file is an 8-byte little-endian length, a JSON header of that length padded with spaces, and the tensors back to back.
-Ours put the first tensor at byte 4,096 and write the header last, so that an unfinished file starts with zeros and is
-not taken for a complete one.
+Our files put the first tensor at byte 4,096 and have their header written last, so that an unfinished file starts with
+zeros and is not taken for a complete one.
+
+Ours, because the safetensors library writes whole tensors from memory, aligns them to 8 bytes and has no checksum.
 """
 
 from __future__ import annotations

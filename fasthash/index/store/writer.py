@@ -56,7 +56,7 @@ class Writer:
                 make_folder(path)
             except OSError as error:
                 raise IndexFolderError(f"{path}: cannot be made a folder ({error.strerror})") from error
-            _check_target(path, overwrite)  # before the lock puts a file into a folder that is not ours
+            _check_free(path, overwrite)  # before the lock puts a file into a folder that is not ours
         else:
             index_manifest(path)  # raises where there is no index to lock
         self.path = path
@@ -64,7 +64,7 @@ class Writer:
         self._lock = _locked(path)
         try:
             if create:
-                _check_target(path, overwrite)  # another writer may have been faster
+                _check_free(path, overwrite)  # another writer may have been faster
             self._text, self._generation, self._features = _current(path, create)
             self._remove_leftovers()
         except BaseException:
@@ -258,7 +258,7 @@ def _current(path: Path, create: bool) -> tuple[bytes | None, int, tuple[str, ..
     return text, manifest.generation, () if create else manifest.features
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
+def _check_free(path: Path, overwrite: bool) -> None:
     """Refuses a folder that holds an index (unless it may be overwritten) or anything else than what writers leave."""
     names = os.listdir(path)
     foreign = sorted(name for name in names if name not in (MANIFEST, _LOCK) and not _WORK_FILE.fullmatch(name))

@@ -14,7 +14,7 @@ class OrthoHashLoss(nn.Module):
 
     forward(u [B, D] outputs, y) -> scalar; y: classes [B], or multi-hot labels, integers [B, classes]. Centres are rows
     of the Hadamard matrix, orthogonal, where there are enough (D); with more classes than bits they are random. The
-    paper puts a batch norm before u, as `HashHead` does. Several labels: each has the margin and an equal share of the
+    paper puts a batch norm before u, as `HashHead` does. Several labels: each has the margin and an equal part of the
     target of CE; rows without labels do not count.
 
     Source: Hoe et al., "One loss for all: deep hashing with a single cosine similarity based learning objective",
