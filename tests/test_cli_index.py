@@ -114,3 +114,27 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert done.value.code == 0
     assert capsys.readouterr().out == f"fasthash {fasthash.__version__}\n"
+
+
+def test_an_index_whose_files_are_links_into_a_download_cache(
+    codes: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, cache, links = tmp_path / "plain", tmp_path / "cache", tmp_path / "cache" / "snapshots" / "1"
+    printed(capsys, "index", "build", "codes.npy", "--out", str(plain), "--mih")
+    links.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for number, file in enumerate(sorted(plain.iterdir())):
+        file.rename(cache / "blobs" / str(number))
+        (links / file.name).symlink_to(f"../../blobs/{number}")
+    np.save("queries.npy", codes[:5])
+    commands = {
+        "info": ("index", "info", str(links)),
+        "verify": ("index", "verify", str(links)),
+        "export": ("index", "export", str(links), "--out", "out.npy"),
+        "search": ("search", str(links), "queries.npy", "-k", "1"),
+    }
+    for command in commands.values():
+        assert "links_within" in refused(capsys, *command)
+        assert f"a symbolic link out of {links}" in refused(capsys, *command, "--links-within", str(links))
+        assert printed(capsys, *command, "--links-within", "cache")
+    np.testing.assert_array_equal(np.load("out.npy"), codes)

@@ -315,10 +315,12 @@ def _index(commands: Any) -> None:
     export.add_argument("index", metavar="FOLDER")
     export.add_argument("--out", required=True, metavar="FILE")
     export.add_argument("--ids", metavar="IDS.npy", help="write the ids there")
+    _links_within(export)
     info = _command(
         actions, "info", "retrieve:index_info", "tell what an index folder holds", "", "fasthash index info index"
     )
     info.add_argument("index", metavar="FOLDER")
+    _links_within(info)
     verify = _command(
         actions,
         "verify",
@@ -328,6 +330,16 @@ def _index(commands: Any) -> None:
         "fasthash index verify index",
     )
     verify.add_argument("index", metavar="FOLDER")
+    _links_within(verify)
+
+
+def _links_within(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--links-within",
+        metavar="DIR",
+        help="files of the index folder may be symbolic links that end inside DIR, as in a download cache "
+        "(default: links are refused)",
+    )
 
 
 def _search(commands: Any) -> None:
@@ -366,6 +378,7 @@ def _search(commands: Any) -> None:
         "auto uses those that there are where that should be quicker (default: %(default)s)",
     )
     search.add_argument("--model", metavar="MODEL", help="encode the queries with this model first")
+    _links_within(search)
     search.add_argument("--out", metavar="FILE.npz", help="write the arrays ids and distances (and offsets) instead")
 
 

@@ -33,6 +33,7 @@ from fasthash.evaluate import evaluate as retrieval_metrics
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index import HammingIndex
 from fasthash.index.store.manifest import current_manifest
+from fasthash.index.store.untrusted import links_within
 
 # Queries of a search that shows a bar: few first, so that it moves soon, then so many that going over the codes
 # once for each block costs little beside comparing them.
@@ -102,7 +103,7 @@ def index_mih(arguments: argparse.Namespace) -> None:
 def index_export(arguments: argparse.Namespace) -> None:
     out = output_file(arguments.out)
     ids = None if arguments.ids is None else output_file(arguments.ids)
-    index = HammingIndex.open(arguments.index)
+    index = _open_folder(arguments)
     with _as_typed():
         index.export(out, ids, progress=_progress(arguments))
     result = {"index": arguments.index, "out": arguments.out, "codes": len(index), "bytes": out.stat().st_size}
@@ -110,9 +111,11 @@ def index_export(arguments: argparse.Namespace) -> None:
 
 
 def index_info(arguments: argparse.Namespace) -> None:
-    index = HammingIndex.open(arguments.index)
+    index = _open_folder(arguments)
     lowest, highest = index.id_range or (None, None)
-    segments = current_manifest(Path(arguments.index)).segments
+    within = arguments.links_within
+    with links_within(None if within is None else Path(within).absolute()):
+        segments = current_manifest(Path(arguments.index)).segments
     result: dict[str, Any] = {
         "index": arguments.index,
         "codes": len(index),
@@ -133,7 +136,7 @@ def index_info(arguments: argparse.Namespace) -> None:
 
 
 def index_verify(arguments: argparse.Namespace) -> None:
-    index = HammingIndex.open(arguments.index)
+    index = _open_folder(arguments)
     index.verify(progress=_progress(arguments))
     _answer(arguments, {"index": arguments.index, "codes": len(index), "good": True}, "{index}: good, {codes:,} codes")
 
@@ -276,11 +279,15 @@ def _ids_for(path: str, id_column: str | None, codes: NDArray[Any], codes_path: 
     return ids
 
 
+def _open_folder(arguments: argparse.Namespace, method: str = "auto") -> HammingIndex:
+    return HammingIndex.open(arguments.index, method=method, links_within=arguments.links_within)
+
+
 def _open_index(arguments: argparse.Namespace, column: str | None) -> HammingIndex:
     """An index folder, or a file of codes as an index in memory, which is always scanned."""
     path, method = arguments.index, arguments.method
     if Path(path).is_dir() or not Path(path).exists():
-        return HammingIndex.open(path, method=method)
+        return _open_folder(arguments, method)
     if method == "mih":
         raise UserError(f"{path}: --method mih needs an index folder, see fasthash index build --mih")
     read = read_codes(path, column=column)
