@@ -1,4 +1,7 @@
-"""Directions of rows: x / |x|, with a gradient that short rows cannot blow up. The only place that normalises rows."""
+"""Directions of rows: x / |x|, with a gradient that short rows cannot blow up. The only place that normalises rows.
+
+And batches of zeros, from which no loss takes a gradient.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,17 @@ def directions(x: Tensor) -> Tensor:
     kept = (lengths / (SHORT * _typical(lengths))).square().clamp(max=1.0)
     values = unit.detach()
     return values + kept * (unit - values)  # unit itself, to the bit
+
+
+def unless_all_zero(x: Tensor) -> Tensor:
+    """x itself, whose gradient is 0 where all of x is 0: a batch of zeros says nothing about its rows.
+
+    >>> x = torch.zeros(2, 3, requires_grad=True)
+    >>> (unless_all_zero(x) - 1).square().sum().backward()
+    >>> x.grad.abs().sum()
+    tensor(0.)
+    """
+    return x * (x.detach() != 0).any().to(x.dtype)  # NaN and infinity stay
 
 
 def _divided(x: Tensor) -> tuple[Tensor, Tensor]:

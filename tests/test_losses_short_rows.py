@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 import fasthash
 from fasthash import losses, targets
-from fasthash._directions import directions, unit_rows
+from fasthash._directions import directions, unit_rows, unless_all_zero
 from fasthash.losses.published import LOSSES
 from fasthash.train import HashHead, Objective
 
@@ -28,8 +28,6 @@ LIMIT = 10
 
 # Those that know directions alone: no direction, no gradient.
 DIRECTIONAL = ["contrastive", "contrastive X", "hierarchical_contrastive", "koleo", "koleo l1 k2", "orthohash", "sdc"]
-# Those of distances between rows: equal rows push each other nowhere.
-BETWEEN = ["koleo unnormalised", "listwise", "similarity", "similarity batch", "preserve X", "stress"]
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -142,9 +140,20 @@ def test_batches_of_one_kind(name: str, dtype: torch.dtype) -> None:
         values = lengths_of_gradients(loss, scale * torch.randn(B, BITS, generator=generator, dtype=dtype))
         assert values.max() <= LIMIT * values.topk(2).values[1]
     zeros = lengths_of_gradients(loss, torch.zeros(B, BITS, dtype=dtype))
-    assert zeros.max() <= LIMIT * ordinary
-    if name in DIRECTIONAL + BETWEEN:
-        assert not zeros.any()
+    assert not zeros.any()
+
+
+@pytest.mark.parametrize("dtype", [*TYPES, torch.bfloat16])
+def test_a_batch_that_is_not_all_zero_keeps_values_and_gradient(dtype: torch.dtype) -> None:
+    for values in ([0.0, 1e-30], [-0.0, 3.0], [float("nan"), 0.0], [float("inf"), 0.0]):
+        x = torch.tensor(values, dtype=dtype, requires_grad=True)
+        torch.testing.assert_close(unless_all_zero(x), x, rtol=0, atol=0, equal_nan=True)
+        unless_all_zero(x).sum().backward()
+        assert x.grad.tolist() == [1.0, 1.0]
+    for shape in ((0, 3), (2, 3)):
+        x = torch.zeros(shape, dtype=dtype, requires_grad=True)
+        unless_all_zero(x).sum().backward()
+        assert not x.grad.any()
 
 
 @pytest.mark.parametrize("dims", [3, 64, 768])

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash._arguments import number
+from fasthash._directions import unless_all_zero
 from fasthash.distributed import gather_rows, rank
 from fasthash.neighbors import check_k, check_norm, check_points, flatten
 
@@ -50,7 +51,8 @@ def kl_loss(
     Returns:
         float32 (float64 for float64 inputs), shape z.shape[:-2]. Deterministic for one device. Memory O((B + M) D).
 
-        Coincident points have gradient zero; where eps = 0, they make the loss infinite or NaN. A row with a NaN or an
+        Coincident points have gradient zero, and so has a z that is 0 everywhere. Where eps = 0, coincident points make
+        the loss infinite or NaN. A row with a NaN or an
         infinity makes the loss and the row's own gradient NaN; other rows get nothing from it. A distance that the type
         cannot hold counts as infinite (p = 2 squares differences: from 1e19 on in float32).
 
@@ -83,6 +85,7 @@ def kl_loss(
     p = check_norm("kl_loss", p)
     eps = number(eps, "kl_loss", "eps", least=0)
     samples = _samples(points, target, group, generator)
+    points = unless_all_zero(points)
     if group is not None:
         points, samples = gather_rows(points, group), gather_rows(samples, group)
     k = check_k("kl_loss", k, min(points.shape[-2] - 1, samples.shape[-2]))

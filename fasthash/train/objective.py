@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from fasthash._arguments import choice, number
+from fasthash._directions import unless_all_zero
 from fasthash._labels import one_column
 from fasthash.losses import SimilarityLoss, kl_loss, listwise_loss
 from fasthash.targets import embedding_distances, label_distances
@@ -110,7 +111,8 @@ class Objective(nn.Module):
     def terms(
         self, z: Tensor, y: Tensor | None = None, features: Tensor | None = None, drawn: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The terms that are on, by name, before they are weighted."""
+        """The terms that are on, by name, before they are weighted. A z that is 0 everywhere gets no gradient."""
+        z = unless_all_zero(z)
         terms: dict[str, Tensor] = {}
         if y is not None and not self.multilabel:
             y = one_column(y)

@@ -7,18 +7,22 @@ from torch import Tensor
 
 from fasthash._arguments import whole
 from fasthash._arrays import dtype_name
+from fasthash._directions import unless_all_zero
 from fasthash._labels import one_column
 
 
 def check_outputs(function: str, u: Tensor) -> Tensor:
-    """Gives outputs u [B, D], B >= 2, in float32 (float64 stays); raises TypeError and ValueError for others."""
+    """Gives outputs u [B, D], B >= 2, in float32 (float64 stays); raises TypeError and ValueError for others.
+
+    Where all of u is 0 its gradient is 0.
+    """
     if not isinstance(u, Tensor):
         raise TypeError(f"{function}: u must be a tensor, got {type(u).__name__}")
     if not u.is_floating_point():
         raise TypeError(f"{function}: u must be floating point, got {dtype_name(u)}")
     if u.dim() != 2 or len(u) < 2:
         raise ValueError(f"{function}: u must have shape [B, D] with B >= 2, got {tuple(u.shape)}")
-    return u if u.dtype == torch.float64 else u.float()
+    return unless_all_zero(u if u.dtype == torch.float64 else u.float())
 
 
 def check_classes(function: str, y: Tensor | None, rows: int) -> Tensor:
