@@ -18,9 +18,9 @@ def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> T
     """Gives a tensor over the same memory as a numpy array (read-only ones and memmaps too), or the tensor itself.
 
     Anything else that numpy can read (a list of numbers, say) is copied, and so is a column of rows: a pandas Series of
-    lists or arrays, a polars List or Array column, an arrow list column. The result of a read-only array must not be
-    written to. Raises TypeError or ValueError, naming `function` and `name`, for what is not numeric, and for rows of
-    different lengths.
+    lists or arrays, a polars List or Array column, an arrow list column, or a data frame of one such column. The result
+    of a read-only array must not be written to. Raises TypeError or ValueError, naming `function` and `name`, for what
+    is not numeric, and for rows of different lengths.
     """
     if isinstance(array, Tensor):
         return array
@@ -28,6 +28,8 @@ def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> T
         values = np.asarray(array)
     except ValueError as error:  # nested lists of different lengths
         raise ValueError(f"{function}: {name} must have rows of one length ({error})") from None
+    if holds_one_column(values):
+        values = values[:, 0]
     if values.dtype == object and values.ndim == 1 and len(values) and not isinstance(values[0], str):
         values = _rows_of_column(values, function, name)
     if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
@@ -42,6 +44,11 @@ def to_tensor(array: Any, function: str = "to_tensor", name: str = "array") -> T
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return torch.from_numpy(values)
+
+
+def holds_one_column(values: np.ndarray[Any, Any]) -> bool:
+    """Whether objects [N, 1] are a data frame of one column, which holds rows."""
+    return values.dtype == object and values.shape[1:] == (1,) and len(values) > 0 and np.ndim(values[0, 0]) > 0
 
 
 def _rows_of_column(column: np.ndarray[Any, Any], function: str, name: str) -> np.ndarray[Any, Any]:

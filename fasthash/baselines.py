@@ -55,14 +55,14 @@ class LinearCodes:
         return like(self._projected(X, "transform"), X)
 
     def encode(self, X: Any) -> Any:
-        """Packed codes uint8 [N, ceil(bits / 8)]: the signs of `transform`."""
+        """Packed codes uint8 [N, ceil(bits / 8)]: the signs of `transform`. One row may be [F]."""
         return like(pack_bits(self._projected(X, "encode"), threshold=0.0), X)
 
     def queries(self, X: Any) -> Any:
         """Queries float32 [N, bits] in [0, 1] for `HammingIndex.search(..., rescore=f)`; rounded, they are the codes.
 
         They are the projections of `transform`, scaled about 0.5, a row's largest to 0 or 1: by how much a bit could
-        turn. Raises as `transform`.
+        turn. One row may be [F]. Raises as `transform`.
 
         >>> codes = LinearCodes(torch.zeros(2), torch.eye(2))
         >>> codes.queries(torch.tensor([[4.0, -1.0]]))
@@ -104,7 +104,7 @@ class LinearCodes:
         return cls(tensors["mean"].to(place), tensors["weights"].to(place))
 
     def _projected(self, X: Any, method: str) -> Tensor:
-        rows = _rows(X, f"LinearCodes.{method}")
+        rows = _rows(X, f"LinearCodes.{method}", one=method in ("encode", "queries"))
         if rows.shape[1] != len(self.mean):
             raise ValueError(f"LinearCodes.{method}: X must have {len(self.mean)} features, got {rows.shape[1]}")
         return (rows.float() - self.mean.to(rows.device)) @ self.weights.to(rows.device)
@@ -199,8 +199,10 @@ def _without_far_out(rows: Tensor, function: str) -> Tensor:
     return torch.where(usual.beyond(rows), means.to(wide.dtype), wide)
 
 
-def _rows(X: Any, function: str) -> Tensor:
+def _rows(X: Any, function: str, *, one: bool = False) -> Tensor:
     rows = to_tensor(X, function, "X").detach()
+    if one and rows.dim() == 1:
+        rows = rows[None]
     if rows.dim() != 2 or rows.shape[1] < 1:
         raise ValueError(f"{function}: X must have shape [N, F] with F >= 1, got {tuple(rows.shape)}")
     bad = int((~torch.isfinite(rows.float())).any(1).sum())  # float32 is what is used

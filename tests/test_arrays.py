@@ -10,6 +10,7 @@ import torch
 
 from fasthash import Hasher, hamming_range, hamming_topk, pack_bits
 from fasthash._arrays import to_tensor
+from fasthash.baselines import lsh
 
 ROWS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 
@@ -26,6 +27,7 @@ def columns() -> dict[str, Any]:
         found["pandas arrays"] = pandas.Series(list(ROWS))
         found["pandas lists"] = pandas.Series(ROWS.tolist(), index=list("fedcba"))
         found["pandas frame"] = pandas.DataFrame(ROWS)
+        found["pandas frame of one column"] = pandas.DataFrame({"embedding": list(ROWS)})
     except ImportError:
         pass
     try:
@@ -33,6 +35,7 @@ def columns() -> dict[str, Any]:
 
         found["polars List"] = polars.Series("x", ROWS.tolist())
         found["polars Array"] = polars.Series("x", ROWS.tolist(), dtype=polars.Array(polars.Float32, 4))
+        found["polars frame of one column"] = polars.DataFrame({"embedding": ROWS.tolist()})
     except ImportError:
         pass
     try:
@@ -41,6 +44,7 @@ def columns() -> dict[str, Any]:
         fixed = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(ROWS.reshape(-1)), 4)
         found["arrow FixedSizeList"] = fixed
         found["arrow List"] = pyarrow.array(ROWS.tolist())
+        found["arrow table of one column"] = pyarrow.table({"embedding": fixed})
         found["arrow chunked"] = pyarrow.chunked_array([fixed[:2], fixed[2:]])
     except ImportError:
         pass
@@ -59,6 +63,15 @@ def test_a_column_of_embeddings_can_be_learned_from(kind: str) -> None:
     y = [0, 1, 0, 1, 0, 1]
     expected = Hasher(8, epochs=1, progress=False).fit(ROWS, y).encode(ROWS)
     assert Hasher(8, epochs=1, progress=False).fit(columns()[kind], y).encode(columns()[kind]).shape == expected.shape
+
+
+@pytest.mark.parametrize("model", [Hasher(8, epochs=1, progress=False).fit(ROWS, [0, 1] * 3), lsh(ROWS, 8)], ids=repr)
+def test_one_row_to_search_for_may_be_one_dimensional(model: Any) -> None:
+    for method in (model.encode, model.queries):
+        for row in (ROWS[2], ROWS[2].tolist(), torch.from_numpy(ROWS[2])):
+            np.testing.assert_array_equal(method(row), method(ROWS[2:3]))
+        with pytest.raises(ValueError, match=rf"\w+\.{method.__name__}: X must have 4 features, got 3"):
+            method(ROWS[2, :3])
 
 
 def test_numbers_as_objects_are_numbers() -> None:

@@ -251,7 +251,7 @@ def test_not_fitted_is_scikit_learns_error() -> None:
     hasher = Hasher(**QUICK)
     for call, shown in (
         (lambda: hasher.transform(X), "transform"),
-        (lambda: hasher.encode(X), "transform"),
+        (lambda: hasher.encode(X), "encode"),
         (lambda: hasher.queries(X), "queries"),
         (lambda: hasher.save("x"), "save"),
         (lambda: hasher.score(X, y), "score"),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fasthash._arrays import holds_one_column
 from fasthash._warnings import warn
 
 OUTPUTS = ("default", "pandas", "polars")
@@ -49,12 +50,15 @@ def _error_class() -> type[NotFittedError]:
 def column_names(X: Any) -> NDArray[np.object_] | None:
     """The names of the columns of a data frame (pandas, polars, Arrow), where all are strings; else None.
 
-    Raises TypeError where some are strings and others not.
+    A frame of one column of rows, embeddings say, has no names of features. Raises TypeError where some are strings and
+    others not.
     """
     if isinstance(X, (Tensor, np.ndarray)) or len(getattr(X, "shape", ())) != 2:
         return None
     given = X.column_names if type(X).__module__.startswith("pyarrow") else getattr(X, "columns", None)
     names = [] if given is None else list(given)
+    if len(names) == 1 and holds_one_column(np.asarray(X)):
+        return None
     kinds = sorted({type(name).__name__ for name in names})
     if len(kinds) > 1 and "str" in kinds:
         raise TypeError(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasthash._arrays import Array, dtype_name, to_tensor
+from fasthash._arrays import Array, dtype_name, holds_one_column, to_tensor
 from fasthash._far_out import FarOut, Usual, find, sample_of, usual_of, warn_far_out
 from fasthash.train.checksum import Checksum
 
@@ -43,14 +43,18 @@ class Features:
         warn_far_out(self.far_out, len(self.rows), function, name, "in training and in codes")
 
 
-def read_features(X: Any, method: str, name: str) -> Tensor:
+def read_features(X: Any, method: str, name: str, *, one: bool = False) -> Tensor:
     """X [N, F] as a tensor without a copy; raises ValueError or TypeError in the name of `Hasher.<method>`.
+
+    one: X [F] is one row.
 
     >>> read_features([[1, 2]], "fit", "X").shape
     torch.Size([1, 2])
     """
     function = f"Hasher.{method}"
     rows = to_tensor(_dense(X, function, name), function, name)
+    if one and rows.dim() == 1:
+        rows = rows[None]
     if rows.dim() != 2 or rows.shape[1] < 1:
         hint = f". Reshape your data: {name}.reshape(1, -1) is one row" if rows.dim() == 1 else ""
         raise ValueError(f"{function}: {name} must have shape [N, F] with F >= 1, got {tuple(rows.shape)}{hint}")
@@ -68,7 +72,7 @@ def _dense(X: Any, function: str, name: str) -> Any:
             f"{function}: {name} must be dense, got a sparse {type(X).__name__}: {name}.toarray() makes it so"
         )
     values = X if isinstance(X, np.ndarray) or not hasattr(X, "__array__") else np.asarray(X)
-    if not isinstance(values, np.ndarray) or values.dtype != object or values.ndim != 2:
+    if not isinstance(values, np.ndarray) or values.dtype != object or values.ndim != 2 or holds_one_column(values):
         return values
     text = next((value for value in values.flat if isinstance(value, (str, bytes))), None)
     if text is not None:

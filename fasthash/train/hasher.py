@@ -274,14 +274,18 @@ class Hasher:
         return like(outputs, X) if kind == "default" else in_frame(kind, outputs, X, self.get_feature_names_out())
 
     def encode(self, X: Any) -> Any:
-        """Packed codes uint8 [N, ceil(bits / 8)] of the rows of X: `pack_bits(transform(X))`, a block at a time."""
-        return like(torch.cat(list(map(pack_bits, self._outputs(X)))), X)
+        """Packed codes uint8 [N, ceil(bits / 8)] of the rows of X: `pack_bits(transform(X))`, a block at a time.
+
+        One row may be [F]; its code is [1, ceil(bits / 8)].
+        """
+        return like(torch.cat(list(map(pack_bits, self._outputs(X, method="encode")))), X)
 
     def queries(self, X: Any) -> Any:
         """Queries float32 [N, bits] in [0, 1] for `HammingIndex.search(..., rescore=f)`; rounded, they are the codes.
 
         They are the outputs before the sigmoid, scaled about 0.5, a row's largest to 0 or 1: by how much a bit could
-        turn, which saturated outputs no longer tell. Of captions they find more (docs/results.md, task d).
+        turn, which saturated outputs no longer tell. Of captions they find more (docs/results.md, task d). One row may
+        be [F]; its query is [1, bits].
         """
         module = self._fitted("queries")
         layers = module if self._settings["loss"] is None else module[0]
@@ -398,7 +402,7 @@ class Hasher:
         """Outputs of the rows of X, of `module` or of the whole network, a block at a time."""
         network = self._fitted(method)
         check_column_names(X, self._names())
-        rows = read_features(X, method, "X")
+        rows = read_features(X, method, "X", one=method in ("encode", "queries"))
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(f"Hasher.{method}: X must have {self.n_features_in_} features, got {rows.shape[1]}")
         start = 0
