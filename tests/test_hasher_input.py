@@ -19,9 +19,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_before_fit() -> None:
     X, _ = blobs()
-    for method in ("transform", "encode", "save"):
-        shown = "transform" if method == "encode" else method
-        with pytest.raises(RuntimeError, match=rf"Hasher\.{shown}: call fit first \(or Hasher.load\)"):
+    for method in ("transform", "encode", "queries", "save"):
+        with pytest.raises(RuntimeError, match=rf"Hasher\.{method}: call fit first \(or Hasher.load\)"):
             getattr(Hasher(), method)(X)
 
 
@@ -31,11 +30,13 @@ def test_wrong_input_to_transform() -> None:
     with pytest.raises(ValueError, match=r"Hasher\.transform: X must have 12 features, got 11"):
         hasher.transform(X[:, :11])
     with pytest.raises(ValueError, match=r"Hasher\.transform: X must have shape \[N, F\] with F >= 1, got \(12,\)"):
-        hasher.encode(X[0])
+        hasher.transform(X[0])
+    with pytest.raises(ValueError, match=r"Hasher\.encode: X must have shape \[N, F\] with F >= 1, got \(1, 240, 12\)"):
+        hasher.encode(X[None])
     for value in (np.nan, np.inf, -np.inf):
         broken = X.copy()
         broken[[2, 7], 3] = value
-        with pytest.raises(ValueError, match=r"Hasher\.transform: X must be finite .* infinity in 2 of 240 rows"):
+        with pytest.raises(ValueError, match=r"Hasher\.encode: X must be finite .* infinity in 2 of 240 rows"):
             hasher.encode(broken)
     with pytest.raises(TypeError, match=r"Hasher\.transform: X must be a numeric array or tensor"):
         hasher.transform([["a"]])
