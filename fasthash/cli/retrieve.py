@@ -32,6 +32,7 @@ from fasthash.codes import code_bytes
 from fasthash.evaluate import evaluate as retrieval_metrics
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index import HammingIndex
+from fasthash.index.errors import IndexFolderError
 from fasthash.index.store.manifest import current_manifest
 from fasthash.index.store.untrusted import links_within
 
@@ -280,7 +281,11 @@ def _ids_for(path: str, id_column: str | None, codes: NDArray[Any], codes_path: 
 
 
 def _open_folder(arguments: argparse.Namespace, method: str = "auto") -> HammingIndex:
-    return HammingIndex.open(arguments.index, method=method, links_within=arguments.links_within)
+    try:
+        return HammingIndex.open(arguments.index, method=method, links_within=arguments.links_within)
+    except IndexFolderError as error:
+        message = str(error).replace("open it with links_within= the folder", "say --links-within DIR, the folder")
+        raise IndexFolderError(message) from None
 
 
 def _open_index(arguments: argparse.Namespace, column: str | None) -> HammingIndex:
