@@ -82,7 +82,8 @@ class Hierarchy:
     def from_edges(cls, edges: Iterable[tuple[Any, Any]], *, order: str = "parent child") -> Hierarchy:
         """A hierarchy of (parent, child) pairs, or of (child, parent) pairs with order="child parent".
 
-        Raises ValueError for a header row such as ("parent", "child") before other pairs.
+        Raises ValueError for a header row such as ("parent", "child") before other pairs, and for a data frame, whose
+        rows are `frame[["parent", "child"]].values`.
 
         >>> Hierarchy.from_edges([(0, 1), (0, 2)]).distance(1, 2)
         1.0
@@ -90,6 +91,11 @@ class Hierarchy:
         [('animal', 'dog'), ('animal', 'cat')]
         """
         choice(order, "Hierarchy.from_edges", "order", ORDERS)
+        if hasattr(edges, "columns"):
+            raise ValueError(
+                f"Hierarchy.from_edges: edges must be pairs, got {type(edges).__name__}; its rows are pairs: "
+                'frame[["parent", "child"]].to_numpy().tolist(), by the names of its columns, the parent first'
+            )
         pairs = list(edges)
         for edge in pairs:
             if isinstance(edge, str) or len(edge) != 2:
