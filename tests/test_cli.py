@@ -298,8 +298,9 @@ def test_wrong_types_and_shapes(fails: Invoke, tmp_path: Path) -> None:
         (
             np.zeros((3, 3), np.int8),
             "codes must be packed uint8 [N, bytes of a code], 64-bit integers [N] or booleans [N, bits], got int8 of "
-            "shape (3, 3)",
+            "shape (3, 3); fasthash.codes.from_signed reads packed bits minus 128",
         ),
+        (np.zeros((3, 20), np.uint8), "codes of 20 bits have 3 bytes, got 20 a row; pack bits (numpy.packbits)"),
         (np.zeros(3, np.uint8), "codes must be [N, bytes of a code], got shape (3,)"),
         (np.zeros((3, 4), np.uint8), "codes of 20 bits have 3 bytes, got 4 a row"),
     ):
@@ -314,7 +315,7 @@ def test_wrong_types_and_shapes(fails: Invoke, tmp_path: Path) -> None:
         (
             np.zeros((3, 3), np.int64),
             "codes of type int64 must be [N], a number a code, got shape (3, 3); packed codes are uint8 [N, bytes of a "
-            "code] (codes.view(numpy.uint8))",
+            "code]: cast bytes (array.astype), pack bits (numpy.packbits)",
         ),
     ):
         path = save(tmp_path / "x.npy", array)

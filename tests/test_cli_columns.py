@@ -195,7 +195,7 @@ def test_labels_that_are_refused(fails: Callable[..., str]) -> None:
         return fails("train", "features.npy", "--labels", name, *options, *TRAIN, "m.safetensors")
 
     rows = [f"{id},{name},x" for id, name in zip(IDS, NAMES, strict=True)]
-    assert "several columns could be the labels" in refused(["id,kind,split", *rows])
+    assert "has several columns that could be the labels: 'kind', 'split'; name" in refused(["id,kind,split", *rows])
     assert "name one with --label-column" in refused(["id,kind,split", *rows])
     assert "has no column 'kinds' (--label-column" in refused(["id,kind,split", *rows], "--label-column", "kinds")
     assert "must have the names of the columns or one label a line" in refused(rows)
@@ -208,6 +208,14 @@ def test_labels_that_are_refused(fails: Callable[..., str]) -> None:
     assert "has no value in line 3" in refused(["id,label", f"{IDS[0]},cat", f"{IDS[1]},"])
     message = fails("train", "features.npy", "--labels", "features.npy", "--label-column", "x", *TRAIN, "m.safetensors")
     assert "--label-column names a column, but 'features.npy' has no columns with names" in message
+    np.save("objects.npy", np.array(NAMES, object))
+    message = fails("train", "features.npy", "--labels", "objects.npy", *TRAIN, "m.safetensors")
+    assert "of Python objects" in message
+    assert "save it as numbers or text (array.astype(int), array.astype(str))" in message
+    assert "leave --label-column out, or write 'label' as the first line" in refused(NAMES, "--label-column", "label")
+    assert "has no column of labels; its columns are 'id', 'size'; name one with --label-column" in refused(
+        ["id,size", *(f"{id},0.5" for id in IDS)]
+    )
     assert not Path("m.safetensors").exists()
 
 
@@ -226,6 +234,9 @@ def test_ids_of_encoded_tables(run: Callable[..., Any], fails: Callable[..., str
         "warning: parquet has no column 'id', so the codes get the row numbers; 'image_id'" in capsys.readouterr().err
     )
     assert parquet.read_table("codes.parquet")["id"].to_pylist() == list(range(ROWS))
+    lists().assign(id=np.arange(ROWS) * 2 + 8).set_index("id").to_parquet("parquet")  # pandas may keep a range
+    run(*encode)
+    assert parquet.read_table("codes.parquet")["id"].to_pylist() == list(range(8, 2 * ROWS + 8, 2))
 
 
 def test_columns_of_numbers(run: Callable[..., Any], fails: Callable[..., str], model: Hasher) -> None:

@@ -302,6 +302,16 @@ def test_columns_that_look_like_ids(tmp_path: Path) -> None:
         )
 
 
+def test_bits_in_bytes_are_not_codes(tmp_path: Path) -> None:
+    bits = unpack_bits(CODES, 64).astype(np.uint8)
+    np.save(tmp_path / "bits.npy", bits)
+    refused(tmp_path, tmp_path / "bits.npy", "hold only 0 and 1, which may be bits", "numpy.packbits", "bits=512")
+    refused(tmp_path, tmp_path / "bits.npy", "codes of 64 bits have 8 bytes, got 64 a row; pack bits", bits=64)
+    check(tmp_path, tmp_path / "bits.npy", codes=bits, bits=512)
+    np.save(tmp_path / "bits.npy", bits.astype(np.int64))
+    refused(tmp_path, tmp_path / "bits.npy", "codes of type int64 must be [N]", "numpy.packbits")
+
+
 # Parquet and Arrow
 
 
@@ -457,6 +467,55 @@ def test_export_filter_in_pandas_build(tmp_path: Path) -> None:
     kept.drop(columns="id").to_parquet(tmp_path / "kept")
     with pytest.warns(UserWarning, match="'__index_level_0__' looks like ids"):
         check(tmp_path, tmp_path / "kept", None, CODES[order])
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_an_index_of_pandas_that_is_a_range(tmp_path: Path, kind: str) -> None:
+    """pandas writes such an index to the metadata only, and makes one of every evenly spaced index."""
+    pandas, arrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    parquet, feather = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow.feather")
+    file = tmp_path / "file"
+
+    def write(table: Any) -> None:
+        table = table if isinstance(table, arrow.Table) else arrow.Table.from_pandas(table)
+        parquet.write_table(table, file) if kind == "parquet" else feather.write_feather(table, str(file))
+
+    frame = pandas.DataFrame({"id": np.arange(7, 1007), "code": [code.tobytes() for code in CODES]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write(frame.set_index(pandas.RangeIndex(7, 1007, name="id"))[["code"]])
+        check(tmp_path, file, np.arange(7, 1007))
+        check(tmp_path, file, np.arange(7, 1007), id_column="id")
+        write(frame[["code"]].set_index(pandas.RangeIndex(4000, 0, -4, name="ids")))
+        check(tmp_path, file, np.arange(4000, 0, -4))
+        write(frame[100:])  # a column "id" comes first
+        check(tmp_path, file, np.arange(107, 1007), CODES[100:])
+        write(frame[["code"]].set_index(pandas.RangeIndex(1000, name="photo")))  # the row numbers
+        check(tmp_path, file)
+    write(frame[["code"]][100:])
+    with pytest.warns(UserWarning, match="rows are numbered; '__index_level_0__' looks like ids: pass id_column="):
+        check(tmp_path, file, codes=CODES[100:])
+    check(tmp_path, file, np.arange(100, 1000), CODES[100:], id_column="__index_level_0__")
+    table = arrow.Table.from_pandas(frame.set_index(pandas.RangeIndex(7, 1007, name="id"))[["code"]])
+    for stale in (table.slice(10, 20), arrow.concat_tables([table, table])):  # pyarrow keeps the old metadata
+        write(stale)
+        refused(tmp_path, file, "index 'id' is a range of 1000 values", f"has {len(stale)} rows", "reset_index", "ids=")
+    write(table.replace_schema_metadata({"pandas": "no json"}))
+    check(tmp_path, file)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+def test_an_index_of_pandas_under_any_name_is_told(tmp_path: Path, kind: str) -> None:
+    pandas, arrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    parquet, feather = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow.feather")
+    frame, file = pandas.DataFrame({"code": [code.tobytes() for code in CODES]}), tmp_path / "file"
+    for values, words in ((IDS, "pass id_column='photo'"), ([f"{id}.png" for id in IDS], "but is of type ")):
+        table = arrow.Table.from_pandas(frame.set_index(pandas.Index(values, name="photo")))
+        parquet.write_table(table, file) if kind == "parquet" else feather.write_feather(table, str(file))
+        with pytest.warns(UserWarning, match=f"rows are numbered; 'photo' looks like ids.*{words}"):
+            check(tmp_path, file)
+        if values is IDS:
+            check(tmp_path, file, IDS, id_column="photo")
 
 
 def test_pandas_lists_numbers_and_csv(tmp_path: Path) -> None:

@@ -230,7 +230,8 @@ Y = np.array([0, 1, 2])
         (
             lambda: hierarchical_precision(CODES, CODES, list("abc"), list("abc"), np.eye(3), at=1),
             TypeError,
-            "class_similarity needs 1-D integer labels",
+            "class_similarity needs 1-D integer labels that index it, got text; number the classes in the order of its "
+            "rows",
         ),
         (
             lambda: precision_within_radius(CODES, CODES, Y, Y, "a"),

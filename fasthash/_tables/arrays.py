@@ -34,7 +34,7 @@ def read_array(path: Path, kind: Kind, function: str) -> NDArray[Any]:
             raise
         if any(word in str(error) for word in ("allow_pickle", "Object arrays", "Python objects")):
             raise ValueError(
-                f"{where} is {kind.words} of Python objects, which would have to be unpickled; save it as numbers "
-                "(array.astype)"
+                f"{where} is {kind.words} of Python objects, which would have to be unpickled; save it as numbers or "
+                "text (array.astype(int), array.astype(str))"
             ) from None
         raise ValueError(f"{where} is not a whole .{kind.name} file of numbers ({error})") from error

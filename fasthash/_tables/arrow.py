@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,8 +38,36 @@ def lists(column: Any) -> tuple[NDArray[Any], NDArray[Any], int | None]:
     return items.to_numpy(zero_copy_only=False), lengths, row
 
 
+def _pandas_index(schema: Any) -> tuple[list[str], dict[str, range]]:
+    """The columns that are the index of a pandas frame, and an index that is a range, which pandas writes as no column.
+
+    A range without a name has pandas' own name for a column of the index. The plain range from 0 is left out, as its
+    values are the row numbers.
+    """
+    try:
+        found = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+        names = [name for name in found if isinstance(name, str) and name in schema.names]
+        parts = [part for part in found if isinstance(part, dict) and part.get("kind") == "range"]
+        ranges = {
+            f"__index_level_{at}__" if part["name"] is None else str(part["name"]): range(
+                part["start"], part["stop"], part["step"]
+            )
+            for at, part in enumerate(parts)
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):  # metadata of another program
+        return [], {}
+    return names, {
+        name: values
+        for name, values in ranges.items()
+        if name not in schema.names and (values.start, values.step) != (0, 1)
+    }
+
+
 class ArrowTable:
-    """The columns of a Parquet or Arrow file. Dictionary columns are decoded, extension types are read as stored."""
+    """The columns of a Parquet or Arrow file. Dictionary columns are decoded, extension types are read as stored.
+
+    `ranges` are an index of pandas that is in the metadata only: no columns, but `blocks` gives their values as ids.
+    """
 
     def __init__(self, path: Path, kind: Kind, function: str):
         self.path, self.where, self._kind = path, label(path, function), kind
@@ -47,10 +76,17 @@ class ArrowTable:
         file = self._open()
         self.schema = file.schema_arrow if kind.name == "parquet" else file.schema
         self.rows = file.metadata.num_rows if kind.name == "parquet" else None
+        self.index_names, self.ranges = _pandas_index(self.schema)
 
     @property
     def names(self) -> list[str]:
         return list(self.schema.names)
+
+    def count_rows(self) -> int:
+        """The rows of the file; of an Arrow file by going through its batches."""
+        if self.rows is None:
+            self.rows = sum(len(batch) for batch in self._batches([], 1))
+        return self.rows
 
     def _open(self) -> Any:
         arrow, path = self._arrow, os.fspath(self.path)
@@ -84,17 +120,24 @@ class ArrowTable:
     def blocks(self, names: list[str], rows: int) -> Iterator[Block]:
         """Columns as arrays; nulls are refused."""
         start = 0
+        stored = [name for name in names if name not in self.ranges] or self.names[:1]
         try:
-            for batch in self._batches(names, rows):
+            for batch in self._batches(stored, rows):
                 for at in range(0, len(batch), rows):
                     part = batch.slice(at, rows)
-                    columns = [self._plain(part.column(part.schema.get_field_index(name))) for name in names]
+                    columns = [self._column(part, name, start) for name in names]
                     block = Block(columns, start, None)
                     self._refuse_nulls(block, names)
                     yield block
                     start += len(part)
         except self._arrow.ArrowException as error:
             raise ValueError(f"{self.where} is damaged: {error}") from error
+
+    def _column(self, part: Any, name: str, start: int) -> Any:
+        if name not in self.ranges:
+            return self._plain(part.column(part.schema.get_field_index(name)))
+        values = self.ranges[name][start : start + len(part)]
+        return self._arrow.array(np.arange(values.start, values.stop, values.step, dtype=np.int64))
 
     def _batches(self, names: list[str], rows: int) -> Iterator[Any]:
         file = self._open()

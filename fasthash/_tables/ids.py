@@ -27,8 +27,15 @@ def looks_meant(name: str) -> bool:
 
 
 def look_alikes(table: Table, but: Sequence[str] = ()) -> list[str]:
-    """Columns of whole numbers whose names look like ids."""
-    return [name for name in table.names if name not in but and looks_meant(name) and _is_whole(table, name)]
+    """Columns of whole numbers whose names look like ids, or that are the index of a pandas frame."""
+    return [name for name in meant(table, but) if _is_whole(table, name)]
+
+
+def meant(table: Table, but: Sequence[str] = ()) -> list[str]:
+    """Columns of any type whose names look like ids, or that are the index of a pandas frame."""
+    index = table.index_names if isinstance(table, ArrowTable) else []
+    found = [name for name in table.names if name not in but and name and (looks_meant(name) or name in index)]
+    return [*found, *(name for name in _ranges(table) if name not in but)]
 
 
 def find_id_column(table: Table, id_column: str | None, function: str, *, beside: bool = True) -> str | None:
@@ -37,15 +44,21 @@ def find_id_column(table: Table, id_column: str | None, function: str, *, beside
     beside: ids may be given beside the table too, as `ids=`, which the message then names.
     """
     where = f"{function}: {table.path}" if function else str(table.path)
+    ranges = _ranges(table)
     if id_column is not None:
-        name = check_column(table, id_column, "id_column", function)
+        name = id_column if id_column in ranges else check_column(table, id_column, "id_column", function)
     else:
-        found = [name for name in NAMES if name in table.names]
+        found = [name for name in NAMES if name in table.names or name in ranges]
         if len(found) > 1:
             raise ValueError(f"{where} has columns 'id' and 'ids'; pass id_column='id' or id_column='ids'")
         if not found:
             return None
-        name = check_column(table, found[0], "id_column", function)
+        name = found[0] if found[0] in ranges else check_column(table, found[0], "id_column", function)
+    if name in ranges and isinstance(table, ArrowTable) and table.count_rows() != len(ranges[name]):
+        raise ValueError(
+            f"{where}: the pandas index {name!r} is a range of {len(ranges[name])} values in the metadata, the file "
+            f"has {table.rows} rows; write it anew with frame.reset_index(), or pass ids="
+        )
     if not _is_whole(table, name):
         others = look_alikes(table, (name,))
         if others:
@@ -82,7 +95,13 @@ def id_values(column: Any, block: Block, name: str, where: str) -> NDArray[np.in
     return np.asarray(numbers, np.int64)
 
 
+def _ranges(table: Table) -> dict[str, range]:
+    return table.ranges if isinstance(table, ArrowTable) else {}
+
+
 def _is_whole(table: Table, name: str) -> bool:
+    if name in _ranges(table):
+        return True
     if isinstance(table, ArrowTable):
         return bool(import_arrow("pyarrow", "").types.is_integer(table.field_type(name)))
     if isinstance(table, TextTable):

@@ -185,10 +185,10 @@ def find_label_column(table: Table, column: str | None, function: str) -> str:
             return check_column(table, names[0], "label_column", function)
         if names:
             break
-    raise ValueError(
-        f"{table.where}: several columns could be the labels, or none; its columns are {listed(table.names)}; name one "
-        "with label_column="
-    )
+    several = called or others
+    what = f"several columns that could be the labels: {listed(several)}" if several else "no column of labels"
+    tail = "" if several else f"; its columns are {listed(table.names)}"
+    raise ValueError(f"{table.where} has {what}{tail}; name one with label_column=")
 
 
 def read_label_column(table: Table, name: str) -> NDArray[Any]:

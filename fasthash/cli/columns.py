@@ -242,7 +242,8 @@ def _lines(table: TextTable, rows: int, column: str | None) -> tuple[NDArray[Any
     first, rest = lines[0], lines[1:]
     if column is not None and column != first:
         raise ValueError(
-            f"{table.where} has one column, whose first line is {first[:40]!r}, not {column!r} (label_column=)"
+            f"{table.where} has one column, whose first line is {first[:40]!r}, not {column!r} (label_column=); "
+            f"leave label_column= out, or write {column!r} as the first line"
         )
     whole = (
         bool(rest) and as_numbers(np.array(rest)).dtype.kind == "i" and as_numbers(np.array([first])).dtype.kind == "U"

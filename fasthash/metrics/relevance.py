@@ -80,7 +80,11 @@ class Labels:
     def table(self, name: str, values: Any) -> Gain:
         """Gains from a [C, C] table indexed by integer classes. Raises for another shape, negative or NaN values."""
         if self.multi_hot or self._query_values.dtype != np.int64:
-            raise TypeError(f"{self.function}: {name} needs 1-D integer labels that index it")
+            got = "multi-hot labels" if self.multi_hot else "text"
+            raise TypeError(
+                f"{self.function}: {name} needs 1-D integer labels that index it, got {got}; number the classes in the "
+                "order of its rows"
+            )
         matrix = to_tensor(values, self.function, name).detach().to(self.query.device, torch.float64)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"{self.function}: {name} must have shape [C, C], got {list(matrix.shape)}")

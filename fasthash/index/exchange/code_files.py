@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fasthash._arrays import dtype_name
 from fasthash._tables import ArrowTable, TextTable, open_table, read_array, recognise
-from fasthash._tables.ids import find_id_column, id_values, look_alikes, looks_meant
+from fasthash._tables.ids import find_id_column, id_values, look_alikes, meant
 from fasthash._tables.kinds import U8BIN_HEADER, label
 from fasthash._tables.table import Block, check_column, listed
 from fasthash._tables.text import looks_like_header
@@ -100,22 +100,32 @@ def codes_of_array(array: Any, bits: int | None, where: str, block_rows: Any) ->
         if array.ndim != 1:
             raise ValueError(
                 f"{where}: codes of type {dtype_name(array)} must be [N], a number a code, got shape "
-                f"{tuple(array.shape)}; packed codes are uint8 [N, bytes of a code] (codes.view(numpy.uint8))"
+                f"{tuple(array.shape)}; packed codes are uint8 [N, bytes of a code]: cast bytes "
+                "(array.astype), pack bits (numpy.packbits)"
             )
         if bits is not None and bits > size:
             raise ValueError(f"{where}: numbers of {size} bits cannot be codes of {bits} bits")
         bits = size if bits is None else bits
     elif array.dtype != np.uint8:
+        hint = "; fasthash.codes.from_signed reads packed bits minus 128" if array.dtype == np.int8 else ""
         raise TypeError(
             f"{where}: codes must be packed uint8 [N, bytes of a code], 64-bit integers [N] or booleans [N, bits], got "
-            f"{dtype_name(array)} of shape {tuple(array.shape)}"
+            f"{dtype_name(array)} of shape {tuple(array.shape)}{hint}"
         )
     elif array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f"{where}: codes must be [N, bytes of a code], got shape {tuple(array.shape)}")
     else:
+        if bits is None and array.shape[1] >= 32 and len(array) and array[:1000].max() == 1:
+            raise ValueError(
+                f"{where}: codes hold only 0 and 1, which may be bits; pack them (numpy.packbits), or pass "
+                f"bits={8 * array.shape[1]} if they are bytes"
+            )
         bits = 8 * array.shape[1] if bits is None else bits
         if code_bytes(bits) != array.shape[1]:
-            raise ValueError(f"{where}: codes of {bits} bits have {code_bytes(bits)} bytes, got {array.shape[1]} a row")
+            hint = "; pack bits (numpy.packbits)" if array.shape[1] == bits else ""
+            raise ValueError(
+                f"{where}: codes of {bits} bits have {code_bytes(bits)} bytes, got {array.shape[1]} a row{hint}"
+            )
     step, width = block_rows(bits), bits
 
     def blocks() -> Iterator[tuple[Codes, None]]:
@@ -159,7 +169,7 @@ def _from_table(
         id_name = None
     if id_name is None and with_ids and named:
         others = look_alikes(table, (found.name,))
-        unfit = [name for name in table.names if name and name != found.name and looks_meant(name)]
+        unfit = meant(table, (found.name,))
         if others or unfit:
             way = f"{listed(others)} looks like ids: pass id_column={others[0]!r} to use it, or" if others else ""
             if not others:
