@@ -276,7 +276,7 @@ def faiss_bytes(bits=64, width=8, rows=3, size=24, fourcc=b"IBxF", metric=1):
         ("a.npy", b"\x80\x04K\x01.", "is a Python pickle, which cannot be read; unpickling could"),
         ("a.u8bin", b"\0" * 7, "is truncated: 7 bytes are no header of .u8bin"),
         ("a.u8bin", b"\2\0\0\0\4\0\0\0" + b"\0" * 7, r"has 7 bytes of codes, its header says 2 x 4"),
-        ("a.raw", b"\0" * 9, r"is of no format .* are read with format='raw' and bits="),
+        ("a.raw", b"\0" * 9, r"of no format .* read with format='raw' and, for a new index, bits="),
         ("a", faiss_bytes() + b"\0" * 23, "is truncated: it ends at byte 56, expected 57"),
         ("a", faiss_bytes() + b"\0" * 25, "is damaged: 1 bytes after its end"),
         ("a", faiss_bytes(rows=4) + b"\0" * 24, "is damaged: 4 codes of 64 bits"),

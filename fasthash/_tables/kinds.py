@@ -369,5 +369,5 @@ def _refuse_unknown(path: Path, start: bytes, size: int, format: str | None, whe
         raise ValueError(f"{where} is not {_NAMES[promised]}: {_BEGINS[promised]}")
     raise ValueError(
         f"{where} is of no format that can be read (docs/files.md lists them); packed codes without a header are read "
-        "with format='raw' and bits="
+        "with format='raw' and, for a new index, bits="
     )

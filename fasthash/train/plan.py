@@ -65,7 +65,7 @@ def warn_slow(precision: str, device: torch.device, function: str) -> None:
     """Warns of float16 on a CPU, which has no fast arithmetic for it."""
     if precision == "float16" and device.type == "cpu":
         warn(
-            f'{function}: precision "float16" on a CPU is about five times slower than "bfloat16"; '
+            f'{function}: precision "float16" on a CPU is several times slower than "bfloat16"; '
             'pass precision="bfloat16", or "float32"'
         )
 
