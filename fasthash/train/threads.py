@@ -1,7 +1,7 @@
 """How many of torch's threads a step or a block of outputs uses on a CPU, and how they wait for one another.
 
 torch's CPU wheels use GNU OpenMP. After each parallel loop its threads spin for milliseconds, and a loop ends only with
-its last thread. Where another process or one of our own threads needs a core, a loop of microseconds takes milliseconds.
+its last thread. Where another process or a thread of ours needs a core, a loop of microseconds takes milliseconds.
 benchmarks/bench_busy.py measures fits on all threads against one. Hence:
 
 - `threads_for`: one thread for each 20 milliseconds of work (of one core), so that small steps use one. The number
