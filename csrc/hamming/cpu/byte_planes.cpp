@@ -77,18 +77,24 @@ void make_planes(const fh_hamming_problem& problem, int32_t largest, BytePlanes&
 
     int64_t counts[kMostWeight + 1] = {}, place[kMostWeight + 1], plane = 0;
     for (const Part& part : parts) ++counts[part.weight];
+    bool second = false;  // of two runs
     for (int32_t weight = 1; weight <= kMostWeight; ++weight) {
         place[weight] = plane;
         plane += counts[weight];
         const int64_t most = std::min(kRunPlanes, kRunSum / (8 * weight));
-        for (int64_t left = counts[weight]; left > 0; left -= most)
-            planes.runs.push_back({static_cast<int32_t>(std::min(left, most)), weight});
+        for (int64_t left = counts[weight]; left > 0; left -= most, second = !second) {
+            if (!second) planes.runs.push_back({});
+            planes.runs.back().planes[second] = static_cast<int32_t>(std::min(left, most));
+            planes.runs.back().weights |= static_cast<uint32_t>(weight) * (second ? 0x01000100u : 0x00010001u);
+        }
     }
-    planes.runs.resize((planes.runs.size() + kRunsAtOnce - 1) / kRunsAtOnce * kRunsAtOnce, {0, 0});
     for (const Part& part : parts) planes.sources.push_back({part.byte, place[part.weight]++, part.mask});
-    planes.layout = {
-        problem.W,           plane, planes.sources.data(), planes.runs.data(), static_cast<int64_t>(planes.runs.size()),
-        largest > UINT16_MAX};
+    planes.layout = {problem.W,
+                     plane,
+                     planes.sources.data(),
+                     planes.runs.data(),
+                     static_cast<int64_t>(planes.runs.size()),
+                     largest >= UINT16_MAX};
 }
 
 }  // namespace fasthash

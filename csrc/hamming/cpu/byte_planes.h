@@ -11,7 +11,7 @@ namespace fasthash {
 // A layout and the memory behind it.
 struct BytePlanes {
     std::vector<PlaneSource> sources;
-    std::vector<PlaneRun> runs;
+    std::vector<PlaneRuns> runs;
     PlaneLayout layout;
 };
 

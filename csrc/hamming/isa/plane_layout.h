@@ -20,7 +20,7 @@ namespace fasthash {
 constexpr int64_t kPlaneBlock = 128;  // codes
 // A byte count is at most 8, so that a run's sum fits a signed byte; and the weighted sum of two runs fits 15 bits.
 constexpr int64_t kRunPlanes = 15;
-constexpr int64_t kRunSum = 16383;
+constexpr int64_t kRunSum = INT16_MAX / 2;
 
 struct PlaneSource {
     int64_t byte;   // of the code
@@ -28,19 +28,19 @@ struct PlaneSource {
     uint8_t mask;
 };
 
-struct PlaneRun {
-    int32_t planes, weight;
+// Two runs of planes, whose sums are weighed together. The second may be empty.
+struct PlaneRuns {
+    int32_t planes[2];
+    uint32_t weights;  // four bytes: the first's, the second's, and both again
 };
 
 struct PlaneLayout {
     int64_t W;                   // bytes of a code
     int64_t planes;              // of a panel
     const PlaneSource* sources;  // [planes], ascending by byte
-    const PlaneRun* runs;        // [runs]: the planes in their order
-    int64_t runs_count;          // a multiple of kRunsAtOnce; the last may be empty
-    bool wide;                   // distances take more than 16 bits
+    const PlaneRuns* runs;       // [runs_count]: the planes in their order
+    int64_t runs_count;
+    bool wide;  // a distance, or the greatest one and 1, takes more than 16 bits
 };
-
-constexpr int64_t kRunsAtOnce = 4;  // their weighted sums fit 16 bits
 
 }  // namespace fasthash

@@ -6,11 +6,12 @@
 //   kCheck          codes tested by one branch: a multiple of kLanes that divides kPlaneBlock
 //   load, broadcast (of a word of 4 bytes), bit_xor
 //   count(x)        the bits of each byte;  add(a, b) bytewise
-//   zero(sums), weigh(sums, a, b, weight_a, weight_b)   sums += a x weight_a + b x weight_b
-//   widen(wide, sums)                                    wide += sums
-//   min(a, b), any_below(sums, limit)                    for both; limit: a distance
-//   store(sums, out)                                     kLanes distances as int32, in the order of the codes
-//   transpose(words, planes)   64 words of 8 bytes to 8 planes of 64 bytes, kPlaneBlock apart
+//   zero(sums)      for both kinds of sums, as min, any_below and store
+//   weigh(sums, a, b, weights)   sums += a x the first byte of weights + b x the second
+//   widen(wide, sums)            wide += sums
+//   min(a, b), any_below(sums, limit)
+//   store(sums, out)             kLanes distances as int32, in the order of the codes
+//   transpose(words, planes)     64 words of 8 bytes to 8 planes of 64 bytes, kPlaneBlock apart
 #pragma once
 
 #include "hamming/isa/plane_layout.h"
@@ -28,29 +29,45 @@ struct SumsOf<B, true> {
     using Type = typename B::WideSums;
 };
 
+// Bit counts of the bytes of vector v of a plane in which they differ from the query's.
+template <class B>
+inline __attribute__((always_inline)) typename B::Vec differing(const uint8_t* plane, int v, typename B::Vec query) {
+    return B::count(B::bit_xor(B::load(plane + v * B::kLanes), query));
+}
+
 // Bit counts of one run for the kCheck codes at `plane`; plane and query move past it.
 template <class B>
-inline __attribute__((always_inline)) void count_run(const PlaneRun& run, const uint8_t*& plane, const uint32_t*& query,
+inline __attribute__((always_inline)) void count_run(int32_t planes, const uint8_t*& plane, const uint32_t*& query,
                                                      typename B::Vec* counts) {
     constexpr int kVecs = B::kCheck / B::kLanes;
-    const auto differing = [&](int v, typename B::Vec q) {
-        return B::count(B::bit_xor(B::load(plane + v * B::kLanes), q));
-    };
-    if (run.planes == 0) {
+    if (planes == 0) {
+#pragma GCC unroll 16
         for (int v = 0; v < kVecs; ++v) counts[v] = B::broadcast(0);
         return;
     }
     typename B::Vec q = B::broadcast(*query);
 #pragma GCC unroll 16
-    for (int v = 0; v < kVecs; ++v) counts[v] = differing(v, q);
-    for (int32_t i = 1; i < run.planes; ++i) {
+    for (int v = 0; v < kVecs; ++v) counts[v] = differing<B>(plane, v, q);
+    for (int32_t i = 1; i < planes; ++i) {
         plane += kPlaneBlock;
         q = B::broadcast(*++query);
 #pragma GCC unroll 16
-        for (int v = 0; v < kVecs; ++v) counts[v] = B::add(counts[v], differing(v, q));
+        for (int v = 0; v < kVecs; ++v) counts[v] = B::add(counts[v], differing<B>(plane, v, q));
     }
     plane += kPlaneBlock;
     ++query;
+}
+
+// Adds the weighted counts of two runs.
+template <class B>
+inline __attribute__((always_inline)) void weigh_runs(const PlaneRuns& runs, const uint8_t*& plane,
+                                                      const uint32_t*& query, typename B::Sums* sums) {
+    constexpr int kVecs = B::kCheck / B::kLanes;
+    typename B::Vec a[kVecs], b[kVecs];
+    count_run<B>(runs.planes[0], plane, query, a);
+    count_run<B>(runs.planes[1], plane, query, b);
+#pragma GCC unroll 16
+    for (int v = 0; v < kVecs; ++v) B::weigh(sums[v], a[v], b[v], runs.weights);
 }
 
 // Distances of the kCheck codes at `plane`, in the first plane of their block.
@@ -59,27 +76,20 @@ inline __attribute__((always_inline)) void plane_sums(const PlaneLayout& layout,
                                                       const uint32_t* query,
                                                       typename SumsOf<B, kWide>::Type* distances) {
     constexpr int kVecs = B::kCheck / B::kLanes;
-    typename B::Vec a[kVecs], b[kVecs];
-    const auto two_runs = [&](const PlaneRun* runs, typename B::Sums* sums) {
-        count_run<B>(runs[0], plane, query, a);
-        count_run<B>(runs[1], plane, query, b);
-#pragma GCC unroll 16
-        for (int v = 0; v < kVecs; ++v) B::weigh(sums[v], a[v], b[v], runs[0].weight, runs[1].weight);
-    };
+    const PlaneRuns* end = layout.runs + layout.runs_count;
 #pragma GCC unroll 16
     for (int v = 0; v < kVecs; ++v) B::zero(distances[v]);
-    for (const PlaneRun* runs = layout.runs; runs < layout.runs + layout.runs_count; runs += kRunsAtOnce) {
+    for (const PlaneRuns* runs = layout.runs; runs < end; ++runs) {
         if constexpr (kWide) {
             typename B::Sums sums[kVecs];
 #pragma GCC unroll 16
             for (int v = 0; v < kVecs; ++v) B::zero(sums[v]);
-            two_runs(runs, sums);
-            two_runs(runs + 2, sums);
+            weigh_runs<B>(*runs, plane, query, sums);
+            if (runs + 1 < end) weigh_runs<B>(*++runs, plane, query, sums);  // two pairs fit 16 bits
 #pragma GCC unroll 16
             for (int v = 0; v < kVecs; ++v) B::widen(distances[v], sums[v]);
         } else {
-            two_runs(runs, distances);
-            if (runs[2].planes > 0) two_runs(runs + 2, distances);
+            weigh_runs<B>(*runs, plane, query, distances);
         }
     }
 }
@@ -245,55 +255,6 @@ template <class B>
 constexpr PlaneTable make_plane_table() {
     return {pack_planes<B>, scan_any_planes<B>, plane_distances<B>};
 }
-
-// Byte lanes in plain C++, eight a word: the reference for every other instruction set.
-struct ScalarBytes {
-    using Vec = uint64_t;
-    struct Sums {
-        uint16_t d[8];
-    };
-    struct WideSums {
-        uint32_t d[8];
-    };
-    static constexpr int kLanes = 8, kCheck = 8;
-    static Vec load(const uint8_t* p) { return load_bytes<uint64_t>(p); }
-    static Vec broadcast(uint32_t word) { return word | uint64_t{word} << 32; }
-    static Vec bit_xor(Vec a, Vec b) { return a ^ b; }
-    static Vec add(Vec a, Vec b) { return a + b; }
-    static Vec count(Vec x) {
-        x -= x >> 1 & 0x5555555555555555u;
-        x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
-        return (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
-    }
-    template <class S>
-    static void zero(S& sums) {
-        sums = {};
-    }
-    static void weigh(Sums& sums, Vec a, Vec b, int32_t weight_a, int32_t weight_b) {
-        for (int i = 0; i < 8; ++i)
-            sums.d[i] = static_cast<uint16_t>(sums.d[i] + static_cast<int32_t>(a >> (8 * i) & 255) * weight_a +
-                                              static_cast<int32_t>(b >> (8 * i) & 255) * weight_b);
-    }
-    static void widen(WideSums& wide, const Sums& sums) {
-        for (int i = 0; i < 8; ++i) wide.d[i] += sums.d[i];
-    }
-    template <class S>
-    static S min(S a, const S& b) {
-        for (int i = 0; i < 8; ++i) a.d[i] = a.d[i] < b.d[i] ? a.d[i] : b.d[i];
-        return a;
-    }
-    template <class S>
-    static bool any_below(const S& sums, int32_t limit) {
-        bool any = false;
-        for (int i = 0; i < 8; ++i) any |= static_cast<int32_t>(sums.d[i]) < limit;
-        return any;
-    }
-    template <class S>
-    static void store(const S& sums, int32_t* out) {
-        for (int i = 0; i < 8; ++i) out[i] = static_cast<int32_t>(sums.d[i]);
-    }
-    static void transpose(const uint64_t* words, uint8_t* planes) { transpose_any(words, planes); }
-};
 
 }  // namespace
 }  // namespace fasthash
