@@ -91,6 +91,7 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
         const int64_t code = int64_t{v} * L::kLanes;
         return block + code / kSide * kSide * words + word * kSide + code % kSide;
     };
+    static_assert(kWords <= L::kFlush, "finish() must come in between");
     if constexpr (kWords > 0) {
         Vec acc[kVecs];
 #pragma GCC unroll 16
@@ -263,7 +264,8 @@ void panel_distances(const void* query, const void* panel, int64_t words, int64_
     weighted_distances<L, kWords>(nullptr, query, panel, words, begin, end, out);
 }
 
-// Codes of up to 128 bits whose groups end at bytes, and 256 bits, have a kernel each; all others share one.
+// The usual widths have a kernel each, of 64, 128 and 256 bits also with one byte that has two weights; others share
+// one.
 template <class L>
 bool scan_weighted(ScanRequest* request) {
     switch (request->words) {
@@ -275,8 +277,12 @@ bool scan_weighted(ScanRequest* request) {
             return scan_any<L, 3>(request);
         case 4:
             return scan_any<L, 4>(request);
+        case 5:
+            return scan_any<L, 5>(request);
         case 8:
             return scan_any<L, 8>(request);
+        case 9:
+            return scan_any<L, L::kFlush >= 9 ? 9 : 0>(request);
         default:
             return scan_any<L, 0>(request);
     }
