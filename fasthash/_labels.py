@@ -40,6 +40,32 @@ def label_array(labels: Any, function: str, name: str, *, keep_column: bool = Fa
     return values if values.dtype.kind == "U" else values.astype(np.int64)  # so that signed and unsigned ones compare
 
 
+def missing_labels(labels: Any) -> NDArray[np.bool_] | None:
+    """Which of 1-D class labels (or one column) are missing, [N]: None, NaN, -1; None where all are there.
+
+    >>> missing_labels(["cat", None]).tolist(), missing_labels([0, 1])
+    ([False, True], None)
+    """
+    try:
+        values = _numpy(labels, "", "")
+    except (TypeError, ValueError):  # what it is will be said by who reads it
+        return None
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        return None
+    if values.dtype.kind == "i":
+        missing = values == -1
+    elif values.dtype.kind == "f":
+        missing = np.isnan(values)
+    elif values.dtype == object:
+        marks = (int, np.integer)
+        missing = np.array([_is_missing(v) or (isinstance(v, marks) and v == -1) for v in values], dtype=np.bool_)
+    else:
+        return None
+    return missing if missing.any() else None
+
+
 def label_names(labels: Any, function: str, name: str) -> list[Any]:
     """Names of classes, one by one, as Python has them: of any iterable or array; one column [N, 1] is N names.
 

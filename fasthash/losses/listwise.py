@@ -19,6 +19,7 @@ def listwise_loss(
     temperature_y: float = 0.2,
     temperature_z: float = 0.1,
     weights: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy between softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i, mean over i.
 
@@ -30,6 +31,8 @@ def listwise_loss(
         distance: semantic distances [B, B]; the diagonal is ignored.
         temperature_y, temperature_z: > 0, in units of d and of the mean |difference| of a bit.
         weights: of rows in the mean over i [B], >= 0 and not all 0; None: all alike.
+        groups: integers [B]: the others of a row are those of its group alone, and rows that have none are left out;
+            None: all are one group.
 
     Returns:
         Scalar, float32 (float64 for float64 z). Deterministic; no [B, B, D] intermediate.
@@ -47,18 +50,30 @@ def listwise_loss(
     temperature_y = number(temperature_y, "listwise_loss", "temperature_y", above=0)
     temperature_z = number(temperature_z, "listwise_loss", "temperature_z", above=0)
     rows, bits = points.shape
-    diagonal = torch.eye(rows, dtype=torch.bool, device=points.device)
-    wanted = (semantic / -temperature_y).masked_fill(diagonal, -math.inf).softmax(-1)
+    left_out = torch.eye(rows, dtype=torch.bool, device=points.device)
+    if weights is not None:
+        _check_rows("weights", weights, rows)
+    if groups is not None:
+        _check_rows("groups", groups, rows)
+        left_out = left_out | (groups[:, None] != groups)
+        alone = left_out.all(-1)
+        weights = torch.where(alone, 0.0, 1.0 if weights is None else weights)
+        left_out = left_out & ~alone[:, None]  # the row counts nothing: any finite value will do
+    wanted = (semantic / -temperature_y).masked_fill(left_out, -math.inf).softmax(-1)
     distances: Tensor = torch.ops.fasthash.pairwise_l1(points) / (-bits * temperature_z)
-    found = distances.masked_fill(diagonal, -math.inf).log_softmax(-1).masked_fill(diagonal, 0.0)
+    found = distances.masked_fill(left_out, -math.inf).log_softmax(-1).masked_fill(left_out, 0.0)
     losses: Tensor = -(wanted * found).sum(-1)
     if weights is None:
         return losses.mean()
-    if not isinstance(weights, Tensor):
-        raise TypeError(f"listwise_loss: weights must be a tensor, got {type(weights).__name__}")
-    if weights.shape != (rows,):
-        raise ValueError(f"listwise_loss: weights must have shape ({rows},), got {tuple(weights.shape)}")
-    return (losses * weights.to(losses)).sum() / weights.to(losses).sum()
+    total = weights.to(losses).sum()
+    return (losses * weights.to(losses)).sum() / (total if groups is None else total.clamp(min=1e-12))
+
+
+def _check_rows(name: str, given: Tensor, rows: int) -> None:
+    if not isinstance(given, Tensor):
+        raise TypeError(f"listwise_loss: {name} must be a tensor, got {type(given).__name__}")
+    if given.shape != (rows,):
+        raise ValueError(f"listwise_loss: {name} must have shape ({rows},), got {tuple(given.shape)}")
 
 
 class ListwiseLoss(torch.nn.Module):

@@ -140,6 +140,7 @@ def encoder(
     deviation: Tensor | None = None,
     limit: Tensor | None = None,
     sigmoid: bool = True,
+    scale: float | None = None,
 ) -> nn.Sequential:
     """The network that Hasher trains: standardised input, hidden layers (ReLU, dropout), hash head.
 
@@ -156,7 +157,8 @@ def encoder(
     layers: list[nn.Module] = [Standardize(features, mean, deviation, limit)]
     for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU(), Dropout(dropout)]
-    head = HashHead(widths[-1], bits, scale=4.0 if sigmoid else 1.0, sigmoid=sigmoid)
+    scale = (4.0 if sigmoid else 1.0) if scale is None else scale
+    head = HashHead(widths[-1], bits, scale=scale, sigmoid=sigmoid)
     return nn.Sequential(*layers, head).float()  # whatever torch's default type is
 
 

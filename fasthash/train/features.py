@@ -12,6 +12,7 @@ from torch import Tensor
 from fasthash._arrays import Array, dtype_name, holds_one_column, to_tensor
 from fasthash._far_out import FarOut, Usual, find, sample_of, usual_of, warn_far_out
 from fasthash.train.checksum import Checksum
+from fasthash.train.encoder import Standardize
 
 # Rows and numbers that are converted at once: memory-mapped features are never read whole.
 ROWS, NUMBERS = 1 << 14, 1 << 20
@@ -37,6 +38,11 @@ class Features:
     def ordinary(self) -> bool:
         """Whether nothing lies far out, and all features have one unit."""
         return self.far_out is None and self.deviation.dim() == 0
+
+    @property
+    def standard(self) -> Standardize:
+        """What standardises rows of this kind."""
+        return Standardize(self.rows.shape[1], self.mean, self.deviation, self.limit)
 
     def warn(self, function: str, name: str) -> None:
         """Warns of what lies far out, in the name of who called `function`."""
@@ -83,16 +89,16 @@ def _dense(X: Any, function: str, name: str) -> Any:
         raise TypeError(f"{function}: {name} must be a numeric array or tensor ({error})") from None
 
 
-def scan(rows: Tensor, name: str, *, checksum: bool, usual: Usual | None = None) -> Features:
+def scan(rows: Tensor, name: str, *, checksum: bool, usual: Usual | None = None, method: str = "fit") -> Features:
     """Reads rows [N, F], N >= 1, once, in blocks; twice where values lie far out or features differ in unit.
 
-    usual: what is usual in other rows, where far out is to be measured by them. Raises ValueError unless all of the
-    rows are finite in float32.
+    usual: what is usual in other rows, where far out is to be measured by them. Raises ValueError, in the name of
+    `Hasher.<method>`, unless all of the rows are finite in float32.
     """
     taken = Checksum() if checksum else None
     extent = Extent(rows)
     mean, deviation = feature_scales(rows, taken, extent)
-    check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), "fit", name)
+    check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), method, name)
     if taken is not None:
         taken.add(mean, deviation)  # a checksum of large features is of a sample; these are of all of them
     text = "" if taken is None else taken.text()

@@ -20,30 +20,34 @@ from fasthash.baselines import itq
 from fasthash.losses.published import LOSSES, MULTILABEL
 from fasthash.targets import class_levels
 from fasthash.train.batches import shuffled_batches
+from fasthash.train.class_batches import ClassBatches
 from fasthash.train.drawn_rows import DrawnRows
-from fasthash.train.encoder import Standardize, encoder, set_weights
+from fasthash.train.encoder import encoder, set_weights
 from fasthash.train.features import Features
 from fasthash.train.neighbor_batches import nearest_rows
 from fasthash.train.objective import Objective
 from fasthash.train.supervision import Targets
+from fasthash.train.two_parts import TwoPartObjective, two_part_encoder
 
 ITQ_ROWS = 20_000
 PRESERVE = {"temperature_x": 0.15, "temperature_xz": 0.05}
 
 
-def fit_network(settings: SimpleNamespace, features: Features) -> nn.Sequential:
+def fit_network(settings: SimpleNamespace, features: Features) -> nn.Module:
     """The encoder, as training begins."""
     rows, bits, hidden = features.rows, settings.bits, settings.hidden
-    module = encoder(
-        rows.shape[1],
-        bits,
-        hidden=hidden,
-        dropout=settings.dropout,
-        mean=features.mean,
-        deviation=features.deviation,
-        limit=features.limit,
-        sigmoid=settings.loss is None,
-    )
+    more = {
+        "hidden": hidden,
+        "dropout": settings.dropout,
+        "mean": features.mean,
+        "deviation": features.deviation,
+        "limit": features.limit,
+        "sigmoid": settings.loss is None,
+        "scale": settings.head_scale if settings.loss is None else 1.0,
+    }
+    if settings.item_bits:
+        return two_part_encoder(rows.shape[1], bits, settings.item_bits, **more)
+    module = encoder(rows.shape[1], bits, **more)
     if settings.init == "itq":
         if hidden or bits > rows.shape[1]:
             got = f"hidden {hidden}, {bits} bits and {rows.shape[1]} features"
@@ -59,15 +63,15 @@ def fit_network(settings: SimpleNamespace, features: Features) -> nn.Sequential:
 
 def fit_batches(
     settings: SimpleNamespace, features: Features, targets: Targets, group: Any
-) -> DataLoader[tuple[Tensor, ...]] | DrawnRows:
-    """This rank's part of the batches, with the rows that the setting `preserve` asks for beside them."""
+) -> DataLoader[tuple[Tensor, ...]] | DrawnRows | ClassBatches:
+    """This rank's part of the batches, with the rows beside them that `preserve` or two-part codes ask for."""
     rank, world, size = distributed.rank(group), distributed.world_size(group), settings.batch_size
     if settings.loss is None and settings.kl != 0:
         whole(settings.kl_k, "Hasher.fit", "kl_k", 1, size - 1, "the others of a batch")
     if size < 2 * world:
         raise ValueError(f"Hasher.fit: batch_size must be at least {2 * world}, 2 rows a rank, got {size}")
     order = torch.Generator().manual_seed(settings.seed)
-    near = nearest_rows(targets.values, order) if settings.neighbors > 1 else None
+    near = nearest_rows(targets.values, order, centre=targets.centre) if settings.neighbors > 1 else None
     loader = shuffled_batches(
         features.rows,
         targets.values,
@@ -79,12 +83,21 @@ def fit_batches(
         rank=rank,
         world=world,
     )
+    standard = None if features.ordinary else features.standard
+    if settings.item_bits:
+        return ClassBatches(
+            loader,
+            features.rows,
+            targets.values,
+            size=size,
+            seed=settings.seed,
+            rank=rank,
+            world=world,
+            standard=standard,
+        )
     if not settings.preserve or settings.loss is not None:
         return loader
     draws = settings.draws * size
-    standard = None
-    if not features.ordinary:
-        standard = Standardize(features.rows.shape[1], features.mean, features.deviation, features.limit)
     return DrawnRows(
         loader,
         features.rows,
@@ -109,13 +122,13 @@ def fit_objective(settings: SimpleNamespace, targets: Targets) -> nn.Module:
     return _baseline(settings.loss, settings.bits, targets)
 
 
-def _objective(settings: SimpleNamespace, targets: Targets) -> Objective:
+def _objective(settings: SimpleNamespace, targets: Targets) -> nn.Module:
     classified = settings.supervision == "full" and targets.outputs > 0
     classification = settings.classification if classified else 0.0
     if not any((classification, settings.similarity_weight, settings.kl, settings.preserve)):
         raise ValueError(f"Hasher.fit: a term that applies to target {targets.kind!r} must have a weight above 0")
-    return Objective(
-        settings.bits,
+    objective = Objective(
+        settings.bits - settings.item_bits,
         classes=targets.outputs if classified else 0,
         multilabel=targets.kind == "multilabel",
         distance=targets.distance,
@@ -130,6 +143,7 @@ def _objective(settings: SimpleNamespace, targets: Targets) -> Objective:
         temperature_y=settings.temperature_y,
         temperature_z=settings.temperature_z,
     ).float()
+    return TwoPartObjective(objective, settings.item_bits) if settings.item_bits else objective
 
 
 def _baseline(loss: str, bits: int, targets: Targets) -> nn.Module:

@@ -19,6 +19,7 @@ from fasthash._arrays import like
 from fasthash._moved import moved_names
 from fasthash.codes import pack_bits
 from fasthash.hierarchy import Hierarchy
+from fasthash.train.adaptation import adapted
 from fasthash.train.encoder import Squash, without_sigmoid
 from fasthash.train.estimator import (
     OUTPUTS,
@@ -34,11 +35,13 @@ from fasthash.train.fit_parts import fit_batches, fit_network, fit_objective
 from fasthash.train.loop import run
 from fasthash.train.model_file import Model, read_model, write_model
 from fasthash.train.plan import Plan, warn_slow
+from fasthash.train.pseudo_classes import with_pseudo_classes
 from fasthash.train.randomness import seeded
 from fasthash.train.run_config import run_config
 from fasthash.train.settings import checked, completed
 from fasthash.train.supervision import targets_of
 from fasthash.train.threads import short_waits
+from fasthash.train.two_parts import TwoPartEncoder, bit_weights
 from fasthash.train.validation import output_blocks, own_score, read_held_out, retrieval_score
 
 # With epochs=None a run has at least so many passes and so many steps: small sets need more passes.
@@ -112,6 +115,7 @@ class Hasher:
         bits: int = 64,
         hierarchy: Hierarchy | None = None,
         *,
+        item_bits: int | None = None,
         target: str | None = None,
         supervision: str = "full",
         loss: str | nn.Module | None = None,
@@ -124,11 +128,12 @@ class Hasher:
         preserve: float = 0.0,
         draws: int = 1,
         neighbors: int | None = None,
-        init: str = "random",
+        init: str | None = None,
         temperature_y: float | None = None,
         temperature_z: float | None = None,
         hidden: Sequence[int] | None = None,
         dropout: float = 0.15,
+        head_scale: float = 4.0,
         epochs: int | None = None,
         batch_size: int = 256,
         lr: float = 4e-3,
@@ -145,6 +150,7 @@ class Hasher:
     ) -> None:
         self.bits = bits
         self.hierarchy = hierarchy
+        self.item_bits = item_bits
         self.target = target
         self.supervision = supervision
         self.loss = loss
@@ -162,6 +168,7 @@ class Hasher:
         self.temperature_z = temperature_z
         self.hidden = hidden
         self.dropout = dropout
+        self.head_scale = head_scale
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -204,8 +211,8 @@ class Hasher:
             raise ValueError(f"Hasher.fit: X must have at least 2 rows, got {len(rows)} sample{'s' * (len(rows) != 1)}")
         in_folder = given["run_dir"] is not None
         features = scan(rows, "X", checksum=in_folder)
-        targets = targets_of(rows, y, given["target"], given["hierarchy"])
-        settings = completed(given, targets.kind, supervised=y is not None)
+        targets = targets_of(features, y, given["target"], given["hierarchy"])
+        settings = completed(given, targets.kind, supervised=y is not None, features=rows.shape[1])
         if isinstance(validation, (tuple, list)) and len(validation) == 2:
             check_column_names(validation[0], names)
         held_out = read_held_out(validation, features, targets, settings.hierarchy, checksum=in_folder)
@@ -216,14 +223,16 @@ class Hasher:
             if held_out is not None:
                 held_out.features.warn("Hasher.fit", "validation X")
         settings.batch_size = min(settings.batch_size, len(rows))
-        batches = fit_batches(settings, features, targets, group)
+        learned, pseudo = with_pseudo_classes(features, targets, settings.seed)
+        batches = fit_batches(settings, features, learned, group)
         epochs = settings.epochs or max(EPOCHS, math.ceil(STEPS / len(batches)))
         device = torch.device(rows.device if settings.device is None else settings.device)
         warn_slow(settings.precision, device, "Hasher.fit")
         score = None
         if held_out is not None:
+            weights = bit_weights(settings.bits, settings.item_bits)
             score = retrieval_score(
-                held_out.features.rows, held_out.targets, rows, targets.values, device, settings.seed
+                held_out.features.rows, held_out.targets, rows, targets, device, settings.seed, weights
             )
         with seeded(settings.seed, device):
             module = fit_network(settings, features)
@@ -231,7 +240,7 @@ class Hasher:
             history = run(
                 module,
                 batches,
-                fit_objective(settings, targets),
+                fit_objective(settings, learned),
                 Plan(
                     epochs=epochs,
                     lr=settings.lr,
@@ -252,11 +261,40 @@ class Hasher:
                 group=group,
                 progress=settings.progress,
             )
-        width, hidden = rows.shape[1], settings.hidden
         listed = None if names is None else names.tolist()
-        self._take(Model(given, squashed.eval(), hidden, targets.classes, width, history, listed))
+        parts = settings.item_bits, pseudo
+        self._take(
+            Model(given, squashed.eval(), settings.hidden, targets.classes, rows.shape[1], history, listed, *parts)
+        )
         if self.run_dir is not None and distributed.rank(group) == 0:
             self.save(Path(self.run_dir) / "model.safetensors")
+        return self
+
+    def adapt(self, X: Any) -> Hasher:
+        """Fits means and scales of the trained network to another corpus X [N, F], without labels; weights stay.
+
+        What centres the inputs, and the statistics of the batch norms, are taken anew from X, so that each bit halves
+        the new corpus as it halved the old one. Codes from before and after `adapt` do not compare.
+
+        Raises NotFittedError before `fit`, ValueError for another number of features than in `fit`, other names of
+        columns, fewer than 2 rows, NaN or infinity. Warns of values far out, as `fit` does.
+
+        >>> import numpy as np
+        >>> X = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
+        >>> hasher = Hasher(bits=8, epochs=2, progress=False).fit(X)
+        >>> bool((hasher.adapt(X + 5).encode(X + 5) == hasher.adapt(X).encode(X)).mean() > 0.99)
+        True
+        """
+        module = self._fitted("adapt")
+        check_column_names(X, self._names())
+        rows = read_features(X, "adapt", "X")
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(f"Hasher.adapt: X must have {self.n_features_in_} features, got {rows.shape[1]}")
+        if len(rows) < 2:
+            raise ValueError(f"Hasher.adapt: X must have at least 2 rows, got {len(rows)}")
+        features = scan(rows, "X", checksum=False, method="adapt")
+        features.warn("Hasher.adapt", "X")
+        self.module_ = adapted(module, features)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **fit: Any) -> Any:
@@ -288,8 +326,11 @@ class Hasher:
         be [F]; its query is [1, bits].
         """
         module = self._fitted("queries")
-        layers = module if self._settings["loss"] is None else module[0]
-        plain = without_sigmoid(*layers.children())
+        layers = module if self._settings["loss"] is None else next(module.children())
+        if isinstance(layers, TwoPartEncoder):
+            plain: nn.Module = layers.without_sigmoid()
+        else:
+            plain = without_sigmoid(*layers.children())
         u = torch.cat(list(self._outputs(X, plain, "queries")))
         return like(0.5 + 0.5 * u / u.abs().amax(1, keepdim=True).clamp(min=torch.finfo(u.dtype).tiny), X)
 
@@ -308,7 +349,7 @@ class Hasher:
         if y is None and self.classes_ is not None:
             raise ValueError("Hasher.score: y must be the labels of X, as in fit, got None")
         codes = torch.cat(list(map(pack_bits, self._outputs(X, method="score"))))
-        return own_score(codes, read_features(X, "score", "X"), y, self._settings["target"])
+        return own_score(codes, read_features(X, "score", "X"), y, self._settings["target"], self.bit_weights_)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the trained model as one safetensors file, with settings, hierarchy and class names as JSON inside.
@@ -321,7 +362,8 @@ class Hasher:
         settings, features = self._settings, self.n_features_in_  # those of `fit`: others may have been set since
         names = self._names()
         listed = None if names is None else names.tolist()
-        write_model(path, Model(settings, module, self.hidden_, classes, features, self.history_, listed))
+        parts = self._item_bits, self.pseudo_classes_
+        write_model(path, Model(settings, module, self.hidden_, classes, features, self.history_, listed, *parts))
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, device: torch.device | str | None = None) -> Hasher:
@@ -390,11 +432,14 @@ class Hasher:
         self.module_ = model.module
         self.hidden_ = model.hidden
         self.classes_ = None if model.classes is None else np.array(model.classes)
-        self.n_features_in_ = model.features
+        self.n_features_in_: int = model.features
         if model.names is not None:
             self.feature_names_in_ = np.array(model.names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
+        self._item_bits = model.item_bits
+        self.bit_weights_ = bit_weights(model.settings["bits"], model.item_bits)
+        self.pseudo_classes_ = model.pseudo
         self.history_ = model.history
         self.best_epoch_ = model.history.best_epoch
 
@@ -412,7 +457,7 @@ class Hasher:
             start += len(block)
             yield block
 
-    def _fitted(self, method: str) -> nn.Sequential:
+    def _fitted(self, method: str) -> nn.Module:
         if not hasattr(self, "module_"):
             raise not_fitted(f"Hasher.{method}: call fit first (or Hasher.load)")
         return self.module_

@@ -24,6 +24,7 @@ from fasthash.train.randomness import RankGenerator, common_states, set_common_s
 from fasthash.train.run_folder import RunFolder, open_run
 from fasthash.train.state import History, State
 from fasthash.train.threads import own_threads, short_waits, step_operations, threads_for
+from fasthash.train.two_parts import TwoPartEncoder
 from fasthash.train.unpacking import Batch, unpacked
 
 __all__ = ["History", "train"]
@@ -269,8 +270,8 @@ class _Steps:
             return
         self.started = True
         if self.state.device.type == "cpu":
-            module, x = self.state.module, batch.places
-            alone = len(x) == 1 and not batch.names
+            module, x = self.state.module, [*batch.places, *batch.names.values()]
+            alone = len(x) == 1 or isinstance(module, TwoPartEncoder)
             operations = step_operations(module, self.objective, x[0]) if alone else None
             count = threads_for(operations, self.every_thread)
             self.until_end.enter_context(own_threads(count))

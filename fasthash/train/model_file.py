@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fasthash._arguments import one_device
+from fasthash._arguments import one_device, whole
 from fasthash._checkpoint import check_tensors, load_checkpoint, save_checkpoint
 from fasthash.hierarchy import Hierarchy, Name
 from fasthash.train.encoder import Squash, Standardize, encoder
+from fasthash.train.pseudo_classes import PseudoClasses
 from fasthash.train.settings import NOT_SAVED, checked
 from fasthash.train.state import History
+from fasthash.train.two_parts import two_part_encoder
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Model:
     """What a trained Hasher consists of. settings: those of its `fit`, as `checked` gave them."""
 
     settings: dict[str, Any]
-    module: nn.Sequential
+    module: nn.Module
     hidden: tuple[int, ...]
     classes: list[Name] | None
     features: int
     history: History
     names: list[str] | None = None  # of the features, where X of `fit` was a data frame
+    item_bits: int = 0
+    pseudo: PseudoClasses | None = None
 
 
 def write_model(path: str | PathLike[str], model: Model) -> None:
@@ -45,6 +49,8 @@ def write_model(path: str | PathLike[str], model: Model) -> None:
         "features": model.features,
         "feature_names": model.names,
         "hidden": model.hidden,
+        "item_bits": model.item_bits,
+        "pseudo_classes": _counts(model.pseudo),
         "losses": history.losses,
         "scores": [None if s is None or math.isnan(s) else s for s in history.scores],
         "best_epoch": history.best_epoch,
@@ -66,8 +72,13 @@ def read_model(path: str | PathLike[str], defaults: Mapping[str, Any], device: t
         settings = checked(given, "its settings")
         features, hidden = operator.index(content["features"]), tuple(content["hidden"])
         own = settings["loss"] is None
+        item_bits = whole(content.get("item_bits", 0), "its content", "item_bits", 0, settings["bits"] - 1)
         with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
-            module = encoder(features, settings["bits"], hidden=hidden, dropout=settings["dropout"], sigmoid=own)
+            more: dict[str, Any] = {"hidden": hidden, "dropout": settings["dropout"], "sigmoid": own}
+            if item_bits:
+                module: nn.Module = two_part_encoder(features, settings["bits"], item_bits, **more)
+            else:
+                module = encoder(features, settings["bits"], **more)
             module = module if own else nn.Sequential(module, Squash())
             tensors = _fitted(tensors, module)
         check_tensors(tensors, module.state_dict())
@@ -76,12 +87,29 @@ def read_model(path: str | PathLike[str], defaults: Mapping[str, Any], device: t
         names = content.get("feature_names")  # younger than the format
         if names is not None and not (len(names) == features and all(isinstance(name, str) for name in names)):
             raise ValueError(f"its feature_names are not {features} names")
-        return Model(settings, module.to(place).eval(), hidden, content["classes"], features, history, names)
+        pseudo = _pseudo_classes(content.get("pseudo_classes"))
+        network = module.to(place).eval()
+        return Model(settings, network, hidden, content["classes"], features, history, names, item_bits, pseudo)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None
 
 
-def _fitted(tensors: dict[str, Tensor], module: nn.Sequential) -> dict[str, Tensor]:
+def _counts(pseudo: PseudoClasses | None) -> dict[str, Any] | None:
+    return None if pseudo is None else {"nearest": pseudo.nearest, "sizes": pseudo.sizes, "known": pseudo.known}
+
+
+def _pseudo_classes(content: Any) -> PseudoClasses | None:
+    if content is None:
+        return None
+    sizes = [whole(size, "its pseudo_classes", "sizes", 0) for size in content["sizes"]]
+    if len(content["nearest"]) != len(sizes):
+        raise ValueError(f"its pseudo_classes have {len(content['nearest'])} names and {len(sizes)} sizes")
+    return PseudoClasses(
+        None, list(content["nearest"]), sizes, whole(content["known"], "its pseudo_classes", "known", 0)
+    )
+
+
+def _fitted(tensors: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """The tensors as the module takes them: older files have no limit of inputs; one with several units has [F]."""
     name, standard = next((n, part) for n, part in module.named_modules() if isinstance(part, Standardize))
     deviation, limit = tensors.get(f"{name}.deviation"), f"{name}.limit"

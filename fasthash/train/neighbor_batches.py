@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -58,8 +58,12 @@ class NeighborBatches(Sampler[list[int]]):
             yield list(dict.fromkeys(found))[self.start : self.stop]
 
 
-def nearest_rows(targets: Tensor, generator: torch.Generator, k: int = NEAREST) -> Tensor:
+def nearest_rows(
+    targets: Tensor, generator: torch.Generator, k: int = NEAREST, *, centre: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """The min(k, N - 1) nearest other rows by cosine of each row of targets [N, E]: int64, on the CPU.
+
+    centre: taken of the rows first, a block at a time.
 
     Among all rows, or among random ones where there are more than 2^16 (see PAIRS).
 
@@ -70,12 +74,13 @@ def nearest_rows(targets: Tensor, generator: torch.Generator, k: int = NEAREST) 
     limit = max(CANDIDATES, PAIRS // rows)
     every = rows <= limit  # targets are then read once
     chosen = torch.arange(rows) if every else torch.randperm(rows, generator=generator)[:limit].sort().values
-    candidates = unit_rows((targets if every else targets[chosen.to(targets.device)]).float())
+    centred = centre or (lambda rows: rows)
+    candidates = unit_rows(centred((targets if every else targets[chosen.to(targets.device)]).float()))
     k = min(k, len(chosen) - 1)
     found = []
     for start in range(0, rows, 2048):
         block = slice(start, start + 2048)
-        cosines = (candidates[block] if every else unit_rows(targets[block].float())) @ candidates.T
+        cosines = (candidates[block] if every else unit_rows(centred(targets[block].float()))) @ candidates.T
         nearest = chosen[cosines.topk(k + 1, dim=1).indices.cpu()]
         own = nearest == torch.arange(start, start + len(nearest))[:, None]
         own[:, -1] |= ~own.any(1)  # not among its own nearest: the furthest goes

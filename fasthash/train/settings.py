@@ -24,6 +24,7 @@ KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
 # With a y. A linear map of an embedding keeps the neighbours of that embedding better than a deep one, so without: ().
 HIDDEN = (512, 512)
 NEIGHBORS = 16
+ITEM_PART = 4  # one bit in so many orders the items of a class
 
 # Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
 NOT_SAVED = ("hierarchy", "device", "progress", "compile", "workers", "run_dir")
@@ -54,6 +55,7 @@ def _as_given(value: Any, function: str, name: str) -> Any:
 # Each check takes (value, function, name) and gives the value as Python's own int, float or str.
 LIMITS: dict[str, Callable[[Any, str, str], Any]] = {
     "bits": partial(whole, low=1, high=MAX_BITS),
+    "item_bits": optional(partial(whole, low=0, high=MAX_BITS)),
     "hierarchy": optional(_hierarchy),
     "target": optional(partial(choice, allowed=KINDS)),
     "supervision": partial(choice, allowed=("full", "similarity")),
@@ -67,11 +69,12 @@ LIMITS: dict[str, Callable[[Any, str, str], Any]] = {
     "preserve": partial(number, least=0),
     "draws": partial(whole, low=0),
     "neighbors": optional(partial(whole, low=1)),
-    "init": partial(choice, allowed=("random", "itq")),
+    "init": optional(partial(choice, allowed=("random", "itq"))),
     "temperature_y": optional(partial(number, above=0)),
     "temperature_z": optional(partial(number, above=0)),
     "hidden": optional(_widths),
     "dropout": partial(number, least=0, below=1),
+    "head_scale": partial(number, above=0),
     "epochs": optional(PLAN["epochs"]),
     "batch_size": partial(whole, low=2),
     "lr": PLAN["lr"],
@@ -101,21 +104,44 @@ def checked(settings: Mapping[str, Any], function: str) -> dict[str, Any]:
     return {name: LIMITS[name](value, function, name) for name, value in settings.items()}
 
 
-def completed(settings: dict[str, Any], kind: str, supervised: bool) -> SimpleNamespace:
-    """All settings, by attribute, with what None means for targets of this kind, and with or without a y.
+def completed(settings: dict[str, Any], kind: str, supervised: bool, features: int) -> SimpleNamespace:
+    """All settings, by attribute, with what None means for targets of this kind, with or without a y, and `features`.
 
-    Raises ValueError for neighbors of targets that are no embeddings: their batches are random, neighbors is 1.
+    Raises ValueError for neighbors of targets that are no embeddings: their batches are random, neighbors is 1; and for
+    item_bits where codes cannot be divided.
     """
     near = kind == "embedding"
     if not near and settings["neighbors"] not in (None, 1):
         raise ValueError(f"Hasher.fit: neighbors needs target embeddings, got target {kind!r}")
+    hidden = settings["hidden"] if settings["hidden"] is not None else HIDDEN if supervised else ()
     left_open = {
         "temperature_y": TEMPERATURE_Y[kind],
         "temperature_z": TEMPERATURE_Z[kind],
         "kl": KL[kind],
-        "hidden": HIDDEN if supervised else (),
+        "hidden": hidden,
+        "item_bits": _item_bits(settings, kind),
+        "init": "itq" if not supervised and not hidden and settings["bits"] <= features else "random",
         "neighbors": NEIGHBORS if near else 1,
     }
     return SimpleNamespace(
         **{name: left_open.get(name) if value is None else value for name, value in settings.items()}
     )
+
+
+def _item_bits(settings: dict[str, Any], kind: str) -> int:
+    """Bits of the item part: those asked for, or a quarter where codes of class labels can be divided."""
+    asked, bits = settings["item_bits"], settings["bits"]
+    reasons = {
+        f"target {kind!r}": kind != "labels",
+        "a loss of its own": settings["loss"] is not None,
+        "preserve": settings["preserve"] > 0,
+        'init "itq"': settings["init"] == "itq",
+    }
+    undivided = next((reason for reason, holds in reasons.items() if holds), None)
+    if asked is None:
+        return 0 if undivided else bits // ITEM_PART
+    if asked >= bits:
+        raise ValueError(f"Hasher.fit: item_bits must be below bits, {bits}, got {asked}")
+    if asked and undivided:
+        raise ValueError(f"Hasher.fit: item_bits must be 0 with {undivided}, got {asked}")
+    return int(asked)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthash._arrays import dtype_name, to_tensor
-from fasthash._labels import label_array
+from fasthash._labels import label_array, missing_labels
 from fasthash.hierarchy import Hierarchy, Name, telling_distances
 from fasthash.targets import class_distances, embedding_distances, multilabel_distances
+from fasthash.train.features import Features
 
 Kind = Literal["labels", "multilabel", "embedding"]
 KINDS = ("labels", "multilabel", "embedding")
@@ -25,21 +26,30 @@ ROWS = 1 << 12  # that are checked at once: memory-mapped targets are never read
 class Targets:
     """The targets of N rows, and what is known of their kind.
 
-    kind "labels": values int64 [N], positions in `classes`, with distances [C, C]; "multilabel": values uint8 [N, L];
-    "embedding": values floating point [N, E].
+    kind "labels": values int64 [N], positions in `classes`, -1 without a label, with distances [C, C]; "multilabel":
+    values uint8 [N, L]; "embedding": values floating point [N, E], near by the cosine of centre(values).
     """
 
     kind: Kind
     values: Tensor
     classes: list[Name] | None = None
     distances: Tensor | None = None
+    centre: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether rows have no label."""
+        return self.classes is not None and bool((self.values < 0).any())
 
     @property
     def distance(self) -> Tensor | Callable[[Tensor], Tensor]:
         """Semantic distances of values: the matrix of the classes, or a function from values [B, ...] to [B, B]."""
         if self.distances is not None:
             return self.distances
-        return multilabel_distances if self.kind == "multilabel" else embedding_distances
+        if self.kind == "multilabel":
+            return multilabel_distances
+        centre = self.centre
+        return embedding_distances if centre is None else lambda values: embedding_distances(centre(values))
 
     @property
     def outputs(self) -> int:
@@ -49,15 +59,19 @@ class Targets:
         return self.values.shape[1] if self.kind == "multilabel" else 0
 
 
-def targets_of(rows: Tensor, y: Any, kind: str | None, hierarchy: Hierarchy | None) -> Targets:
-    """The targets y of the rows of X [N, F], as `read_targets` reads them; the rows themselves where y is None."""
+def targets_of(features: Features, y: Any, kind: str | None, hierarchy: Hierarchy | None) -> Targets:
+    """The targets y of the rows of X [N, F], as `read_targets` reads them; the rows, less their mean, for y=None."""
+    rows = features.rows
     if y is not None:
         return read_targets(y, len(rows), kind, hierarchy)
     if kind not in (None, "embedding"):
         raise ValueError(f"Hasher.fit: target {kind!r} needs y, got None")
     if hierarchy is not None:
         raise ValueError("Hasher.fit: a hierarchy needs class labels y, got None")
-    return Targets("embedding", rows)
+    if features.ordinary:
+        return Targets("embedding", rows, centre=lambda values: values.float() - features.mean.to(values.device))
+    standard = features.standard
+    return Targets("embedding", rows, centre=lambda values: standard(values.to(features.mean.device)).to(values.device))
 
 
 def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | None, name: str = "y") -> Targets:
@@ -65,15 +79,19 @@ def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | Non
 
     1-D, or one column [N, 1]: class labels, integers or strings; 2-D integer or boolean: multi-hot labels; 2-D floating
     point: embeddings. With kind "multilabel" or "embedding" one column is what kind says.
+    Labels may be missing: None, NaN, or the integer -1 (unless it is in the hierarchy).
     Raises TypeError for other types; ValueError for another length, multi-hot values that are not 0 and 1, NaN, labels
-    that are not in the hierarchy, or a hierarchy with targets that are not labels.
+    that are not in the hierarchy, no label at all, or a hierarchy with targets that are not labels.
 
     >>> read_targets(["cat", "dog", "cat"], 3, None, None).values
     tensor([0, 1, 0])
     """
+    y, missing = without_missing(y, kind, hierarchy, name)
     array, found = read_array(y, rows, kind, "Hasher.fit", name)
     if found == "labels":
         values, classes = _labels(array)
+        if missing is not None:
+            values[torch.from_numpy(missing)] = -1
         if hierarchy is not None:
             _check_known(classes, hierarchy, name)
             if name == "y":
@@ -101,6 +119,9 @@ def read_validation(train: Targets, y: Any, rows: int, hierarchy: Hierarchy | No
     """
     name = "validation y"
     found = read_targets(y, rows, train.kind, hierarchy, name)
+    if found.unlabelled:
+        row = int((found.values < 0).nonzero()[0])
+        raise ValueError(f"Hasher.fit: {name} must have a label for each row, got none in row {row}")
     if found.classes is None or train.classes is None:
         if found.values.shape[1] != train.values.shape[1]:
             width, got = train.values.shape[1], found.values.shape[1]
@@ -146,6 +167,42 @@ def read_array(
         dims = "1-D" if found == "labels" else "2-D"
         raise ValueError(f"{function}: {name} must be {dims} for target {found!r}, got shape {tuple(array.shape)}")
     return array, cast(Kind, found)
+
+
+def without_missing(
+    y: Any, kind: str | None, hierarchy: Hierarchy | None, name: str
+) -> tuple[Any, NDArray[np.bool_] | None]:
+    """y with any of its labels in the place of missing ones, and where they were [N]; (y, None) where none is missing.
+
+    Raises ValueError where no label is left, and where -1 could be a class too.
+    """
+    if kind not in (None, "labels"):
+        return y, None
+    missing = missing_labels(y)
+    if missing is None:
+        return y, None
+    if missing.all():
+        raise ValueError(
+            f"Hasher.fit: {name} has no label in any of its {len(missing)} rows; leave y out, or give some"
+        )
+    values = np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y).reshape(-1)
+    given = values[~missing]
+    if given.dtype.kind == "f":  # integers beside NaN, as pandas has them
+        given = given.astype(np.int64) if (given == np.round(given)).all() else given
+    array = label_array(given.tolist() if given.dtype == object else given, "Hasher.fit", name)
+    if values.dtype.kind == "i" or (values.dtype == object and array.dtype.kind == "i"):
+        marks = np.array([isinstance(v, (int, np.integer)) and v == -1 for v in values[missing].tolist()])
+        if marks.any() and hierarchy is not None and -1 in hierarchy:
+            return y, None
+        others = np.unique(array)
+        if marks.any() and (len(others) < 2 or (others < 0).any()):
+            raise ValueError(
+                f"Hasher.fit: -1 in {name} marks rows without a label, and the others must have two classes or more, "
+                f"none negative, got {others[:4].tolist()}; number classes from 0, or leave missing labels None"
+            )
+    filled = np.full(len(values), array[0], dtype=array.dtype)
+    filled[~missing] = array
+    return filled, missing
 
 
 def _guess(array: Tensor | NDArray[Any]) -> Kind:

@@ -20,6 +20,7 @@ from fasthash.train.supervision import Targets, read_array, read_validation
 from fasthash.train.threads import forward_operations, own_threads, short_waits, threads_for
 
 # A score is taken many times in a training run: larger sets are sampled down to these sizes.
+BitWeights = list[tuple[int, int]] | None
 QUERIES = 3_000
 DATABASE = 20_000
 RANKS = 250
@@ -84,26 +85,38 @@ def outputs(module: nn.Module, X: Tensor, device: torch.device) -> Tensor:
 
 
 def retrieval_score(
-    query_X: Tensor, query: Targets, database_X: Tensor, database: Tensor, device: torch.device, seed: int
+    query_X: Tensor,
+    query: Targets,
+    database_X: Tensor,
+    database: Targets,
+    device: torch.device,
+    seed: int,
+    bit_weights: BitWeights = None,
 ) -> Callable[[nn.Module], float]:
     """A score for `fasthash.train.train`, higher is better: codes of `query_X` searched in codes of `database_X`.
 
-    `database` are the targets of database_X, in the terms of `query`. By their kind: labels: mAHP@250 (variant "mean")
-    under their distances; multi-hot labels: mAP@250; embeddings: the part of the 10 nearest by the cosine of the
-    targets that is among the 10 nearest by code. All are expectations over ties. Sets larger than QUERIES and DATABASE
+    `database` are the targets of database_X, in the terms of `query`; rows without a label are left out. By their kind:
+    labels: mAHP@250 (variant "mean") under their distances, with `bit_weights`; multi-hot labels: mAP@250; embeddings:
+    the part of the 10 nearest by the cosine of the targets that is among the 10 nearest by code. All are expectations over ties. Sets larger than QUERIES and DATABASE
     are sampled (by `seed`).
     """
     generator = torch.Generator().manual_seed(seed)
-    query_rows, database_rows = _sample(len(query_X), QUERIES, generator), _sample(len(database_X), DATABASE, generator)
+    labelled = (database.values >= 0).nonzero()[:, 0] if database.unlabelled else None
+    query_rows = _sample(len(query_X), QUERIES, generator)
+    database_rows = _sample(len(database_X) if labelled is None else len(labelled), DATABASE, generator)
+    if labelled is not None:
+        database_rows = labelled if database_rows is None else labelled[database_rows]
     query_X, database_X = _rows(query_X, query_rows), _rows(database_X, database_rows)
-    query_y, database_y = _rows(query.values, query_rows), _rows(database, database_rows)
+    query_y, database_y = _rows(query.values, query_rows), _rows(database.values, database_rows)
     ranks = min(RANKS, len(database_X))
 
     def score(module: nn.Module) -> float:
         a, b = (pack_bits(outputs(module, X, device)) for X in (query_X, database_X))
         if query.distances is not None:
             similarity = 1.0 - query.distances
-            return float(hierarchical_precision(a, b, query_y, database_y, similarity, at=ranks))
+            return float(
+                hierarchical_precision(a, b, query_y, database_y, similarity, at=ranks, bit_weights=bit_weights)
+            )
         if query.kind == "multilabel":
             return float(mean_average_precision(a, b, query_y, database_y, at=ranks))
         one_class = torch.zeros(len(a), dtype=torch.int64), torch.zeros(len(b), dtype=torch.int64)
@@ -112,7 +125,7 @@ def retrieval_score(
     return score
 
 
-def own_score(codes: Tensor, X: Tensor, y: Any, kind: str | None) -> float:
+def own_score(codes: Tensor, X: Tensor, y: Any, kind: str | None, bit_weights: BitWeights = None) -> float:
     """How well packed codes uint8 [N, W] of the rows X find their like among one another; see `Hasher.score`.
 
     Larger sets than DATABASE are sampled, and no more than QUERIES of them are searched for, always the same ones.
@@ -129,7 +142,10 @@ def own_score(codes: Tensor, X: Tensor, y: Any, kind: str | None) -> float:
             if len(codes) < 2:
                 raise ValueError(f"Hasher.score: X must have at least 2 rows, got {len(codes)}")
             labels = array[order.to(array.device) if isinstance(array, Tensor) else order.numpy()]
-            return float(mean_average_precision(query, database, labels[: len(query)], labels, exclude_self=True))
+            own = labels[: len(query)]
+            return float(
+                mean_average_precision(query, database, own, labels, exclude_self=True, bit_weights=bit_weights)
+            )
         X = to_tensor(array, "Hasher.score", "y")
     if len(codes) < 3:
         raise ValueError(f"Hasher.score: X must have at least 3 rows, so that one is nearer, got {len(codes)}")

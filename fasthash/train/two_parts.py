@@ -1,0 +1,87 @@
+"""Codes of two parts: the first bits say the class and its place in the hierarchy, the last ones the order inside it.
+
+One code cannot serve both wishes with the same bits: terms for the order inside a class cost undivided codes the class.
+With bits of their own they hardly disturb each other. The distance of two codes is
+
+    CLASS_WEIGHT x Hamming(class part) + Hamming(item part),
+
+and their plain Hamming distance stays useful, because the class part has most of the bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fasthash.losses import kl_loss, listwise_loss
+from fasthash.targets import embedding_distances
+from fasthash.train.encoder import encoder, without_sigmoid
+from fasthash.train.objective import Objective
+
+CLASS_WEIGHT = 2
+# Of the listwise term inside a class: cosine distances there are small, and the ten nearest of a hundred are wanted.
+TEMPERATURE_Y, TEMPERATURE_Z = 0.03, 0.07
+
+
+def bit_weights(bits: int, item_bits: int) -> list[tuple[int, int]] | None:
+    """Weights of the parts, as `fasthash.hamming_topk` takes them; None for undivided codes.
+
+    >>> bit_weights(64, 16)
+    [(48, 2), (16, 1)]
+    """
+    return [(bits - item_bits, CLASS_WEIGHT), (item_bits, 1)] if item_bits else None
+
+
+class TwoPartEncoder(nn.Module):
+    """Two networks over the same standardised input: x [B, F] -> z [B, bits], the class part and then the item part.
+
+    forward(x, mates): the item part is that of the rows `mates` [B, F] instead, as training needs it: the class part
+    learns from random rows, the item part from rows that share their classes.
+    """
+
+    def __init__(self, standard: nn.Module, class_part: nn.Sequential, item_part: nn.Sequential) -> None:
+        super().__init__()
+        self.standard, self.class_part, self.item_part = standard, class_part, item_part
+
+    def forward(self, x: Tensor, mates: Tensor | None = None) -> Tensor:
+        x = self.standard(x)
+        return torch.cat([self.class_part(x), self.item_part(x if mates is None else self.standard(mates))], dim=1)
+
+    def without_sigmoid(self) -> TwoPartEncoder:
+        """The same weights, with outputs before the sigmoid."""
+        parts = (without_sigmoid(*part.children()) for part in (self.class_part, self.item_part))
+        return TwoPartEncoder(self.standard, *parts)
+
+
+def two_part_encoder(features: int, bits: int, item_bits: int, *, hidden: tuple[int, ...], **more: Any) -> nn.Module:
+    """The `fasthash.train.encoder.encoder` of the class part, and one of the first of its hidden layers for the items.
+
+    >>> two_part_encoder(384, 64, 16, hidden=(128, 128))(torch.randn(4, 384)).shape
+    torch.Size([4, 64])
+    """
+    standard, *class_part = encoder(features, bits - item_bits, hidden=hidden, **more)
+    _, *item_part = encoder(features, item_bits, hidden=hidden[:1], **more)
+    return TwoPartEncoder(standard, nn.Sequential(*class_part), nn.Sequential(*item_part))
+
+
+class TwoPartObjective(nn.Module):
+    """`objective` for the class part, and for the item part a listwise term inside the classes and the KL term.
+
+    forward(z [B, bits], y, mates [B, F], groups [B]): y are the targets of the class part; the item part is that of
+    `mates`, whose cosine distances it keeps inside each of the groups.
+    """
+
+    def __init__(self, objective: Objective, item_bits: int) -> None:
+        super().__init__()
+        self.classes, self.item_bits = objective, item_bits
+
+    def forward(self, z: Tensor, y: Tensor, mates: Tensor, groups: Tensor) -> Tensor:
+        item = z[:, -self.item_bits :]
+        order = listwise_loss(
+            item, embedding_distances(mates), temperature_y=TEMPERATURE_Y, temperature_z=TEMPERATURE_Z, groups=groups
+        )
+        loss: Tensor = self.classes(z[:, : -self.item_bits], y) + order
+        kl = self.classes.weights["kl"]
+        return loss + kl * kl_loss(item, k=self.classes.kl_k) if kl else loss
