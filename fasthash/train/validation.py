@@ -97,8 +97,8 @@ def retrieval_score(
 
     `database` are the targets of database_X, in the terms of `query`; rows without a label are left out. By their kind:
     labels: mAHP@250 (variant "mean") under their distances, with `bit_weights`; multi-hot labels: mAP@250; embeddings:
-    the part of the 10 nearest by the cosine of the targets that is among the 10 nearest by code. All are expectations over ties. Sets larger than QUERIES and DATABASE
-    are sampled (by `seed`).
+    the part of the 10 nearest by the cosine of the targets that is among the 10 nearest by code. All are expectations
+    over ties. Sets larger than QUERIES and DATABASE are sampled (by `seed`).
     """
     generator = torch.Generator().manual_seed(seed)
     labelled = (database.values >= 0).nonzero()[:, 0] if database.unlabelled else None
