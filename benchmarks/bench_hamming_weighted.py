@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import kit
@@ -55,7 +56,7 @@ def ratios(args: argparse.Namespace, isa: str, bits: int, threads: int) -> dict[
     named = cases(bits)
     for groups in named.values():
         check(queries, database, args.k, groups)
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         name: lambda groups=groups: fasthash.hamming_topk(queries, database, args.k, bit_weights=groups)
         for name, groups in named.items()
     }
