@@ -4,12 +4,13 @@
 
 #include <immintrin.h>
 
-#include "hamming/isa/planes.h"
+#include "hamming/isa/scan.h"
 
 namespace fasthash {
 namespace {
 
 struct Avx2Lanes {
+    static constexpr bool kWeighted = false;
     using Vec = __m256i;
     static constexpr int64_t kFlush = 31;  // words: a byte's count grows by at most 8 for each, and holds 255
 
@@ -75,75 +76,19 @@ struct Avx2Lanes32 : Avx2Lanes {
     static void store(Vec d, int32_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), d); }
 };
 
-// 32 bytes a register. Of the unpacked sums `low` has codes 0-7 and 16-23, `high` the others; of the wide ones d[i] has
-// codes 4 i to 4 i + 3, and as many from 16 on.
-struct Avx2Bytes {
-    using Vec = __m256i;
-    struct Sums {
-        Vec low, high;
-    };
-    struct WideSums {
-        Vec d[4];
-    };
-    static constexpr int kLanes = 32, kCheck = 64;
-    static Vec load(const uint8_t* p) { return Avx2Lanes::load_any(p); }
-    static Vec broadcast(uint32_t word) { return _mm256_set1_epi32(static_cast<int>(word)); }
-    static Vec bit_xor(Vec a, Vec b) { return _mm256_xor_si256(a, b); }
-    static Vec add(Vec a, Vec b) { return _mm256_add_epi8(a, b); }
-    static Vec count(Vec x) { return Avx2Lanes::count(Avx2Lanes::zero(), x); }
-    static void zero(Sums& sums) { sums.low = sums.high = Avx2Lanes::zero(); }
-    static void zero(WideSums& sums) { sums.d[0] = sums.d[1] = sums.d[2] = sums.d[3] = Avx2Lanes::zero(); }
-    static void weigh(Sums& sums, Vec a, Vec b, uint32_t weights) {
-        const Vec w = broadcast(weights);
-        sums.low = _mm256_add_epi16(sums.low, _mm256_maddubs_epi16(w, _mm256_unpacklo_epi8(a, b)));
-        sums.high = _mm256_add_epi16(sums.high, _mm256_maddubs_epi16(w, _mm256_unpackhi_epi8(a, b)));
+// Bits of bytes times their weights, added in pairs to 16 bits; pairs are added once.
+struct Avx2Weighted : Avx2Lanes32 {
+    static constexpr bool kWeighted = true;
+    static constexpr int64_t kFlush = 8;  // words: a pair grows by at most 2 x 8 x 255 for each, and holds 32,767
+    static Vec weigh(Vec acc, Vec x, Vec weights) {
+        return _mm256_add_epi16(acc, _mm256_maddubs_epi16(weights, count(zero(), x)));
     }
-    static void widen(WideSums& wide, const Sums& sums) {
-        const Vec none = Avx2Lanes::zero();
-        wide.d[0] = _mm256_add_epi32(wide.d[0], _mm256_unpacklo_epi16(sums.low, none));
-        wide.d[1] = _mm256_add_epi32(wide.d[1], _mm256_unpackhi_epi16(sums.low, none));
-        wide.d[2] = _mm256_add_epi32(wide.d[2], _mm256_unpacklo_epi16(sums.high, none));
-        wide.d[3] = _mm256_add_epi32(wide.d[3], _mm256_unpackhi_epi16(sums.high, none));
-    }
-    static Sums min(const Sums& a, const Sums& b) {
-        return {_mm256_min_epu16(a.low, b.low), _mm256_min_epu16(a.high, b.high)};
-    }
-    static WideSums min(const WideSums& a, const WideSums& b) {
-        return {{_mm256_min_epu32(a.d[0], b.d[0]), _mm256_min_epu32(a.d[1], b.d[1]), _mm256_min_epu32(a.d[2], b.d[2]),
-                 _mm256_min_epu32(a.d[3], b.d[3])}};
-    }
-    static bool any_below(const Sums& sums, int32_t limit) {
-        // What is left of the limit, 0 where the distance reaches it.
-        const Vec left =
-            _mm256_subs_epu16(_mm256_set1_epi16(static_cast<short>(limit)), _mm256_min_epu16(sums.low, sums.high));
-        return _mm256_testz_si256(left, left) == 0;
-    }
-    static bool any_below(const WideSums& sums, int32_t limit) {
-        const Vec nearest =
-            _mm256_min_epu32(_mm256_min_epu32(sums.d[0], sums.d[1]), _mm256_min_epu32(sums.d[2], sums.d[3]));
-        return Avx2Lanes::any_below(nearest, _mm256_set1_epi32(limit));
-    }
-    static void store(const Sums& sums, int32_t* out) {
-        store_sixteen(_mm256_permute2x128_si256(sums.low, sums.high, 0x20), out);
-        store_sixteen(_mm256_permute2x128_si256(sums.low, sums.high, 0x31), out + 16);
-    }
-    static void store(const WideSums& sums, int32_t* out) {
-        store_any(_mm256_permute2x128_si256(sums.d[0], sums.d[1], 0x20), out);
-        store_any(_mm256_permute2x128_si256(sums.d[2], sums.d[3], 0x20), out + 8);
-        store_any(_mm256_permute2x128_si256(sums.d[0], sums.d[1], 0x31), out + 16);
-        store_any(_mm256_permute2x128_si256(sums.d[2], sums.d[3], 0x31), out + 24);
-    }
-    static void store_any(Vec d, int32_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), d); }
-    static void store_sixteen(Vec d, int32_t* out) {
-        store_any(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(d)), out);
-        store_any(_mm256_cvtepu16_epi32(_mm256_extracti128_si256(d, 1)), out + 8);
-    }
-    static void transpose(const uint64_t* words, uint8_t* planes) { transpose_any(words, planes); }
+    static Vec finish(Vec acc) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
 };
 
 }  // namespace
 
-const ScanTable kScanAvx2 = make_table<Avx2Lanes32, Avx2Lanes64>(pack_any, make_plane_table<Avx2Bytes>());
+const ScanTable kScanAvx2 = make_table<Avx2Lanes32, Avx2Lanes64, Avx2Weighted>(pack_any);
 
 }  // namespace fasthash
 

@@ -10,12 +10,13 @@
 
 #include <immintrin.h>
 
-#include "hamming/isa/planes.h"
+#include "hamming/isa/scan.h"
 
 namespace fasthash {
 namespace {
 
 struct Avx512Lanes {
+    static constexpr bool kWeighted = false;
     using Vec = __m512i;
     static constexpr int64_t kFlush = INT64_MAX;
     static Vec zero() { return _mm512_setzero_si512(); }
@@ -162,92 +163,15 @@ void pack_transposed(const uint8_t* database, int64_t stride, const uint32_t* po
              positions != nullptr ? positions + whole : nullptr, n - whole, W, whole > 0 ? group : panel);
 }
 
-// 64 bytes a register. Of the unpacked sums `low` has the first 8 codes of each 16, `high` the others; of the wide ones
-// d[i] has codes 4 i to 4 i + 3 of each 16.
-struct Avx512Bytes {
-    using Vec = __m512i;
-    struct Sums {
-        Vec low, high;
-    };
-    struct WideSums {
-        Vec d[4];
-    };
-    static constexpr int kLanes = 64, kCheck = 128;
-    static Vec load(const uint8_t* p) { return _mm512_loadu_si512(p); }
-    static Vec broadcast(uint32_t word) { return _mm512_set1_epi32(static_cast<int>(word)); }
-    static Vec bit_xor(Vec a, Vec b) { return _mm512_xor_si512(a, b); }
-    static Vec add(Vec a, Vec b) { return _mm512_add_epi8(a, b); }
-    static Vec count(Vec x) { return _mm512_popcnt_epi8(x); }
-    static void zero(Sums& sums) { sums.low = sums.high = _mm512_setzero_si512(); }
-    static void zero(WideSums& sums) { sums.d[0] = sums.d[1] = sums.d[2] = sums.d[3] = _mm512_setzero_si512(); }
-    static void weigh(Sums& sums, Vec a, Vec b, uint32_t weights) {
-        const Vec w = broadcast(weights);
-        sums.low = _mm512_add_epi16(sums.low, _mm512_maddubs_epi16(w, _mm512_unpacklo_epi8(a, b)));
-        sums.high = _mm512_add_epi16(sums.high, _mm512_maddubs_epi16(w, _mm512_unpackhi_epi8(a, b)));
-    }
-    static void widen(WideSums& wide, const Sums& sums) {
-        const Vec none = _mm512_setzero_si512();
-        wide.d[0] = _mm512_add_epi32(wide.d[0], _mm512_unpacklo_epi16(sums.low, none));
-        wide.d[1] = _mm512_add_epi32(wide.d[1], _mm512_unpackhi_epi16(sums.low, none));
-        wide.d[2] = _mm512_add_epi32(wide.d[2], _mm512_unpacklo_epi16(sums.high, none));
-        wide.d[3] = _mm512_add_epi32(wide.d[3], _mm512_unpackhi_epi16(sums.high, none));
-    }
-    static Sums min(const Sums& a, const Sums& b) {
-        return {_mm512_min_epu16(a.low, b.low), _mm512_min_epu16(a.high, b.high)};
-    }
-    static WideSums min(const WideSums& a, const WideSums& b) {
-        return {{_mm512_min_epu32(a.d[0], b.d[0]), _mm512_min_epu32(a.d[1], b.d[1]), _mm512_min_epu32(a.d[2], b.d[2]),
-                 _mm512_min_epu32(a.d[3], b.d[3])}};
-    }
-    static bool any_below(const Sums& sums, int32_t limit) {
-        const Vec nearest = _mm512_min_epu16(sums.low, sums.high);
-        return _mm512_cmplt_epu16_mask(nearest, _mm512_set1_epi16(static_cast<short>(limit))) != 0;
-    }
-    static bool any_below(const WideSums& sums, int32_t limit) {
-        const Vec nearest =
-            _mm512_min_epu32(_mm512_min_epu32(sums.d[0], sums.d[1]), _mm512_min_epu32(sums.d[2], sums.d[3]));
-        return Avx512Lanes::any_below(nearest, _mm512_set1_epi32(limit));
-    }
-    static void store(const Sums& sums, int32_t* out) {
-        const Vec first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0),
-                  last = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
-        store_codes(_mm512_permutex2var_epi64(sums.low, first, sums.high), out);
-        store_codes(_mm512_permutex2var_epi64(sums.low, last, sums.high), out + 32);
-    }
-    static void store_codes(Vec d, int32_t* out) {
-        _mm512_storeu_si512(out, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(d)));
-        _mm512_storeu_si512(out + 16, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(d, 1)));
-    }
-    static void store(const WideSums& sums, int32_t* out) {  // four quarters of four registers, transposed
-        const Vec a = _mm512_shuffle_i32x4(sums.d[0], sums.d[1], 0x44),
-                  b = _mm512_shuffle_i32x4(sums.d[2], sums.d[3], 0x44),
-                  c = _mm512_shuffle_i32x4(sums.d[0], sums.d[1], 0xee),
-                  d = _mm512_shuffle_i32x4(sums.d[2], sums.d[3], 0xee);
-        _mm512_storeu_si512(out, _mm512_shuffle_i32x4(a, b, 0x88));
-        _mm512_storeu_si512(out + 16, _mm512_shuffle_i32x4(a, b, 0xdd));
-        _mm512_storeu_si512(out + 32, _mm512_shuffle_i32x4(c, d, 0x88));
-        _mm512_storeu_si512(out + 48, _mm512_shuffle_i32x4(c, d, 0xdd));
-    }
-    // Eight codes are a matrix of 8 x 8 bytes in one register, which is transposed by two shuffles: bytes of two codes
-    // side by side, then these pairs by byte. Eight such registers are transposed by words.
-    static void transpose(const uint64_t* words, uint8_t* planes) {
-        const Vec pairs = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
-        const Vec by_byte = _mm512_set_epi16(31, 23, 15, 7, 30, 22, 14, 6, 29, 21, 13, 5, 28, 20, 12, 4, 27, 19, 11, 3,
-                                             26, 18, 10, 2, 25, 17, 9, 1, 24, 16, 8, 0);
-        Vec in[8], out[8];
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i)
-            in[i] = _mm512_permutexvar_epi16(by_byte, _mm512_shuffle_epi8(_mm512_loadu_si512(words + 8 * i), pairs));
-        transpose_words(in, out);
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) _mm512_storeu_si512(planes + i * kPlaneBlock, out[i]);
-    }
+// Bits of bytes times their weights, four a lane (VNNI).
+struct Avx512Weighted : Avx512Lanes32 {
+    static constexpr bool kWeighted = true;
+    static Vec weigh(Vec acc, Vec x, Vec weights) { return _mm512_dpbusd_epi32(acc, weights, _mm512_popcnt_epi8(x)); }
 };
 
 }  // namespace
 
-const ScanTable kScanAvx512 =
-    make_table<Avx512Lanes32, Avx512Lanes64>(pack_transposed, make_plane_table<Avx512Bytes>());
+const ScanTable kScanAvx512 = make_table<Avx512Lanes32, Avx512Lanes64, Avx512Weighted>(pack_transposed);
 
 }  // namespace fasthash
 

@@ -4,12 +4,13 @@
 
 #include <arm_neon.h>
 
-#include "hamming/isa/planes.h"
+#include "hamming/isa/scan.h"
 
 namespace fasthash {
 namespace {
 
 struct NeonLanes {
+    static constexpr bool kWeighted = false;
     using Vec = uint8x16_t;
     static constexpr int64_t kFlush = 31;  // words: a byte's count grows by at most 8 for each, and holds 255
 
@@ -58,60 +59,21 @@ struct NeonLanes32 : NeonLanes {
     static void store(Vec d, int32_t* out) { vst1q_u32(reinterpret_cast<uint32_t*>(out), words(d)); }
 };
 
-struct NeonBytes {
-    using Vec = uint8x16_t;
-    struct Sums {
-        uint16x8_t low, high;
-    };
-    struct WideSums {
-        uint32x4_t d[4];
-    };
-    static constexpr int kLanes = 16, kCheck = 64;
-    static Vec load(const uint8_t* p) { return vld1q_u8(p); }
-    static Vec broadcast(uint32_t word) { return vreinterpretq_u8_u32(vdupq_n_u32(word)); }
-    static Vec bit_xor(Vec a, Vec b) { return veorq_u8(a, b); }
-    static Vec add(Vec a, Vec b) { return vaddq_u8(a, b); }
-    static Vec count(Vec x) { return vcntq_u8(x); }
-    static void zero(Sums& sums) { sums.low = sums.high = vdupq_n_u16(0); }
-    static void zero(WideSums& sums) { sums.d[0] = sums.d[1] = sums.d[2] = sums.d[3] = vdupq_n_u32(0); }
-    static void weigh(Sums& sums, Vec a, Vec b, uint32_t weights) {
-        const uint8x8_t first = vdup_n_u8(weights & 255), second = vdup_n_u8(weights >> 8 & 255);
-        sums.low = vmlal_u8(vmlal_u8(sums.low, vget_low_u8(a), first), vget_low_u8(b), second);
-        sums.high = vmlal_u8(vmlal_u8(sums.high, vget_high_u8(a), first), vget_high_u8(b), second);
+// Bits of bytes times their weights, added in pairs to 16 bits; pairs are added once.
+struct NeonWeighted : NeonLanes32 {
+    static constexpr bool kWeighted = true;
+    static constexpr int64_t kFlush = 16;  // words: a pair grows by at most 2 x 8 x 255 for each, and holds 65,535
+    static Vec weigh(Vec acc, Vec x, Vec weights) {
+        const Vec bits = vcntq_u8(x);
+        const uint16x8_t low = vmull_u8(vget_low_u8(bits), vget_low_u8(weights)), high = vmull_high_u8(bits, weights);
+        return vreinterpretq_u8_u16(vaddq_u16(vreinterpretq_u16_u8(acc), vpaddq_u16(low, high)));
     }
-    static void widen(WideSums& wide, const Sums& sums) {
-        wide.d[0] = vaddw_u16(wide.d[0], vget_low_u16(sums.low));
-        wide.d[1] = vaddw_u16(wide.d[1], vget_high_u16(sums.low));
-        wide.d[2] = vaddw_u16(wide.d[2], vget_low_u16(sums.high));
-        wide.d[3] = vaddw_u16(wide.d[3], vget_high_u16(sums.high));
-    }
-    static Sums min(const Sums& a, const Sums& b) { return {vminq_u16(a.low, b.low), vminq_u16(a.high, b.high)}; }
-    static WideSums min(const WideSums& a, const WideSums& b) {
-        return {{vminq_u32(a.d[0], b.d[0]), vminq_u32(a.d[1], b.d[1]), vminq_u32(a.d[2], b.d[2]),
-                 vminq_u32(a.d[3], b.d[3])}};
-    }
-    static bool any_below(const Sums& sums, int32_t limit) {
-        return vminvq_u16(vminq_u16(sums.low, sums.high)) < limit;
-    }
-    static bool any_below(const WideSums& sums, int32_t limit) {
-        const uint32x4_t nearest = vminq_u32(vminq_u32(sums.d[0], sums.d[1]), vminq_u32(sums.d[2], sums.d[3]));
-        return vminvq_u32(nearest) < static_cast<uint32_t>(limit);
-    }
-    static void store(const Sums& sums, int32_t* out) {
-        WideSums wide;
-        zero(wide);
-        widen(wide, sums);
-        store(wide, out);
-    }
-    static void store(const WideSums& sums, int32_t* out) {
-        for (int i = 0; i < 4; ++i) vst1q_u32(reinterpret_cast<uint32_t*>(out) + 4 * i, sums.d[i]);
-    }
-    static void transpose(const uint64_t* words, uint8_t* planes) { transpose_any(words, planes); }
+    static Vec finish(Vec acc) { return vreinterpretq_u8_u32(vpaddlq_u16(vreinterpretq_u16_u8(acc))); }
 };
 
 }  // namespace
 
-const ScanTable kScanNeon = make_table<NeonLanes32, NeonLanes64>(pack_any, make_plane_table<NeonBytes>());
+const ScanTable kScanNeon = make_table<NeonLanes32, NeonLanes64, NeonWeighted>(pack_any);
 
 }  // namespace fasthash
 
