@@ -43,11 +43,7 @@ def hamming_problem(
     """`queries`, `database` and `mask` must outlive the call, and have come through contiguous() and rows()."""
     count, width = database.shape
     codes = address(queries), address(database), address(mask), queries.shape[0], count, width, database.stride(0)
-    if not bit_weights:
-        return _core.HammingProblem(*codes)
-    if queries.is_cuda:
-        raise NotImplementedError(f"Hamming search: bit_weights are searched on the CPU only, got {queries.device}")
-    return _core.HammingProblem(*codes, bit_weights)
+    return _core.HammingProblem(*codes, bit_weights) if bit_weights else _core.HammingProblem(*codes)
 
 
 def _hamming_topk(
