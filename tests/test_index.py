@@ -22,8 +22,10 @@ def random_codes(rng, rows, bits):
 class Oracle:
     """What an index must do, in the plainest way."""
 
-    def __init__(self, bits):
-        self.bits, self.codes, self.next_id = bits, {}, 0
+    def __init__(self, bits, bit_weights=None):
+        self.bits, self.bit_weights, self.codes, self.next_id = bits, bit_weights, {}, 0
+        self.weights = np.array([weight for count, weight in bit_weights or [(bits, 1)] for _ in range(count)])
+        self.largest = int(self.weights.sum())
 
     def add(self, codes, ids):
         if ids is None:
@@ -45,11 +47,11 @@ class Oracle:
         if not ids:
             return []
         bits = np.unpackbits(np.array([self.codes[id] for id in ids]), axis=1, count=self.bits)
-        distances = np.abs(query.astype(np.float64) - bits).sum(1).astype(np.float32)
+        distances = (self.weights * np.abs(query.astype(np.float64) - bits)).sum(1).astype(np.float32)
         return sorted(zip(distances.tolist(), ids, strict=True))
 
     def search(self, queries, k, allowed=None, rescore=0):
-        distances = np.full((len(queries), k), self.bits + 1, np.float32)
+        distances = np.full((len(queries), k), self.largest + 1, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
         for row, query in enumerate(queries):
             ranking = self.ranking((query > 0.5).astype(float), allowed)
@@ -67,6 +69,7 @@ def check_same(index, oracle, rng):
     np.testing.assert_array_equal(index.ids, ids)
     assert index.ids.dtype == np.int64
     assert len(index) == len(ids)
+    assert index.bit_weights == oracle.bit_weights
     for id in [0, 1, 10**6, -1, *ids[:3].tolist()]:
         assert (id in index) == (id in oracle.codes)
     if len(ids):
@@ -99,7 +102,7 @@ def check_same(index, oracle, rng):
     np.testing.assert_array_equal(found.distances, expected_distances)
     assert found.distances.dtype == np.float32
 
-    radius = int(rng.integers(0, oracle.bits + 2))
+    radius = int(rng.integers(0, oracle.largest + 2))
     found = index.range_search(z, radius, filter=filter)
     rankings = [[(d, id) for d, id in oracle.ranking((q > 0.5).astype(float), allowed) if d <= radius] for q in z]
     np.testing.assert_array_equal(found.offsets, np.cumsum([0, *map(len, rankings)]))
@@ -122,11 +125,17 @@ def small_segments(monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["memory", "disk", "disk, loaded"])
-@pytest.mark.parametrize(("bits", "seed"), [(4, 0), (8, 1), (21, 2), (64, 3), (130, 4)])
+@pytest.mark.parametrize(
+    ("bits", "seed", "bit_weights"),
+    [
+        *((4, 0, None), (8, 1, None), (21, 2, None), (64, 3, None), (130, 4, None)),
+        *((8, 5, [(8, 1)]), (21, 6, [(9, 3), (12, 1)]), (64, 7, [(20, 30), (4, 1), (40, 7)]), (130, 8, [(130, 9)])),
+    ],
+)
 @pytest.mark.usefixtures("small_segments")
-def test_any_sequence_of_changes(place, bits, seed, tmp_path):
+def test_any_sequence_of_changes(place, bits, seed, bit_weights, tmp_path):
     rng = np.random.default_rng(seed)
-    oracle, index = Oracle(bits), HammingIndex(bits)
+    oracle, index = Oracle(bits, bit_weights), HammingIndex(bits, bit_weights=bit_weights)
     if place != "memory":
         index.save(tmp_path / "index")
         index = HammingIndex.open(tmp_path / "index", mmap=place == "disk", writable=True)

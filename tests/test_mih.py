@@ -83,7 +83,13 @@ def make(kind: str, rng: np.random.Generator, count: int, bits: int) -> Array:
 
 
 def check_against_scan(
-    codes: Array, queries: Array, bits: int, parts: list[tuple[int, int]], budget: float, allowed: Array | None = None
+    codes: Array,
+    queries: Array,
+    bits: int,
+    parts: list[tuple[int, int]],
+    budget: float,
+    allowed: Array | None = None,
+    weights: tuple[int, ...] = (),
 ) -> int:
     """Compares both searches with the scan; gives how many k-NN searches the tables saw to the end."""
     database, wanted = torch.from_numpy(codes), torch.from_numpy(queries)
@@ -93,26 +99,28 @@ def check_against_scan(
 
         mask = mask_words(torch.from_numpy(allowed))
     tables = tables_of(database, bits, parts)
+    largest = sum(count * weight for count, weight in zip(weights[::2], weights[1::2], strict=True))
+    largest = largest or 8 * codes.shape[1]
     done = 0
     for k in sorted({1, min(10, len(codes)), min(200, len(codes))}):
-        expected = ops.hamming_topk(wanted, database, mask, k)
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, None, budget)
+        expected = ops.hamming_topk(wanted, database, mask, k, weights)
+        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, None, budget, weights)
         seen = visited >= 0
         done += int(seen.sum())
         assert torch.equal(distances[seen], expected[0][seen])
         assert torch.equal(positions[seen], expected[1][seen])
         assert (positions[~seen] == -1).all()
-        assert (distances[~seen] == 8 * codes.shape[1] + 1).all()
+        assert (distances[~seen] == largest + 1).all()
         bounds = expected[0][:, k // 2].contiguous()
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, bounds, budget)
+        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, bounds, budget, weights)
         for q in (visited >= 0).nonzero()[:, 0]:
             within = expected[0][q] <= bounds[q]
             count = int(within.sum())
             assert torch.equal(positions[q][:count], expected[1][q][within])
             assert (positions[q][count:] == -1).all()
-    for radius in (0, 2, 7):
-        offsets, distances, positions = ops.hamming_range(wanted, database, mask, radius)
-        found = ops.mih_range(wanted, database, mask, *tables, bits, radius, budget)
+    for radius in (0, 2, 7, *((largest // 8, largest // 4) if weights else ())):
+        offsets, distances, positions = ops.hamming_range(wanted, database, mask, radius, weights)
+        found = ops.mih_range(wanted, database, mask, *tables, bits, radius, budget, weights)
         for q in (found[3] >= 0).nonzero()[:, 0]:
             a, b = slice(offsets[q], offsets[q + 1]), slice(found[0][q], found[0][q + 1])
             assert torch.equal(distances[a], found[1][b])
@@ -133,6 +141,48 @@ def test_tables_find_what_the_scan_finds(bits: int, isa: str) -> None:
             assert done or budget == 1.0, f"{kind}: the tables saw no search to the end"
 
 
+WEIGHTS = [
+    (32, (32, 1)),
+    (64, (40, 3, 24, 1)),
+    (64, (1, 255, 63, 1)),
+    (64, (30, 1, 4, 200, 30, 2)),
+    (64, tuple(number for weight in range(1, 65) for number in (1, weight))),
+    (128, (64, 7, 64, 2)),
+    (13, (5, 4, 8, 9)),
+    (67, (60, 255, 7, 254)),
+    (100, (99, 1, 1, 90)),
+    (256, (10, 3, 200, 1, 46, 5)),
+]
+
+
+@pytest.mark.parametrize(("bits", "weights"), WEIGHTS)
+def test_tables_find_what_the_scan_finds_with_weights(bits: int, weights: tuple[int, ...], isa: str) -> None:
+    rng = np.random.default_rng(bits)
+    for kind in DATA:
+        codes = make(kind, rng, 1500, bits)
+        queries = np.concatenate([flipped(rng, codes[:6], bits, max(1, bits // 12)), random_codes(rng, 2, bits)])
+        allowed = rng.random(len(codes)) < 0.3
+        for budget, mask in ((FORCED, None), (FORCED, allowed), (1.0, None)):
+            parts = table_file.substrings(bits, len(codes))
+            done = check_against_scan(codes, queries, bits, parts, budget, mask, weights)
+            assert done or budget == 1.0, f"{kind}: the tables saw no search to the end"
+
+
+def test_tables_look_at_few_codes_where_weights_allow() -> None:
+    """A radius below w_min x (plain radius + 1) takes no more buckets than the plain radius."""
+    rng = np.random.default_rng(0)
+    codes = torch.from_numpy(random_codes(rng, 20_000, 64))
+    queries = torch.from_numpy(flipped(rng, codes[:20].numpy(), 64, 3))
+    tables = tables_of(codes, 64, [(0, 12), (16, 12), (32, 12), (48, 12)])
+    plain = ops.mih_range(queries, codes, None, *tables, 64, 7, FORCED)[3]
+    for weights, radius in (((40, 3, 24, 3), 3 * 8 - 1), ((32, 3, 32, 5), 3 * 8 - 1), ((32, 255, 32, 1), 7)):
+        visited = ops.mih_range(queries, codes, None, *tables, 64, radius, FORCED, weights)[3]
+        assert (visited <= plain).all()
+        assert int(visited.max()) < 2_000
+    heavy = ops.mih_range(queries, codes, None, *tables, 64, 254, FORCED, (32, 255, 32, 127))[3]
+    assert int(heavy.sum()) < int(plain.sum()) / 10  # one bucket: codes elsewhere differ in a bit of 255
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_long_steps_are_shared_by_threads(threads: int) -> None:
     rng = np.random.default_rng(0)
@@ -142,6 +192,8 @@ def test_long_steps_are_shared_by_threads(threads: int) -> None:
         for queries in (1, 2, 8):
             parts = [(0, 16), (16, 16), (32, 16), (48, 16)]
             assert check_against_scan(codes, random_codes(rng, queries, 64), 64, parts, FORCED)
+            wanted = random_codes(rng, queries, 64)
+            assert check_against_scan(codes, wanted, 64, parts, FORCED, weights=(40, 3, 24, 1))
     finally:
         torch.set_num_threads(before)
 
@@ -156,7 +208,11 @@ def test_any_disjoint_substrings_will_do(data: st.DataObject) -> None:
     parts = [(a, min(b - a, 12)) for a, b in itertools.pairwise(cuts)]
     queries = np.concatenate([flipped(rng, codes[-2:], bits, 3), random_codes(rng, 1, bits)])
     allowed = rng.random(len(codes)) < data.draw(st.sampled_from([0.0, 0.1, 0.9]), "allowed")
-    check_against_scan(codes, queries, bits, parts, FORCED, data.draw(st.sampled_from([None, allowed])))
+    edges = [0, *sorted(data.draw(st.sets(st.integers(1, bits - 1), max_size=6), "edges")), bits]
+    weight = st.sampled_from([1, 2, 3, 5, 100, 255])
+    groups = [(b - a, data.draw(weight, "weight")) for a, b in itertools.pairwise(edges)]
+    weights = data.draw(st.sampled_from([(), tuple(itertools.chain(*groups))]), "weights")
+    check_against_scan(codes, queries, bits, parts, FORCED, data.draw(st.sampled_from([None, allowed])), weights)
 
 
 def test_strided_codes_and_nothing() -> None:
@@ -191,6 +247,8 @@ def test_ops_trace() -> None:
     torch.library.opcheck(ops.mih_fill, (codes, arrays[0], 0, 64, 4, 0, 128), test_utils=checks)
     torch.library.opcheck(ops.mih_topk, (codes[:2], codes, None, starts, arrays, 64, 3, None, 1.0), test_utils=checks)
     torch.library.opcheck(ops.mih_range, (codes[:2], codes, None, starts, arrays, 64, 3, 1.0), test_utils=checks)
+    weighted = (codes[:2], codes, None, starts, arrays, 64, 3, None, 1.0, [40, 3, 24, 1])
+    torch.library.opcheck(ops.mih_topk, weighted, test_utils=checks)
 
 
 def test_substrings_are_disjoint_and_bounded() -> None:
@@ -212,6 +270,14 @@ def test_wrong_arguments_of_the_kernels_are_refused() -> None:
         ops.mih_topk(codes[:1], codes, None, starts, arrays, 65, 1, None, 1.0)
     with pytest.raises(ValueError, match="not one of this database"):
         ops.mih_topk(codes[:1], codes[:99], None, starts, arrays, 64, 1, None, 1.0)
+    for weights, message in (
+        ((60, 3), "the groups do not make up the bits"),
+        ((64, 256), "a weight of 1 to 255"),
+        ((64, 0), "a weight of 1 to 255"),
+        ((0, 1, 64, 1), "at least 1 bit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ops.mih_topk(codes[:1], codes, None, starts, arrays, 64, 1, None, 1.0, weights)
     with pytest.raises(ValueError, match="not those of these codes"):
         ops.mih_fill(torch.full_like(codes, 255), arrays[0], 0, 64, 4, 0, 128)
     with pytest.raises(ValueError, match="no such buckets"):
@@ -224,8 +290,8 @@ def test_wrong_arguments_of_the_kernels_are_refused() -> None:
 # The index
 
 
-def build(folder: Path, codes: Array, bits: int, ids: Array | None = None) -> Path:
-    index = HammingIndex(bits)
+def build(folder: Path, codes: Array, bits: int, ids: Array | None = None, bit_weights: Any = None) -> Path:
+    index = HammingIndex(bits, bit_weights=bit_weights)
     index.add(codes, ids)
     index.save(folder)
     with HammingIndex.open(folder, writable=True) as writer:
@@ -253,15 +319,26 @@ def mih_file(folder: Path) -> Path:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("budget", [FORCED, 1.0, 0.0])
-@pytest.mark.parametrize(("kind", "bits"), [("random", 64), ("clustered", 67), ("duplicated", 128), ("identical", 32)])
+@pytest.mark.parametrize(
+    ("kind", "bits", "bit_weights"),
+    [
+        ("random", 64, None),
+        ("clustered", 67, None),
+        ("duplicated", 128, None),
+        ("identical", 32, None),
+        ("random", 64, [(40, 3), (24, 1)]),
+        ("clustered", 67, [(7, 255), (60, 2)]),
+        ("duplicated", 128, [(128, 2)]),
+    ],
+)
 def test_every_method_gives_the_same(
-    kind: str, bits: int, budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, bits: int, bit_weights: Any, budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_tables, "AUTO_BYTES", 0)
     monkeypatch.setitem(search_tables.BUDGETS, "mih", budget)
     rng = np.random.default_rng(bits)
     codes = make(kind, rng, 3000, bits)
-    folder = build(tmp_path / "index", codes, bits, rng.permutation(9000)[:3000])
+    folder = build(tmp_path / "index", codes, bits, rng.permutation(9000)[:3000], bit_weights)
     queries = np.concatenate([flipped(rng, codes[:5], bits, 4), random_codes(rng, 3, bits)])
     with HammingIndex.open(folder, writable=True) as writer:  # tombstones, and segments that interleave
         writer.remove(writer.ids[::7])
@@ -284,11 +361,14 @@ def test_every_method_gives_the_same(
 
 
 @pytest.mark.usefixtures("forced")
-def test_the_tables_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bit_weights", [None, [(40, 3), (24, 1)]])
+def test_the_tables_are_used(bit_weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     codes = random_codes(rng, 5000, 64)
-    index = HammingIndex.open(build(tmp_path / "index", codes, 64), method="mih")
+    index = HammingIndex.open(build(tmp_path / "index", codes, 64, bit_weights=bit_weights), method="mih")
     monkeypatch.setattr(search_parts, "_topk", None)  # a scan would fail
+    monkeypatch.setattr(search_parts, "_range", None)
+    assert index.range_search(codes[:20], 2).ids.tolist() == list(range(20))
     result = index.search(codes[:20], 1)
     assert result.ids[:, 0].tolist() == list(range(20))
     assert not result.distances.any()
