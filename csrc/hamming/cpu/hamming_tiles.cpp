@@ -39,6 +39,24 @@ PanelWidth panel_width(int64_t W, int64_t words) {
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 int64_t divide_up(int64_t n, int64_t step) { return (n + step - 1) / step; }
 
+// Panels and queries of byte planes.
+void plan_planes(HammingPlan& plan) {
+    const fh_hamming_problem& p = *plan.problem;
+    make_planes(p, plan.largest, plan.planes);
+    plan.word_bytes = 1;
+    plan.words = plan.planes.layout.planes;
+    plan.block = kPlaneBlock;
+    plan.width = kPanelAny;
+    plan.is_panel = false;
+    plan.query_bytes = plan.words * 4;
+    plan.padded.resize(static_cast<size_t>(p.Q * plan.query_bytes));
+    for (int64_t q = 0; q < p.Q; ++q)
+        for (const PlaneSource& source : plan.planes.sources)
+            std::memset(&plan.padded[q * plan.query_bytes + source.plane * 4],
+                        p.queries[q * p.W + source.byte] & source.mask, 4);
+    plan.queries = plan.padded.data();
+}
+
 }  // namespace
 
 const ScanTable* chosen_scan() { return chosen_table(kScanTables); }
@@ -50,23 +68,29 @@ fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan) {
     plan.problem = problem;
     plan.table = chosen_scan();
     if (plan.table == nullptr) return FH_INVALID;
+    if (const fh_status status = largest_distance(p, plan.largest)) return status;
+    plan.weighted = p.G > 0;
+    if (plan.weighted) {
+        plan_planes(plan);
+        return FH_OK;
+    }
     plan.word_bytes = p.W <= 4 ? 4 : 8;
     plan.words = divide_up(p.W, plan.word_bytes);
+    plan.block = kScanBlock;
     plan.width = panel_width(p.W, plan.words);
-    plan.bits = static_cast<int32_t>(8 * p.W);
     plan.is_panel = p.W == plan.word_bytes && p.stride == p.W;
     plan.queries = p.queries;
-    const int64_t padded = plan.words * plan.word_bytes;
-    if (padded != p.W) {
-        plan.padded.assign(static_cast<size_t>(p.Q * padded), 0);
-        for (int64_t q = 0; q < p.Q; ++q) std::memcpy(&plan.padded[q * padded], p.queries + q * p.W, p.W);
+    plan.query_bytes = plan.code_bytes();
+    if (plan.query_bytes != p.W) {
+        plan.padded.assign(static_cast<size_t>(p.Q * plan.query_bytes), 0);
+        for (int64_t q = 0; q < p.Q; ++q) std::memcpy(&plan.padded[q * plan.query_bytes], p.queries + q * p.W, p.W);
         plan.queries = plan.padded.data();
     }
     return FH_OK;
 }
 
 HammingGrid make_grid(const HammingPlan& plan, int64_t first_query, int64_t Q, int32_t threads, int64_t most_queries) {
-    const int64_t N = plan.problem->N, code_bytes = plan.words * plan.word_bytes;
+    const int64_t N = plan.problem->N, code_bytes = plan.code_bytes();
     const auto chunk_of = [&](int64_t bytes) { return std::max<int64_t>(64, bytes / code_bytes / 64 * 64); };
     HammingGrid grid{first_query, Q, chunk_of(kChunkBytes), 0, std::min(Q, most_queries), 0, 1};
     const double work = static_cast<double>(Q) * static_cast<double>(N) * static_cast<double>(plan.words);
@@ -94,9 +118,9 @@ HammingTask task_of(const HammingPlan& plan, const HammingGrid& grid, int64_t ta
 }
 
 HammingScratch::HammingScratch(const HammingPlan& plan) {
-    const int64_t code_bytes = plan.words * plan.word_bytes;
-    panel_codes = std::max<int64_t>(64, kPanelBytes / code_bytes / 64 * 64);
-    const int64_t used = std::min(panel_codes, round_up(plan.problem->N, 64));
+    const int64_t code_bytes = plan.code_bytes();
+    panel_codes = std::max(plan.block, kPanelBytes / code_bytes / plan.block * plan.block);
+    const int64_t used = std::min(panel_codes, round_up(plan.problem->N, plan.block));
     panel_memory.reset(new uint8_t[used * code_bytes + 64]);
     panel = panel_memory.get() + (64 - reinterpret_cast<uintptr_t>(panel_memory.get()) % 64) % 64;
     if (plan.problem->mask != nullptr) {
@@ -116,7 +140,8 @@ HammingTiles::HammingTiles(const HammingPlan& plan, HammingScratch& scratch, int
       end_(end),
       queries_(queries) {
     // A tile that is laid out for few queries is small, so that reads from memory hardly pause while they pass.
-    if (!plan.is_panel && queries < 4) tile_codes_ = std::max<int64_t>(64, tile_codes_ / kFewQueries / 64 * 64);
+    if (!plan.is_panel && queries < 4)
+        tile_codes_ = std::max(plan.block, tile_codes_ / kFewQueries / plan.block * plan.block);
 }
 
 bool HammingTiles::next(HammingTile& tile) {
@@ -134,7 +159,7 @@ bool HammingTiles::next(HammingTile& tile) {
         }
         // In bytes scanned: laying out a code takes about as long as scanning it 5 times; picking it, a read at random,
         // so much more.
-        const int64_t bytes = plan_.words * plan_.word_bytes, scanned = queries_ * bytes, laid_out = 5 * bytes;
+        const int64_t bytes = plan_.code_bytes(), scanned = queries_ * bytes, laid_out = 5 * bytes;
         const int64_t picked = 300 + 48 * bytes;
         if (allowed < n && allowed * (picked + laid_out + scanned) < n * ((plan_.is_panel ? 0 : laid_out) + scanned))
             return next_picked(tile);
@@ -181,7 +206,7 @@ void HammingTiles::next_whole(HammingTile& tile, int64_t n, const uint64_t* mask
         std::memcpy(scratch_.panel, codes, static_cast<size_t>(n * p.W));
         tile.panel = scratch_.panel;
     } else if (!plan_.is_panel || n < 64) {
-        plan_.table->pack(codes, p.stride, nullptr, n, p.W, scratch_.panel);
+        plan_.pack(codes, nullptr, n, scratch_.panel);
         tile.panel = scratch_.panel;
     }
     cursor_ += n;
@@ -213,7 +238,7 @@ bool HammingTiles::next_picked(HammingTile& tile) {
     const int64_t seen = cursor_ - from, following = 2 * n < seen ? 0 : std::min(seen, p.N - cursor_);
     tile = {scratch_.panel,      nullptr, scratch_.positions.get(), chunk_, n, p.database + cursor_ * p.stride,
             following * p.stride};
-    plan_.table->pack(p.database + chunk_ * p.stride, p.stride, scratch_.positions.get(), n, p.W, scratch_.panel);
+    plan_.pack(p.database + chunk_ * p.stride, scratch_.positions.get(), n, scratch_.panel);
     return n > 0;
 }
 

@@ -137,7 +137,7 @@ bool scan_panel(ScanRequest* request) {
         Vec queries[kWords > 0 ? kWords : 1];
         broadcast_query<L, kWords>(query, queries);
         const Vec limit = L::limit(static_cast<uint32_t>(request->limits[q]));
-        const int64_t length = i > 0 || request->limits[q] > request->bits ? kFirstSpan : kSpan;
+        const int64_t length = i > 0 || request->limits[q] > request->largest ? kFirstSpan : kSpan;
         while (i < n) {
             const int64_t span = i, end = n - i < length ? n : i + length;
             uint64_t flag_words[kFlagWords] = {};
@@ -306,14 +306,15 @@ void mask_words(const uint8_t* booleans, int64_t n, uint64_t* words) {
 }
 
 template <class L32, class L64>
-constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
+constexpr ScanTable make_table(decltype(ScanTable::pack) pack, const PlaneTable& planes) {
     return {pack,
             {scan_any<L32, 1>, scan_any<L64, 1>, scan_any<L64, 2>, scan_any<L64, 4>, scan_any<L64, 8>,
              scan_any<L64, 16>, scan_any<L64, 0>},
             {panel_distances<L32, 1>, panel_distances<L64, 1>, panel_distances<L64, 2>, panel_distances<L64, 4>,
              panel_distances<L64, 8>, panel_distances<L64, 16>, panel_distances<L64, 0>},
             count_mask_bits<L64>,
-            mask_words<L64>};
+            mask_words<L64>,
+            planes};
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "hamming/isa/scan.h"
+#include "hamming/isa/planes.h"
 
 namespace fasthash {
 namespace {
@@ -77,7 +77,7 @@ struct Avx2Lanes32 : Avx2Lanes {
 
 }  // namespace
 
-const ScanTable kScanAvx2 = make_table<Avx2Lanes32, Avx2Lanes64>(pack_any);
+const ScanTable kScanAvx2 = make_table<Avx2Lanes32, Avx2Lanes64>(pack_any, make_plane_table<ScalarBytes>());
 
 }  // namespace fasthash
 

@@ -10,7 +10,7 @@
 
 #include <immintrin.h>
 
-#include "hamming/isa/scan.h"
+#include "hamming/isa/planes.h"
 
 namespace fasthash {
 namespace {
@@ -164,7 +164,8 @@ void pack_transposed(const uint8_t* database, int64_t stride, const uint32_t* po
 
 }  // namespace
 
-const ScanTable kScanAvx512 = make_table<Avx512Lanes32, Avx512Lanes64>(pack_transposed);
+const ScanTable kScanAvx512 =
+    make_table<Avx512Lanes32, Avx512Lanes64>(pack_transposed, make_plane_table<ScalarBytes>());
 
 }  // namespace fasthash
 

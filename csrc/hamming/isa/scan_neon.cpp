@@ -4,7 +4,7 @@
 
 #include <arm_neon.h>
 
-#include "hamming/isa/scan.h"
+#include "hamming/isa/planes.h"
 
 namespace fasthash {
 namespace {
@@ -60,7 +60,7 @@ struct NeonLanes32 : NeonLanes {
 
 }  // namespace
 
-const ScanTable kScanNeon = make_table<NeonLanes32, NeonLanes64>(pack_any);
+const ScanTable kScanNeon = make_table<NeonLanes32, NeonLanes64>(pack_any, make_plane_table<ScalarBytes>());
 
 }  // namespace fasthash
 

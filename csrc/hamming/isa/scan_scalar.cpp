@@ -1,5 +1,5 @@
 // The Hamming scan in plain C++: the reference for every other instruction set, and what old processors run.
-#include "hamming/isa/scan.h"
+#include "hamming/isa/planes.h"
 
 namespace fasthash {
 namespace {
@@ -37,6 +37,7 @@ struct ScalarLanes {
 
 }  // namespace
 
-const ScanTable kScanScalar = make_table<ScalarLanes<uint32_t>, ScalarLanes<uint64_t>>(pack_any);
+const ScanTable kScanScalar =
+    make_table<ScalarLanes<uint32_t>, ScalarLanes<uint64_t>>(pack_any, make_plane_table<ScalarBytes>());
 
 }  // namespace fasthash

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "hamming/isa/plane_layout.h"
+
 namespace fasthash {
 
 enum PanelWidth : int32_t { kPanel32, kPanel64, kPanel128, kPanel256, kPanel512, kPanel1024, kPanelAny, kPanelWidths };
@@ -22,17 +24,28 @@ struct ScanRequest {
     const void* panel;               // see above
     const uint64_t* mask;            // [ceil(n / 64)] or null: bit c % 64 of word c / 64 set = code c is eligible
     int64_t words;                   // W'
-    int64_t bits;                    // the greatest distance
+    int64_t largest;                 // the greatest distance
     int64_t n;                       // codes in the panel, < 2^32
     uint64_t* hits;                  // [kHitsRoom]
     const uint8_t* next;             // what will be read after this panel, fetched while the queries pass:
     int64_t next_bytes;              // so many bytes for each query
     int64_t query, query_end, code;  // where to go on
     int64_t hit_query, hit_count;    // hits of this query: distance << 32 | code, ascending by code
+    const PlaneLayout* layout;       // of a panel of byte planes
 };
 
 constexpr int64_t kScanBlock = 64;   // codes: panels are readable to a multiple of it
 constexpr int64_t kHitsRoom = 2176;  // far more than the hits of a span
+
+// The same for panels of byte planes. layout: of the panel, whose query is [planes] words.
+struct PlaneTable {
+    void (*pack)(const PlaneLayout* layout, const uint8_t* database, int64_t stride, const uint32_t* positions,
+                 int64_t n, void* panel);
+    bool (*scan)(ScanRequest* request);
+    // begin is a multiple of kPlaneBlock.
+    void (*distances)(const PlaneLayout* layout, const void* query, const void* panel, int64_t begin, int64_t end,
+                      int32_t* out);
+};
 
 struct ScanTable {
     // Lays rows out as a panel: row i is database + (positions ? positions[i] : i) * stride, W bytes.
@@ -46,6 +59,7 @@ struct ScanTable {
     int64_t (*count_bits)(const uint64_t* words, int64_t n);
     // 64 booleans, one byte each, 0 or anything else for true, to each of n words.
     void (*mask)(const uint8_t* booleans, int64_t n, uint64_t* words);
+    PlaneTable planes;
 };
 
 #define FH_ISA(name, Name, processor, ...) FH_ON_##processor(extern const ScanTable kScan##Name;)
