@@ -95,9 +95,7 @@ def largest_distance(width: int, bit_weights: BitWeights | None = None) -> int:
     return 8 * width if bit_weights is None else sum(bits * weight for bits, weight in bit_weights)
 
 
-def asymmetric_distances(
-    queries: Tensor, codes: Tensor, bit_weights: Sequence[tuple[int, int]] | None = None
-) -> Tensor:
+def asymmetric_distances(queries: Tensor, codes: Tensor, bit_weights: BitWeights | None = None) -> Tensor:
     """sum_d w_d |q_d - b_d|, float32 [Q, C], of queries [Q, D] and each one's packed codes [Q, C, W]; in float64.
 
     w_d: 1, or the weight of the group of bits (bits, weight) that bit d is in.

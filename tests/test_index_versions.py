@@ -55,10 +55,11 @@ def check(index, expected):
     np.testing.assert_array_equal(index.get(ids), codes)
     if len(ids):
         queries, k = codes[::7], min(9, len(ids))
-        found, (distances, nearby) = index.search(queries, k), nearest(queries, codes, ids, k, groups)
-        np.testing.assert_array_equal(found.distances, distances)
-        np.testing.assert_array_equal(found.ids, nearby)
-        assert index.range_search(queries, 0).offsets[-1] == (distances == 0).sum()
+        found, (distances, nearby) = index.search(queries, k), nearest(queries, codes, ids, len(ids), groups)
+        np.testing.assert_array_equal(found.distances, distances[:, :k])
+        np.testing.assert_array_equal(found.ids, nearby[:, :k])
+        for radius in (0, 10):
+            assert index.range_search(queries, radius).offsets[-1] == (distances <= radius).sum()
 
 
 def listed(folder):
