@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mih_cases import DATA, FORCED, check_against_scan, flipped, make, random_codes, tables_of
 
 import fasthash
 from fasthash import HammingIndex
@@ -25,7 +26,6 @@ from fasthash.index.store import table_file
 from fasthash.index.store.manifest import parse_manifest
 
 ops = torch.ops.fasthash
-FORCED = 1e12  # a budget that never gives up for cost
 Array = np.ndarray[Any, Any]
 
 
@@ -35,97 +35,6 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_tables, "AUTO_BYTES", 0)
     monkeypatch.setitem(search_tables.BUDGETS, "mih", FORCED)
     monkeypatch.setitem(search_tables.BUDGETS, "auto", FORCED)
-
-
-def random_codes(rng: np.random.Generator, count: int, bits: int) -> Array:
-    return np.packbits(rng.integers(0, 2, (count, bits), dtype=np.uint8), axis=1)
-
-
-def flipped(rng: np.random.Generator, codes: Array, bits: int, most: int) -> Array:
-    """Each code with 0 to `most` of its bits changed."""
-    values = np.unpackbits(codes, axis=1, count=bits)
-    for row in values:
-        row[rng.choice(bits, rng.integers(0, min(most, bits) + 1), replace=False)] ^= 1
-    return np.packbits(values, axis=1)
-
-
-def tables_of(codes: torch.Tensor, bits: int, parts: list[tuple[int, int]]) -> tuple[list[int], list[torch.Tensor]]:
-    arrays = []
-    for start, length in parts:
-        offsets = ops.mih_offsets(codes, start, length)
-        for width in (4 if bits <= 64 else 8, 0):
-            whole = ops.mih_fill(codes, offsets, start, bits, width, 0, 1 << length)
-            half = (1 << length) // 2
-            pieces = [ops.mih_fill(codes, offsets, start, bits, width, *r) for r in ((0, half), (half, 1 << length))]
-            assert torch.equal(torch.cat(pieces), whole)
-            arrays += [offsets, whole] if width else [whole]
-    return [start for start, _ in parts], arrays
-
-
-DATA = ("random", "clustered", "duplicated", "identical", "one byte constant", "few values")
-
-
-def make(kind: str, rng: np.random.Generator, count: int, bits: int) -> Array:
-    codes = random_codes(rng, count, bits)
-    if kind == "clustered":
-        codes = flipped(rng, codes[rng.integers(0, 1 + count // 50, count)], bits, 3)
-    if kind == "duplicated":
-        codes = codes[rng.integers(0, 1 + count // 20, count)]
-    if kind == "identical":
-        codes[:] = codes[0]
-    if kind == "one byte constant":
-        codes[:, 0] = 0xA5 if bits >= 8 else 0
-    if kind == "few values":
-        values = np.unpackbits(codes, axis=1, count=bits)
-        values[:, 5:] = 1
-        codes = np.packbits(values, axis=1)
-    return codes
-
-
-def check_against_scan(
-    codes: Array,
-    queries: Array,
-    bits: int,
-    parts: list[tuple[int, int]],
-    budget: float,
-    allowed: Array | None = None,
-    weights: tuple[int, ...] = (),
-) -> int:
-    """Compares both searches with the scan; gives how many k-NN searches the tables saw to the end."""
-    database, wanted = torch.from_numpy(codes), torch.from_numpy(queries)
-    mask = None
-    if allowed is not None:
-        from fasthash._ops import mask_words
-
-        mask = mask_words(torch.from_numpy(allowed))
-    tables = tables_of(database, bits, parts)
-    largest = sum(count * weight for count, weight in zip(weights[::2], weights[1::2], strict=True))
-    largest = largest or 8 * codes.shape[1]
-    done = 0
-    for k in sorted({1, min(10, len(codes)), min(200, len(codes))}):
-        expected = ops.hamming_topk(wanted, database, mask, k, weights)
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, None, budget, weights)
-        seen = visited >= 0
-        done += int(seen.sum())
-        assert torch.equal(distances[seen], expected[0][seen])
-        assert torch.equal(positions[seen], expected[1][seen])
-        assert (positions[~seen] == -1).all()
-        assert (distances[~seen] == largest + 1).all()
-        bounds = expected[0][:, k // 2].contiguous()
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, bounds, budget, weights)
-        for q in (visited >= 0).nonzero()[:, 0]:
-            within = expected[0][q] <= bounds[q]
-            count = int(within.sum())
-            assert torch.equal(positions[q][:count], expected[1][q][within])
-            assert (positions[q][count:] == -1).all()
-    for radius in (0, 2, 7, *((largest // 8, largest // 4) if weights else ())):
-        offsets, distances, positions = ops.hamming_range(wanted, database, mask, radius, weights)
-        found = ops.mih_range(wanted, database, mask, *tables, bits, radius, budget, weights)
-        for q in (found[3] >= 0).nonzero()[:, 0]:
-            a, b = slice(offsets[q], offsets[q + 1]), slice(found[0][q], found[0][q + 1])
-            assert torch.equal(distances[a], found[1][b])
-            assert torch.equal(positions[a], found[2][b])
-    return done
 
 
 @pytest.mark.parametrize("bits", [32, 64, 128, 256, 13, 67, 100])
@@ -139,48 +48,6 @@ def test_tables_find_what_the_scan_finds(bits: int, isa: str) -> None:
             parts = table_file.substrings(bits, len(codes))
             done = check_against_scan(codes, queries, bits, parts, budget, mask)
             assert done or budget == 1.0, f"{kind}: the tables saw no search to the end"
-
-
-WEIGHTS = [
-    (32, (32, 1)),
-    (64, (40, 3, 24, 1)),
-    (64, (1, 255, 63, 1)),
-    (64, (30, 1, 4, 200, 30, 2)),
-    (64, tuple(number for weight in range(1, 65) for number in (1, weight))),
-    (128, (64, 7, 64, 2)),
-    (13, (5, 4, 8, 9)),
-    (67, (60, 255, 7, 254)),
-    (100, (99, 1, 1, 90)),
-    (256, (10, 3, 200, 1, 46, 5)),
-]
-
-
-@pytest.mark.parametrize(("bits", "weights"), WEIGHTS)
-def test_tables_find_what_the_scan_finds_with_weights(bits: int, weights: tuple[int, ...], isa: str) -> None:
-    rng = np.random.default_rng(bits)
-    for kind in DATA:
-        codes = make(kind, rng, 1500, bits)
-        queries = np.concatenate([flipped(rng, codes[:6], bits, max(1, bits // 12)), random_codes(rng, 2, bits)])
-        allowed = rng.random(len(codes)) < 0.3
-        for budget, mask in ((FORCED, None), (FORCED, allowed), (1.0, None)):
-            parts = table_file.substrings(bits, len(codes))
-            done = check_against_scan(codes, queries, bits, parts, budget, mask, weights)
-            assert done or budget == 1.0, f"{kind}: the tables saw no search to the end"
-
-
-def test_tables_look_at_few_codes_where_weights_allow() -> None:
-    """A radius below w_min x (plain radius + 1) takes no more buckets than the plain radius."""
-    rng = np.random.default_rng(0)
-    codes = torch.from_numpy(random_codes(rng, 20_000, 64))
-    queries = torch.from_numpy(flipped(rng, codes[:20].numpy(), 64, 3))
-    tables = tables_of(codes, 64, [(0, 12), (16, 12), (32, 12), (48, 12)])
-    plain = ops.mih_range(queries, codes, None, *tables, 64, 7, FORCED)[3]
-    for weights, radius in (((40, 3, 24, 3), 3 * 8 - 1), ((32, 3, 32, 5), 3 * 8 - 1), ((32, 255, 32, 1), 7)):
-        visited = ops.mih_range(queries, codes, None, *tables, 64, radius, FORCED, weights)[3]
-        assert (visited <= plain).all()
-        assert int(visited.max()) < 2_000
-    heavy = ops.mih_range(queries, codes, None, *tables, 64, 254, FORCED, (32, 255, 32, 127))[3]
-    assert int(heavy.sum()) < int(plain.sum()) / 10  # one bucket: codes elsewhere differ in a bit of 255
 
 
 @pytest.mark.parametrize("threads", [1, 3])
