@@ -92,8 +92,16 @@ struct Codes {
         }
     }
     fh_hamming_problem problem() const {
-        return {queries.data(), database.data(),    mask.empty() ? nullptr : mask.data(), shape.Q, shape.N,
-                shape.W,        shape.W + shape.gap};
+        return {queries.data(),
+                database.data(),
+                mask.empty() ? nullptr : mask.data(),
+                shape.Q,
+                shape.N,
+                shape.W,
+                shape.W + shape.gap,
+                nullptr,
+                nullptr,
+                0};
     }
     bool eligible(int64_t n) const { return mask.empty() || (mask[n / 64] >> (n % 64) & 1) != 0; }
     int32_t distance(int64_t q, int64_t n) const {
@@ -348,7 +356,7 @@ void unknown_instruction_set() {
     uint64_t mask[1];
     int32_t distances[1];
     int64_t ids[2], visited[1];
-    const fh_hamming_problem codes{code, code, nullptr, 1, 0, 1, 1};
+    const fh_hamming_problem codes{code, code, nullptr, 1, 0, 1, 1, nullptr, nullptr, 0};
     refused(fh_hamming_topk_cpu(&codes, 1, distances, ids, 1, nullptr), "hamming_topk");
     refused(fh_hamming_mask_cpu(code, 1, mask, 1), "hamming_mask");
     const fh_mih_table table{0, 1, offsets, code, offsets};
@@ -365,7 +373,7 @@ void unknown_instruction_set() {
 
     const fh_pairwise_problem none{x, 2, 1, static_cast<fh_dtype>(7)};
     check(fh_pairwise_l1_cpu(&none, out, 1, nullptr) == FH_INVALID, "pairwise_l1: element type");
-    fh_hamming_problem masked{code, code, mask, 1, 1, 1, 1};
+    fh_hamming_problem masked{code, code, mask, 1, 1, 1, 1, nullptr, nullptr, 0};
     check(fh_hamming_histogram_cpu(&masked, nullptr, nullptr, 0, ids, nullptr, 1, nullptr) == FH_INVALID, "mask");
 }
 
