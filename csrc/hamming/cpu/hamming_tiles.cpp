@@ -39,21 +39,24 @@ PanelWidth panel_width(int64_t W, int64_t words) {
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 int64_t divide_up(int64_t n, int64_t step) { return (n + step - 1) / step; }
 
-// Panels and queries of byte planes.
-void plan_planes(HammingPlan& plan) {
+// Words and queries where bits are weighted.
+void plan_weighted(HammingPlan& plan) {
     const fh_hamming_problem& p = *plan.problem;
-    make_planes(p, plan.largest, plan.planes);
-    plan.word_bytes = 1;
-    plan.words = plan.planes.layout.planes;
-    plan.block = kPlaneBlock;
+    plan.weighted = weighted_words(p);
+    plan.word_bytes = 4;
+    plan.words = static_cast<int64_t>(plan.weighted.size());
     plan.width = kPanelAny;
-    plan.is_panel = false;
-    plan.query_bytes = plan.words * 4;
-    plan.padded.resize(static_cast<size_t>(p.Q * plan.query_bytes));
-    for (int64_t q = 0; q < p.Q; ++q)
-        for (const PlaneSource& source : plan.planes.sources)
-            std::memset(&plan.padded[q * plan.query_bytes + source.plane * 4],
-                        p.queries[q * p.W + source.byte] & source.mask, 4);
+    plan.is_panel = plan.words == 1 && p.W == 4 && p.stride == 4 && plan.weighted[0].mask == UINT32_MAX;
+    plan.padded.resize(static_cast<size_t>(p.Q * plan.words * 4));
+    for (int64_t q = 0; q < p.Q; ++q) {
+        for (int64_t i = 0; i < plan.words; ++i) {
+            const WeightedWord& word = plan.weighted[i];
+            uint32_t bytes = 0;
+            std::memcpy(&bytes, p.queries + q * p.W + word.offset, std::min<int64_t>(4, p.W - word.offset));
+            bytes &= word.mask;
+            std::memcpy(&plan.padded[(q * plan.words + i) * 4], &bytes, 4);
+        }
+    }
     plan.queries = plan.padded.data();
 }
 
@@ -69,28 +72,26 @@ fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan) {
     plan.table = chosen_scan();
     if (plan.table == nullptr) return FH_INVALID;
     if (const fh_status status = largest_distance(p, plan.largest)) return status;
-    plan.weighted = p.G > 0;
-    if (plan.weighted) {
-        plan_planes(plan);
+    if (p.G > 0) {
+        plan_weighted(plan);
         return FH_OK;
     }
     plan.word_bytes = p.W <= 4 ? 4 : 8;
     plan.words = divide_up(p.W, plan.word_bytes);
-    plan.block = kScanBlock;
     plan.width = panel_width(p.W, plan.words);
     plan.is_panel = p.W == plan.word_bytes && p.stride == p.W;
     plan.queries = p.queries;
-    plan.query_bytes = plan.code_bytes();
-    if (plan.query_bytes != p.W) {
-        plan.padded.assign(static_cast<size_t>(p.Q * plan.query_bytes), 0);
-        for (int64_t q = 0; q < p.Q; ++q) std::memcpy(&plan.padded[q * plan.query_bytes], p.queries + q * p.W, p.W);
+    const int64_t padded = plan.words * plan.word_bytes;
+    if (padded != p.W) {
+        plan.padded.assign(static_cast<size_t>(p.Q * padded), 0);
+        for (int64_t q = 0; q < p.Q; ++q) std::memcpy(&plan.padded[q * padded], p.queries + q * p.W, p.W);
         plan.queries = plan.padded.data();
     }
     return FH_OK;
 }
 
 HammingGrid make_grid(const HammingPlan& plan, int64_t first_query, int64_t Q, int32_t threads, int64_t most_queries) {
-    const int64_t N = plan.problem->N, code_bytes = plan.code_bytes();
+    const int64_t N = plan.problem->N, code_bytes = plan.words * plan.word_bytes;
     const auto chunk_of = [&](int64_t bytes) { return std::max<int64_t>(64, bytes / code_bytes / 64 * 64); };
     HammingGrid grid{first_query, Q, chunk_of(kChunkBytes), 0, std::min(Q, most_queries), 0, 1};
     const double work = static_cast<double>(Q) * static_cast<double>(N) * static_cast<double>(plan.words);
@@ -118,9 +119,9 @@ HammingTask task_of(const HammingPlan& plan, const HammingGrid& grid, int64_t ta
 }
 
 HammingScratch::HammingScratch(const HammingPlan& plan) {
-    const int64_t code_bytes = plan.code_bytes();
-    panel_codes = std::max(plan.block, kPanelBytes / code_bytes / plan.block * plan.block);
-    const int64_t used = std::min(panel_codes, round_up(plan.problem->N, plan.block));
+    const int64_t code_bytes = plan.words * plan.word_bytes;
+    panel_codes = std::max<int64_t>(64, kPanelBytes / code_bytes / 64 * 64);
+    const int64_t used = std::min(panel_codes, round_up(plan.problem->N, 64));
     panel_memory.reset(new uint8_t[used * code_bytes + 64]);
     panel = panel_memory.get() + (64 - reinterpret_cast<uintptr_t>(panel_memory.get()) % 64) % 64;
     if (plan.problem->mask != nullptr) {
@@ -140,8 +141,7 @@ HammingTiles::HammingTiles(const HammingPlan& plan, HammingScratch& scratch, int
       end_(end),
       queries_(queries) {
     // A tile that is laid out for few queries is small, so that reads from memory hardly pause while they pass.
-    if (!plan.is_panel && queries < 4)
-        tile_codes_ = std::max(plan.block, tile_codes_ / kFewQueries / plan.block * plan.block);
+    if (!plan.is_panel && queries < 4) tile_codes_ = std::max<int64_t>(64, tile_codes_ / kFewQueries / 64 * 64);
 }
 
 bool HammingTiles::next(HammingTile& tile) {
@@ -159,7 +159,7 @@ bool HammingTiles::next(HammingTile& tile) {
         }
         // In bytes scanned: laying out a code takes about as long as scanning it 5 times; picking it, a read at random,
         // so much more.
-        const int64_t bytes = plan_.code_bytes(), scanned = queries_ * bytes, laid_out = 5 * bytes;
+        const int64_t bytes = plan_.words * plan_.word_bytes, scanned = queries_ * bytes, laid_out = 5 * bytes;
         const int64_t picked = 300 + 48 * bytes;
         if (allowed < n && allowed * (picked + laid_out + scanned) < n * ((plan_.is_panel ? 0 : laid_out) + scanned))
             return next_picked(tile);

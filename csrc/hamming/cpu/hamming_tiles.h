@@ -8,7 +8,7 @@
 
 #include "core/cpu_features.h"
 #include "core/thread_pool.h"
-#include "hamming/cpu/byte_planes.h"
+#include "hamming/cpu/weighted_words.h"
 #include "hamming/hamming.h"
 #include "hamming/isa/scan_table.h"
 
@@ -19,29 +19,28 @@ struct HammingPlan {
     const fh_hamming_problem* problem;
     const ScanTable* table;
     PanelWidth width;
-    int64_t words;                // a code, in panel words; a plane is a word
-    int64_t word_bytes;           // 1 (planes), 4 or 8
-    int64_t block;                // codes to a multiple of which a panel is readable
-    int32_t largest;              // the greatest distance
-    bool is_panel;                // the database itself is a panel
-    bool weighted;                // panels are byte planes
-    BytePlanes planes;            // where they are
-    const uint8_t* queries;       // [Q, query_bytes], zero padded
-    int64_t query_bytes;          // of a query as the panel wants it
-    std::vector<uint8_t> padded;  // backs `queries` where they are not the problem's
+    int64_t words;                       // a code, in panel words
+    int64_t word_bytes;                  // 4 or 8
+    int32_t largest;                     // the greatest distance
+    bool is_panel;                       // the database itself is a panel
+    const uint8_t* queries;              // [Q, words * word_bytes], zero padded
+    std::vector<uint8_t> padded;         // backs `queries` where they are not the problem's
+    std::vector<WeightedWord> weighted;  // [words] where bits are weighted, else empty
 
-    const void* query(int64_t q) const { return queries + q * query_bytes; }
-    int64_t code_bytes() const { return words * word_bytes; }
+    const void* query(int64_t q) const { return queries + q * words * word_bytes; }
 
     void pack(const uint8_t* database, const uint32_t* positions, int64_t n, void* panel) const {
         const fh_hamming_problem& p = *problem;
-        if (weighted) return table->planes.pack(&planes.layout, database, p.stride, positions, n, panel);
-        table->pack(database, p.stride, positions, n, p.W, panel);
+        if (weighted.empty()) return table->pack(database, p.stride, positions, n, p.W, panel);
+        table->pack_weighted(weighted.data(), words, database, p.stride, positions, n, p.W, panel);
     }
-    // Distances of codes [begin, end) of a panel to query q; begin is a multiple of `block`; out [end - begin].
+    bool scan(ScanRequest* request) const {
+        return weighted.empty() ? table->scan[width](request) : table->scan_weighted(request);
+    }
+    // Distances of codes [begin, end) of a panel to query q; begin is a multiple of kScanBlock; out [end - begin].
     void distances(int64_t q, const void* panel, int64_t begin, int64_t end, int32_t* out) const {
-        if (weighted) return table->planes.distances(&planes.layout, query(q), panel, begin, end, out);
-        table->distances[width](query(q), panel, words, begin, end, out);
+        if (weighted.empty()) return table->distances[width](query(q), panel, words, begin, end, out);
+        table->distances_weighted(weighted.data(), query(q), panel, words, begin, end, out);
     }
 };
 
@@ -139,9 +138,8 @@ void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const Ham
                         0,
                         0,
                         0,
-                        &plan.planes.layout};
-    const auto scan = plan.weighted ? plan.table->planes.scan : plan.table->scan[plan.width];
-    while (scan(&request)) take(request.hit_query, request.hits, request.hit_count);
+                        plan.weighted.data()};
+    while (plan.scan(&request)) take(request.hit_query, request.hits, request.hit_count);
 }
 
 }  // namespace fasthash
