@@ -378,6 +378,59 @@ def test_search_errors(arguments, error, message):
         index.search(**{"queries": packed(1), "k": 1, **arguments})
 
 
+@pytest.mark.parametrize(
+    ("bit_weights", "error", "message"),
+    [
+        ([(40, 3), (19, 1)], ValueError, "the groups of bit_weights must hold 60 bits, got 59"),
+        ([(40, 3), (24, 1)], ValueError, "the groups of bit_weights must hold 60 bits, got 64"),
+        ([(40, 3), (25, 1)], ValueError, "must hold 57 to 64 bits for codes of 8 bytes, got 65"),
+        ([(60, 0)], ValueError, "must be between 1 and 255, got 0"),
+        ([(60, 256)], ValueError, "must be between 1 and 255, got 256"),
+        ([(0, 1), (60, 1)], ValueError, "must be at least 1, got 0"),
+        ([(60, 1.5)], TypeError, r"must be an integer, got 1\.5"),
+        ([(60, True)], TypeError, "must be an integer, got True"),
+        ([(1, 1)] * 65, ValueError, "must have 1 to 64 groups, got 65"),
+        ([], ValueError, "must have 1 to 64 groups, got 0"),
+        ([60], TypeError, r"bit_weights must be pairs \(bits, weight\)"),
+        (3, TypeError, r"bit_weights must be pairs \(bits, weight\), got 3"),
+        ("60x1", TypeError, r"bit_weights must be pairs \(bits, weight\)"),
+    ],
+)
+def test_weights_that_are_refused(bit_weights, error, message, tmp_path):
+    with pytest.raises(error, match=f"^HammingIndex: .*{message}"):
+        HammingIndex(60, bit_weights=bit_weights)
+    with pytest.raises(error, match=f"^HammingIndex.build: .*{message}"):
+        HammingIndex.build(tmp_path / "index", packed(3), bits=60, bit_weights=bit_weights)
+    assert not (tmp_path / "index").exists()
+
+
+def test_weights_in_any_form(tmp_path):
+    for given in (((40, 3), (20, 1)), iter([[40, 3], [20, 1]]), np.array([[40, 3], [20, 1]]), {40: 3, 20: 1}.items()):
+        index = HammingIndex(60, bit_weights=given)
+        assert index.bit_weights == [(40, 3), (20, 1)]
+        assert all(type(number) is int for pair in index.bit_weights for number in pair)
+    index.bit_weights.append((1, 1))  # a copy
+    assert index.bit_weights == [(40, 3), (20, 1)]
+    assert repr(index) == "HammingIndex(bits=60, bit_weights=[(40, 3), (20, 1)], codes=0, device='cpu')"
+    built = HammingIndex.build(tmp_path / "index", packed(3), bits=60, bit_weights=iter([(40, 3), (20, 1)]))
+    assert built.bit_weights == [(40, 3), (20, 1)]
+    assert HammingIndex(60).bit_weights is None
+
+
+def test_weights_of_one_for_all_bits_are_no_weights():
+    rng, index, plain = np.random.default_rng(0), HammingIndex(21, bit_weights=[(9, 1), (12, 1)]), HammingIndex(21)
+    for one in (index, plain):
+        one.add(random_codes(np.random.default_rng(1), 300, 21))
+    z = rng.random((5, 21), np.float32)
+    for arguments in ((z, 400), (z, 7, None, 3)):
+        for a, b in zip(index.search(*arguments), plain.search(*arguments), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for a, b in zip(index.range_search(z, 8), plain.range_search(z, 8), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"HammingIndex.add: codes of 21 bits must be \[N, 3\], got shape \(1, 8\)"):
+        index.add(packed(1))
+
+
 def test_other_errors():
     for bits in (0, -1, 65_537):
         with pytest.raises(ValueError, match=f"HammingIndex: bits must be between 1 and 65536, got {bits}"):

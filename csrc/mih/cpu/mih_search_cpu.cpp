@@ -27,7 +27,7 @@ fh_status each_query(const MihPlan& plan, double budget, const Reach& reach, con
     if (p.Q == 0) return FH_OK;
     threads = std::max(threads, 1);
     const bool side_by_side = p.Q >= threads;  // else one after another, each on all threads
-    const double limit_ns = (budget * scan_ns(p.N, p.W, p.Q, threads) - (budget < 1 ? kCallNs : 0)) *
+    const double limit_ns = (budget * scan_ns(p.N, p.W, p.Q, threads, p.G > 0) - (budget < 1 ? kCallNs : 0)) *
                             (side_by_side ? threads : 1) / static_cast<double>(p.Q);
     std::vector<MihScratch> workers;
     for (int32_t worker = 0; worker < threads; ++worker) workers.emplace_back(plan);
