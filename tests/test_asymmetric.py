@@ -87,4 +87,6 @@ def test_bits_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="D between 1 and 8 W"):
         ops.asymmetric_distances(queries, torch.zeros(2, 3, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match="the groups must make up D bits"):
-        ops.asymmetric_distances(queries, torch.zeros(2, 3, 9, dtype=torch.uint8), [64, 3])
+        ops.asymmetric_distances(queries, torch.zeros(2, 3, 9, dtype=torch.uint8), [66, 3])
+    with pytest.raises(ValueError, match="at least 1 bit, weight 1 to 255"):
+        ops.asymmetric_distances(queries, torch.zeros(2, 3, 9, dtype=torch.uint8), [-1, 3, 66, 1])

@@ -139,9 +139,9 @@ def test_wrong_arguments_of_the_kernels_are_refused() -> None:
         ops.mih_topk(codes[:1], codes[:99], None, starts, arrays, 64, 1, None, 1.0)
     for weights, message in (
         ((60, 3), "the groups do not make up the bits"),
-        ((64, 256), "a weight of 1 to 255"),
-        ((64, 0), "a weight of 1 to 255"),
-        ((0, 1, 64, 1), "at least 1 bit"),
+        ((64, 256), "weight 1 to 255"),
+        ((64, 0), "weight 1 to 255"),
+        ((-1, 1, 65, 1), "at least 1 bit"),
     ):
         with pytest.raises(ValueError, match=message):
             ops.mih_topk(codes[:1], codes, None, starts, arrays, 64, 1, None, 1.0, weights)

@@ -6,6 +6,7 @@
 #include "core/exceptions.h"
 #include "core/thread_pool.h"
 #include "hamming/asymmetric.h"
+#include "hamming/cpu/weighted_words.h"
 
 namespace fasthash {
 namespace {
@@ -75,6 +76,9 @@ extern "C" fh_status fh_asymmetric_distances_cpu(const fh_asymmetric_problem* pr
     const fh_asymmetric_problem& p = *problem;
     if (p.Q < 0 || p.C < 0 || p.D < 1 || p.W < 1 || p.W > (int64_t{1} << 27) || p.D > 8 * p.W)
         return fail(FH_INVALID, "fh_asymmetric_distances_cpu: Q and C must be >= 0, D between 1 and 8 W");
+    const fh_hamming_problem groups{nullptr, nullptr, nullptr, 0, 0, p.W, p.W, p.group_bits, p.group_weights, p.G};
+    int32_t largest;
+    if (const fh_status status = largest_distance(groups, largest)) return status;
     int64_t bits = 0;
     for (int32_t g = 0; g < p.G; ++g) bits += p.group_bits[g];
     if (p.G > 0 && bits != p.D) return fail(FH_INVALID, "fh_asymmetric_distances_cpu: the groups must make up D bits");

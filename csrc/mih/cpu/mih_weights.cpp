@@ -3,12 +3,11 @@
 
 #include <algorithm>
 
+#include "hamming/cpu/weighted_words.h"
 #include "mih/cpu/bits_set.h"
 
 namespace fasthash {
 namespace {
-
-constexpr int32_t kMostGroups = 64, kMostWeight = 255;
 
 // The sums of the 0, 1, 2 ... lowest weights.
 std::vector<int32_t> lowest_sums(std::vector<int32_t> weights) {
@@ -91,13 +90,10 @@ int32_t MihWeights::distance(const uint8_t* difference) const {
 }
 
 fh_status check_weights(const fh_hamming_problem& problem, int32_t bits) {
-    if (problem.G < 0 || problem.G > kMostGroups) return fail(FH_INVALID, "mih: at most 64 groups of bits");
+    int32_t largest;
+    if (const fh_status status = largest_distance(problem, largest)) return status;
     int64_t sum = 0;
-    for (int32_t g = 0; g < problem.G; ++g) {
-        if (problem.group_bits[g] < 1 || problem.group_weights[g] < 1 || problem.group_weights[g] > kMostWeight)
-            return fail(FH_INVALID, "mih: a group has at least 1 bit and a weight of 1 to 255");
-        sum += problem.group_bits[g];
-    }
+    for (int32_t g = 0; g < problem.G; ++g) sum += problem.group_bits[g];
     if (problem.G > 0 && sum != bits) return fail(FH_INVALID, "mih: the groups do not make up the bits of a code");
     return FH_OK;
 }

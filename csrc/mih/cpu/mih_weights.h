@@ -52,8 +52,8 @@ class MihWeights {
     std::vector<Piece> pieces_;
 };
 
-// FH_INVALID, with a message, for groups that Python should have refused: 1 to 64 of weights 1 to 255 that make up
-// `bits` bits, or none.
+// FH_INVALID, with a message, for groups that Python should have refused: those that hamming.h does not allow, or that
+// do not make up exactly `bits` bits.
 fh_status check_weights(const fh_hamming_problem& problem, int32_t bits);
 
 }  // namespace fasthash
