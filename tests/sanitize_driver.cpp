@@ -79,7 +79,12 @@ struct Shape {
 };
 
 struct Codes {
-    explicit Codes(const Shape& shape) : shape(shape) {
+    // weighted: in two groups that meet inside a byte and leave the last bit out.
+    explicit Codes(const Shape& shape, bool weighted = false) : shape(shape) {
+        if (weighted) {
+            group_bits = {5, static_cast<int32_t>(8 * shape.W - 6)};
+            group_weights = {200, 3};
+        }
         std::mt19937 random(static_cast<unsigned>(shape.W * 1000 + shape.N));
         queries.resize(shape.Q * shape.W);
         database.resize(shape.N * (shape.W + shape.gap) - shape.gap);
@@ -99,21 +104,29 @@ struct Codes {
                 shape.N,
                 shape.W,
                 shape.W + shape.gap,
-                nullptr,
-                nullptr,
-                0};
+                group_bits.data(),
+                group_weights.data(),
+                static_cast<int32_t>(group_bits.size())};
+    }
+    int32_t weight(int64_t bit) const { return bit < 5 ? 200 : bit < 8 * shape.W - 1 ? 3 : 0; }
+    int32_t largest() const {
+        return static_cast<int32_t>(group_bits.empty() ? 8 * shape.W : 5 * 200 + (8 * shape.W - 6) * 3);
     }
     bool eligible(int64_t n) const { return mask.empty() || (mask[n / 64] >> (n % 64) & 1) != 0; }
     int32_t distance(int64_t q, int64_t n) const {
         int32_t bits = 0;
-        for (int64_t byte = 0; byte < shape.W; ++byte)
-            bits += __builtin_popcount(queries[q * shape.W + byte] ^ database[n * (shape.W + shape.gap) + byte]);
+        for (int64_t byte = 0; byte < shape.W; ++byte) {
+            const int differing = queries[q * shape.W + byte] ^ database[n * (shape.W + shape.gap) + byte];
+            for (int bit = 0; bit < 8; ++bit)
+                if (differing >> (7 - bit) & 1) bits += group_bits.empty() ? 1 : weight(8 * byte + bit);
+        }
         return bits;
     }
 
     Shape shape;
     Bytes queries, database;
     std::vector<uint64_t> mask;
+    std::vector<int32_t> group_bits, group_weights;
 };
 
 // All codes of a query in (distance, position) order.
@@ -134,7 +147,7 @@ void topk(const Codes& codes, int64_t K, int32_t threads, bool compare, Bytes& a
         const auto wanted = ranking(codes, q);
         for (int64_t i = 0; i < K; ++i) {
             const bool there = i < static_cast<int64_t>(wanted.size());
-            check(distances[q * K + i] == (there ? wanted[i].first : 8 * p.W + 1), "hamming_topk: distances");
+            check(distances[q * K + i] == (there ? wanted[i].first : codes.largest() + 1), "hamming_topk: distances");
             check(ids[q * K + i] == (there ? wanted[i].second : -1), "hamming_topk: ids");
         }
     }
@@ -170,7 +183,7 @@ void range(const Codes& codes, int32_t radius, int32_t threads, bool compare, By
 void counts(const Codes& codes, int32_t threads, Bytes& all) {
     fh_hamming_problem p = codes.problem();
     p.mask = nullptr;
-    const int64_t C = 5, bins = 8 * p.W + 1;
+    const int64_t C = 5, bins = codes.largest() + 1;
     std::vector<int64_t> labels(p.N), counted(p.Q * bins);
     std::vector<double> weights(p.Q * C), sums(p.Q * bins);
     for (int64_t n = 0; n < p.N; ++n) labels[n] = n * 7 % C;
@@ -316,8 +329,12 @@ Bytes everything(const std::vector<Shape>& shapes, int64_t most_points, int32_t 
             topk(codes, K, threads, compare, all);
         for (const int32_t radius : {0, static_cast<int32_t>(3 * shape.W)}) range(codes, radius, threads, compare, all);
         counts(codes, threads, all);
+        const Codes weighted(shape, true);
+        for (const int64_t K : {int64_t{1}, (shape.N + 1) / 2}) topk(weighted, K, threads, compare, all);
+        range(weighted, static_cast<int32_t>(10 * shape.W), threads, compare, all);
+        counts(weighted, threads, all);
         asymmetric(codes, threads, all);
-        for (const bool weighted : {false, true}) mih(codes, weighted, threads, all);
+        for (const bool with_weights : {false, true}) mih(codes, with_weights, threads, all);
     }
     for (const int64_t N : {int64_t{5}, most_points / 3 + 1, most_points}) {
         points<float>(N, 17, threads, all);

@@ -50,8 +50,18 @@ struct Candidates {
     uint64_t* keys;    // [capacity], ascending by position
     uint32_t* counts;  // [largest + 1]
 
+    // Weighted distances leave most counts at 0, which are passed eight at a time.
+    static constexpr int32_t kSkip = 8;
+    bool none_before(int32_t limit) const {
+        uint64_t eight[kSkip / 2];
+        std::memcpy(eight, counts + limit - kSkip, sizeof(eight));
+        return (eight[0] | eight[1] | eight[2] | eight[3]) == 0;
+    }
     void lower_limit(int32_t& limit, int32_t to) {
-        while (limit > to) below -= counts[--limit];
+        while (limit > to) {
+            while (limit - to >= kSkip && none_before(limit)) limit -= kSkip;
+            if (limit > to) below -= counts[--limit];
+        }
     }
     // Hits below the limit; position: (hit) -> position. The keys have room for them.
     template <class Position>
@@ -64,7 +74,10 @@ struct Candidates {
         }
         size += count;
         below += count;
-        while (below >= K) below -= counts[--limit];
+        while (below >= K) {
+            while (limit >= kSkip && none_before(limit)) limit -= kSkip;
+            below -= counts[--limit];
+        }
     }
     // Drops what the limit rules out: at the limit the first K - below stay.
     void compact(const Keys& format, int32_t limit, int64_t K) {

@@ -1,6 +1,6 @@
 // The scan of one panel, written once over the lanes that each instruction-set file defines.
 //
-// An ISA file defines Lanes32, Lanes64 and Weighted and instantiates make_table of them. A Lanes type L has
+// An ISA file defines Lanes32, Lanes64, Weighted and Shared and instantiates make_table of them. A Lanes type L has
 //   Word, Vec       the lane's word; a register of kLanes of them (also used for counts, one count a lane)
 //   kCheck          codes tested by one branch: a multiple of 8 and a divisor of kScanBlock
 //   kScalarOf8      of 8 words, how many to count in general registers, beside the vector units; if any, then also
@@ -16,6 +16,8 @@
 //   store(counts, out)     kLanes counts as int32
 // Weighted is Lanes32 for weighted bits (scan_table.h): `kWeighted` is true, a group has kSide codes, and
 //   weigh(acc, x, weights)   acc plus the bit counts of each byte of x times its weight, for count
+// Shared is the same for words that all have the same weights: count() adds up the bit counts of bytes, and
+//   finish(acc, weights)     the weighted sum of each lane's bytes
 //
 // Lanes are ours, because std::simd is not in C++17, and a library like Highway would be a dependency of the build for
 // some twenty functions of one line.
@@ -71,10 +73,19 @@ struct QueryWords {
 template <class L>
 inline __attribute__((always_inline)) typename L::Vec count_word(typename L::Vec acc, typename L::Vec x,
                                                                  const typename L::Vec& weights) {
-    if constexpr (L::kWeighted)
+    if constexpr (L::kWeighted && !L::kShared)
         return L::weigh(acc, x, weights);
     else
         return L::count(acc, x);
+}
+
+template <class L>
+inline __attribute__((always_inline)) typename L::Vec finish_words(typename L::Vec acc,
+                                                                   const typename L::Vec& weights) {
+    if constexpr (L::kShared)
+        return L::finish(acc, weights);
+    else
+        return L::finish(acc);
 }
 
 // Distances of the kCheck codes that start at `block`.
@@ -91,6 +102,7 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
         const int64_t code = int64_t{v} * L::kLanes;
         return block + code / kSide * kSide * words + word * kSide + code % kSide;
     };
+    static_assert(kWords <= L::kFlush, "finish() must come in between");
     if constexpr (kWords > 0) {
         Vec acc[kVecs];
 #pragma GCC unroll 16
@@ -106,7 +118,7 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
         }
 #pragma GCC unroll 16
         for (int v = 0; v < kVecs; ++v) {
-            distances[v] = L::finish(acc[v]);
+            distances[v] = finish_words<L>(acc[v], queries.weights[0]);
             if constexpr (kScalar > 0) {
                 typename L::Word sums[L::kLanes];
                 for (int lane = 0; lane < L::kLanes; ++lane)
@@ -117,6 +129,7 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
     } else {
 #pragma GCC unroll 16
         for (int v = 0; v < kVecs; ++v) distances[v] = L::zero();
+        Vec weights = L::zero();
         for (int64_t word = 0; word < words;) {
             const int64_t flush = words - word < L::kFlush ? words : word + L::kFlush;
             Vec acc[kVecs];
@@ -124,14 +137,13 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
             for (int v = 0; v < kVecs; ++v) acc[v] = L::zero();
             for (; word < flush; ++word) {
                 const Vec q = L::broadcast(load_bytes<typename L::Word>(query + word));
-                Vec weights = q;
                 if constexpr (L::kWeighted) weights = L::broadcast(weighted[word].weights);
 #pragma GCC unroll 16
                 for (int v = 0; v < kVecs; ++v)
                     acc[v] = count_word<L>(acc[v], L::bit_xor(L::load(at(v, word)), q), weights);
             }
 #pragma GCC unroll 16
-            for (int v = 0; v < kVecs; ++v) distances[v] = L::add(distances[v], L::finish(acc[v]));
+            for (int v = 0; v < kVecs; ++v) distances[v] = L::add(distances[v], finish_words<L>(acc[v], weights));
         }
     }
 }
@@ -263,22 +275,34 @@ void panel_distances(const void* query, const void* panel, int64_t words, int64_
     weighted_distances<L, kWords>(nullptr, query, panel, words, begin, end, out);
 }
 
-// Codes of up to 128 bits whose groups end at bytes, and 256 bits, have a kernel each; all others share one.
-template <class L>
+// The usual widths have a kernel each, of 128 and 256 bits also with one byte that has two weights; others share one.
+template <class Weighted, class Shared>
 bool scan_weighted(ScanRequest* request) {
+    if (request->shared) {
+        switch (request->words) {
+            case 1:
+                return scan_any<Shared, 1>(request);
+            case 2:
+                return scan_any<Shared, 2>(request);
+            case 3:
+                return scan_any<Shared, 3>(request);
+            default:
+                return scan_any<Shared, 0>(request);
+        }
+    }
     switch (request->words) {
-        case 1:
-            return scan_any<L, 1>(request);
         case 2:
-            return scan_any<L, 2>(request);
-        case 3:
-            return scan_any<L, 3>(request);
+            return scan_any<Weighted, 2>(request);
         case 4:
-            return scan_any<L, 4>(request);
+            return scan_any<Weighted, 4>(request);
+        case 5:
+            return scan_any<Weighted, 5>(request);
         case 8:
-            return scan_any<L, 8>(request);
+            return scan_any<Weighted, 8>(request);
+        case 9:
+            return scan_any<Weighted, Weighted::kFlush >= 9 ? 9 : 0>(request);
         default:
-            return scan_any<L, 0>(request);
+            return scan_any<Weighted, 0>(request);
     }
 }
 
@@ -330,6 +354,18 @@ inline void pack_any(const uint8_t* database, int64_t stride, const uint32_t* po
     }
 }
 
+// The word's bytes of a code of W bytes, under its mask.
+inline uint32_t word_of(const WeightedWord& word, const uint8_t* code, int64_t W) {
+    const int64_t bytes = W - word.offset;
+    const uint8_t* from = code + word.offset;
+    const uint64_t eight = bytes >= 8   ? load_bytes<uint64_t>(from)
+                           : bytes == 4 ? load_bytes<uint32_t>(from)
+                                        : load_partial(from, bytes);
+    uint32_t four = 0;
+    for (int i = 0; i < 4; ++i) four |= static_cast<uint32_t>(eight >> (8 * word.bytes[i]) & 255) << (8 * i);
+    return four & word.mask;
+}
+
 inline void pack_weighted(const WeightedWord* weighted, int64_t words, const uint8_t* database, int64_t stride,
                           const uint32_t* positions, int64_t n, int64_t W, void* panel) {
     uint32_t* group = static_cast<uint32_t*>(panel);
@@ -339,18 +375,43 @@ inline void pack_weighted(const WeightedWord* weighted, int64_t words, const uin
         const uint8_t* rows[kWeightedGroup];
         for (int64_t c = 0; c < there; ++c)
             rows[c] = database + (positions != nullptr ? int64_t{positions[i + c]} : i + c) * stride;
-        for (int64_t word = 0; word < words; ++word) {
-            const int64_t offset = weighted[word].offset, bytes = W - offset;
-            const uint32_t mask = weighted[word].mask;
-            uint32_t* lanes = group + word * kWeightedGroup;
-            if (bytes >= 4)
-                for (int64_t c = 0; c < there; ++c) lanes[c] = load_bytes<uint32_t>(rows[c] + offset) & mask;
+        for (int64_t w = 0; w < words; ++w) {
+            const WeightedWord& word = weighted[w];
+            uint32_t* lanes = group + w * kWeightedGroup;
+            if (load_bytes<uint32_t>(word.bytes) == 0x03020100 && W - word.offset >= 4)  // as they lie in the code
+                for (int64_t c = 0; c < there; ++c) lanes[c] = load_bytes<uint32_t>(rows[c] + word.offset) & word.mask;
             else
-                for (int64_t c = 0; c < there; ++c)
-                    lanes[c] = static_cast<uint32_t>(load_partial(rows[c] + offset, bytes)) & mask;
+                for (int64_t c = 0; c < there; ++c) lanes[c] = word_of(word, rows[c], W);
             for (int64_t c = there; c < kWeightedGroup; ++c) lanes[c] = 0;
         }
     }
+}
+
+// Where the bytes of a lane of 16 come from: the word's bytes of each of its codes of W = 4 or 8 bytes, then zeros.
+struct PickedBytes {
+    uint8_t from[16];
+    PickedBytes(const WeightedWord& word, int64_t W) {
+        for (int64_t i = 0; i < 16; ++i)
+            from[i] = i / 4 * W < 16 ? static_cast<uint8_t>(i / 4 * W + word.offset + word.bytes[i % 4]) : 0x80;
+    }
+};
+
+// As pack_weighted. Codes of 4 or 8 bytes that lie side by side are shuffled in registers: a Picker is made of (word,
+// W), and pick(codes, W, lanes) gives the words of kWeightedGroup codes.
+template <class Picker>
+void pack_dense(const WeightedWord* weighted, int64_t words, const uint8_t* database, int64_t stride,
+                const uint32_t* positions, int64_t n, int64_t W, void* panel) {
+    const bool dense = (W == 4 || W == 8) && stride == W && positions == nullptr;
+    const int64_t whole = dense ? n / kScanBlock * kScanBlock : 0;
+    for (int64_t w = 0; whole > 0 && w < words; ++w) {
+        const Picker picker(weighted[w], W);
+        uint32_t* lanes = static_cast<uint32_t*>(panel) + w * kWeightedGroup;
+        for (int64_t i = 0; i < whole; i += kWeightedGroup, lanes += kWeightedGroup * words)
+            picker.pick(database + i * W, W, lanes);
+    }
+    if (whole == n) return;
+    pack_weighted(weighted, words, dense ? database + whole * stride : database, stride, positions, n - whole, W,
+                  static_cast<uint32_t*>(panel) + whole * words);
 }
 
 template <class L>
@@ -380,8 +441,8 @@ void mask_words(const uint8_t* booleans, int64_t n, uint64_t* words) {
     for (int64_t i = 0; i < n; ++i) words[i] = L::mask_word(booleans + 64 * i);
 }
 
-template <class L32, class L64, class Weighted>
-constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
+template <class L32, class L64, class Weighted, class Shared>
+constexpr ScanTable make_table(decltype(ScanTable::pack) pack, decltype(ScanTable::pack_weighted) pack_weighted) {
     return {pack,
             {scan_any<L32, 1>, scan_any<L64, 1>, scan_any<L64, 2>, scan_any<L64, 4>, scan_any<L64, 8>,
              scan_any<L64, 16>, scan_any<L64, 0>},
@@ -390,7 +451,7 @@ constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
             count_mask_bits<L64>,
             mask_words<L64>,
             pack_weighted,
-            scan_weighted<Weighted>,
+            scan_weighted<Weighted, Shared>,
             weighted_distances<Weighted, 0>};
 }
 
