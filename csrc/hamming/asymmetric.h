@@ -1,9 +1,9 @@
 // Distances of real-valued queries to packed codes.
 //
 // queries [Q, D] double, codes [Q, C, W] uint8 contiguous (each query's own candidates; bit d of a code is bit 7 - d %
-// 8 of byte d / 8), 1 <= D <= 8 W; bits from D on do not count. distances[q, c] = sum over d of w_d |queries[q, d] - bit
-// d|, [Q, C] float, rounded once from a double. w_d is 1, or where there are groups of bits (hamming.h), which hold D
-// bits, the weight of the group that bit d is in.
+// 8 of byte d / 8), 1 <= D <= 8 W; bits from D on do not count. distances[q, c] = sum over d of w_d |queries[q, d] -
+// bit d|, [Q, C] float, rounded once from a double. w_d is 1, or where there are groups of bits (hamming.h), which hold
+// D bits, the weight of the group that bit d is in.
 //
 // Order of summation, everywhere: four bits make a nibble whose terms are added in ascending order; the nibbles' sums
 // are added in ascending order. Where queries are float32 numbers in [0, 1] that are 0 or at least 2^-17, and the
