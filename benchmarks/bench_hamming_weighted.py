@@ -79,9 +79,10 @@ def table(result: dict[str, Any]) -> str:
     arguments, machine = result["arguments"], result["machine"]
     names = [name for name in result["rows"][0]["ratios"] if name != "undivided"]
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores; medians of interleaved runs. "
-        f"{arguments['queries']} queries, {arguments['codes']:,} random codes, k = {arguments['k']}. Times of weighted searches in units of the "
-        "undivided search.",
+        f"{machine['processor']}, {machine['cores']} cores, load {machine['load_before']:.1f} before; medians of "
+        "interleaved runs. "
+        f"{arguments['queries']} queries, {arguments['codes']:,} random codes, k = {arguments['k']}. "
+        "Times of weighted searches in units of the undivided search.",
         "",
         f"| instruction set | bits | threads | undivided, 1e9 pairs a second | {' | '.join(names)} |",
         f"|---|---|---|---|{'---|' * len(names)}",
