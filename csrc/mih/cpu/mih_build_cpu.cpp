@@ -13,7 +13,6 @@ namespace fasthash {
 fh_status check_tables(const fh_hamming_problem* problem, const fh_mih_tables* tables, bool filled) {
     const fh_hamming_problem& p = *problem;
     if (p.Q < 0 || p.N < 0 || p.W < 1 || p.stride < p.W) return fail(FH_INVALID, "mih: sizes out of range");
-    if (p.G != 0) return fail(FH_INVALID, "mih: tables find undivided distances, not those of weighted groups of bits");
     if (p.N > 0xffffffff) return fail(FH_INVALID, "mih: a table holds fewer than 2^32 codes");
     if (tables->bits <= 8 * (p.W - 1) || tables->bits > 8 * p.W) return fail(FH_INVALID, "mih: bits do not fit W");
     if (tables->m < 1 || tables->m > kMostTables) return fail(FH_INVALID, "mih: must have 1 to 64 tables");
