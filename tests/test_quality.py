@@ -44,7 +44,7 @@ def test_metrics_are_those_of_the_package() -> None:
     similarity = task.similarity
     labels = items[0].y, items[1].y
     for sides, metric in (([item.X for item in items], "cosine"), (codes, None)):
-        found = measure.measure_classes(measure.array_ranking(*sides, items, metric), similarity)
+        found = measure.measure_classes(measure.array_ranking(sides, items, metric), similarity)
         assert found["mAP"] == pytest.approx(metrics.mean_average_precision(*sides, *labels, metric=metric))
         for variant, name in (("mean", "mAHP@250"), ("trapezoid", "mAHP@250 trapezoid")):
             wanted = metrics.hierarchical_precision(*sides, *labels, similarity, at=250, variant=variant, metric=metric)
@@ -204,7 +204,7 @@ def test_every_result_has_its_line_once() -> None:
 
 def test_every_learning_method_has_as_many_settings() -> None:
     for method in methods.METHODS:
-        fixed = ("lsh", "pca", "itq", "rotation", "sign", "ours-default")
+        fixed = ("lsh", "pca", "itq", "rotation", "sign", "ours-default", "ours-undivided")
         learns = method.base is None and method.name not in fixed
         for settings in (method.settings, *method.elsewhere.values()):
             assert len(settings) == (methods.TRIED if learns else 1), method.name

@@ -5,9 +5,9 @@ database row is its likeliest class c. The distance of a query q to that row is
 
 - alone: the place of c among the classes by p_q(c); for metrics of a hierarchy by the expected similarity
   s_q(c) = sum_c' p_q(c') sim(c', c). The database is ranked once for each of the two.
-- with ITQ bits: Hamming distance of the bits + weight x [c is not the likeliest class of q], or + the nearest integer of
-  weight x (1 - s_q(c)). The bits are those of x - the mean of the labelled rows of its predicted class, fitted on all
-  rows.
+- with ITQ bits: Hamming distance of the bits + weight x [c is not the likeliest class of q], or + the nearest integer
+  of weight x (1 - s_q(c)). The bits are those of x - the mean of the labelled rows of its predicted class, fitted on
+  all rows.
 
 All are integers. Rows at the same distance are tied, rows of one byte always, and count in expectation over all orders
 of the tied, as everywhere. Scores of two classes are equal where their float64 values are.
@@ -15,7 +15,6 @@ of the tied, as everywhere. Scores of two classes are equal where their float64 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.quality.tasks import Items, flat
+from benchmarks.quality.tasks import Items, Pair, flat
 from fasthash import baselines, hamming_distances
 from fasthash.evaluate import _chance_inside
 from fasthash.metrics.ranking import Groups, Ranking, pair_distances
-from fasthash.metrics.relevance import Gain
 
 Array = NDArray[Any]
 CLASS_BITS = 8
@@ -50,12 +48,12 @@ class ClassByte:
         """The byte, then the bits of the residual."""
         return self._codes(X, self.probabilities(X).argmax(1))
 
-    def rankings(self, sides: tuple[Items, Items]) -> dict[str, DistanceRanking]:
+    def rankings(self, sides: Pair) -> dict[str, DistanceRanking]:
         """By "class" and by "hierarchy": what metrics of each kind are measured on."""
         query, database = sides
         p = self.probabilities(query.X)
         likeliest = p.argmax(1)
-        codes = [torch.from_numpy(c) for c in (self._codes(query.X, likeliest), self.codes(database.X))]
+        codes = self._codes(query.X, likeliest), self.codes(database.X)
         expected = p @ self.similarity
         if self.residual is None:
             tables = {"class": _places(p), "hierarchy": _places(expected)}
@@ -63,9 +61,9 @@ class ClassByte:
             tables = {"class": np.rint(self.weight * (1.0 - expected)).astype(np.int64)}
         else:
             tables = {"class": self.weight * (np.arange(p.shape[1]) != likeliest[:, None]).astype(np.int64)}
-        return {name: DistanceRanking(torch.from_numpy(table), *codes, sides) for name, table in tables.items()}
+        return {name: DistanceRanking(table, codes, sides) for name, table in tables.items()}
 
-    def overlap(self, sides: tuple[Items, Items], k: int) -> float:
+    def overlap(self, sides: Pair, k: int) -> float:
         """Overlap@k inside a class with the neighbours by the cosine of the input."""
         return self.rankings(sides)["class"].overlap(k)
 
@@ -80,11 +78,11 @@ class ClassByte:
 class DistanceRanking(Ranking):
     """Ranks by a table of distances [Q, C], looked up by the first byte, + the Hamming distance of the other bytes."""
 
-    def __init__(self, table: Tensor, query: Tensor, database: Tensor, sides: tuple[Items, Items]) -> None:
-        super().__init__("class_byte", query, database, sides[0].y, sides[1].y)
+    def __init__(self, table: Array, codes: tuple[Array, Array], sides: Pair) -> None:
+        super().__init__("class_byte", *codes, sides[0].y, sides[1].y)
         self.metric = "distance"
-        self.table, self.sides = table, sides
-        self.largest = int(table.max()) + CLASS_BITS * (query.shape[1] - 1)
+        self.table, self.sides = torch.from_numpy(table), sides
+        self.largest = int(table.max()) + 8 * (codes[0].shape[1] - 1)
 
     def distances(self, queries: Tensor, rows: Tensor) -> Tensor:
         """int64 [q, n] of some queries to some rows of the database."""
@@ -135,13 +133,10 @@ def fit_class_byte(
     graded: bool = True,
 ) -> ClassByte:
     """A classifier of features(X); with a weight, ITQ of the residual fills up to `bits` bits. Needs scikit-learn."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     labelled = rows.labelled
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        classifier = LogisticRegression(C=C, max_iter=300).fit(features(labelled.X), labelled.y)
+    classifier = LogisticRegression(C=C, max_iter=1000).fit(features(labelled.X), labelled.y)
     classes = classifier.classes_
     if len(classes) > 1 << CLASS_BITS:
         raise ValueError(f"class byte: at most {1 << CLASS_BITS} classes fit a byte, got {len(classes)}")

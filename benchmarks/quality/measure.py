@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.quality.tasks import Items, Sides, Task
+from benchmarks.quality.tasks import Pair, Sides, Task
 from fasthash import hamming_distances
 from fasthash.evaluate import code_statistics
 from fasthash.metrics.expectation import average_precision, discounted_sum, sums_at
@@ -42,12 +42,13 @@ MAP_AT = 1000
 K = 10
 
 
-def array_ranking(query: Array, database: Array, sides: tuple[Items, Items], metric: str | None = None) -> Ranking:
+def array_ranking(arrays: Iterable[Array], sides: Pair, metric: str | None = None) -> Ranking:
     """The ranking by codes or, with a metric, by outputs of queries and database."""
+    query, database = arrays
     return Ranking("measure", query, database, sides[0].y, sides[1].y, "expected", metric)
 
 
-def measure_codes(model: Model | ClassByte, sides: tuple[Items, Items], similarity: Array, bits: int) -> dict[str, float]:
+def measure_codes(model: Model | ClassByte, sides: Pair, similarity: Array, bits: int) -> dict[str, float]:
     """Every metric of a model's codes."""
     rankings = model.rankings(sides)
     result = measure_classes(rankings["class"], similarity)

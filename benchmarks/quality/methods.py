@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.quality.class_byte import ClassByte, fit_class_byte
 from benchmarks.quality.measure import array_ranking
 from benchmarks.quality.noise import fit_noisy
-from benchmarks.quality.tasks import Items, Task, flat
+from benchmarks.quality.tasks import Items, Pair, Task, flat
 from fasthash import Hasher, baselines, pack_bits
 from fasthash.evaluate import overlap_at
 from fasthash.losses.published import LOSSES
@@ -49,16 +49,15 @@ class Model:
         codes: Array = pack_bits(self.outputs(X), threshold=0.0)
         return codes
 
-    def rankings(self, sides: tuple[Items, Items]) -> dict[str, Ranking]:
+    def rankings(self, sides: Pair) -> dict[str, Ranking]:
         """One ranking, for metrics of classes and of the hierarchy."""
-        return {"class": array_ranking(*(self.codes(items.X) for items in sides), sides)}
+        return {"class": array_ranking([self.codes(items.X) for items in sides], sides)}
 
-    def overlap(self, sides: tuple[Items, Items], k: int) -> float:
+    def overlap(self, sides: Pair, k: int) -> float:
         """Overlap@k inside a class with the neighbours by the cosine of the input."""
-        codes, inputs, classes = (
-            [get(items) for items in sides] for get in (lambda i: self.codes(i.X), lambda i: i.flat, lambda i: i.y)
-        )
-        return float(overlap_at(*codes, *inputs, *classes, k))
+        query, database = sides
+        codes = self.codes(query.X), self.codes(database.X)
+        return float(overlap_at(*codes, query.flat, database.flat, query.y, database.y, k))
 
 
 @dataclass(frozen=True)
@@ -242,6 +241,10 @@ BYTE_ITQ_TRIED: tuple[Settings, ...] = (
 )
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
+DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes
+UNLABELLED_TOO = False  # True as soon as Hasher.fit takes rows without labels
+UNDIVIDED: Settings = {}  # {"item_bits": 0} as soon as Hasher divides its codes
+
 OURS = Method(
     "ours",
     "fasthash, labels",
@@ -318,8 +321,10 @@ METHODS: tuple[Method, ...] = (
         {"lr": 1e-3},
         {"loss.temperature": 0.2},
     ),
-    # unlabelled: once Hasher takes rows without labels
-    Method("ours-default", "fasthash, as it comes", "labels", fit_hasher("l1"), tasks=("a", *OPEN), unlabelled=False),
+    Method(
+        "ours-default", "fasthash, as it comes", "labels", fit_hasher("l1"), tasks=DEFAULTS, unlabelled=UNLABELLED_TOO
+    ),
+    Method("ours-undivided", "fasthash, undivided codes", "labels", fit_hasher("l1", **UNDIVIDED), tasks=DEFAULTS),
     *_with_ablations(
         OURS,
         NO_KL,

@@ -28,19 +28,18 @@ from benchmarks.quality.tasks import (
     only,
     without,
 )
-from fasthash import Hierarchy
 from fasthash.datasets import clinc150_hierarchy
 
 Array = NDArray[Any]
 HELD_OUT = 5  # one in so many of the labelled rows of a class is a query in validation
-NOTE = "database 'known': queries of the classes that have labels; 'unlabelled': of those that have none; in the same rows"
+NOTE = "'known': queries of the classes that have labels; 'unlabelled': of those that have none; the same database"
 
 
 def task_open(data: Path, *, half: bool = False) -> Task:
     """clinc150, 3 of the 15 intents of each domain without labels."""
     splits, notes = clinc150_splits()
     task = Task("e-open", "clinc150", "classes", splits["train"], {}, {}, (64,), clinc150_hierarchy(), notes=notes)
-    return _opened(task, splits["test"], left_out_intents(), half)
+    return opened(task, splits["test"], left_out_intents(), half)
 
 
 def task_open_images(data: Path, *, half: bool = False, reduced: bool = False) -> Task:
@@ -48,10 +47,10 @@ def task_open_images(data: Path, *, half: bool = False, reduced: bool = False) -
     images = task_b(data, reduced=reduced)
     task = replace(images, name=images.name.replace("b", "e-open-images", 1), widths=(32, 64))
     task = replace(task, notes=(images.notes[0], epochs_note(images.train, reduced)))
-    return _opened(task, images.test["train"][0], left_out_classes(images.train, reduced), half)
+    return opened(task, images.test["train"][0], left_out_classes(images.train, reduced), half)
 
 
-def _opened(task: Task, queries: Items, left_out: tuple[Array, Array], half: bool) -> Task:
+def opened(task: Task, queries: Items, left_out: tuple[Array, Array], half: bool) -> Task:
     """The task with `queries`, without the labels of the first of two sets of classes (in validation, the second)."""
     tested, validated = left_out
     database = task.train

@@ -134,8 +134,8 @@ def measure(task: Task, model: Model | ClassByte, bits: int) -> dict[str, dict[s
         found[f"codes {name}"] = measure_codes(model, sides, task.similarity, bits)
         if model.outputs is None or name in ("val", "held out"):
             continue  # outputs are measured once: what rounding costs does not depend on the database
-        u = (model.outputs(items.X) for items in sides)
-        found[f"outputs {name}"] = measure_classes(array_ranking(*u, sides, model.metric), task.similarity)
+        outputs = [model.outputs(items.X) for items in sides]
+        found[f"outputs {name}"] = measure_classes(array_ranking(outputs, sides, model.metric), task.similarity)
     return _rounded(found)
 
 
@@ -152,13 +152,13 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
         similarity = task.similarity
         for name, sides in task.test.items():
             same = [np.zeros((len(items.y), 1), dtype=np.uint8) for items in sides]
-            found[f"random {name}"] = measure_classes(array_ranking(*same, sides), similarity)
-            X = [items.flat for items in sides]
-            found[f"input cosine {name}"] = measure_classes(array_ranking(*X, sides, "cosine"), similarity)
+            found[f"random {name}"] = measure_classes(array_ranking(same, sides), similarity)
+            inputs = [items.flat for items in sides]
+            found[f"input cosine {name}"] = measure_classes(array_ranking(inputs, sides, "cosine"), similarity)
             if task.hierarchy is not None:
                 coarse = _coarse(similarity)
                 codes = [np.packbits(np.eye(coarse.max() + 1, dtype=np.uint8)[coarse[i.y]], axis=1) for i in sides]
-                found[f"coarse labels {name}"] = measure_classes(array_ranking(*codes, sides), similarity)
+                found[f"coarse labels {name}"] = measure_classes(array_ranking(codes, sides), similarity)
     results.put(
         folder,
         {

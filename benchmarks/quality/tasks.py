@@ -47,7 +47,8 @@ class Items:
         return flat(self.X)
 
 
-Sides = dict[str, tuple[Items, Items]]  # by name: queries, and the database that they are asked in
+Pair = tuple[Items, Items]  # queries, and the database that they are asked in
+Sides = dict[str, Pair]
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def only(items: Items, kept: Array) -> Items:
 
 
 def left_out_intents() -> tuple[Array, Array]:
-    """UNSEEN intents of each domain that the test leaves out of training or of the labels, and others for validation."""
+    """UNSEEN intents of each domain that the test leaves out of training or of labels, and others for validation."""
     train = clinc150("train")
     rng = np.random.default_rng(0)
     intents = [np.unique(train.intents[train.domains == domain]) for domain in range(10)]
