@@ -275,6 +275,11 @@ def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         found = run.measure(task, model, 16)
         assert 0 < found["codes train"]["mAP"] <= 1
         assert set(found) == {"codes train", "outputs train", "codes held out"}
+    for name in ("class-byte", "class-byte-itq"):
+        byte = next(m for m in methods.METHODS if m.name == name)
+        found = run.measure(task, byte.fit(task, byte.rows(task.train), 16, 0, byte.settings[0]), 16)
+        assert set(found) == {"codes train", "codes held out"}
+        assert found["codes train"]["mAP"] > 0.5
     lsh = next(m for m in methods.METHODS if m.name == "lsh")
     assert run.measure(task, lsh.fit(task, task.train, 16, 0, {}), 16)["codes train"]["mAP"] > 0.2
     run.floors(task, tmp_path)

@@ -27,7 +27,7 @@ from benchmarks.quality import (  # noqa: E402
     tables,
     tasks,
 )
-from fasthash import Hierarchy, evaluate, metrics  # noqa: E402
+from fasthash import Hierarchy, evaluate, metrics, pack_bits  # noqa: E402
 from fasthash.datasets import clinc150  # noqa: E402
 
 HIERARCHY = Hierarchy.from_edges([(f"pair {c // 2}", c) for c in range(6)])
@@ -191,6 +191,35 @@ def test_settings_are_chosen_by_the_mean_over_known_and_unlabelled() -> None:
     assert run.validation_score(task, model, 8) == pytest.approx(np.mean(scores))
     found = run.measure(task, model, 8)
     assert set(found) == {f"{kind} {name}" for kind in ("codes", "outputs") for name in ("known", "unlabelled")}
+
+
+def test_weighted_bits_are_measured_as_repeated_bits() -> None:
+    task, groups = open_task(), [(3, 4), (5, 1)]
+    sides = task.test["known"]
+    repeated = np.repeat(np.arange(8), np.repeat([4, 1], [3, 5]))
+    model = methods.Model(lambda X: X[:, :8], "l1", bit_weights=groups)
+    found, wanted = (
+        run.measure(task, each, bits)
+        for each, bits in ((model, 8), (methods.Model(lambda X: X[:, repeated], "l1"), len(repeated)))
+    )
+    plain = run.measure(task, methods.Model(lambda X: X[:, :8], "l1"), 8)
+    for side in ("known", "unlabelled"):
+        for kind in ("codes", "outputs"):
+            for name in ("mAP", "mAHP@250", "P@10", *(["overlap@10", "codes"] if kind == "codes" else [])):
+                assert found[f"{kind} {side}"][name] == pytest.approx(wanted[f"{kind} {side}"][name], abs=2e-5), name
+        assert found[f"codes {side}"]["mAP undivided"] == plain[f"codes {side}"]["mAP"]
+        assert "mAP undivided" not in plain[f"codes {side}"]
+    assert found["codes known"]["mAP"] != plain["codes known"]["mAP"]
+    X, rows = sides[1].X, np.arange(9)
+    distances = measure.code_distances(pack_bits(X[:, repeated], 0.0))(rows)
+    np.testing.assert_array_equal(measure.code_distances(model.codes(X), groups)(rows), distances)
+
+
+def test_the_hashers_weights_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, groups = open_task(), [(10, 3), (6, 1)]
+    monkeypatch.setattr(methods.Hasher, "bit_weights_", groups, raising=False)
+    model = methods.fit_hasher("l1", epochs=1)(task, task.train.labelled, 16, 0, {})
+    assert model.bit_weights == groups
 
 
 def test_the_pareto_front_holds_what_nothing_surpasses() -> None:

@@ -43,6 +43,7 @@ class ClassByte:
     weight: int = 0
     graded: bool = True  # with a residual: by expected similarity, else by whether the class differs
     outputs: None = None
+    bit_weights: None = None
 
     def codes(self, X: Array) -> Array:
         """The byte, then the bits of the residual."""

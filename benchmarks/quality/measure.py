@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.quality.methods import Model
 
 Array = NDArray[Any]
+BitWeights = list[tuple[int, int]] | None  # groups (bits, weight) of a weighted Hamming distance; None: undivided codes
 HIERARCHICAL = ("HP@", "mAHP@")
 RANKS = (250, 2500)
 CURVE = (
@@ -42,10 +43,21 @@ MAP_AT = 1000
 K = 10
 
 
-def array_ranking(arrays: Iterable[Array], sides: Pair, metric: str | None = None) -> Ranking:
+def array_ranking(
+    arrays: Iterable[Array], sides: Pair, metric: str | None = None, bit_weights: BitWeights = None
+) -> Ranking:
     """The ranking by codes or, with a metric, by outputs of queries and database."""
     query, database = arrays
-    return Ranking("measure", query, database, sides[0].y, sides[1].y, "expected", metric)
+    labels = sides[0].y, sides[1].y
+    return Ranking("measure", query, database, *labels, "expected", metric, bit_weights=bit_weights)
+
+
+def weighted(outputs: Array, bit_weights: BitWeights) -> Array:
+    """Outputs whose L1 distance has the weights of the codes' distance."""
+    if bit_weights is None:
+        return outputs
+    bits, weights = np.array(bit_weights).T
+    return outputs * np.repeat(weights, bits).astype(outputs.dtype)
 
 
 def measure_codes(model: Model | ClassByte, sides: Pair, similarity: Array, bits: int) -> dict[str, float]:
@@ -57,6 +69,9 @@ def measure_codes(model: Model | ClassByte, sides: Pair, similarity: Array, bits
         result |= {name: value for name, value in graded.items() if name.startswith(HIERARCHICAL)}
     codes = model.codes(sides[1].X)
     result["overlap@10"] = model.overlap(sides, K)
+    if model.bit_weights is not None:
+        plain = array_ranking([model.codes(sides[0].X), codes], sides)
+        result["mAP undivided"] = _mean_average_precision(plain)
     return result | code_statistics(codes, min(bits, 8 * codes.shape[1]))
 
 
@@ -132,10 +147,10 @@ def measure_groups(distances: Callable[[Array], torch.Tensor], task: Task, side:
     return {name: total / len(own) for name, total in totals.items()}
 
 
-def code_distances(codes: Array) -> Callable[[Array], torch.Tensor]:
+def code_distances(codes: Array, bit_weights: BitWeights = None) -> Callable[[Array], torch.Tensor]:
     """Hamming distances of rows of `codes` to all of them."""
     items = torch.from_numpy(codes)
-    return lambda rows: hamming_distances(items[torch.from_numpy(rows)], items)
+    return lambda rows: hamming_distances(items[torch.from_numpy(rows)], items, bit_weights=bit_weights)
 
 
 def asymmetric_distances(outputs: Array, codes: Array, bits: int) -> Callable[[Array], torch.Tensor]:
@@ -167,11 +182,14 @@ def class_score(model: Model | ClassByte, sides: Sides, name: str, similarity: A
     """What settings are chosen by on tasks with classes: "mAHP@250" of codes on the first pair, or "mAP", the mean."""
     rankings = [model.rankings(pair) for pair in sides.values()]
     if name == "mAP":
-        found = [r["class"] for r in rankings]
-        scores = [r.score(lambda g: average_precision(g.counts, g.sums[0]), r.labels.relevant) for r in found]
-        return float(np.mean(scores))
+        return float(np.mean([_mean_average_precision(each["class"]) for each in rankings]))
     ranking = rankings[0].get("hierarchy", rankings[0]["class"])
     gain = ranking.labels.table("similarity", similarity)
     best = best_sums(ranking, gain, 250)
     score: float = ranking.score(lambda g: hierarchical_scores(g, g.sums[0], best, "mean"), gain, width=250)
+    return score
+
+
+def _mean_average_precision(ranking: Ranking) -> float:
+    score: float = ranking.score(lambda g: average_precision(g.counts, g.sums[0]), ranking.labels.relevant)
     return score

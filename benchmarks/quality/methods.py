@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.quality.class_byte import ClassByte, fit_class_byte
-from benchmarks.quality.measure import array_ranking
+from benchmarks.quality.measure import BitWeights, array_ranking
 from benchmarks.quality.noise import fit_noisy
 from benchmarks.quality.tasks import Items, Pair, Task, flat
 from fasthash import Hasher, baselines, pack_bits
@@ -38,12 +38,14 @@ LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
 class Model:
     """What a method gives: outputs float32 [N, bits] of X, whose signs (u > 0) are the bits, and how they compare.
 
-    queries: what real-valued queries of a search in codes are, where they are not the outputs.
+    queries: what real-valued queries of a search in codes are, where they are not the outputs. bit_weights: of the
+    Hamming distance.
     """
 
     outputs: Callable[[Array], Array]
     metric: str
     queries: Callable[[Array], Array] | None = None
+    bit_weights: BitWeights = None
 
     def codes(self, X: Array) -> Array:
         codes: Array = pack_bits(self.outputs(X), threshold=0.0)
@@ -51,13 +53,15 @@ class Model:
 
     def rankings(self, sides: Pair) -> dict[str, Ranking]:
         """One ranking, for metrics of classes and of the hierarchy."""
-        return {"class": array_ranking([self.codes(items.X) for items in sides], sides)}
+        codes = [self.codes(items.X) for items in sides]
+        return {"class": array_ranking(codes, sides, bit_weights=self.bit_weights)}
 
     def overlap(self, sides: Pair, k: int) -> float:
         """Overlap@k inside a class with the neighbours by the cosine of the input."""
         query, database = sides
         codes = self.codes(query.X), self.codes(database.X)
-        return float(overlap_at(*codes, query.flat, database.flat, query.y, database.y, k))
+        inputs, labels = (query.flat, database.flat), (query.y, database.y)
+        return float(overlap_at(*codes, *inputs, *labels, k, bit_weights=self.bit_weights))
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
         hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(rows.X, y)
         module = hasher.module_ if loss is None else hasher.module_[0]
         queries = None if loss is not None else (lambda X: 2.0 * hasher.queries(X) - 1.0)
-        return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric, queries)
+        weights = getattr(hasher, "bit_weights_", None)
+        return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric, queries, weights)
 
     return fit
 

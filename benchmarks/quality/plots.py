@@ -145,6 +145,7 @@ def _pareto(folder: Path, runs: list[dict[str, Any]]) -> Any:
         for task, found in opened.items()
     ]
     figure, axes = _axes(18, 4, len(panels))
+    figure.subplots_adjust(wspace=0.3)
     names = [method.name for method in METHODS if method.base is None]
     for axis, (found, title, *sides, x_label, y_label) in zip(axes, panels, strict=True):
         points = {name: _point(picked, *sides) for name in names if (picked := _pick(found, name, 64))}

@@ -25,6 +25,7 @@ from benchmarks.quality.measure import (
     measure_codes,
     measure_groups,
     output_distances,
+    weighted,
 )
 from benchmarks.quality.methods import METHODS, Method, Model, Settings
 from benchmarks.quality.results import FOLDER
@@ -70,6 +71,8 @@ def run(
                 "machine": machine(),
                 "metrics": measure(task, model, bits),
             }
+            if model.bit_weights is not None:
+                result["bit_weights"] = model.bit_weights
             if model.outputs is not None:
                 result["histogram"] = histogram(model.outputs(next(iter(task.test.values()))[0].X))
             results.put(folder, result)
@@ -109,7 +112,7 @@ def validation_score(task: Task, model: Model | ClassByte, bits: int) -> float:
     """
     if task.kind == "groups":
         database = task.validation["all"][1]
-        found = measure_groups(code_distances(model.codes(database.X)), task, "validation")
+        found = measure_groups(code_distances(model.codes(database.X), model.bit_weights), task, "validation")
         return found["R@10"] if bits == database.X.shape[1] else (found["R@10"] + found["overlap@10"]) / 2
     return class_score(model, task.validation, task.score, task.similarity)
 
@@ -120,10 +123,11 @@ def measure(task: Task, model: Model | ClassByte, bits: int) -> dict[str, dict[s
     if task.kind == "groups":
         assert isinstance(model, Model)
         database = task.test["all"][1]
-        u = model.outputs(database.X)
+        u = weighted(model.outputs(database.X), model.bit_weights)
         codes = model.codes(database.X)
-        found["codes all"] = measure_groups(code_distances(codes), task, "test") | code_statistics(codes, bits)
-        queries = u if model.queries is None else model.queries(database.X)
+        distances = code_distances(codes, model.bit_weights)
+        found["codes all"] = measure_groups(distances, task, "test") | code_statistics(codes, bits)
+        queries = u if model.queries is None else weighted(model.queries(database.X), model.bit_weights)
         found["asymmetric all"] = measure_groups(asymmetric_distances(queries, codes, bits), task, "test")
         if model.queries is not None:  # what the outputs themselves would give
             saturated = measure_groups(asymmetric_distances(u, codes, bits), task, "test")
@@ -134,7 +138,7 @@ def measure(task: Task, model: Model | ClassByte, bits: int) -> dict[str, dict[s
         found[f"codes {name}"] = measure_codes(model, sides, task.similarity, bits)
         if model.outputs is None or name in ("val", "held out"):
             continue  # outputs are measured once: what rounding costs does not depend on the database
-        outputs = [model.outputs(items.X) for items in sides]
+        outputs = [weighted(model.outputs(items.X), model.bit_weights) for items in sides]
         found[f"outputs {name}"] = measure_classes(array_ranking(outputs, sides, model.metric), task.similarity)
     return _rounded(found)
 

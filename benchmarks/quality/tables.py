@@ -20,6 +20,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results.md"
 TITLES = {method.name: method.title for method in METHODS}
 CLASSES = (
     "mAP",
+    "mAP undivided",
     "mAP@1000",
     "mAHP@250",
     "mAHP@2500",
@@ -76,6 +77,7 @@ label.
 
 - *codes*: how many different codes the database has. *overlap@10*: of a query's 10 nearest by code, the part that is
   among its 10 nearest by input cosine (on tasks with classes: inside its class, where chance is 10 / class size).
+- *mAP undivided*: of codes with weighted bits, by their plain Hamming distance.
 - *outputs*: the same model before rounding. *retention*: codes / the best outputs of any method of that width.
 - *float query against codes*: as `Hasher.queries` makes them, from outputs before the sigmoid; *R@10 saturated* is with
   the outputs behind it.
