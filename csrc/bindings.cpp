@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -24,7 +25,7 @@ namespace {
 
 using fasthash::Address;
 using fasthash::at;
-using Hamming = fh_hamming_problem;
+using Hamming = fasthash::HammingProblem;
 using Nearest = fh_nearest_problem;
 using Pairwise = fh_pairwise_problem;
 
@@ -47,9 +48,19 @@ void run(Work work) {
 }
 
 // Problems are small structs that Python fills once a call.
-fh_hamming_problem hamming(Address queries, Address database, Address mask, int64_t Q, int64_t N, int64_t W,
-                           int64_t stride) {
-    return {at<const uint8_t>(queries), at<const uint8_t>(database), at<const uint64_t>(mask), Q, N, W, stride};
+std::unique_ptr<Hamming> hamming(Address queries, Address database, Address mask, int64_t Q, int64_t N, int64_t W,
+                                 int64_t stride, const std::vector<int32_t>& bit_weights) {
+    const fh_hamming_problem codes{at<const uint8_t>(queries),
+                                   at<const uint8_t>(database),
+                                   at<const uint64_t>(mask),
+                                   Q,
+                                   N,
+                                   W,
+                                   stride,
+                                   nullptr,
+                                   nullptr,
+                                   0};
+    return std::make_unique<Hamming>(codes, bit_weights);
 }
 
 fh_nearest_problem nearest(Address x, Address y, int64_t L, int64_t N, int64_t M, int64_t D, int64_t K,
@@ -103,9 +114,9 @@ PYBIND11_MODULE(_core, m) {
     m.def("isa_force", [](const std::string& name) { fasthash::check(fh_isa_force(name.c_str())); }, py::arg("name"));
 
     py::enum_<fh_dtype>(m, "Dtype").value("float32", FH_FLOAT32).value("float64", FH_FLOAT64);
-    py::class_<fh_hamming_problem>(m, "HammingProblem")
+    py::class_<Hamming>(m, "HammingProblem")
         .def(py::init(&hamming), py::arg("queries"), py::arg("database"), py::arg("mask"), py::arg("Q"), py::arg("N"),
-             py::arg("W"), py::arg("stride"));
+             py::arg("W"), py::arg("stride"), py::arg("bit_weights") = std::vector<int32_t>());
     py::class_<fh_nearest_problem>(m, "NearestProblem")
         .def(py::init(&nearest), py::arg("x"), py::arg("y"), py::arg("L"), py::arg("N"), py::arg("M"), py::arg("D"),
              py::arg("K"), py::arg("y_stride"), py::arg("p"), py::arg("dtype"));

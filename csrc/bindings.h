@@ -5,8 +5,10 @@
 
 #include <cstdint>
 #include <stdexcept>
+#include <vector>
 
 #include "core/api.h"
+#include "hamming/hamming.h"
 
 namespace fasthash {
 
@@ -16,6 +18,23 @@ template <class T>
 T* at(Address address) {
     return reinterpret_cast<T*>(address);
 }
+
+// A problem and the groups of bits that it points to.
+struct HammingProblem : fh_hamming_problem {
+    HammingProblem(const fh_hamming_problem& problem, const std::vector<int32_t>& bit_weights)
+        : fh_hamming_problem(problem) {
+        if (bit_weights.size() % 2 != 0) throw pybind11::value_error("bit_weights must be pairs of bits and weight");
+        for (size_t i = 0; i < bit_weights.size(); i += 2) {
+            bits.push_back(bit_weights[i]);
+            weights.push_back(bit_weights[i + 1]);
+        }
+        group_bits = bits.data();
+        group_weights = weights.data();
+        G = static_cast<int32_t>(bits.size());
+    }
+    HammingProblem(const HammingProblem&) = delete;
+    std::vector<int32_t> bits, weights;
+};
 
 inline void check(fh_status status) {
     switch (status) {

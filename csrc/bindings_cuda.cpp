@@ -8,7 +8,7 @@
 
 namespace fasthash {
 
-using Hamming = fh_hamming_problem;
+using Hamming = HammingProblem;
 using Nearest = fh_nearest_problem;
 using Pairwise = fh_pairwise_problem;
 

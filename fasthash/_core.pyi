@@ -3,6 +3,7 @@
 Kernels are called by name (fasthash/_ops/registry.py), so only what is written out in Python is declared one by one.
 """
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -19,7 +20,17 @@ class Dtype(Enum):
     float64 = 1
 
 class HammingProblem:
-    def __init__(self, queries: int, database: int, mask: int, Q: int, N: int, W: int, stride: int) -> None: ...
+    def __init__(
+        self,
+        queries: int,
+        database: int,
+        mask: int,
+        Q: int,
+        N: int,
+        W: int,
+        stride: int,
+        bit_weights: Sequence[int] = (),
+    ) -> None: ...
 
 class NearestProblem:
     def __init__(

@@ -14,7 +14,7 @@ from fasthash.codes import check_codes, unpack_bits
 from fasthash.metrics.expectation import BLOCK, average_precision, discounted_sum
 from fasthash.metrics.graded import best_sums, hierarchical_scores
 from fasthash.metrics.precision import found_at, precision_inside
-from fasthash.metrics.ranking import PAIRS, Ranking, check_items, pair_distances
+from fasthash.metrics.ranking import PAIRS, Ranking, check_bit_weights, check_items, pair_distances
 from fasthash.metrics.relevance import Gain, Labels
 
 
@@ -33,6 +33,7 @@ def evaluate(
     database_input: Array | None = None,
     ties: str = "expected",
     metric: str | None = None,
+    bit_weights: Any = None,
     exclude_self: bool = False,
 ) -> dict[str, float]:
     """Retrieval metrics of `query` against `database`, by name; arguments as in `fasthash.metrics`.
@@ -54,7 +55,17 @@ def evaluate(
     """
     if (query_input is None) != (database_input is None):
         raise ValueError("evaluate: query_input and database_input go together, got one of them")
-    ranking = Ranking("evaluate", query, database, query_labels, database_labels, ties, metric, exclude_self)
+    ranking = Ranking(
+        "evaluate",
+        query,
+        database,
+        query_labels,
+        database_labels,
+        ties,
+        metric,
+        exclude_self,
+        bit_weights,
+    )
     labels = ranking.labels
     k = min(10, ranking.eligible) if k is None else whole(k, "evaluate", "k", 1, ranking.eligible)
     gains: list[Gain] = [labels.relevant]
@@ -93,7 +104,7 @@ def evaluate(
     result = {name: float(total) / len(ranking.query) for name, total in totals.items()}
     if query_input is not None and database_input is not None:
         given = (query, database, query_input, database_input, query_labels, database_labels)
-        overlaps = _overlaps("evaluate", *given, k, metric, exclude_self)
+        overlaps = _overlaps("evaluate", *given, k, metric, exclude_self, bit_weights)
         result[f"overlap@{k}"] = float(overlaps.nanmean())
     if ranking.metric == "hamming":
         result |= _statistics(ranking.database, bits, "evaluate")
@@ -161,6 +172,7 @@ def overlap_at(
     k: int,
     *,
     metric: str | None = None,
+    bit_weights: Any = None,
     exclude_self: bool = False,
     per_query: bool = False,
 ) -> Any:
@@ -188,6 +200,7 @@ def overlap_at(
         k,
         metric,
         exclude_self,
+        bit_weights,
     )
     return like(result, query) if per_query else float(result.nanmean())
 
@@ -203,9 +216,11 @@ def _overlaps(
     k: int,
     metric: str | None,
     exclude_self: bool,
+    bit_weights: Any,
 ) -> Tensor:
     """`overlap_at` of each query, float64 [Q]; errors name `function`."""
     a, b, metric = check_items(function, query, database, metric)
+    weights = check_bit_weights(function, bit_weights, a)
     inputs = to_tensor(query_input, function, "query_input"), to_tensor(database_input, function, "database_input")
     x, y, _ = check_items(function, *inputs, "cosine")
     labels = Labels(function, query_labels, database_labels, a.device)
@@ -230,8 +245,8 @@ def _overlaps(
         for part in (query_class == number).nonzero()[:, 0].split(max(1, PAIRS // len(candidates))):
             own = part[:, None] == candidates if exclude_self else None
             inside = [
-                _chance_inside(pair_distances(left[part], right[candidates], name), own, k)
-                for left, right, name in ((a, b, metric), (x, y, "cosine"))
+                _chance_inside(pair_distances(left[part], right[candidates], name, groups), own, k)
+                for left, right, name, groups in ((a, b, metric, weights), (x, y, "cosine", None))
             ]
             overlap = (inside[0] * inside[1]).sum(-1) / k
             if own is not None:

@@ -5,8 +5,12 @@ Tests compare with them and docs quote them. They take O(N M D) memory and are n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+BitWeights = Sequence[tuple[int, int]]
 
 
 def pairwise_distances(x: Tensor, y: Tensor, p: int) -> Tensor:
@@ -70,10 +74,25 @@ def listwise_loss(
     return losses.mean() if weights is None else losses @ (weights / weights.sum()).to(losses)
 
 
-def hamming_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Number of differing bits, int32 [N, M], of packed codes uint8 [N, W] and [M, W]."""
-    ones = torch.tensor([bin(byte).count("1") for byte in range(256)], dtype=torch.int32, device=a.device)
-    return ones[(a.unsqueeze(1) ^ b.unsqueeze(0)).long()].sum(-1, dtype=torch.int32)
+def hamming_distances(a: Tensor, b: Tensor, bit_weights: BitWeights | None = None) -> Tensor:
+    """Number of differing bits, int32 [N, M], of packed codes uint8 [N, W] and [M, W].
+
+    bit_weights: (bits, weight) of each group of bits: a differing bit counts its group's weight, one beyond them 0.
+    """
+    difference = a.unsqueeze(1) ^ b.unsqueeze(0)
+    if bit_weights is None:
+        ones = torch.tensor([bin(byte).count("1") for byte in range(256)], dtype=torch.int32, device=a.device)
+        return ones[difference.long()].sum(-1, dtype=torch.int32)
+    weights = [weight for bits, weight in bit_weights for _ in range(bits)]
+    weights += [0] * (8 * a.shape[-1] - len(weights))
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=a.device)
+    differing = (difference.unsqueeze(-1) >> shifts & 1).flatten(2)
+    return (differing * torch.tensor(weights, dtype=torch.int32, device=a.device)).sum(-1, dtype=torch.int32)
+
+
+def largest_distance(width: int, bit_weights: BitWeights | None = None) -> int:
+    """The distance of codes of `width` bytes that differ in every bit."""
+    return 8 * width if bit_weights is None else sum(bits * weight for bits, weight in bit_weights)
 
 
 def asymmetric_distances(queries: Tensor, codes: Tensor) -> Tensor:
@@ -83,33 +102,44 @@ def asymmetric_distances(queries: Tensor, codes: Tensor) -> Tensor:
     return (queries.double().unsqueeze(1) - bits).abs().sum(-1).float()
 
 
-def hamming_topk(queries: Tensor, database: Tensor, k: int, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The k nearest (distances int32, positions int64), ordered by (distance, position); missing ones (8 W + 1, -1)."""
-    bits = 8 * database.shape[-1]
-    distances = hamming_distances(queries, database)
+def hamming_topk(
+    queries: Tensor, database: Tensor, k: int, *, mask: Tensor | None = None, bit_weights: BitWeights | None = None
+) -> tuple[Tensor, Tensor]:
+    """The k nearest (distances int32, positions int64) by (distance, position); missing ones (largest + 1, -1)."""
+    largest = largest_distance(database.shape[-1], bit_weights)
+    distances = hamming_distances(queries, database, bit_weights)
     if mask is not None:
-        distances = distances.masked_fill(~mask, bits + 1)
+        distances = distances.masked_fill(~mask, largest + 1)
     values, order = distances.sort(dim=-1, stable=True)
     values, order = values[:, :k], order[:, :k]
-    return values, order.masked_fill(values > bits, -1)
+    return values, order.masked_fill(values > largest, -1)
 
 
 def hamming_range(
-    queries: Tensor, database: Tensor, radius: int, *, mask: Tensor | None = None
+    queries: Tensor,
+    database: Tensor,
+    radius: int,
+    *,
+    mask: Tensor | None = None,
+    bit_weights: BitWeights | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """offsets int64 [Q + 1], distances int32 [T], positions int64 [T] of the codes within `radius`, in order."""
-    values, order = hamming_topk(queries, database, len(database), mask=mask)
+    values, order = hamming_topk(queries, database, len(database), mask=mask, bit_weights=bit_weights)
     inside = (values <= radius) & (order >= 0)
     offsets = torch.cat([inside.new_zeros(1, dtype=torch.int64), inside.sum(-1).cumsum(0)])
     return offsets, values[inside], order[inside]
 
 
 def hamming_histogram(
-    queries: Tensor, database: Tensor, labels: Tensor | None = None, class_weights: Tensor | None = None
+    queries: Tensor,
+    database: Tensor,
+    labels: Tensor | None = None,
+    class_weights: Tensor | None = None,
+    bit_weights: BitWeights | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """counts int64 [Q, 8 W + 1] of codes at each distance, and the sums of class_weights[q, label] over them."""
-    distances = hamming_distances(queries, database).long()
-    counts = distances.new_zeros(len(queries), 8 * database.shape[-1] + 1)
+    """counts int64 [Q, largest + 1] of codes at each distance, and the sums of class_weights[q, label] over them."""
+    distances = hamming_distances(queries, database, bit_weights).long()
+    counts = distances.new_zeros(len(queries), largest_distance(database.shape[-1], bit_weights) + 1)
     counts.scatter_add_(1, distances, torch.ones_like(distances))
     if labels is None or class_weights is None:
         return counts, None

@@ -28,6 +28,8 @@ def test_evaluate_equals_the_metrics_one_by_one(kind, ties, exclude_self):
         query, a = database[:12], b[:12]
     arguments = (query.astype(kind), database.astype(kind), a, b)
     options = {"ties": ties, "exclude_self": exclude_self}
+    if kind == np.uint8 and exclude_self:
+        options["bit_weights"] = [(3, 5), (8 * database.shape[1] - 3, 1)]
     found = evaluate(*arguments, class_similarity=SIMILARITY, k=7, at=40, **options)
     expected = {
         "mAP": metrics.mean_average_precision(*arguments, **options),
@@ -38,7 +40,9 @@ def test_evaluate_equals_the_metrics_one_by_one(kind, ties, exclude_self):
         "nDCG@7": metrics.ndcg(*arguments, 7, **options),
     }
     if kind == np.uint8:
-        expected["P@radius2"] = metrics.precision_within_radius(*arguments, 2, exclude_self=exclude_self)
+        expected["P@radius2"] = metrics.precision_within_radius(
+            *arguments, 2, exclude_self=exclude_self, bit_weights=options.get("bit_weights")
+        )
         expected |= code_statistics(database)
     assert set(found) == set(expected)
     assert all(type(value) is float for value in found.values())
@@ -119,6 +123,17 @@ def test_overlap_equals_brute_force(seed, k, exclude_self):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
     mean = overlap_at(query, database, x, y, a, b, k, exclude_self=exclude_self)
     assert mean == pytest.approx(np.nanmean(expected) if not np.isnan(expected).all() else math.nan, nan_ok=True)
+
+
+def test_overlap_of_weighted_codes():
+    """Codes whose heavy bit repeats the input's order and whose light bits go against it."""
+    x = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    codes = np.array([[0], [6], [1], [1]], dtype=np.uint8)
+    arguments = codes[:1], codes[1:], x[:1], x[1:], [0], [0, 0, 0], 1
+    assert overlap_at(*arguments) == 0.0
+    assert overlap_at(*arguments, bit_weights=[(7, 1), (1, 3)]) == 1.0
+    with pytest.raises(TypeError, match="overlap_at: bit_weights are for packed uint8 codes, got float64 embeddings"):
+        overlap_at(x, x, x, x, [0] * 4, [0] * 4, 1, bit_weights=[(8, 1)])
 
 
 def test_overlap_extremes():

@@ -22,6 +22,7 @@ LEVELS = [
     ["_core", "_moved", "_warnings"],
     [
         "_arguments",
+        "_bit_weights",
         "_arrays",
         "_checkpoint",
         "_directions",

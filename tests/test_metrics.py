@@ -29,7 +29,11 @@ SIMILARITY = np.array([[1.0, 0.7, 0.2], [0.7, 1.0, 0.0], [0.2, 0.0, 1.0]])
 # The oracle: metrics of one order of results, averaged over all orders that the distances allow
 
 
-def distances(query, database, metric):
+def distances(query, database, metric, bit_weights=None):
+    if metric == "hamming" and bit_weights is not None:
+        weights = [weight for bits, weight in bit_weights for _ in range(bits)]
+        differing = np.unpackbits(query ^ database, axis=1)[:, : len(weights)]
+        return [int(distance) for distance in differing @ np.array(weights)]
     if metric == "hamming":
         return [sum(bin(int(a) ^ int(b)).count("1") for a, b in zip(query, row, strict=True)) for row in database]
     if metric == "cosine":
@@ -69,12 +73,16 @@ def plain_ndcg(gains, k):
     return dcg(gains) / best if best else 0.0
 
 
+def case_distances(case, query, database):
+    return distances(query, database, case["metric"] or default_metric(query), case["bit_weights"])
+
+
 def brute_force(case, gain, value, ties="expected"):
     """Mean over all orders of `value(gains in that order)`, for each query."""
     results = []
     for i, query in enumerate(case["query"]):
         keep = [n for n in range(len(case["database"])) if not (case["exclude_self"] and n == i)]
-        dist = distances(query, case["database"][keep], case["metric"] or default_metric(case["query"]))
+        dist = case_distances(case, query, case["database"][keep])
         gains = [gain(case["query_labels"][i], case["database_labels"][n]) for n in keep]
         results.append(np.mean([value([gains[n] for n in order]) for order in orders(dist, ties)]))
     return np.array(results)
@@ -100,7 +108,15 @@ def cases(draw, multi_hot=None):
     exclude_self = draw(st.booleans())
     n = draw(st.integers(2, 6))
     q = draw(st.integers(1, min(n, 3)))
+    bit_weights = None
     if metric in ("hamming", None):
+        weights = st.integers(1, 3)
+        bit_weights = draw(
+            st.none()
+            | st.sampled_from([(4, 8), (4, 8, 4)]).flatmap(
+                lambda sizes: st.tuples(*(st.tuples(st.just(bits), weights) for bits in sizes))
+            )
+        )
         database, query = (rng.integers(0, 4, (rows, 2)).astype(np.uint8) << 3 for rows in (n, q))
     else:
         database, query = (rng.integers(0, 3, (rows, 2)).astype(rng.choice(["f4", "f8"])) for rows in (n, q))
@@ -119,6 +135,7 @@ def cases(draw, multi_hot=None):
         "database_labels": database_labels,
         "metric": metric,
         "exclude_self": exclude_self,
+        "bit_weights": bit_weights,
     }
 
 
@@ -189,7 +206,7 @@ def test_precision_within_radius(case, radius):
     expected = []
     for i, query in enumerate(case["query"]):
         keep = [n for n in range(len(case["database"])) if not (case["exclude_self"] and n == i)]
-        dist = np.array(distances(query, case["database"][keep], case["metric"] or default_metric(case["query"])))
+        dist = np.array(case_distances(case, query, case["database"][keep]))
         dist = np.sqrt(dist) if case["metric"] == "l2" else dist
         hits = [same_class(case["query_labels"][i], case["database_labels"][n]) > 0 for n in keep]
         expected.append(np.array(hits)[dist <= radius].mean() if (dist <= radius).any() else 0.0)
@@ -214,8 +231,9 @@ def test_precision_recall_curve_by_radius(case):
     if case["query"].dtype != np.uint8:
         return
     curve = precision_recall_curve(**case, by="radius")
-    assert curve.thresholds.tolist() == list(range(17))
-    close(curve.precision, [precision_within_radius(**case, radius=r) for r in range(17)])
+    radii = range(1 + sum(bits * weight for bits, weight in case["bit_weights"] or [(16, 1)]))
+    assert curve.thresholds.tolist() == list(radii)
+    close(curve.precision, [precision_within_radius(**case, radius=r) for r in radii])
     assert (np.diff(curve.recall) >= 0).all()
     some = [brute_force(case, same_class, lambda gains: float(any(g > 0 for g in gains)))]
     assert curve.recall[-1] == pytest.approx(np.mean(some))

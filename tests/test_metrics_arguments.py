@@ -249,6 +249,16 @@ Y = np.array([0, 1, 2])
             ValueError,
             "by must be 'rank' or 'radius', got 'bits'",
         ),
+        (
+            lambda: ndcg(FLOATS, FLOATS, Y, Y, 1, bit_weights=[(16, 1)]),
+            TypeError,
+            "ndcg: bit_weights are for packed uint8 codes, got float32 embeddings",
+        ),
+        (
+            lambda: recall_at(CODES, CODES, Y, Y, 1, bit_weights=[(8, 1)]),
+            ValueError,
+            "recall_at: the groups of bit_weights must hold 9 to 16 bits for codes of 2 bytes, got 8",
+        ),
         (lambda: precision_recall_curve(FLOATS, FLOATS, Y, Y, by="radius"), ValueError, 'by="radius" is for codes'),
         (
             lambda: precision_recall_curve(CODES, CODES, Y, Y, ranks=[2, 1]),

@@ -1,6 +1,9 @@
 // Exact Hamming search over packed codes.
 //
-// Codes are W bytes each (W >= 1), bits = 8 W; the distance of two codes is the number of differing bits, 0..8 W.
+// Codes are W bytes each (W >= 1); the distance of two codes is the number of differing bits, 0..8 W. Where the bits
+// are in weighted groups (G >= 1) it is the sum over groups of weight x differing bits. `largest` below is the greatest
+// distance: 8 W, or the sum of bits x weight. Groups are contiguous, the first holds the first bits of a code: the
+// highest bits of its first byte. The groups hold 8 W - 7 to 8 W bits; what lies behind them counts nothing.
 // Queries are contiguous, [Q, W]. The database has N rows `stride` bytes apart (stride >= W; no alignment is assumed),
 // so that a column slice of a larger array needs no copy. `mask` is null (all codes are eligible) or a bitmap of
 // ceil(N / 64) words: code n is eligible when bit n % 64 of word n / 64 is set; bits from N on are 0.
@@ -24,11 +27,14 @@ struct fh_hamming_problem {
     const uint8_t* database;  // [N, W], rows `stride` bytes apart
     const uint64_t* mask;     // [ceil(N / 64)] or null
     int64_t Q, N, W, stride;
+    const int32_t* group_bits;     // [G], host memory on every device, read before the call returns
+    const int32_t* group_weights;  // [G], the same: 1..255
+    int32_t G;                     // 0: every bit counts 1; at most 64
 };
 
-// The K nearest codes of each query, K >= 1. Places beyond the eligible codes hold distance 8 W + 1 and id -1.
+// The K nearest codes of each query, K >= 1. Places beyond the eligible codes hold distance largest + 1 and id -1.
 // distances [Q, K] int32, ids [Q, K] int64 (positions in the database).
-// Memory beyond outputs: O(Q K + Q 8 W) and 64 MiB.
+// Memory beyond outputs: 64 MiB, or what one query needs: O(K + largest) for each thread.
 fh_status fh_hamming_topk_cpu(const fh_hamming_problem* problem, int64_t K, int32_t* distances, int64_t* ids,
                               int32_t threads, fh_cancel* cancel);
 
@@ -45,10 +51,10 @@ fh_status fh_hamming_range_fill_cpu(const fh_hamming_problem* problem, int32_t r
 fh_status fh_hamming_distances_cpu(const fh_hamming_problem* problem, int32_t* distances, int32_t threads,
                                    fh_cancel* cancel);
 
-// For each query and distance d in 0..8 W: counts[q, d] = number of codes at distance d, [Q, 8 W + 1] int64; and, where
-// sums is not null, sums[q, d] = sum of class_weights[q, labels[n]] over those codes, [Q, 8 W + 1] double. The mask
-// must be null. labels [N] in 0..C-1 (checked by the caller); class_weights [Q, C]. Sums are added in ascending order
-// of position: bit-identical for every thread count.
+// For each query and distance d in 0..largest: counts[q, d] = number of codes at distance d, [Q, largest + 1] int64;
+// and, where sums is not null, sums[q, d] = sum of class_weights[q, labels[n]] over those codes, [Q, largest + 1]
+// double. The mask must be null. labels [N] in 0..C-1 (checked by the caller); class_weights [Q, C]. Sums are added in
+// ascending order of position: bit-identical for every thread count.
 fh_status fh_hamming_histogram_cpu(const fh_hamming_problem* problem, const int64_t* labels,
                                    const double* class_weights, int64_t C, int64_t* counts, double* sums,
                                    int32_t threads, fh_cancel* cancel);

@@ -5,6 +5,9 @@ floating-point embeddings with metric "l1" (default), "l2" or "cosine"; and labe
 relevant = the same class) or 2-D multi-hot (relevant = at least one label in common). numpy arrays or torch tensors;
 labels also lists, Series, categoricals and data frames. One column of labels [N, 1] is 1-D classes.
 
+bit_weights (codes only): weights of groups of bits, as in `fasthash.hamming_topk`. Codes are then ranked by the
+weighted distance, and a radius is one.
+
 ties="expected" gives the exact expectation over all orders of equally distant results, ties="index" ranks them by
 position in the database. exclude_self: query i is row i of the database and is left out for itself. per_query=True
 gives float64 [Q], of the kind of `query`, instead of the mean over queries. Bad arguments raise ValueError or

@@ -28,6 +28,7 @@ def hierarchical_precision(
     variant: str = "mean",
     ties: str = "expected",
     metric: str | None = None,
+    bit_weights: Any = None,
     exclude_self: bool = False,
     per_query: bool = False,
 ) -> Any:
@@ -45,7 +46,15 @@ def hierarchical_precision(
     0.625
     """
     ranking = Ranking(
-        "hierarchical_precision", query, database, query_labels, database_labels, ties, metric, exclude_self
+        "hierarchical_precision",
+        query,
+        database,
+        query_labels,
+        database_labels,
+        ties,
+        metric,
+        exclude_self,
+        bit_weights,
     )
     choice(variant, "hierarchical_precision", "variant", ["mean", "trapezoid"])
     at = whole(at, "hierarchical_precision", "at", 1, ranking.eligible)
@@ -66,6 +75,7 @@ def ndcg(
     gains: str | Array = "exponential",
     ties: str = "expected",
     metric: str | None = None,
+    bit_weights: Any = None,
     exclude_self: bool = False,
     per_query: bool = False,
 ) -> Any:
@@ -80,7 +90,7 @@ def ndcg(
     >>> round(ndcg(codes[:1], codes, [[1, 1, 0]], [[1, 0, 0], [1, 1, 0], [0, 0, 1]], 2), 4)
     0.7967
     """
-    ranking = Ranking("ndcg", query, database, query_labels, database_labels, ties, metric, exclude_self)
+    ranking = Ranking("ndcg", query, database, query_labels, database_labels, ties, metric, exclude_self, bit_weights)
     k = whole(k, "ndcg", "k", 1, ranking.eligible)
     if not isinstance(gains, str):
         gain = ranking.labels.table("gains", gains)

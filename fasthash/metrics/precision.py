@@ -36,6 +36,7 @@ def mean_average_precision(
     divisor: str = "retrieved",
     ties: str = "expected",
     metric: str | None = None,
+    bit_weights: Any = None,
     exclude_self: bool = False,
     per_query: bool = False,
 ) -> Any:
@@ -51,7 +52,15 @@ def mean_average_precision(
     0.5833333333333333
     """
     ranking = Ranking(
-        "mean_average_precision", query, database, query_labels, database_labels, ties, metric, exclude_self
+        "mean_average_precision",
+        query,
+        database,
+        query_labels,
+        database_labels,
+        ties,
+        metric,
+        exclude_self,
+        bit_weights,
     )
     choice(divisor, "mean_average_precision", "divisor", ["retrieved", "possible"])
     if at is not None:
@@ -70,6 +79,7 @@ def precision_at(
     *,
     ties: str = "expected",
     metric: str | None = None,
+    bit_weights: Any = None,
     exclude_self: bool = False,
     per_query: bool = False,
 ) -> Any:
@@ -79,7 +89,17 @@ def precision_at(
     >>> precision_at(codes[:1], codes, ["a"], ["a", "b", "a"], 1)
     0.5
     """
-    ranking = Ranking("precision_at", query, database, query_labels, database_labels, ties, metric, exclude_self)
+    ranking = Ranking(
+        "precision_at",
+        query,
+        database,
+        query_labels,
+        database_labels,
+        ties,
+        metric,
+        exclude_self,
+        bit_weights,
+    )
     k = whole(k, "precision_at", "k", 1, ranking.eligible)
     return ranking.score(lambda g: found_at(g, k) / k, ranking.labels.relevant, per_query=per_query)
 
@@ -93,6 +113,7 @@ def recall_at(
     *,
     ties: str = "expected",
     metric: str | None = None,
+    bit_weights: Any = None,
     exclude_self: bool = False,
     per_query: bool = False,
 ) -> Any:
@@ -102,7 +123,17 @@ def recall_at(
     >>> recall_at(codes[:1], codes, ["a"], ["a", "b", "a"], 2)
     0.5
     """
-    ranking = Ranking("recall_at", query, database, query_labels, database_labels, ties, metric, exclude_self)
+    ranking = Ranking(
+        "recall_at",
+        query,
+        database,
+        query_labels,
+        database_labels,
+        ties,
+        metric,
+        exclude_self,
+        bit_weights,
+    )
     k = whole(k, "recall_at", "k", 1, ranking.eligible)
     return ranking.score(
         lambda g: found_at(g, k) / g.sums[0].sum(-1).clamp(min=1.0), ranking.labels.relevant, per_query=per_query
@@ -117,6 +148,7 @@ def precision_within_radius(
     radius: float,
     *,
     metric: str | None = None,
+    bit_weights: Any = None,
     exclude_self: bool = False,
     per_query: bool = False,
 ) -> Any:
@@ -127,7 +159,15 @@ def precision_within_radius(
     0.5
     """
     ranking = Ranking(
-        "precision_within_radius", query, database, query_labels, database_labels, "expected", metric, exclude_self
+        "precision_within_radius",
+        query,
+        database,
+        query_labels,
+        database_labels,
+        "expected",
+        metric,
+        exclude_self,
+        bit_weights,
     )
     radius = number(radius, "precision_within_radius", "radius", least=0)
     return ranking.score(lambda g: precision_inside(g, radius), ranking.labels.relevant, per_query=per_query)
@@ -143,27 +183,37 @@ def precision_recall_curve(
     ranks: Sequence[int] | None = None,
     ties: str = "expected",
     metric: str | None = None,
+    bit_weights: Any = None,
     exclude_self: bool = False,
 ) -> PrecisionRecallCurve:
     """Precision and recall, averaged over queries, along the ranking.
 
     by="rank": at the first t results for each t of `ranks` (increasing; default: about 200 of them, evenly spaced on
-    a log scale, from 1 to the size of the database). by="radius" (codes only): within each Hamming radius 0..bits, a
-    query that finds nothing counting as precision 0. Queries with nothing relevant have recall 0.
+    a log scale, from 1 to the size of the database). by="radius" (codes only): within each Hamming radius from 0 to
+    the largest distance, a query that finds nothing counting as precision 0. Queries with nothing relevant have recall
+    0.
 
     >>> codes = np.array([[0], [1], [3]], dtype=np.uint8)
     >>> precision_recall_curve(codes[:1], codes, ["a"], ["b", "a", "a"], ranks=[1, 2, 3]).precision.round(2)
     array([0.  , 0.5 , 0.67])
     """
     ranking = Ranking(
-        "precision_recall_curve", query, database, query_labels, database_labels, ties, metric, exclude_self
+        "precision_recall_curve",
+        query,
+        database,
+        query_labels,
+        database_labels,
+        ties,
+        metric,
+        exclude_self,
+        bit_weights,
     )
     choice(by, "precision_recall_curve", "by", ["rank", "radius"])
     if by == "radius" and (ranking.metric != "hamming" or ties != "expected" or ranks is not None):
         raise ValueError('precision_recall_curve: by="radius" is for codes and ties="expected", and takes no ranks')
     device = ranking.query.device
     if by == "radius":
-        thresholds = torch.arange(8 * ranking.query.shape[1] + 1, device=device)
+        thresholds = torch.arange(ranking.largest + 1, device=device)
     elif ranks is None:
         spaced = torch.logspace(0, np.log2(ranking.eligible), 200, base=2.0, dtype=torch.float64)
         thresholds = torch.unique(spaced.round().long().clamp(1, ranking.eligible)).to(device)

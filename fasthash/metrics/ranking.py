@@ -11,11 +11,15 @@ from torch import Tensor
 
 from fasthash._arguments import choice
 from fasthash._arrays import dtype_name, like, to_tensor
+from fasthash._bit_weights import bit_weights as flat_bit_weights
+from fasthash._bit_weights import largest
 from fasthash._directions import unit_rows
 from fasthash._moved import moved_names
 from fasthash.hamming import hamming_distances, hamming_histogram
 from fasthash.metrics.expectation import BLOCK
 from fasthash.metrics.relevance import Gain, Labels
+
+BitWeights = tuple[tuple[int, int], ...] | None  # (bits, weight) of each group; None: every bit counts 1
 
 # Query-database pairs that are sorted at once; a pair takes about 150 bytes.
 PAIRS = 1 << 19
@@ -40,7 +44,8 @@ class Ranking:
 
     query [Q, W] and database [N, W] are packed uint8 codes (Hamming distance), or [Q, D] and [N, D] floating point
     (metric "l1", the default, "l2" or "cosine"). `ties` is "expected" or "index" (storage order: every result is a
-    group of its own). With `exclude_self`, row i of the database is left out for query i.
+    group of its own). With `exclude_self`, row i of the database is left out for query i. `largest`: the largest
+    distance of codes.
     """
 
     def __init__(
@@ -53,9 +58,12 @@ class Ranking:
         ties: str = "expected",
         metric: str | None = None,
         exclude_self: bool = False,
+        bit_weights: Any = None,
     ) -> None:
         self.function = function
         self.query, self.database, self.metric = check_items(function, query, database, metric)
+        self.bit_weights = check_bit_weights(function, bit_weights, self.query)
+        self.largest = largest_distance(self.query, self.bit_weights)
         self.given = query
         self.ties = choice(ties, function, "ties", ["expected", "index"])
         self.exclude_self = exclude_self
@@ -86,7 +94,7 @@ class Ranking:
         """Tie groups of a few queries at a time. `width`: further elements for each query that the caller will need."""
         histogram = self.metric == "hamming" and self.ties == "expected"
         if histogram:
-            step = BLOCK // max(8 * self.query.shape[1] + 1, len(self.labels.counts), width)
+            step = BLOCK // max(self.largest + 1, len(self.labels.counts), width)
         else:
             step = min(PAIRS // len(self.database), BLOCK // width)
         step = max(1, step)
@@ -116,15 +124,20 @@ class Ranking:
         return torch.cat(results)[inverse]
 
     def _counted(self, start: int, rows: int, tables: list[Tensor]) -> Groups:
-        """Groups of codes: one for each distance 0..bits."""
+        """Groups of codes: one for each distance from 0 to the largest."""
         own = slice(start, start + rows)
         query, labels = self.query[own], self.labels.database
-        found = [hamming_histogram(query, self.database, database_labels=labels, class_weights=t) for t in tables]
+        found = [
+            hamming_histogram(
+                query, self.database, database_labels=labels, class_weights=table, bit_weights=self.bit_weights
+            )
+            for table in tables
+        ]
         counts = found[0][0].double()
         sums = tuple(part[1] for part in found)
         if self.exclude_self:
             row = torch.arange(rows, device=query.device)
-            distance = _own_distance(query, self.database[own])
+            distance = _own_distance(query, self.database[own], self.bit_weights)
             counts[row, distance] -= 1.0
             for total, table in zip(sums, tables, strict=True):
                 total[row, distance] -= table[row, labels[own]]
@@ -133,7 +146,7 @@ class Ranking:
 
     def _sorted(self, start: int, rows: int, tables: list[Tensor]) -> Groups:
         """Groups of a full ranking: runs of equal distances, or single results where ties go by storage order."""
-        distances = pair_distances(self.query[start : start + rows], self.database, self.metric)
+        distances = pair_distances(self.query[start : start + rows], self.database, self.metric, self.bit_weights)
         row = torch.arange(rows, device=distances.device)
         if self.exclude_self:
             distances[row, start + row] = torch.inf
@@ -189,14 +202,28 @@ def check_items(function: str, query: Any, database: Any, metric: str | None) ->
     return a.to(dtype), b.to(dtype), metric
 
 
-def pair_distances(query: Tensor, database: Tensor, metric: str) -> Tensor:
+def check_bit_weights(function: str, given: Any, query: Tensor) -> BitWeights:
+    """The groups of bits of `query` that `given` describes; raises TypeError where `query` is no codes."""
+    if given is None:
+        return None
+    if query.dtype != torch.uint8:
+        raise TypeError(f"{function}: bit_weights are for packed uint8 codes, got {dtype_name(query)} embeddings")
+    flat = flat_bit_weights(given, function, query.shape[1])
+    return tuple(zip(flat[::2], flat[1::2], strict=True)) or None
+
+
+def largest_distance(query: Tensor, bit_weights: BitWeights) -> int:
+    return largest([number for pair in bit_weights or () for number in pair], query.shape[1])
+
+
+def pair_distances(query: Tensor, database: Tensor, metric: str, bit_weights: BitWeights = None) -> Tensor:
     """Distances [q, N] of what `check_items` gave, in floating point; equal rows are at equal distances.
 
     Cosines are rounded to multiples of 2^-24, because the rounding of a matrix product depends on a row's position.
     """
     if metric == "hamming":
-        distances: Tensor = hamming_distances(query, database)
-        return distances.float()
+        distances: Tensor = hamming_distances(query, database, bit_weights=bit_weights)
+        return distances.float() if largest_distance(query, bit_weights) <= 1 << 24 else distances.double()
     if metric == "cosine":
         grid = float(1 << 24)
         return (1.0 - (query @ database.T).mul_(grid).round_().div_(grid)).float()
@@ -216,10 +243,14 @@ def _stable_sort(distances: Tensor) -> tuple[Tensor, Tensor]:
     return (keys >> 32).int().view(torch.float32), keys & 0xFFFFFFFF
 
 
-def _own_distance(query: Tensor, database: Tensor) -> Tensor:
+def _own_distance(query: Tensor, database: Tensor, bit_weights: BitWeights) -> Tensor:
     """Hamming distances int64 [q] between rows of the same number."""
-    bits = (query ^ database).long()[:, :, None] >> torch.arange(8, device=query.device) & 1
-    return bits.sum((1, 2))
+    shifts = torch.arange(7, -1, -1, device=query.device)
+    differing = ((query ^ database).long()[:, :, None] >> shifts & 1).flatten(1)
+    if bit_weights is not None:
+        weights = torch.tensor([weight for bits, weight in bit_weights for _ in range(bits)], device=query.device)
+        differing = differing[:, : len(weights)] * weights
+    return differing.sum(1)
 
 
 if not TYPE_CHECKING:  # a type checker should still see that a name is misspelled

@@ -18,15 +18,15 @@ void visit_distances(const HammingPlan& plan, const HammingTile& tile, int64_t q
                      const Visit& visit) {
     for (int64_t begin = 0; begin < tile.n; begin += kSpan) {
         const int64_t end = std::min(begin + kSpan, tile.n);
-        plan.table->distances[plan.width](plan.query(query), tile.panel, plan.words, begin, end, distances);
+        plan.distances(query, tile.panel, begin, end, distances);
         visit(begin, end - begin);
     }
 }
 
-// Counts of one worker for a block of queries: [queries, bits + 1, kLanes].
+// Counts of one worker for a block of queries: [queries, largest + 1, kLanes].
 struct Counts {
     Counts(const HammingPlan& plan, int64_t queries)
-        : scratch(plan), bins((plan.bits + 1) * kLanes), counts(static_cast<size_t>(queries * bins)) {}
+        : scratch(plan), bins((int64_t{plan.largest} + 1) * kLanes), counts(static_cast<size_t>(queries * bins)) {}
 
     void add(const HammingPlan& plan, const HammingTile& tile, int64_t query, int64_t place) {
         uint32_t* mine = &counts[place * bins];
@@ -38,7 +38,7 @@ struct Counts {
         });
     }
 
-    // Adds the counts at `place` to total [bits + 1] and empties them. Other workers may be adding there too.
+    // Adds the counts at `place` to total [largest + 1] and empties them. Other workers may be adding there too.
     void flush(int64_t place, int64_t* total) {
         uint32_t* mine = &counts[place * bins];
         for (int64_t bin = 0; bin < bins; bin += kLanes) {
@@ -56,7 +56,7 @@ struct Counts {
 };
 
 fh_status count_distances(const HammingPlan& plan, int64_t* counts, int32_t threads, fh_cancel* cancel) {
-    const int64_t query_bytes = int64_t{plan.bits + 1} * kLanes * 4;
+    const int64_t query_bytes = (int64_t{plan.largest} + 1) * kLanes * 4;
     const int64_t most = std::max<int64_t>(1, kCountBytes / query_bytes);
     const HammingGrid grid = make_grid(plan, 0, plan.problem->Q, threads, most);
     std::vector<Counts> workers;
@@ -68,7 +68,7 @@ fh_status count_distances(const HammingPlan& plan, int64_t* counts, int32_t thre
         for (HammingTile tile; tiles.next(tile);)
             for (int64_t q = task.query_begin; q < task.query_end; ++q) mine.add(plan, tile, q, q - task.query_begin);
         for (int64_t q = task.query_begin; q < task.query_end; ++q)
-            mine.flush(q - task.query_begin, counts + q * (plan.bits + 1));
+            mine.flush(q - task.query_begin, counts + q * (int64_t{plan.largest} + 1));
     });
 }
 
@@ -85,7 +85,7 @@ fh_status sum_weights(const HammingPlan& plan, const int64_t* labels, const doub
                       int64_t* counts, double* sums, int32_t threads, fh_cancel* cancel) {
     const fh_hamming_problem& p = *plan.problem;
     const HammingGrid grid = make_grid(plan, 0, p.Q, threads, 64);
-    const int64_t bins = plan.bits + 1;
+    const int64_t bins = int64_t{plan.largest} + 1;
     const int64_t block = std::clamp<int64_t>(p.Q / (int64_t{4} * grid.threads), 1, 32);
     const int64_t blocks = (p.Q + block - 1) / block;
     const int64_t chunk = std::max<int64_t>(64, kTaskPairs / block / plan.words / 64 * 64);
@@ -130,7 +130,7 @@ extern "C" fh_status fh_hamming_histogram_cpu(const fh_hamming_problem* problem,
         if (problem->mask != nullptr) return fail(FH_INVALID, "fh_hamming_histogram_cpu: the mask must be null");
         HammingPlan plan;
         if (const fh_status status = make_plan(problem, plan)) return status;
-        const int64_t size = problem->Q * (plan.bits + 1);
+        const int64_t size = problem->Q * (int64_t{plan.largest} + 1);
         std::fill(counts, counts + size, 0);
         if (sums == nullptr) return count_distances(plan, counts, threads, cancel);
         std::fill(sums, sums + size, 0.0);
@@ -153,8 +153,7 @@ extern "C" fh_status fh_hamming_distances_cpu(const fh_hamming_problem* problem,
             HammingTiles tiles(plan, scratch[worker], task.begin, task.end, task.query_end - task.query_begin);
             for (HammingTile tile; tiles.next(tile);)
                 for (int64_t q = task.query_begin; q < task.query_end; ++q)
-                    plan.table->distances[plan.width](plan.query(q), tile.panel, plan.words, 0, tile.n,
-                                                      distances + q * problem->N + tile.first);
+                    plan.distances(q, tile.panel, 0, tile.n, distances + q * problem->N + tile.first);
         });
     });
 }

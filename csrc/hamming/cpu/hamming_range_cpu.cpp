@@ -8,7 +8,7 @@ namespace fasthash {
 namespace {
 
 // The scan's limit for an inclusive radius.
-int32_t limit_of(const HammingPlan& plan, int32_t radius) { return std::min(radius, plan.bits) + 1; }
+int32_t limit_of(const HammingPlan& plan, int32_t radius) { return std::min(radius, plan.largest) + 1; }
 
 }  // namespace
 }  // namespace fasthash

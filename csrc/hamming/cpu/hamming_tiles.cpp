@@ -39,6 +39,27 @@ PanelWidth panel_width(int64_t W, int64_t words) {
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 int64_t divide_up(int64_t n, int64_t step) { return (n + step - 1) / step; }
 
+// Words and queries where bits are weighted.
+void plan_weighted(HammingPlan& plan) {
+    const fh_hamming_problem& p = *plan.problem;
+    plan.weighted = weighted_words(p);
+    plan.word_bytes = 4;
+    plan.words = static_cast<int64_t>(plan.weighted.size());
+    plan.width = kPanelAny;
+    plan.is_panel = plan.words == 1 && p.W == 4 && p.stride == 4 && plan.weighted[0].mask == UINT32_MAX;
+    plan.padded.resize(static_cast<size_t>(p.Q * plan.words * 4));
+    for (int64_t q = 0; q < p.Q; ++q) {
+        for (int64_t i = 0; i < plan.words; ++i) {
+            const WeightedWord& word = plan.weighted[i];
+            uint32_t bytes = 0;
+            std::memcpy(&bytes, p.queries + q * p.W + word.offset, std::min<int64_t>(4, p.W - word.offset));
+            bytes &= word.mask;
+            std::memcpy(&plan.padded[(q * plan.words + i) * 4], &bytes, 4);
+        }
+    }
+    plan.queries = plan.padded.data();
+}
+
 }  // namespace
 
 const ScanTable* chosen_scan() { return chosen_table(kScanTables); }
@@ -50,10 +71,14 @@ fh_status make_plan(const fh_hamming_problem* problem, HammingPlan& plan) {
     plan.problem = problem;
     plan.table = chosen_scan();
     if (plan.table == nullptr) return FH_INVALID;
+    if (const fh_status status = largest_distance(p, plan.largest)) return status;
+    if (p.G > 0) {
+        plan_weighted(plan);
+        return FH_OK;
+    }
     plan.word_bytes = p.W <= 4 ? 4 : 8;
     plan.words = divide_up(p.W, plan.word_bytes);
     plan.width = panel_width(p.W, plan.words);
-    plan.bits = static_cast<int32_t>(8 * p.W);
     plan.is_panel = p.W == plan.word_bytes && p.stride == p.W;
     plan.queries = p.queries;
     const int64_t padded = plan.words * plan.word_bytes;
@@ -181,7 +206,7 @@ void HammingTiles::next_whole(HammingTile& tile, int64_t n, const uint64_t* mask
         std::memcpy(scratch_.panel, codes, static_cast<size_t>(n * p.W));
         tile.panel = scratch_.panel;
     } else if (!plan_.is_panel || n < 64) {
-        plan_.table->pack(codes, p.stride, nullptr, n, p.W, scratch_.panel);
+        plan_.pack(codes, nullptr, n, scratch_.panel);
         tile.panel = scratch_.panel;
     }
     cursor_ += n;
@@ -213,7 +238,7 @@ bool HammingTiles::next_picked(HammingTile& tile) {
     const int64_t seen = cursor_ - from, following = 2 * n < seen ? 0 : std::min(seen, p.N - cursor_);
     tile = {scratch_.panel,      nullptr, scratch_.positions.get(), chunk_, n, p.database + cursor_ * p.stride,
             following * p.stride};
-    plan_.table->pack(p.database + chunk_ * p.stride, p.stride, scratch_.positions.get(), n, p.W, scratch_.panel);
+    plan_.pack(p.database + chunk_ * p.stride, scratch_.positions.get(), n, scratch_.panel);
     return n > 0;
 }
 

@@ -8,6 +8,7 @@
 
 #include "core/cpu_features.h"
 #include "core/thread_pool.h"
+#include "hamming/cpu/weighted_words.h"
 #include "hamming/hamming.h"
 #include "hamming/isa/scan_table.h"
 
@@ -18,14 +19,29 @@ struct HammingPlan {
     const fh_hamming_problem* problem;
     const ScanTable* table;
     PanelWidth width;
-    int64_t words;                // a code, in panel words
-    int64_t word_bytes;           // 4 or 8
-    int32_t bits;                 // 8 W
-    bool is_panel;                // the database itself is a panel
-    const uint8_t* queries;       // [Q, words * word_bytes], zero padded
-    std::vector<uint8_t> padded;  // backs `queries` where W is no multiple of the word
+    int64_t words;                       // a code, in panel words
+    int64_t word_bytes;                  // 4 or 8
+    int32_t largest;                     // the greatest distance
+    bool is_panel;                       // the database itself is a panel
+    const uint8_t* queries;              // [Q, words * word_bytes], zero padded
+    std::vector<uint8_t> padded;         // backs `queries` where they are not the problem's
+    std::vector<WeightedWord> weighted;  // [words] where bits are weighted, else empty
 
     const void* query(int64_t q) const { return queries + q * words * word_bytes; }
+
+    void pack(const uint8_t* database, const uint32_t* positions, int64_t n, void* panel) const {
+        const fh_hamming_problem& p = *problem;
+        if (weighted.empty()) return table->pack(database, p.stride, positions, n, p.W, panel);
+        table->pack_weighted(weighted.data(), words, database, p.stride, positions, n, p.W, panel);
+    }
+    bool scan(ScanRequest* request) const {
+        return weighted.empty() ? table->scan[width](request) : table->scan_weighted(request);
+    }
+    // Distances of codes [begin, end) of a panel to query q; begin is a multiple of kScanBlock; out [end - begin].
+    void distances(int64_t q, const void* panel, int64_t begin, int64_t end, int32_t* out) const {
+        if (weighted.empty()) return table->distances[width](query(q), panel, words, begin, end, out);
+        table->distances_weighted(weighted.data(), query(q), panel, words, begin, end, out);
+    }
 };
 
 // The scan of the chosen instruction set; null, with a message left, where there is none.
@@ -107,11 +123,23 @@ void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const Ham
     // Fewer than four queries pass too quickly to hide a fetch, and then the processor's own prefetcher keeps up
     // better.
     const int64_t queries = query_end - query_begin, fetched = queries < 4 ? 0 : tile.next_bytes / queries / 64 * 64;
-    ScanRequest request{
-        plan.queries, limits,  tile.panel,  tile.mask, plan.words, plan.bits, tile.n, scratch.hits.get(),
-        tile.next,    fetched, query_begin, query_end, 0,          0,         0};
-    const auto scan = plan.table->scan[plan.width];
-    while (scan(&request)) take(request.hit_query, request.hits, request.hit_count);
+    ScanRequest request{plan.queries,
+                        limits,
+                        tile.panel,
+                        tile.mask,
+                        plan.words,
+                        plan.largest,
+                        tile.n,
+                        scratch.hits.get(),
+                        tile.next,
+                        fetched,
+                        query_begin,
+                        query_end,
+                        0,
+                        0,
+                        0,
+                        plan.weighted.data()};
+    while (plan.scan(&request)) take(request.hit_query, request.hits, request.hit_count);
 }
 
 }  // namespace fasthash

@@ -48,7 +48,7 @@ struct Candidates {
     int64_t below;  // candidates nearer than the limit
     int64_t size;
     uint64_t* keys;    // [capacity], ascending by position
-    uint32_t* counts;  // [bits + 1]
+    uint32_t* counts;  // [largest + 1]
 
     void lower_limit(int32_t& limit, int32_t to) {
         while (limit > to) below -= counts[--limit];
@@ -90,13 +90,13 @@ class TopK {
           grid_(make_grid(plan, first_query, Q, threads)),
           capacity_(capacity(plan, K)),
           keys_(new uint64_t[grid_.threads * Q * capacity_]),
-          counts_(static_cast<size_t>(grid_.threads * Q * (plan.bits + 1))),
+          counts_(static_cast<size_t>(grid_.threads * Q * (plan.largest + 1))),
           candidates_(static_cast<size_t>(grid_.threads * Q)),
-          limits_(static_cast<size_t>(grid_.threads * Q), plan.bits + 1),
+          limits_(static_cast<size_t>(grid_.threads * Q), plan.largest + 1),
           shared_limits_(new std::atomic<int32_t>[Q]) {
         for (int64_t i = 0; i < grid_.threads * Q; ++i)
-            candidates_[i] = {0, 0, &keys_[i * capacity_], &counts_[i * (plan.bits + 1)]};
-        for (int64_t q = 0; q < Q; ++q) shared_limits_[q].store(plan.bits + 1, std::memory_order_relaxed);
+            candidates_[i] = {0, 0, &keys_[i * capacity_], &counts_[i * (plan.largest + 1)]};
+        for (int64_t q = 0; q < Q; ++q) shared_limits_[q].store(plan.largest + 1, std::memory_order_relaxed);
         for (int32_t worker = 0; worker < grid_.threads; ++worker) scratch_.emplace_back(plan);
     }
 
@@ -106,7 +106,7 @@ class TopK {
         return 2 * most + kHitsRoom;
     }
     static int64_t query_bytes(const HammingPlan& plan, int64_t K) {
-        return capacity(plan, K) * 8 + int64_t{plan.bits + 1} * 4 + static_cast<int64_t>(sizeof(Candidates));
+        return capacity(plan, K) * 8 + int64_t{plan.largest + 1} * 4 + static_cast<int64_t>(sizeof(Candidates));
     }
 
     fh_status scan(fh_cancel* cancel) {
@@ -153,10 +153,10 @@ class TopK {
     // One worker's buffers for putting a query's candidates in order, `most` at most.
     struct Merge {
         Merge(const HammingPlan& plan, int64_t most)
-            : beyond(most), keys(new uint64_t[2 * most]), sorted(new uint64_t[2 * most]), places(plan.bits + 3) {}
+            : beyond(most), keys(new uint64_t[2 * most]), sorted(new uint64_t[2 * most]), places(plan.largest + 3) {}
         int64_t beyond;                            // a place after all of them
         std::unique_ptr<uint64_t[]> keys, sorted;  // [2, most]
-        std::vector<int64_t> places;               // [bits + 3]
+        std::vector<int64_t> places;               // [largest + 3]
     };
 
     Candidates& candidates(int64_t worker, int64_t q) { return candidates_[worker * grid_.Q + q]; }
@@ -190,7 +190,7 @@ class TopK {
         const int64_t found = grid_.threads == 1 && candidates(0, q).size > kSortBelow
                                   ? write_by_counts(candidates(0, q), limit(0, q), merge, distances, ids)
                                   : write_merged(q, merge, distances, ids);
-        std::fill(distances + found, distances + K_, plan_.bits + 1);
+        std::fill(distances + found, distances + K_, plan_.largest + 1);
         std::fill(ids + found, ids + K_, -1);
     }
 
@@ -198,7 +198,7 @@ class TopK {
     // branches: which of them come first is unpredictable.
     int64_t write_by_counts(const Candidates& mine, int32_t limit, Merge& merge, int32_t* distances,
                             int64_t* ids) const {
-        const int32_t reach = std::min(limit, plan_.bits);
+        const int32_t reach = std::min(limit, plan_.largest);
         int64_t total = 0;
         for (int32_t distance = 0; distance <= reach; ++distance) {
             merge.places[distance] = total;
@@ -222,7 +222,7 @@ class TopK {
     }
 
     int64_t write_merged(int64_t q, Merge& merge, int32_t* distances, int64_t* ids) {
-        int32_t reach = plan_.bits + 1;
+        int32_t reach = plan_.largest + 1;
         for (int32_t worker = 0; worker < grid_.threads; ++worker) reach = std::min(reach, limit(worker, q));
         int64_t size = 0;
         for (int32_t worker = 0; worker < grid_.threads; ++worker) {
@@ -267,7 +267,7 @@ class TopK {
     const HammingGrid grid_;
     const int64_t capacity_;
     std::unique_ptr<uint64_t[]> keys_;                       // [threads, Q, capacity]
-    std::vector<uint32_t> counts_;                           // [threads, Q, bits + 1]
+    std::vector<uint32_t> counts_;                           // [threads, Q, largest + 1]
     std::vector<Candidates> candidates_;                     // [threads, Q]
     std::vector<int32_t> limits_;                            // [threads, Q]: see Candidates
     std::unique_ptr<std::atomic<int32_t>[]> shared_limits_;  // [Q]: no code further than this is wanted
@@ -312,7 +312,11 @@ fh_status expected_limits(const HammingPlan& plan, int64_t K, std::vector<int32_
     const int64_t rank = static_cast<int64_t>(mean + 2 * std::sqrt(mean) + 2);
     if (size < runs * kSampleRun / 8 || size < rank) return FH_OK;
 
-    const fh_hamming_problem sampled{p.queries, sample.data(), nullptr, p.Q, size, p.W, p.W};
+    fh_hamming_problem sampled = p;
+    sampled.database = sample.data();
+    sampled.mask = nullptr;
+    sampled.N = size;
+    sampled.stride = p.W;
     HammingPlan sampled_plan;
     if (const fh_status status = make_plan(&sampled, sampled_plan)) return status;
     std::vector<int32_t> distances(static_cast<size_t>(p.Q * rank));
@@ -362,13 +366,13 @@ fh_status topk_sampled(const HammingPlan& plan, int64_t K, int32_t* distances, i
 // The distance of the K-th nearest code from the counts of all, then everything up to it.
 fh_status topk_two_pass(const HammingPlan& plan, int64_t K, int32_t* distances, int64_t* ids, int32_t threads,
                         fh_cancel* cancel) {
-    const int64_t Q = plan.problem->Q, step = TwoPass::queries_at_once(plan, plan.bits + 1);
+    const int64_t Q = plan.problem->Q, step = TwoPass::queries_at_once(plan, plan.largest + 1);
     for (int64_t first = 0; first < Q; first += step) {
-        TwoPass pass(plan, first, std::min(step, Q - first), plan.bits + 1, threads);
+        TwoPass pass(plan, first, std::min(step, Q - first), plan.largest + 1, threads);
         if (const fh_status status = pass.count(cancel)) return status;
         for (int64_t q = first; q < std::min(first + step, Q); ++q) {
             const int64_t found = std::min(pass.found(q - first), K);
-            std::fill(distances + q * K + found, distances + (q + 1) * K, plan.bits + 1);
+            std::fill(distances + q * K + found, distances + (q + 1) * K, plan.largest + 1);
             std::fill(ids + q * K + found, ids + (q + 1) * K, -1);
         }
         const auto begin = [&](int64_t q) { return (first + q) * K; };

@@ -12,7 +12,7 @@ namespace fasthash {
 
 class TwoPass {
   public:
-    // Queries [first_query, first_query + Q), codes nearer than `limit` (1..bits + 1).
+    // Queries [first_query, first_query + Q), codes nearer than `limit` (1..largest + 1).
     TwoPass(const HammingPlan& plan, int64_t first_query, int64_t Q, int32_t limit, int32_t threads);
 
     // How many queries at a time keep the counts of all chunks within bounds.

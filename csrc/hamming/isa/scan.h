@@ -1,6 +1,6 @@
 // The scan of one panel, written once over the lanes that each instruction-set file defines.
 //
-// An ISA file defines Lanes32 and Lanes64 and instantiates kTable<Lanes32, Lanes64>. A Lanes type L has
+// An ISA file defines Lanes32, Lanes64 and Weighted and instantiates make_table of them. A Lanes type L has
 //   Word, Vec       the lane's word; a register of kLanes of them (also used for counts, one count a lane)
 //   kCheck          codes tested by one branch: a multiple of 8 and a divisor of kScanBlock
 //   kScalarOf8      of 8 words, how many to count in general registers, beside the vector units; if any, then also
@@ -14,6 +14,8 @@
 //   below(counts, limit)   a bit for each lane that is below, the first lane's the lowest
 //   count_bits(word), mask_word(64 booleans)
 //   store(counts, out)     kLanes counts as int32
+// Weighted is Lanes32 for weighted bits (scan_table.h): `kWeighted` is true, a group has kSide codes, and
+//   weigh(acc, x, weights)   acc plus the bit counts of each byte of x times its weight, for count
 //
 // Lanes are ours, because std::simd is not in C++17, and a library like Highway would be a dependency of the build for
 // some twenty functions of one line.
@@ -28,7 +30,8 @@
 namespace fasthash {
 namespace {
 
-constexpr int64_t kGroup = 8;  // codes that lie side by side in a panel of uint64 words
+constexpr int64_t kGroup = 8;           // codes that lie side by side in a panel of uint64 words
+constexpr int64_t kWeightedGroup = 16;  // and of weighted uint32 words
 constexpr int64_t kCacheLine = 64;
 
 // A T from any address: queries and database rows need not be aligned.
@@ -50,16 +53,43 @@ inline uint64_t count_words(const typename L::Word* code, const typename L::Word
     return sum;
 }
 
-// Distances of the kCheck codes that start at `block`. queries: the broadcast words (kWords > 0) or unused.
+// A query's words in every lane, and the weights of their bytes where bits are weighted (kWords > 0; else unused).
+template <class L, int kWords>
+struct QueryWords {
+    typename L::Vec words[kWords > 0 ? kWords : 1], weights[L::kWeighted && kWords > 0 ? kWords : 1];
+
+    inline __attribute__((always_inline)) void broadcast(const typename L::Word* query, const WeightedWord* weighted) {
+#pragma GCC unroll 16
+        for (int word = 0; word < kWords; ++word) {
+            words[word] = L::broadcast(load_bytes<typename L::Word>(query + word));
+            if constexpr (L::kWeighted) weights[word] = L::broadcast(weighted[word].weights);
+        }
+    }
+};
+
+// acc plus the count of x, of one word.
+template <class L>
+inline __attribute__((always_inline)) typename L::Vec count_word(typename L::Vec acc, typename L::Vec x,
+                                                                 const typename L::Vec& weights) {
+    if constexpr (L::kWeighted)
+        return L::weigh(acc, x, weights);
+    else
+        return L::count(acc, x);
+}
+
+// Distances of the kCheck codes that start at `block`.
 template <class L, int kWords>
 inline __attribute__((always_inline)) void block_distances(const typename L::Word* block, const typename L::Word* query,
-                                                           const typename L::Vec* queries, int64_t words,
+                                                           const QueryWords<L, kWords>& queries,
+                                                           const WeightedWord* weighted, int64_t words,
                                                            typename L::Vec* distances) {
     using Vec = typename L::Vec;
     constexpr int kVecs = L::kCheck / L::kLanes, kScalar = kWords == 8 ? L::kScalarOf8 : 0;
+    constexpr int64_t kSide = L::kWeighted ? kWeightedGroup : kGroup;
+    static_assert(L::kCheck % kSide == 0, "a block must begin with a group");
     const auto at = [&](int v, int64_t word) {
         const int64_t code = int64_t{v} * L::kLanes;
-        return block + code / kGroup * kGroup * words + word * kGroup + code % kGroup;
+        return block + code / kSide * kSide * words + word * kSide + code % kSide;
     };
     if constexpr (kWords > 0) {
         Vec acc[kVecs];
@@ -69,7 +99,8 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
         for (int word = 0; word < kWords - kScalar; ++word) {
 #pragma GCC unroll 16
             for (int v = 0; v < kVecs; ++v) {
-                acc[v] = L::count(acc[v], L::bit_xor(L::load(at(v, word)), queries[word]));
+                acc[v] = count_word<L>(acc[v], L::bit_xor(L::load(at(v, word)), queries.words[word]),
+                                       queries.weights[L::kWeighted ? word : 0]);
                 L::pin(acc[v]);
             }
         }
@@ -93,19 +124,16 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
             for (int v = 0; v < kVecs; ++v) acc[v] = L::zero();
             for (; word < flush; ++word) {
                 const Vec q = L::broadcast(load_bytes<typename L::Word>(query + word));
+                Vec weights = q;
+                if constexpr (L::kWeighted) weights = L::broadcast(weighted[word].weights);
 #pragma GCC unroll 16
-                for (int v = 0; v < kVecs; ++v) acc[v] = L::count(acc[v], L::bit_xor(L::load(at(v, word)), q));
+                for (int v = 0; v < kVecs; ++v)
+                    acc[v] = count_word<L>(acc[v], L::bit_xor(L::load(at(v, word)), q), weights);
             }
 #pragma GCC unroll 16
             for (int v = 0; v < kVecs; ++v) distances[v] = L::add(distances[v], L::finish(acc[v]));
         }
     }
-}
-
-template <class L, int kWords>
-inline __attribute__((always_inline)) void broadcast_query(const typename L::Word* query, typename L::Vec* queries) {
-#pragma GCC unroll 16
-    for (int word = 0; word < kWords; ++word) queries[word] = L::broadcast(load_bytes<typename L::Word>(query + word));
 }
 
 // Most blocks hold no hit. The minimum over a block's vectors is compared with the limit and leaves one flag, without a
@@ -134,10 +162,10 @@ bool scan_panel(ScanRequest* request) {
             request->next += request->next_bytes;
         }
         const Word* query = reinterpret_cast<const Word*>(request->queries) + q * words;
-        Vec queries[kWords > 0 ? kWords : 1];
-        broadcast_query<L, kWords>(query, queries);
+        QueryWords<L, kWords> queries;
+        queries.broadcast(query, request->weighted);
         const Vec limit = L::limit(static_cast<uint32_t>(request->limits[q]));
-        const int64_t length = i > 0 || request->limits[q] > request->bits ? kFirstSpan : kSpan;
+        const int64_t length = i > 0 || request->limits[q] > request->largest ? kFirstSpan : kSpan;
         while (i < n) {
             const int64_t span = i, end = n - i < length ? n : i + length;
             uint64_t flag_words[kFlagWords] = {};
@@ -146,7 +174,7 @@ bool scan_panel(ScanRequest* request) {
                 const int64_t stop = end - i < 64 * L::kCheck ? end : i + 64 * L::kCheck;
                 for (uint64_t flag = 1; i < stop; i += L::kCheck, flag += flag) {
                     Vec distances[kVecs];
-                    block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
+                    block_distances<L, kWords>(panel + i * words, query, queries, request->weighted, words, distances);
                     Vec nearest = distances[0];
 #pragma GCC unroll 16
                     for (int v = 1; v < kVecs; ++v) nearest = L::min(nearest, distances[v]);
@@ -169,7 +197,7 @@ bool scan_panel(ScanRequest* request) {
                 }
                 if (n - block < L::kCheck) valid &= (uint64_t{1} << (n - block)) - 1;
                 Vec distances[kVecs];
-                block_distances<L, kWords>(panel + block * words, query, queries, words, distances);
+                block_distances<L, kWords>(panel + block * words, query, queries, request->weighted, words, distances);
                 Word lanes[L::kCheck];
                 uint64_t found = 0;
 #pragma GCC unroll 16
@@ -206,19 +234,19 @@ bool scan_any(ScanRequest* request) {
 }
 
 template <class L, int kWords>
-void panel_distances(const void* query_words, const void* panel_words, int64_t words, int64_t begin, int64_t end,
-                     int32_t* out) {
+void weighted_distances(const WeightedWord* weighted, const void* query_words, const void* panel_words, int64_t words,
+                        int64_t begin, int64_t end, int32_t* out) {
     using Vec = typename L::Vec;
     using Word = typename L::Word;
     constexpr int kVecs = L::kCheck / L::kLanes;
     if (kWords > 0) words = kWords;
     const Word* query = static_cast<const Word*>(query_words);
     const Word* panel = static_cast<const Word*>(panel_words);
-    Vec queries[kWords > 0 ? kWords : 1];
-    broadcast_query<L, kWords>(query, queries);
+    QueryWords<L, kWords> queries;
+    queries.broadcast(query, weighted);
     for (int64_t i = begin; i < end; i += L::kCheck) {
         Vec distances[kVecs];
-        block_distances<L, kWords>(panel + i * words, query, queries, words, distances);
+        block_distances<L, kWords>(panel + i * words, query, queries, weighted, words, distances);
         if (end - i >= L::kCheck) {
 #pragma GCC unroll 16
             for (int v = 0; v < kVecs; ++v) L::store(distances[v], out + (i - begin) + v * L::kLanes);
@@ -227,6 +255,30 @@ void panel_distances(const void* query_words, const void* panel_words, int64_t w
             for (int v = 0; v < kVecs; ++v) L::store(distances[v], last + v * L::kLanes);
             for (int64_t c = i; c < end; ++c) out[c - begin] = last[c - i];
         }
+    }
+}
+
+template <class L, int kWords>
+void panel_distances(const void* query, const void* panel, int64_t words, int64_t begin, int64_t end, int32_t* out) {
+    weighted_distances<L, kWords>(nullptr, query, panel, words, begin, end, out);
+}
+
+// Codes of up to 128 bits whose groups end at bytes, and 256 bits, have a kernel each; all others share one.
+template <class L>
+bool scan_weighted(ScanRequest* request) {
+    switch (request->words) {
+        case 1:
+            return scan_any<L, 1>(request);
+        case 2:
+            return scan_any<L, 2>(request);
+        case 3:
+            return scan_any<L, 3>(request);
+        case 4:
+            return scan_any<L, 4>(request);
+        case 8:
+            return scan_any<L, 8>(request);
+        default:
+            return scan_any<L, 0>(request);
     }
 }
 
@@ -278,6 +330,29 @@ inline void pack_any(const uint8_t* database, int64_t stride, const uint32_t* po
     }
 }
 
+inline void pack_weighted(const WeightedWord* weighted, int64_t words, const uint8_t* database, int64_t stride,
+                          const uint32_t* positions, int64_t n, int64_t W, void* panel) {
+    uint32_t* group = static_cast<uint32_t*>(panel);
+    const int64_t room = (n + kScanBlock - 1) / kScanBlock * kScanBlock;
+    for (int64_t i = 0; i < room; i += kWeightedGroup, group += kWeightedGroup * words) {
+        const int64_t there = n - i < 0 ? 0 : n - i < kWeightedGroup ? n - i : kWeightedGroup;
+        const uint8_t* rows[kWeightedGroup];
+        for (int64_t c = 0; c < there; ++c)
+            rows[c] = database + (positions != nullptr ? int64_t{positions[i + c]} : i + c) * stride;
+        for (int64_t word = 0; word < words; ++word) {
+            const int64_t offset = weighted[word].offset, bytes = W - offset;
+            const uint32_t mask = weighted[word].mask;
+            uint32_t* lanes = group + word * kWeightedGroup;
+            if (bytes >= 4)
+                for (int64_t c = 0; c < there; ++c) lanes[c] = load_bytes<uint32_t>(rows[c] + offset) & mask;
+            else
+                for (int64_t c = 0; c < there; ++c)
+                    lanes[c] = static_cast<uint32_t>(load_partial(rows[c] + offset, bytes)) & mask;
+            for (int64_t c = there; c < kWeightedGroup; ++c) lanes[c] = 0;
+        }
+    }
+}
+
 template <class L>
 int64_t count_mask_bits(const uint64_t* words, int64_t n) {
     int64_t total = 0;
@@ -305,7 +380,7 @@ void mask_words(const uint8_t* booleans, int64_t n, uint64_t* words) {
     for (int64_t i = 0; i < n; ++i) words[i] = L::mask_word(booleans + 64 * i);
 }
 
-template <class L32, class L64>
+template <class L32, class L64, class Weighted>
 constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
     return {pack,
             {scan_any<L32, 1>, scan_any<L64, 1>, scan_any<L64, 2>, scan_any<L64, 4>, scan_any<L64, 8>,
@@ -313,7 +388,10 @@ constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
             {panel_distances<L32, 1>, panel_distances<L64, 1>, panel_distances<L64, 2>, panel_distances<L64, 4>,
              panel_distances<L64, 8>, panel_distances<L64, 16>, panel_distances<L64, 0>},
             count_mask_bits<L64>,
-            mask_words<L64>};
+            mask_words<L64>,
+            pack_weighted,
+            scan_weighted<Weighted>,
+            weighted_distances<Weighted, 0>};
 }
 
 }  // namespace

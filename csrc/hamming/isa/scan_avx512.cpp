@@ -16,6 +16,7 @@ namespace fasthash {
 namespace {
 
 struct Avx512Lanes {
+    static constexpr bool kWeighted = false;
     using Vec = __m512i;
     static constexpr int64_t kFlush = INT64_MAX;
     static Vec zero() { return _mm512_setzero_si512(); }
@@ -162,9 +163,15 @@ void pack_transposed(const uint8_t* database, int64_t stride, const uint32_t* po
              positions != nullptr ? positions + whole : nullptr, n - whole, W, whole > 0 ? group : panel);
 }
 
+// Bits of bytes times their weights, four a lane (VNNI).
+struct Avx512Weighted : Avx512Lanes32 {
+    static constexpr bool kWeighted = true;
+    static Vec weigh(Vec acc, Vec x, Vec weights) { return _mm512_dpbusd_epi32(acc, weights, _mm512_popcnt_epi8(x)); }
+};
+
 }  // namespace
 
-const ScanTable kScanAvx512 = make_table<Avx512Lanes32, Avx512Lanes64>(pack_transposed);
+const ScanTable kScanAvx512 = make_table<Avx512Lanes32, Avx512Lanes64, Avx512Weighted>(pack_transposed);
 
 }  // namespace fasthash
 

@@ -4,16 +4,18 @@
 namespace fasthash {
 namespace {
 
-// Bits set, by adding neighbouring fields in place: the base instruction set of x86-64 has no popcount.
-inline uint64_t bits_set(uint64_t x) {
+// Bits set in each byte, by adding neighbouring fields in place: the base instruction set of x86-64 has no popcount.
+inline uint64_t bits_of_bytes(uint64_t x) {
     x -= x >> 1 & 0x5555555555555555u;
     x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
-    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
-    return x * 0x0101010101010101u >> 56;
+    return (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
 }
+
+inline uint64_t bits_set(uint64_t x) { return bits_of_bytes(x) * 0x0101010101010101u >> 56; }
 
 template <class WordType>
 struct ScalarLanes {
+    static constexpr bool kWeighted = false;
     using Word = WordType;
     using Vec = WordType;
     static constexpr int kLanes = 1, kCheck = 8, kScalarOf8 = 0;
@@ -35,8 +37,18 @@ struct ScalarLanes {
     static uint64_t mask_word(const uint8_t* booleans) { return word_of_booleans(booleans); }
 };
 
+struct ScalarWeighted : ScalarLanes<uint32_t> {
+    static constexpr bool kWeighted = true;
+    static constexpr int kCheck = 16;
+    static Vec weigh(Vec acc, Vec x, Vec weights) {
+        const uint32_t bits = static_cast<uint32_t>(bits_of_bytes(x));
+        for (int shift = 0; shift < 32; shift += 8) acc += (bits >> shift & 255) * (weights >> shift & 255);
+        return acc;
+    }
+};
+
 }  // namespace
 
-const ScanTable kScanScalar = make_table<ScalarLanes<uint32_t>, ScalarLanes<uint64_t>>(pack_any);
+const ScanTable kScanScalar = make_table<ScalarLanes<uint32_t>, ScalarLanes<uint64_t>, ScalarWeighted>(pack_any);
 
 }  // namespace fasthash

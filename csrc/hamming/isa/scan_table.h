@@ -5,12 +5,22 @@
 // zero padded, and lie in groups of 8 codes: [ceil(n / 8)][W'][8]. With 4- or 8-byte codes a contiguous database is a
 // panel already. The last panel block is readable to a multiple of 64 codes; what lies there beyond n is ignored.
 //
+// Codes whose bits are weighted lie as uint32 words in groups of 16 codes, [ceil(n / 16)][words][16], whatever their
+// width. A word is four bytes of the code under a mask, and each of the four has a weight for its differing bits: for
+// each word a xor, the bit counts of its bytes, and their weighted sum. A byte whose bits have several weights is in
+// several words.
+//
 // This header is shared by files compiled for different processors: declarations only, no inline functions.
 #pragma once
 
 #include <cstdint>
 
 namespace fasthash {
+
+struct WeightedWord {
+    int64_t offset;          // of the first byte in the code; bytes beyond the code are 0
+    uint32_t mask, weights;  // of the four bytes, the first the lowest
+};
 
 enum PanelWidth : int32_t { kPanel32, kPanel64, kPanel128, kPanel256, kPanel512, kPanel1024, kPanelAny, kPanelWidths };
 
@@ -22,13 +32,14 @@ struct ScanRequest {
     const void* panel;               // see above
     const uint64_t* mask;            // [ceil(n / 64)] or null: bit c % 64 of word c / 64 set = code c is eligible
     int64_t words;                   // W'
-    int64_t bits;                    // the greatest distance
+    int64_t largest;                 // the greatest distance
     int64_t n;                       // codes in the panel, < 2^32
     uint64_t* hits;                  // [kHitsRoom]
     const uint8_t* next;             // what will be read after this panel, fetched while the queries pass:
     int64_t next_bytes;              // so many bytes for each query
     int64_t query, query_end, code;  // where to go on
     int64_t hit_query, hit_count;    // hits of this query: distance << 32 | code, ascending by code
+    const WeightedWord* weighted;    // [W'], for the weighted functions
 };
 
 constexpr int64_t kScanBlock = 64;   // codes: panels are readable to a multiple of it
@@ -46,6 +57,13 @@ struct ScanTable {
     int64_t (*count_bits)(const uint64_t* words, int64_t n);
     // 64 booleans, one byte each, 0 or anything else for true, to each of n words.
     void (*mask)(const uint8_t* booleans, int64_t n, uint64_t* words);
+
+    // The same for weighted bits. W: bytes of a code; words: how many `weighted` has. A query is [words] too.
+    void (*pack_weighted)(const WeightedWord* weighted, int64_t words, const uint8_t* database, int64_t stride,
+                          const uint32_t* positions, int64_t n, int64_t W, void* panel);
+    bool (*scan_weighted)(ScanRequest* request);
+    void (*distances_weighted)(const WeightedWord* weighted, const void* query, const void* panel, int64_t words,
+                               int64_t begin, int64_t end, int32_t* out);
 };
 
 #define FH_ISA(name, Name, processor, ...) FH_ON_##processor(extern const ScanTable kScan##Name;)

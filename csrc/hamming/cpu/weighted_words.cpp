@@ -1,0 +1,100 @@
+#include "hamming/cpu/weighted_words.h"
+
+#include <algorithm>
+
+namespace fasthash {
+namespace {
+
+constexpr int32_t kMostGroups = 64, kMostWeight = 255;
+constexpr int64_t kWordBytes = 4;
+
+// Bits of one byte that count `weight` each.
+struct Part {
+    uint8_t mask;
+    uint8_t weight;
+};
+using Parts = std::vector<Part>;  // at most 8: of one byte
+
+void add_bits(Parts& parts, int mask, int weight) {
+    for (Part& part : parts) {
+        if (part.weight != weight) continue;
+        part.mask = static_cast<uint8_t>(part.mask | mask);
+        return;
+    }
+    parts.push_back({static_cast<uint8_t>(mask), static_cast<uint8_t>(weight)});
+}
+
+// The same with weights that are powers of two, where that makes fewer parts.
+void split_weights(Parts& parts) {
+    Parts digits;
+    for (const Part& part : parts)
+        for (int digit = 1; digit <= part.weight; digit *= 2)
+            if (part.weight & digit) add_bits(digits, part.mask, digit);
+    if (digits.size() < parts.size()) parts.swap(digits);
+}
+
+// Walks over the bytes of a code, whose parts it gives in turn.
+class ByteParts {
+  public:
+    explicit ByteParts(const fh_hamming_problem& problem) : problem_(problem) {}
+
+    void next(Parts& parts) {
+        parts.clear();
+        for (int first = 0; first < 8 && group_ < problem_.G;) {
+            const int bits = static_cast<int>(std::min<int64_t>(8 - first, problem_.group_bits[group_] - used_));
+            // Bit 0 of a code is the highest of its first byte.
+            add_bits(parts, (0xff >> first) & (0xff << (8 - first - bits)), problem_.group_weights[group_]);
+            first += bits;
+            used_ += bits;
+            if (used_ < problem_.group_bits[group_]) continue;
+            ++group_;
+            used_ = 0;
+        }
+        split_weights(parts);
+    }
+
+  private:
+    const fh_hamming_problem& problem_;
+    int32_t group_ = 0, used_ = 0;  // the next bit: of which group, and how many of it have been met
+};
+
+}  // namespace
+
+fh_status largest_distance(const fh_hamming_problem& p, int32_t& largest) {
+    if (p.G < 0 || p.G > kMostGroups) return fail(FH_INVALID, "Hamming search: bit_weights must have 0 to 64 groups");
+    int64_t bits = 0, sum = 0;
+    for (int32_t g = 0; g < p.G; ++g) {
+        const int64_t weight = p.group_weights[g];
+        if (p.group_bits[g] < 1 || weight < 1 || weight > kMostWeight)
+            return fail(FH_INVALID, "Hamming search: a group of bit_weights must have at least 1 bit, weight 1 to 255");
+        bits += p.group_bits[g];
+        sum += p.group_bits[g] * weight;
+    }
+    if (p.G == 0) bits = sum = 8 * p.W;
+    if (bits < 8 * p.W - 7 || bits > 8 * p.W)
+        return fail(FH_INVALID, "Hamming search: the groups of bit_weights must hold 8 W - 7 to 8 W bits");
+    if (sum >= INT32_MAX)
+        return fail(FH_INVALID, "Hamming search: the largest distance of bit_weights must be below 2^31 - 1");
+    largest = static_cast<int32_t>(sum);
+    return FH_OK;
+}
+
+std::vector<WeightedWord> weighted_words(const fh_hamming_problem& problem) {
+    std::vector<WeightedWord> words;
+    ByteParts bytes(problem);
+    Parts parts;
+    for (int64_t offset = 0; offset < problem.W; offset += kWordBytes) {
+        const size_t first = words.size();
+        for (int64_t byte = 0; byte < std::min(kWordBytes, problem.W - offset); ++byte) {
+            bytes.next(parts);
+            for (size_t i = 0; i < parts.size(); ++i) {  // part i of each byte in word i of these four bytes
+                if (first + i == words.size()) words.push_back({offset, 0, 0});
+                words[first + i].mask |= uint32_t{parts[i].mask} << (8 * byte);
+                words[first + i].weights |= uint32_t{parts[i].weight} << (8 * byte);
+            }
+        }
+    }
+    return words;
+}
+
+}  // namespace fasthash
