@@ -280,6 +280,8 @@ def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         found = run.measure(task, byte.fit(task, byte.rows(task.train), 16, 0, byte.settings[0]), 16)
         assert set(found) == {"codes train", "codes held out"}
         assert found["codes train"]["mAP"] > 0.5
+        assert found["codes train"]["overlap@10"] > 0
+        assert found["codes held out"]["overlap@10"] is None  # no class has more than 10 rows there
     lsh = next(m for m in methods.METHODS if m.name == "lsh")
     assert run.measure(task, lsh.fit(task, task.train, 16, 0, {}), 16)["codes train"]["mAP"] > 0.2
     run.floors(task, tmp_path)

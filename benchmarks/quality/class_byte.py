@@ -15,6 +15,7 @@ of the tied, as everywhere. Scores of two classes are equal where their float64 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,7 @@ class DistanceRanking(Ranking):
         return Groups(start, distances, summed(None), tuple(sums))
 
     def overlap(self, k: int) -> float:
-        """`fasthash.evaluate.overlap_at` by these distances."""
+        """`fasthash.evaluate.overlap_at` by these distances; NaN where no class has more than k rows."""
         query, database = (torch.from_numpy(items.flat) for items in self.sides)
         query, database = (torch.nn.functional.normalize(x.double()) for x in (query, database))
         classes = [torch.from_numpy(items.y) for items in self.sides]
@@ -119,7 +120,7 @@ class DistanceRanking(Ranking):
                 cosines = pair_distances(query[queries], database[rows], "cosine")
                 near = [_chance_inside(d, None, k) for d in (self.distances(queries, rows).float(), cosines)]
                 found.append((near[0] * near[1]).sum(1) / k)
-        return float(torch.cat(found).mean())
+        return float(torch.cat(found).mean()) if found else math.nan
 
 
 def fit_class_byte(

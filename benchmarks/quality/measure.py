@@ -57,7 +57,8 @@ def weighted(outputs: Array, bit_weights: BitWeights) -> Array:
     if bit_weights is None:
         return outputs
     bits, weights = np.array(bit_weights).T
-    return outputs * np.repeat(weights, bits).astype(outputs.dtype)
+    found: Array = outputs * np.repeat(weights, bits).astype(outputs.dtype)
+    return found
 
 
 def measure_codes(model: Model | ClassByte, sides: Pair, similarity: Array, bits: int) -> dict[str, float]:
