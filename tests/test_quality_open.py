@@ -27,6 +27,7 @@ from benchmarks.quality import (  # noqa: E402
     tables,
     tasks,
 )
+from benchmarks.quality.__main__ import TASKS  # noqa: E402
 from fasthash import Hierarchy, evaluate, metrics, pack_bits  # noqa: E402
 from fasthash.datasets import clinc150  # noqa: E402
 
@@ -191,6 +192,33 @@ def test_settings_are_chosen_by_the_mean_over_known_and_unlabelled() -> None:
     assert run.validation_score(task, model, 8) == pytest.approx(np.mean(scores))
     found = run.measure(task, model, 8)
     assert set(found) == {f"{kind} {name}" for kind in ("codes", "outputs") for name in ("known", "unlabelled")}
+
+
+def test_runs_of_the_rivals_are_kept_and_shown(tmp_path: Path) -> None:
+    task = open_task()
+    chosen = [method for method in methods.METHODS if method.name in ("itq", "class-byte", "class-byte-itq")]
+    run.floors(task, tmp_path)
+    assert run.run(task, chosen, [12], [0], tmp_path) == 3
+    assert run.run(task, chosen, [12], [0], tmp_path) == 0
+    lines = results.read(tmp_path, "e-open")
+    assert [(line["kind"], line.get("method")) for line in lines] == [
+        ("floors", None),
+        *(("run", name) for name in ("class-byte", "class-byte-itq", "itq")),
+        *(("tuning", name) for name in ("class-byte", "class-byte-itq")),
+    ]
+    assert [("histogram" in line, "outputs known" in line["metrics"]) for line in lines[1:4]] == [
+        (False, False),
+        (False, False),
+        (True, True),
+    ]
+    text = tables.write_tables(tmp_path, tmp_path / "results.md", tmp_path / "method.md").read_text()
+    assert "| class byte, 8 bits in all (1) |" in text
+    assert "outputs mAHP@250 | retention |" in text
+    assert "- class byte and ITQ of the residual, 12 bits: " in text
+
+
+def test_every_method_names_tasks_that_there_are() -> None:
+    assert {name for method in methods.METHODS for name in method.tasks} == set(TASKS)
 
 
 def test_weighted_bits_are_measured_as_repeated_bits() -> None:
