@@ -191,6 +191,31 @@ def test_hamming_topk(timed: Timed, library: str, bits: int) -> None:
     timed(f"hamming_topk, {bits:4d} bits: Q = {Q}, N = {N:,}, k = {K}", calls[library], check)
 
 
+WEIGHTED = {
+    "undivided": lambda bits: None,
+    "2 groups": lambda bits: [(bits // 2, 3), (bits // 2, 1)],
+    "8 groups": lambda bits: [(bits // 8, weight) for weight in (9, 1, 5, 12, 3, 7, 6, 2)],
+}
+
+
+@pytest.mark.parametrize("library", WEIGHTED)
+@pytest.mark.parametrize("bits", [64, 128, 256])
+def test_hamming_topk_weighted(timed: Timed, library: str, bits: int) -> None:
+    """Weighted searches beside the undivided one, whose time is the unit of the numbers in brackets."""
+    queries, database = search(bits)[:2]
+    groups = WEIGHTED[library](bits)
+    distances, ids = reference.hamming_topk(queries[:CHECKED], database[:20_000], K, bit_weights=groups)
+
+    def check(found: Any) -> None:
+        assert found.ids.shape == (Q, K)
+        few = fasthash.hamming_topk(queries[:CHECKED], database[:20_000], K, bit_weights=groups)
+        assert torch.equal(few.distances, distances)
+        assert torch.equal(few.ids, ids)
+
+    title = f"hamming_topk, weighted, {bits:4d} bits: Q = {Q}, N = {N:,}, k = {K}"
+    timed(title, lambda: fasthash.hamming_topk(queries, database, K, bit_weights=groups), check)
+
+
 @TORCH_AND_FAISS
 def test_hamming_range(timed: Timed, library: str) -> None:
     bits, radius = 64, 18  # about 15 codes for each query

@@ -82,6 +82,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "hamming_range": lambda: fasthash.hamming_range(codes[:300], codes, 20),
     "hamming_distances": lambda: fasthash.hamming_distances(codes[:300], codes),
     "hamming_histogram": lambda: fasthash.hamming_histogram(codes[:300], codes),
+    "hamming_topk, weighted": lambda: fasthash.hamming_topk(codes[:300], codes, 10, bit_weights=[(32, 3), (32, 1)]),
     "HammingIndex.search": lambda: index.search(codes[:300], 10),
     "HammingIndex.range_search": lambda: index.range_search(codes[:300], 20),
     "HammingIndex.add": lambda: index.add(codes),

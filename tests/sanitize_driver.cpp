@@ -79,7 +79,12 @@ struct Shape {
 };
 
 struct Codes {
-    explicit Codes(const Shape& shape) : shape(shape) {
+    // weighted: in two groups that meet inside a byte and leave the last bit out.
+    explicit Codes(const Shape& shape, bool weighted = false) : shape(shape) {
+        if (weighted) {
+            group_bits = {5, static_cast<int32_t>(8 * shape.W - 6)};
+            group_weights = {200, 3};
+        }
         std::mt19937 random(static_cast<unsigned>(shape.W * 1000 + shape.N));
         queries.resize(shape.Q * shape.W);
         database.resize(shape.N * (shape.W + shape.gap) - shape.gap);
@@ -92,20 +97,36 @@ struct Codes {
         }
     }
     fh_hamming_problem problem() const {
-        return {queries.data(), database.data(),    mask.empty() ? nullptr : mask.data(), shape.Q, shape.N,
-                shape.W,        shape.W + shape.gap};
+        return {queries.data(),
+                database.data(),
+                mask.empty() ? nullptr : mask.data(),
+                shape.Q,
+                shape.N,
+                shape.W,
+                shape.W + shape.gap,
+                group_bits.data(),
+                group_weights.data(),
+                static_cast<int32_t>(group_bits.size())};
+    }
+    int32_t weight(int64_t bit) const { return bit < 5 ? 200 : bit < 8 * shape.W - 1 ? 3 : 0; }
+    int32_t largest() const {
+        return static_cast<int32_t>(group_bits.empty() ? 8 * shape.W : 5 * 200 + (8 * shape.W - 6) * 3);
     }
     bool eligible(int64_t n) const { return mask.empty() || (mask[n / 64] >> (n % 64) & 1) != 0; }
     int32_t distance(int64_t q, int64_t n) const {
         int32_t bits = 0;
-        for (int64_t byte = 0; byte < shape.W; ++byte)
-            bits += __builtin_popcount(queries[q * shape.W + byte] ^ database[n * (shape.W + shape.gap) + byte]);
+        for (int64_t byte = 0; byte < shape.W; ++byte) {
+            const int differing = queries[q * shape.W + byte] ^ database[n * (shape.W + shape.gap) + byte];
+            for (int bit = 0; bit < 8; ++bit)
+                if (differing >> (7 - bit) & 1) bits += group_bits.empty() ? 1 : weight(8 * byte + bit);
+        }
         return bits;
     }
 
     Shape shape;
     Bytes queries, database;
     std::vector<uint64_t> mask;
+    std::vector<int32_t> group_bits, group_weights;
 };
 
 // All codes of a query in (distance, position) order.
@@ -126,7 +147,7 @@ void topk(const Codes& codes, int64_t K, int32_t threads, bool compare, Bytes& a
         const auto wanted = ranking(codes, q);
         for (int64_t i = 0; i < K; ++i) {
             const bool there = i < static_cast<int64_t>(wanted.size());
-            check(distances[q * K + i] == (there ? wanted[i].first : 8 * p.W + 1), "hamming_topk: distances");
+            check(distances[q * K + i] == (there ? wanted[i].first : codes.largest() + 1), "hamming_topk: distances");
             check(ids[q * K + i] == (there ? wanted[i].second : -1), "hamming_topk: ids");
         }
     }
@@ -162,7 +183,7 @@ void range(const Codes& codes, int32_t radius, int32_t threads, bool compare, By
 void counts(const Codes& codes, int32_t threads, Bytes& all) {
     fh_hamming_problem p = codes.problem();
     p.mask = nullptr;
-    const int64_t C = 5, bins = 8 * p.W + 1;
+    const int64_t C = 5, bins = codes.largest() + 1;
     std::vector<int64_t> labels(p.N), counted(p.Q * bins);
     std::vector<double> weights(p.Q * C), sums(p.Q * bins);
     for (int64_t n = 0; n < p.N; ++n) labels[n] = n * 7 % C;
@@ -301,6 +322,10 @@ Bytes everything(const std::vector<Shape>& shapes, int64_t most_points, int32_t 
             topk(codes, K, threads, compare, all);
         for (const int32_t radius : {0, static_cast<int32_t>(3 * shape.W)}) range(codes, radius, threads, compare, all);
         counts(codes, threads, all);
+        const Codes weighted(shape, true);
+        for (const int64_t K : {int64_t{1}, (shape.N + 1) / 2}) topk(weighted, K, threads, compare, all);
+        range(weighted, static_cast<int32_t>(10 * shape.W), threads, compare, all);
+        counts(weighted, threads, all);
         asymmetric(codes, threads, all);
         mih(codes, threads, all);
     }
@@ -341,7 +366,7 @@ void unknown_instruction_set() {
     uint64_t mask[1];
     int32_t distances[1];
     int64_t ids[2], visited[1];
-    const fh_hamming_problem codes{code, code, nullptr, 1, 0, 1, 1};
+    const fh_hamming_problem codes{code, code, nullptr, 1, 0, 1, 1, nullptr, nullptr, 0};
     refused(fh_hamming_topk_cpu(&codes, 1, distances, ids, 1, nullptr), "hamming_topk");
     refused(fh_hamming_mask_cpu(code, 1, mask, 1), "hamming_mask");
     const fh_mih_table table{0, 1, offsets, code, offsets};
@@ -358,7 +383,7 @@ void unknown_instruction_set() {
 
     const fh_pairwise_problem none{x, 2, 1, static_cast<fh_dtype>(7)};
     check(fh_pairwise_l1_cpu(&none, out, 1, nullptr) == FH_INVALID, "pairwise_l1: element type");
-    fh_hamming_problem masked{code, code, mask, 1, 1, 1, 1};
+    fh_hamming_problem masked{code, code, mask, 1, 1, 1, 1, nullptr, nullptr, 0};
     check(fh_hamming_histogram_cpu(&masked, nullptr, nullptr, 0, ids, nullptr, 1, nullptr) == FH_INVALID, "mask");
 }
 

@@ -33,7 +33,7 @@ def split(bits: int, parts: int, seed: int = 0) -> list[int]:
 
 
 def weighed(sizes: list[int], weights: list[int]) -> Groups:
-    return list(zip(sizes, itertools.cycle(weights)))  # noqa: B905
+    return list(zip(sizes, itertools.cycle(weights)))
 
 
 def groupings(width: int) -> dict[str, Groups]:

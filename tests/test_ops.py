@@ -43,10 +43,14 @@ def example_calls(device: torch.device) -> list[tuple[Any, tuple[Any, ...]]]:
         (ops.hamming_histogram.default, (q, d, labels, weights)),
         (ops.hamming_histogram.default, (q, d, None, None)),
         (ops.asymmetric_distances.default, (torch.rand(3, 61, device=device), d[:30].view(3, 10, 8))),
+        (ops.hamming_topk.default, (q, d, mask, 5, [20, 9, 43, 2])),
+        (ops.hamming_range.default, (q, d, None, 100, [20, 9, 43, 2])),
+        (ops.hamming_distances.default, (q, d, [20, 9, 43, 2])),
+        (ops.hamming_histogram.default, (q, d, labels, weights, [20, 9, 43, 2])),
     ]
 
 
-@pytest.mark.parametrize("index", range(12))
+@pytest.mark.parametrize("index", range(16))
 def test_opcheck(index: int, device: torch.device) -> None:
     op, arguments = example_calls(device)[index]
     opcheck(op, arguments)

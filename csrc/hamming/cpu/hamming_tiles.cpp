@@ -45,16 +45,20 @@ void plan_weighted(HammingPlan& plan) {
     plan.weighted = weighted_words(p);
     plan.word_bytes = 4;
     plan.words = static_cast<int64_t>(plan.weighted.size());
+    plan.shared = plan.words <= kSharedWords;
+    for (const WeightedWord& word : plan.weighted) plan.shared &= word.weights == plan.weighted[0].weights;
     plan.width = kPanelAny;
     plan.is_panel = plan.words == 1 && p.W == 4 && p.stride == 4 && plan.weighted[0].mask == UINT32_MAX;
     plan.padded.resize(static_cast<size_t>(p.Q * plan.words * 4));
     for (int64_t q = 0; q < p.Q; ++q) {
         for (int64_t i = 0; i < plan.words; ++i) {
             const WeightedWord& word = plan.weighted[i];
-            uint32_t bytes = 0;
-            std::memcpy(&bytes, p.queries + q * p.W + word.offset, std::min<int64_t>(4, p.W - word.offset));
-            bytes &= word.mask;
-            std::memcpy(&plan.padded[(q * plan.words + i) * 4], &bytes, 4);
+            uint8_t bytes[4] = {};
+            for (int b = 0; b < 4; ++b) {
+                const int64_t byte = word.offset + word.bytes[b];
+                if (byte < p.W) bytes[b] = p.queries[q * p.W + byte] & static_cast<uint8_t>(word.mask >> (8 * b));
+            }
+            std::memcpy(&plan.padded[(q * plan.words + i) * 4], bytes, 4);
         }
     }
     plan.queries = plan.padded.data();

@@ -26,6 +26,7 @@ struct HammingPlan {
     const uint8_t* queries;              // [Q, words * word_bytes], zero padded
     std::vector<uint8_t> padded;         // backs `queries` where they are not the problem's
     std::vector<WeightedWord> weighted;  // [words] where bits are weighted, else empty
+    bool shared;                         // as in ScanRequest
 
     const void* query(int64_t q) const { return queries + q * words * word_bytes; }
 
@@ -138,7 +139,8 @@ void take_hits(const HammingPlan& plan, const HammingScratch& scratch, const Ham
                         0,
                         0,
                         0,
-                        plan.weighted.data()};
+                        plan.weighted.data(),
+                        plan.shared};
     while (plan.scan(&request)) take(request.hit_query, request.hits, request.hit_count);
 }
 

@@ -50,8 +50,20 @@ struct Candidates {
     uint64_t* keys;    // [capacity], ascending by position
     uint32_t* counts;  // [largest + 1]
 
+    // Weighted distances leave most counts at 0: far up they are passed eight at a time.
+    static constexpr int32_t kSkip = 8, kFar = 512;
+    void skip_empty(int32_t& limit, int32_t to) const {
+        uint64_t eight[kSkip / 2];
+        for (; limit > kFar && limit - to >= kSkip; limit -= kSkip) {
+            std::memcpy(eight, counts + limit - kSkip, sizeof(eight));
+            if ((eight[0] | eight[1] | eight[2] | eight[3]) != 0) return;
+        }
+    }
     void lower_limit(int32_t& limit, int32_t to) {
-        while (limit > to) below -= counts[--limit];
+        while (limit > to) {
+            skip_empty(limit, to);
+            if (limit > to) below -= counts[--limit];
+        }
     }
     // Hits below the limit; position: (hit) -> position. The keys have room for them.
     template <class Position>
@@ -64,7 +76,10 @@ struct Candidates {
         }
         size += count;
         below += count;
-        while (below >= K) below -= counts[--limit];
+        while (below >= K) {
+            skip_empty(limit, 0);
+            below -= counts[--limit];
+        }
     }
     // Drops what the limit rules out: at the limit the first K - below stay.
     void compact(const Keys& format, int32_t limit, int64_t K) {

@@ -1,6 +1,6 @@
 // The scan of one panel, written once over the lanes that each instruction-set file defines.
 //
-// An ISA file defines Lanes32, Lanes64 and Weighted and instantiates make_table of them. A Lanes type L has
+// An ISA file defines Lanes32, Lanes64, Weighted and Shared and instantiates make_table of them. A Lanes type L has
 //   Word, Vec       the lane's word; a register of kLanes of them (also used for counts, one count a lane)
 //   kCheck          codes tested by one branch: a multiple of 8 and a divisor of kScanBlock
 //   kScalarOf8      of 8 words, how many to count in general registers, beside the vector units; if any, then also
@@ -14,8 +14,10 @@
 //   below(counts, limit)   a bit for each lane that is below, the first lane's the lowest
 //   count_bits(word), mask_word(64 booleans)
 //   store(counts, out)     kLanes counts as int32
-// Weighted is Lanes32 for weighted bits (scan_table.h): `kWeighted` is true, a group has kSide codes, and
+// Weighted is Lanes32 for weighted bits (scan_table.h): kWeighted is true, kCheck a multiple of kWeightedGroup, and
 //   weigh(acc, x, weights)   acc plus the bit counts of each byte of x times its weight, for count
+// Shared is the same for words that all have the same weights: count() adds up the bit counts of bytes, and
+//   finish(acc, weights)     the weighted sum of each lane's bytes
 //
 // Lanes are ours, because std::simd is not in C++17, and a library like Highway would be a dependency of the build for
 // some twenty functions of one line.
@@ -25,22 +27,12 @@
 
 #include <cstdint>
 
-#include "hamming/isa/scan_table.h"
+#include "hamming/isa/pack.h"
 
 namespace fasthash {
 namespace {
 
-constexpr int64_t kGroup = 8;           // codes that lie side by side in a panel of uint64 words
-constexpr int64_t kWeightedGroup = 16;  // and of weighted uint32 words
 constexpr int64_t kCacheLine = 64;
-
-// A T from any address: queries and database rows need not be aligned.
-template <class T>
-inline T load_bytes(const void* p) {
-    T value;
-    __builtin_memcpy(&value, p, sizeof(T));
-    return value;
-}
 
 // Differing bits of one code's words, kGroup apart, and the query's.
 template <class L, int kWords>
@@ -71,10 +63,19 @@ struct QueryWords {
 template <class L>
 inline __attribute__((always_inline)) typename L::Vec count_word(typename L::Vec acc, typename L::Vec x,
                                                                  const typename L::Vec& weights) {
-    if constexpr (L::kWeighted)
+    if constexpr (L::kWeighted && !L::kShared)
         return L::weigh(acc, x, weights);
     else
         return L::count(acc, x);
+}
+
+template <class L>
+inline __attribute__((always_inline)) typename L::Vec finish_words(typename L::Vec acc,
+                                                                   const typename L::Vec& weights) {
+    if constexpr (L::kShared)
+        return L::finish(acc, weights);
+    else
+        return L::finish(acc);
 }
 
 // Distances of the kCheck codes that start at `block`.
@@ -91,6 +92,7 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
         const int64_t code = int64_t{v} * L::kLanes;
         return block + code / kSide * kSide * words + word * kSide + code % kSide;
     };
+    static_assert(kWords <= L::kFlush, "finish() must come in between");
     if constexpr (kWords > 0) {
         Vec acc[kVecs];
 #pragma GCC unroll 16
@@ -106,7 +108,7 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
         }
 #pragma GCC unroll 16
         for (int v = 0; v < kVecs; ++v) {
-            distances[v] = L::finish(acc[v]);
+            distances[v] = finish_words<L>(acc[v], queries.weights[0]);
             if constexpr (kScalar > 0) {
                 typename L::Word sums[L::kLanes];
                 for (int lane = 0; lane < L::kLanes; ++lane)
@@ -117,6 +119,7 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
     } else {
 #pragma GCC unroll 16
         for (int v = 0; v < kVecs; ++v) distances[v] = L::zero();
+        Vec weights = L::zero();
         for (int64_t word = 0; word < words;) {
             const int64_t flush = words - word < L::kFlush ? words : word + L::kFlush;
             Vec acc[kVecs];
@@ -124,14 +127,13 @@ inline __attribute__((always_inline)) void block_distances(const typename L::Wor
             for (int v = 0; v < kVecs; ++v) acc[v] = L::zero();
             for (; word < flush; ++word) {
                 const Vec q = L::broadcast(load_bytes<typename L::Word>(query + word));
-                Vec weights = q;
                 if constexpr (L::kWeighted) weights = L::broadcast(weighted[word].weights);
 #pragma GCC unroll 16
                 for (int v = 0; v < kVecs; ++v)
                     acc[v] = count_word<L>(acc[v], L::bit_xor(L::load(at(v, word)), q), weights);
             }
 #pragma GCC unroll 16
-            for (int v = 0; v < kVecs; ++v) distances[v] = L::add(distances[v], L::finish(acc[v]));
+            for (int v = 0; v < kVecs; ++v) distances[v] = L::add(distances[v], finish_words<L>(acc[v], weights));
         }
     }
 }
@@ -263,93 +265,34 @@ void panel_distances(const void* query, const void* panel, int64_t words, int64_
     weighted_distances<L, kWords>(nullptr, query, panel, words, begin, end, out);
 }
 
-// Codes of up to 128 bits whose groups end at bytes, and 256 bits, have a kernel each; all others share one.
-template <class L>
+// The usual widths have a kernel each, of 128 and 256 bits also with one byte that has two weights; others share one.
+template <class Weighted, class Shared>
 bool scan_weighted(ScanRequest* request) {
+    if (request->shared) {
+        switch (request->words) {
+            case 1:
+                return scan_any<Shared, 1>(request);
+            case 2:
+                return scan_any<Shared, 2>(request);
+            case 3:
+                return scan_any<Shared, 3>(request);
+            default:
+                return scan_any<Shared, 0>(request);
+        }
+    }
     switch (request->words) {
-        case 1:
-            return scan_any<L, 1>(request);
         case 2:
-            return scan_any<L, 2>(request);
-        case 3:
-            return scan_any<L, 3>(request);
+            return scan_any<Weighted, 2>(request);
         case 4:
-            return scan_any<L, 4>(request);
+            return scan_any<Weighted, 4>(request);
+        case 5:
+            return scan_any<Weighted, 5>(request);
         case 8:
-            return scan_any<L, 8>(request);
+            return scan_any<Weighted, 8>(request);
+        case 9:
+            return scan_any<Weighted, Weighted::kFlush >= 9 ? 9 : 0>(request);
         default:
-            return scan_any<L, 0>(request);
-    }
-}
-
-// The first `bytes` (1..8) of p in memory order, zero padded, without reading past them.
-inline uint64_t load_partial(const uint8_t* p, int64_t bytes) {
-    uint8_t padded[8] = {};
-    for (int64_t b = 0; b < bytes; ++b) padded[b] = p[b];
-    return load_bytes<uint64_t>(padded);
-}
-
-// Rows to panel, a row at a time. kWords > 0: whole words of that number.
-template <class Word, int kWords>
-inline void pack_rows(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W,
-                      Word* panel) {
-    constexpr int64_t kBytes = sizeof(Word);
-    constexpr int64_t kSide = kBytes == 8 ? kGroup : 1;
-    const int64_t words = kWords > 0 ? kWords : (W + kBytes - 1) / kBytes;
-    const int64_t whole = kWords > 0 ? kWords : W / kBytes;
-    const int64_t room = (n + kScanBlock - 1) / kScanBlock * kScanBlock;
-    for (int64_t i = 0; i < room; ++i) {
-        Word* lane = panel + i / kSide * kSide * words + i % kSide;
-        if (i >= n) {
-            for (int64_t word = 0; word < words; ++word) lane[word * kSide] = 0;
-            continue;
-        }
-        const uint8_t* row = database + (positions != nullptr ? int64_t{positions[i]} : i) * stride;
-        for (int64_t word = 0; word < whole; ++word) lane[word * kSide] = load_bytes<Word>(row + word * kBytes);
-        if (kWords == 0 && whole < words)
-            lane[whole * kSide] = static_cast<Word>(load_partial(row + whole * kBytes, W - whole * kBytes));
-    }
-}
-
-inline void pack_any(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W,
-                     void* panel) {
-    uint32_t* panel32 = static_cast<uint32_t*>(panel);
-    uint64_t* panel64 = static_cast<uint64_t*>(panel);
-    switch (W) {
-        case 4:
-            return pack_rows<uint32_t, 1>(database, stride, positions, n, W, panel32);
-        case 8:
-            return pack_rows<uint64_t, 1>(database, stride, positions, n, W, panel64);
-        case 16:
-            return pack_rows<uint64_t, 2>(database, stride, positions, n, W, panel64);
-        case 32:
-            return pack_rows<uint64_t, 4>(database, stride, positions, n, W, panel64);
-        default:
-            if (W < 4) return pack_rows<uint32_t, 0>(database, stride, positions, n, W, panel32);
-            return pack_rows<uint64_t, 0>(database, stride, positions, n, W, panel64);
-    }
-}
-
-inline void pack_weighted(const WeightedWord* weighted, int64_t words, const uint8_t* database, int64_t stride,
-                          const uint32_t* positions, int64_t n, int64_t W, void* panel) {
-    uint32_t* group = static_cast<uint32_t*>(panel);
-    const int64_t room = (n + kScanBlock - 1) / kScanBlock * kScanBlock;
-    for (int64_t i = 0; i < room; i += kWeightedGroup, group += kWeightedGroup * words) {
-        const int64_t there = n - i < 0 ? 0 : n - i < kWeightedGroup ? n - i : kWeightedGroup;
-        const uint8_t* rows[kWeightedGroup];
-        for (int64_t c = 0; c < there; ++c)
-            rows[c] = database + (positions != nullptr ? int64_t{positions[i + c]} : i + c) * stride;
-        for (int64_t word = 0; word < words; ++word) {
-            const int64_t offset = weighted[word].offset, bytes = W - offset;
-            const uint32_t mask = weighted[word].mask;
-            uint32_t* lanes = group + word * kWeightedGroup;
-            if (bytes >= 4)
-                for (int64_t c = 0; c < there; ++c) lanes[c] = load_bytes<uint32_t>(rows[c] + offset) & mask;
-            else
-                for (int64_t c = 0; c < there; ++c)
-                    lanes[c] = static_cast<uint32_t>(load_partial(rows[c] + offset, bytes)) & mask;
-            for (int64_t c = there; c < kWeightedGroup; ++c) lanes[c] = 0;
-        }
+            return scan_any<Weighted, 0>(request);
     }
 }
 
@@ -380,8 +323,8 @@ void mask_words(const uint8_t* booleans, int64_t n, uint64_t* words) {
     for (int64_t i = 0; i < n; ++i) words[i] = L::mask_word(booleans + 64 * i);
 }
 
-template <class L32, class L64, class Weighted>
-constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
+template <class L32, class L64, class Weighted, class Shared>
+constexpr ScanTable make_table(decltype(ScanTable::pack) pack, decltype(ScanTable::pack_weighted) pack_weighted) {
     return {pack,
             {scan_any<L32, 1>, scan_any<L64, 1>, scan_any<L64, 2>, scan_any<L64, 4>, scan_any<L64, 8>,
              scan_any<L64, 16>, scan_any<L64, 0>},
@@ -390,7 +333,7 @@ constexpr ScanTable make_table(decltype(ScanTable::pack) pack) {
             count_mask_bits<L64>,
             mask_words<L64>,
             pack_weighted,
-            scan_weighted<Weighted>,
+            scan_weighted<Weighted, Shared>,
             weighted_distances<Weighted, 0>};
 }
 

@@ -10,7 +10,7 @@ namespace fasthash {
 namespace {
 
 struct Avx2Lanes {
-    static constexpr bool kWeighted = false;
+    static constexpr bool kWeighted = false, kShared = false;
     using Vec = __m256i;
     static constexpr int64_t kFlush = 31;  // words: a byte's count grows by at most 8 for each, and holds 255
 
@@ -86,9 +86,36 @@ struct Avx2Weighted : Avx2Lanes32 {
     static Vec finish(Vec acc) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
 };
 
+struct Avx2Shared : Avx2Lanes32 {
+    static constexpr bool kWeighted = true, kShared = true;
+    static constexpr int64_t kFlush = kSharedWords;  // a pair is then at most 2 x 64 x 255
+    static Vec finish(Vec acc, Vec weights) { return Avx2Weighted::finish(_mm256_maddubs_epi16(weights, acc)); }
+};
+
+// As in scan_avx512.cpp, 8 codes at a time.
+struct Avx2Picker {
+    __m256i shuffle, mask;
+    Avx2Picker(const WeightedWord& word, int64_t W)
+        : shuffle(_mm256_broadcastsi128_si256(load_bytes<__m128i>(PickedBytes(word, W).from))),
+          mask(_mm256_set1_epi32(static_cast<int>(word.mask))) {}
+    void pick_eight(const uint8_t* codes, int64_t W, uint32_t* lanes) const {
+        __m256i words = _mm256_shuffle_epi8(Avx2Lanes::load_any(codes), shuffle);
+        if (W == 8) {
+            const __m256i next = _mm256_shuffle_epi8(Avx2Lanes::load_any(codes + 32), shuffle);
+            words = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(words, next), 0xd8);
+        }
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), _mm256_and_si256(words, mask));
+    }
+    void pick(const uint8_t* codes, int64_t W, uint32_t* lanes) const {
+        pick_eight(codes, W, lanes);
+        pick_eight(codes + 8 * W, W, lanes + 8);
+    }
+};
+
 }  // namespace
 
-const ScanTable kScanAvx2 = make_table<Avx2Lanes32, Avx2Lanes64, Avx2Weighted>(pack_any);
+const ScanTable kScanAvx2 =
+    make_table<Avx2Lanes32, Avx2Lanes64, Avx2Weighted, Avx2Shared>(pack_any, pack_dense<Avx2Picker>);
 
 }  // namespace fasthash
 

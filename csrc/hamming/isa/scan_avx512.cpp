@@ -16,7 +16,7 @@ namespace fasthash {
 namespace {
 
 struct Avx512Lanes {
-    static constexpr bool kWeighted = false;
+    static constexpr bool kWeighted = false, kShared = false;
     using Vec = __m512i;
     static constexpr int64_t kFlush = INT64_MAX;
     static Vec zero() { return _mm512_setzero_si512(); }
@@ -169,9 +169,33 @@ struct Avx512Weighted : Avx512Lanes32 {
     static Vec weigh(Vec acc, Vec x, Vec weights) { return _mm512_dpbusd_epi32(acc, weights, _mm512_popcnt_epi8(x)); }
 };
 
+struct Avx512Shared : Avx512Lanes32 {
+    static constexpr bool kWeighted = true, kShared = true;
+    static constexpr int64_t kFlush = kSharedWords;
+    static Vec count(Vec acc, Vec x) { return _mm512_add_epi8(acc, _mm512_popcnt_epi8(x)); }
+    static Vec finish(Vec acc, Vec weights) { return _mm512_dpbusd_epi32(zero(), weights, acc); }
+};
+
+// Words of 16 codes that lie side by side, 4 or 8 bytes each. Codes of 8 bytes: a lane of two becomes their words and
+// zeros; then the first halves of all lanes are put side by side.
+struct Avx512Picker {
+    __m512i shuffle, mask, halves = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
+    Avx512Picker(const WeightedWord& word, int64_t W)
+        : shuffle(_mm512_broadcast_i32x4(load_bytes<__m128i>(PickedBytes(word, W).from))),
+          mask(_mm512_set1_epi32(static_cast<int>(word.mask))) {}
+    void pick(const uint8_t* codes, int64_t W, uint32_t* lanes) const {
+        __m512i words = _mm512_shuffle_epi8(_mm512_loadu_si512(codes), shuffle);
+        if (W == 8)
+            words =
+                _mm512_permutex2var_epi64(words, halves, _mm512_shuffle_epi8(_mm512_loadu_si512(codes + 64), shuffle));
+        _mm512_storeu_si512(lanes, _mm512_and_si512(words, mask));
+    }
+};
+
 }  // namespace
 
-const ScanTable kScanAvx512 = make_table<Avx512Lanes32, Avx512Lanes64, Avx512Weighted>(pack_transposed);
+const ScanTable kScanAvx512 =
+    make_table<Avx512Lanes32, Avx512Lanes64, Avx512Weighted, Avx512Shared>(pack_transposed, pack_dense<Avx512Picker>);
 
 }  // namespace fasthash
 

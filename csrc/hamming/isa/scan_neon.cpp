@@ -10,7 +10,7 @@ namespace fasthash {
 namespace {
 
 struct NeonLanes {
-    static constexpr bool kWeighted = false;
+    static constexpr bool kWeighted = false, kShared = false;
     using Vec = uint8x16_t;
     static constexpr int64_t kFlush = 31;  // words: a byte's count grows by at most 8 for each, and holds 255
 
@@ -64,16 +64,25 @@ struct NeonWeighted : NeonLanes32 {
     static constexpr bool kWeighted = true;
     static constexpr int64_t kFlush = 16;  // words: a pair grows by at most 2 x 8 x 255 for each, and holds 65,535
     static Vec weigh(Vec acc, Vec x, Vec weights) {
-        const Vec bits = vcntq_u8(x);
+        const uint16x8_t sums = vreinterpretq_u16_u8(weigh_counts(vcntq_u8(x), weights));
+        return vreinterpretq_u8_u16(vaddq_u16(vreinterpretq_u16_u8(acc), sums));
+    }
+    static Vec weigh_counts(Vec bits, Vec weights) {
         const uint16x8_t low = vmull_u8(vget_low_u8(bits), vget_low_u8(weights)), high = vmull_high_u8(bits, weights);
-        return vreinterpretq_u8_u16(vaddq_u16(vreinterpretq_u16_u8(acc), vpaddq_u16(low, high)));
+        return vreinterpretq_u8_u16(vpaddq_u16(low, high));
     }
     static Vec finish(Vec acc) { return vreinterpretq_u8_u32(vpaddlq_u16(vreinterpretq_u16_u8(acc))); }
 };
 
+struct NeonShared : NeonLanes32 {
+    static constexpr bool kWeighted = true, kShared = true;
+    static constexpr int64_t kFlush = kSharedWords;
+    static Vec finish(Vec acc, Vec weights) { return NeonWeighted::finish(NeonWeighted::weigh_counts(acc, weights)); }
+};
+
 }  // namespace
 
-const ScanTable kScanNeon = make_table<NeonLanes32, NeonLanes64, NeonWeighted>(pack_any);
+const ScanTable kScanNeon = make_table<NeonLanes32, NeonLanes64, NeonWeighted, NeonShared>(pack_any, pack_weighted);
 
 }  // namespace fasthash
 

@@ -15,7 +15,7 @@ inline uint64_t bits_set(uint64_t x) { return bits_of_bytes(x) * 0x0101010101010
 
 template <class WordType>
 struct ScalarLanes {
-    static constexpr bool kWeighted = false;
+    static constexpr bool kWeighted = false, kShared = false;
     using Word = WordType;
     using Vec = WordType;
     static constexpr int kLanes = 1, kCheck = 8, kScalarOf8 = 0;
@@ -37,18 +37,29 @@ struct ScalarLanes {
     static uint64_t mask_word(const uint8_t* booleans) { return word_of_booleans(booleans); }
 };
 
+struct ScalarShared : ScalarLanes<uint32_t> {
+    static constexpr bool kWeighted = true, kShared = true;
+    static constexpr int kCheck = 16;
+    static constexpr int64_t kFlush = kSharedWords;
+    static Vec count(Vec acc, Vec x) { return acc + static_cast<Vec>(bits_of_bytes(x)); }
+    static Vec finish(Vec acc, Vec weights) {
+        Vec sum = 0;
+        for (int shift = 0; shift < 32; shift += 8) sum += (acc >> shift & 255) * (weights >> shift & 255);
+        return sum;
+    }
+};
+
 struct ScalarWeighted : ScalarLanes<uint32_t> {
     static constexpr bool kWeighted = true;
     static constexpr int kCheck = 16;
     static Vec weigh(Vec acc, Vec x, Vec weights) {
-        const uint32_t bits = static_cast<uint32_t>(bits_of_bytes(x));
-        for (int shift = 0; shift < 32; shift += 8) acc += (bits >> shift & 255) * (weights >> shift & 255);
-        return acc;
+        return acc + ScalarShared::finish(static_cast<Vec>(bits_of_bytes(x)), weights);
     }
 };
 
 }  // namespace
 
-const ScanTable kScanScalar = make_table<ScalarLanes<uint32_t>, ScalarLanes<uint64_t>, ScalarWeighted>(pack_any);
+const ScanTable kScanScalar =
+    make_table<ScalarLanes<uint32_t>, ScalarLanes<uint64_t>, ScalarWeighted, ScalarShared>(pack_any, pack_weighted);
 
 }  // namespace fasthash

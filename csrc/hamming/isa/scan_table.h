@@ -8,7 +8,7 @@
 // Codes whose bits are weighted lie as uint32 words in groups of 16 codes, [ceil(n / 16)][words][16], whatever their
 // width. A word is four bytes of the code under a mask, and each of the four has a weight for its differing bits: for
 // each word a xor, the bit counts of its bytes, and their weighted sum. A byte whose bits have several weights is in
-// several words.
+// several words. Where all words have the same weights their counts are added first, and weighted once.
 //
 // This header is shared by files compiled for different processors: declarations only, no inline functions.
 #pragma once
@@ -18,9 +18,11 @@
 namespace fasthash {
 
 struct WeightedWord {
-    int64_t offset;          // of the first byte in the code; bytes beyond the code are 0
+    int64_t offset;          // byte i of the word is byte offset + bytes[i] of the code, 0 beyond its end;
+    uint8_t bytes[4];        // below 8
     uint32_t mask, weights;  // of the four bytes, the first the lowest
 };
+constexpr int64_t kSharedWords = 8;  // so many words of one kind may be counted before they are weighted
 
 enum PanelWidth : int32_t { kPanel32, kPanel64, kPanel128, kPanel256, kPanel512, kPanel1024, kPanelAny, kPanelWidths };
 
@@ -40,6 +42,7 @@ struct ScanRequest {
     int64_t query, query_end, code;  // where to go on
     int64_t hit_query, hit_count;    // hits of this query: distance << 32 | code, ascending by code
     const WeightedWord* weighted;    // [W'], for the weighted functions
+    bool shared;                     // all of them have the same weights, and there are at most kSharedWords
 };
 
 constexpr int64_t kScanBlock = 64;   // codes: panels are readable to a multiple of it
