@@ -282,12 +282,12 @@ def test_a_short_workspace_is_refused(gpu: Emulation) -> None:
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
-        ([(1, 2)] * 65, "at most 64 groups"),
-        ([(30, 0)], "weights 1 to 255"),
-        ([(30, 256)], "weights 1 to 255"),
+        ([(1, 2)] * 65, "0 to 64 groups"),
+        ([(30, 0)], "weight 1 to 255"),
+        ([(30, 256)], "weight 1 to 255"),
         ([(0, 1), (30, 1)], "at least 1 bit"),
-        ([(24, 1)], "the groups must hold 8 W - 7 to 8 W bits"),
-        ([(33, 1)], "the groups must hold 8 W - 7 to 8 W bits"),
+        ([(24, 1)], "the groups of bit_weights must hold 8 W - 7 to 8 W bits"),
+        ([(33, 1)], "the groups of bit_weights must hold 8 W - 7 to 8 W bits"),
     ],
 )
 def test_groups_that_python_should_have_refused(gpu: Emulation, groups: BitWeights, words: str) -> None:

@@ -6,7 +6,7 @@
 #include "core/exceptions.h"
 #include "core/thread_pool.h"
 #include "hamming/asymmetric.h"
-#include "hamming/cpu/weighted_words.h"
+#include "hamming/groups.h"
 
 namespace fasthash {
 namespace {

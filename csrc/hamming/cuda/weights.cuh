@@ -15,11 +15,10 @@
 
 #include "core/api.h"
 #include "hamming/cuda/code.cuh"
+#include "hamming/groups.h"
 #include "hamming/hamming.h"
 
 namespace fasthash {
-
-constexpr int kMostGroups = 64;
 
 // The groups of a problem, in host memory.
 struct BitGroups {
@@ -28,35 +27,16 @@ struct BitGroups {
     int32_t G;               // 0: undivided
 };
 
-// The largest distance that two codes can have; FH_INVALID for groups that Python should have refused.
-inline fh_status check_groups(const fh_hamming_problem& p, int64_t& largest) {
-    largest = 8 * p.W;
-    if (p.G == 0) return FH_OK;
-    if (p.G < 0 || p.G > kMostGroups) return fail(FH_INVALID, "Hamming search: at most 64 groups of bits");
-    int64_t bits = 0;
-    largest = 0;
-    for (int32_t g = 0; g < p.G; ++g) {
-        if (p.group_bits[g] < 1 || p.group_weights[g] < 1 || p.group_weights[g] > 255)
-            return fail(FH_INVALID, "Hamming search: groups must have at least 1 bit, and weights 1 to 255");
-        bits += p.group_bits[g];
-        largest += int64_t{p.group_bits[g]} * p.group_weights[g];
-    }
-    if (bits < 8 * p.W - 7 || bits > 8 * p.W)
-        return fail(FH_INVALID, "Hamming search: the groups must hold 8 W - 7 to 8 W bits");
-    if (largest >= INT32_MAX)
-        return fail(FH_INVALID, "Hamming search: bits x weight must add up to less than 2^31 - 1");
-    return FH_OK;
-}
-
-// The same for sizes of workspaces: 0 for groups that the search will refuse.
-inline int64_t largest_distance(const fh_hamming_problem& p) {
-    int64_t largest = 0;
-    return check_groups(p, largest) == FH_OK ? largest : 0;
-}
-
+// FH_INVALID for groups that Python should have refused.
 inline fh_status check_groups(const fh_hamming_problem& p) {
-    int64_t largest = 0;
-    return check_groups(p, largest);
+    int32_t largest;
+    return largest_distance(p, largest);
+}
+
+// The greatest distance for sizes of workspaces: 0 for groups that the search will refuse.
+inline int64_t largest_distance(const fh_hamming_problem& p) {
+    int32_t largest;
+    return largest_distance(p, largest) == FH_OK ? largest : 0;
 }
 
 struct BitTerm {

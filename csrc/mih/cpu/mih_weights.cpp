@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "hamming/cpu/weighted_words.h"
+#include "hamming/groups.h"
 #include "mih/cpu/bits_set.h"
 
 namespace fasthash {
