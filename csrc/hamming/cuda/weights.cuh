@@ -29,13 +29,13 @@ struct BitGroups {
 
 // FH_INVALID for groups that Python should have refused.
 inline fh_status check_groups(const fh_hamming_problem& p) {
-    int32_t largest;
+    int32_t largest = 0;
     return largest_distance(p, largest);
 }
 
 // The greatest distance for sizes of workspaces: 0 for groups that the search will refuse.
 inline int64_t largest_distance(const fh_hamming_problem& p) {
-    int32_t largest;
+    int32_t largest = 0;
     return largest_distance(p, largest) == FH_OK ? largest : 0;
 }
 
