@@ -153,6 +153,7 @@ def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Setting
     from benchmarks.quality.image_tasks import fit_images
 
     settings = dict(settings)
+    settings.pop("item_bits", None)  # the codes of an own network are undivided
     lr, weight_decay = settings.pop("lr", 4e-3), settings.pop("weight_decay", 1e-2)
     loss = settings.pop("loss", None)
     if loss is not None:
@@ -247,14 +248,13 @@ BYTE_ITQ_TRIED: tuple[Settings, ...] = (
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
 DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes
-UNLABELLED_TOO = False  # True as soon as Hasher.fit takes rows without labels
-UNDIVIDED: Settings = {}  # {"item_bits": 0} as soon as Hasher divides its codes
+UNDIVIDED: Settings = {"item_bits": 0}
 
 OURS = Method(
     "ours",
     "fasthash, labels",
     "labels",
-    fit_hasher("l1"),
+    fit_hasher("l1", **UNDIVIDED),
     OURS_TRIED,
     UNSEEN | dict.fromkeys((*TREE_IMAGES, *OPEN_IMAGES), TREE_IMAGES_TRIED),
     tasks=(*CLASSES, *OPEN_IMAGES),
@@ -327,7 +327,7 @@ METHODS: tuple[Method, ...] = (
         {"loss.temperature": 0.2},
     ),
     Method(
-        "ours-default", "fasthash, as it comes", "labels", fit_hasher("l1"), tasks=DEFAULTS, unlabelled=UNLABELLED_TOO
+        "ours-default", "fasthash, as it comes", "labels", fit_hasher("l1"), tasks=DEFAULTS, unlabelled=True
     ),
     Method("ours-undivided", "fasthash, undivided codes", "labels", fit_hasher("l1", **UNDIVIDED), tasks=DEFAULTS),
     *_with_ablations(
@@ -356,7 +356,7 @@ METHODS: tuple[Method, ...] = (
             "ours-sim",
             "fasthash, similarities",
             "similarities",
-            fit_hasher("l1", supervision="similarity"),
+            fit_hasher("l1", supervision="similarity", **UNDIVIDED),
             OURS_TRIED,
         ),
         NO_KL,
