@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fasthash._directions import unit_rows
 from fasthash.hierarchy import Name
 from fasthash.train.encoder import Standardize
 from fasthash.train.features import Features
@@ -27,7 +28,7 @@ from fasthash.train.supervision import Targets
 SAMPLE = 50_000  # rows from which the classes are found; all rows are then assigned, a block at a time
 BLOCK = 1 << 14
 COMPONENTS = 512  # of wider inputs so many principal components are used
-SHRINKAGE = 0.1  # of the covariance inside classes towards a multiple of the identity
+SHRINKAGE = 0.1  # at least, of the covariance inside classes towards a multiple of the identity
 USUAL = 0.9  # part of a class's own rows that are not far from it
 FAR = 0.7  # part of the rows of new classes that lie far, as a guess for how many new classes there are
 MORE = 1.3  # so many times the guessed number of new classes
@@ -99,8 +100,9 @@ def find_classes(rows: Tensor, labels: Tensor, standard: Standardize, seed: int)
     count = int(labels.max()) + 1
     known, unknown = (_sample(part.nonzero()[:, 0], count, generator) for part in (labels >= 0, labels < 0))
     own = labels[known]
-    to_space = Space(_read(rows, known, standard), own)
-    Z, U = to_space(_read(rows, known, standard)), to_space(_read(rows, unknown, standard))
+    with_label, without = _read(rows, known, standard), _read(rows, unknown, standard)
+    to_space = Space(with_label, own, without)
+    Z, U = to_space(with_label), to_space(without)
     mixture = _fit(Z, own, U, count, int((labels >= 0).sum()) / len(known), int((labels < 0).sum()), seed)
     found = labels.clone()
     places = (labels < 0).nonzero()[:, 0]
@@ -132,12 +134,14 @@ def with_new_classes(distances: Tensor, nearest: Tensor) -> Tensor:
 class Space:
     """Inputs [N, F] -> directions [N, D] in a space where classes are round."""
 
-    def __init__(self, rows: Tensor, classes: Tensor) -> None:
+    def __init__(self, rows: Tensor, classes: Tensor, others: Tensor) -> None:
+        """From rows of the classes, and `others`, which have none: few rows of classes do not span all directions."""
         self.basis: Tensor | None = None
         if rows.shape[1] > COMPONENTS:
+            both = torch.cat([rows, others])
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                self.basis = torch.pca_lowrank(rows, COMPONENTS, niter=2)[2]
+                self.basis = torch.pca_lowrank(both, min(COMPONENTS, len(both)), niter=2)[2]
             rows = rows @ self.basis
         means = _means(rows, classes, int(classes.max()) + 1)
         inside = (rows - means[classes]).double()
@@ -146,12 +150,14 @@ class Space:
             self.whitening = torch.eye(rows.shape[1])
             return
         round_one = covariance.trace() / len(covariance) * torch.eye(len(covariance), dtype=torch.float64)
-        values, vectors = torch.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * round_one)
+        width, degrees = len(covariance), max(1, len(rows) - len(classes.unique()))
+        shrinkage = max(SHRINKAGE, width / (width + degrees))  # of few rows, it is round for them and no others
+        values, vectors = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * round_one)
         self.whitening = (vectors * values.rsqrt()).float()
 
     def __call__(self, rows: Tensor) -> Tensor:
         rows = rows if self.basis is None else rows @ self.basis
-        return torch.nn.functional.normalize(rows @ self.whitening, dim=1)
+        return unit_rows(rows @ self.whitening)
 
 
 def _fit(Z: Tensor, own: Tensor, U: Tensor, count: int, scale: float, unlabelled: int, seed: int) -> Mixture:
