@@ -246,11 +246,15 @@ def test_fewer_rows_than_a_class_has(unlabelled: int) -> None:
         assert (labels[kept] < 0).sum() == unlabelled
 
 
-def test_wide_inputs() -> None:
-    X, labels, truth = mixed()
-    wide = np.concatenate([X, 0.3 * np.random.default_rng(1).normal(size=(len(X), 600))], 1).astype(np.float32)
+@pytest.mark.parametrize("per_class", [60, 200])
+def test_wide_inputs(per_class: int) -> None:
+    """Of fewer labelled rows than features nothing may be taken for the shape of classes that is only theirs."""
+    X, labels, truth = mixed(per_class)
+    noise = 0.2 * np.random.default_rng(1).normal(size=(len(X), 600))
+    wide = np.concatenate([X, noise], 1).astype(np.float32)
     state = torch.get_rng_state()
-    check_found(*found_in(wide, labels), labels, truth)
+    found, nearest = found_in(wide, labels)
+    check_found(found, nearest, labels, truth)
     assert torch.equal(torch.get_rng_state(), state)
 
 

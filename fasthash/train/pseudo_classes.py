@@ -29,6 +29,7 @@ SAMPLE = 50_000  # rows from which the classes are found; all rows are then assi
 BLOCK = 1 << 14
 COMPONENTS = 512  # of wider inputs so many principal components are used
 SHRINKAGE = 0.1  # at least, of the covariance inside classes towards a multiple of the identity
+FEW = 1.5  # so many times D / (D + rows), where that is more: few rows would be round, and no others
 USUAL = 0.9  # part of a class's own rows that are not far from it
 FAR = 0.7  # part of the rows of new classes that lie far, as a guess for how many new classes there are
 MORE = 1.3  # so many times the guessed number of new classes
@@ -151,7 +152,7 @@ class Space:
             return
         round_one = covariance.trace() / len(covariance) * torch.eye(len(covariance), dtype=torch.float64)
         width, degrees = len(covariance), max(1, len(rows) - len(classes.unique()))
-        shrinkage = max(SHRINKAGE, width / (width + degrees))  # of few rows, it is round for them and no others
+        shrinkage = max(SHRINKAGE, min(1.0, FEW * width / (width + degrees)))
         values, vectors = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * round_one)
         self.whitening = (vectors * values.rsqrt()).float()
 

@@ -19,8 +19,8 @@ from fasthash.train.features import Features, read_features, scan
 from fasthash.train.supervision import Targets, read_array, read_validation
 from fasthash.train.threads import forward_operations, own_threads, short_waits, threads_for
 
-# A score is taken many times in a training run: larger sets are sampled down to these sizes.
 BitWeights = list[tuple[int, int]] | None
+# A score is taken many times in a training run: larger sets are sampled down to these sizes.
 QUERIES = 3_000
 DATABASE = 20_000
 RANKS = 250
@@ -97,8 +97,8 @@ def retrieval_score(
 
     `database` are the targets of database_X, in the terms of `query`; rows without a label are left out. By their kind:
     labels: mAHP@250 (variant "mean") under their distances, with `bit_weights`; multi-hot labels: mAP@250; embeddings:
-    the part of the 10 nearest by the cosine of the targets that is among the 10 nearest by code. All are expectations over ties. Sets larger than QUERIES and DATABASE
-    are sampled (by `seed`).
+    the part of the 10 nearest by the cosine of the targets that is among the 10 nearest by code. All are expectations
+    over ties. Sets larger than QUERIES and DATABASE are sampled (by `seed`).
     """
     generator = torch.Generator().manual_seed(seed)
     labelled = (database.values >= 0).nonzero()[:, 0] if database.unlabelled else None
