@@ -4,8 +4,9 @@ A mixture is fitted to the directions of the inputs in a space where known class
 covariance inside classes). Known classes are components whose labelled rows stay theirs; new ones begin as clusters of
 the rows that lie further from every known class than nine in ten of its own rows do. Nothing is assumed of how many
 unlabelled rows are of known classes: that share is estimated along. A known class whose unlabelled rows have another
-mean than its labelled ones, beyond chance, has swallowed a new class, and is split. There are too many new components
-then: the nearest are merged until they are about as large as known classes are.
+mean than its labelled ones, beyond chance, has swallowed a new class, and is split. A new component whose mean is that
+of a known class, but for chance, is given to it. There are too many new components then: the nearest are merged until
+they are about as large as known classes are.
 Source: this package, after generalised category discovery (Vaze, Han, Vedaldi & Zisserman 2022).
 """
 
@@ -34,8 +35,9 @@ USUAL = 0.9  # part of a class's own rows that are not far from it
 FAR = 0.7  # part of the rows of new classes that lie far, as a guess for how many new classes there are
 MORE = 1.3  # so many times the guessed number of new classes
 SPLIT = 2.0  # squared shift of a class's unlabelled mean, in units of its expectation, beyond which it is split
+RETURN = 3.0  # the same of a new component's mean and a known class's, up to which it is that class
 STEPS, SPLITS = 15, 2  # steps of the mixture between two splits; how often classes are split
-FEWEST = 5  # rows of a new class
+FEWEST = 5  # rows that tell a class
 SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 48.0, 64.0, 96.0)
 
 
@@ -182,10 +184,28 @@ def _fit(Z: Tensor, own: Tensor, U: Tensor, count: int, scale: float, unlabelled
             break
         mixture.means = torch.cat([mixture.means, torch.stack(seeds)])
         mixture.shares = torch.cat([mixture.shares, torch.full((len(seeds),), 1 / len(mixture.means))])
+    _return(mixture, labelled, sizes, len(U), spread)
     _merge(mixture, len(U), sizes, unlabelled / len(U) / scale)
     for _ in range(STEPS):
         _step(mixture, labelled * sizes[:, None], sizes, U)
     return mixture
+
+
+def _return(mixture: Mixture, labelled: Tensor, sizes: Tensor, rows: int, spread: float) -> None:
+    """Gives known classes what is theirs: new components that lie no further from their labelled means than by chance.
+
+    Such a component began with far rows of a class and went on to take the others.
+    """
+    count = len(sizes)
+    shares = mixture.shares[count:]
+    if not len(shares):
+        return
+    shift, nearest = torch.cdist(mixture.means[count:], labelled).square().min(1)
+    chance = spread * (1 / (shares * rows).clamp(min=1) + 1 / sizes[nearest])
+    theirs = (shift <= RETURN * chance) & (sizes[nearest] >= FEWEST)  # a mean of fewer rows says too little
+    known = mixture.shares[:count].index_add(0, nearest[theirs], shares[theirs])
+    mixture.means = torch.cat([mixture.means[:count], mixture.means[count:][~theirs]])
+    mixture.shares = torch.cat([known, shares[~theirs]])
 
 
 def _merge(mixture: Mixture, rows: int, sizes: Tensor, scale: float) -> None:
