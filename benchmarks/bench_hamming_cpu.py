@@ -180,6 +180,7 @@ def relative(args: argparse.Namespace) -> dict[str, float]:
         return lambda: fasthash.hamming_topk(q, d, k, filter=mask)
 
     cases = {"plain": search(queries, database), "k = 1000": search(queries, database, 1000)}
+    cases["2 weighted groups"] = lambda: fasthash.hamming_topk(queries, database, 10, bit_weights=[(32, 3), (32, 1)])
     cases |= {"identical": search(queries, identical), "clusters": search(queries, clusters)}
     cases |= {"nearer and nearer": search(same, nearer), "further and further": search(same, further)}
     cases |= {f"filter {share}": search(queries, database, 10, mask) for share, mask in masks.items()}

@@ -5,8 +5,9 @@
 Contenders take turns in one run. "read" is the fastest of torch's reductions over the same bytes: what one pass costs
 at least. "ceiling" is what the POPC units can do: 16 words a clock and multiprocessor, at the clock seen under load.
 Plain torch: a product of +-1 half-precision matrices and torch.topk, and exclusive or with a table of byte counts; both
-over 1e8 codes. Results are checked against the oracle before anything is timed. What `--seconds` leaves no time for is
-left out, and said to be. Writes benchmarks/results/NAME.json and NAME.md. --device cpu tries the script.
+over 1e8 codes. Weighted codes take turns with undivided ones, over 1e8 codes of 64 bits and a fifth of that of 256.
+Results are checked against the oracle before anything is timed. What `--seconds` leaves no time for is left out, and
+said to be. Writes benchmarks/results/NAME.json and NAME.md. --device cpu tries the script.
 """
 
 from __future__ import annotations
@@ -130,10 +131,12 @@ def table_topk(queries: Tensor, database: Tensor, k: int) -> Tensor:
 
 def check(width: int, device: torch.device) -> None:
     database, queries = random_codes(70_000, width, device), random_codes(5, width, device)
-    for k in (10, 1000, 10_000):
-        found, wanted = fasthash.hamming_topk(queries, database, k), reference.hamming_topk(queries, database, k)
-        if not (torch.equal(found.distances, wanted[0]) and torch.equal(found.ids, wanted[1])):
-            raise SystemExit(f"{8 * width} bits, k = {k}: wrong results")
+    for groups in (None, *weighted_groups(8 * width)):
+        for k in (10, 1000, 10_000):
+            found = fasthash.hamming_topk(queries, database, k, bit_weights=groups)
+            wanted = reference.hamming_topk(queries, database, k, bit_weights=groups)
+            if not (torch.equal(found.distances, wanted[0]) and torch.equal(found.ids, wanted[1])):
+                raise SystemExit(f"{8 * width} bits, k = {k}, bit_weights = {groups}: wrong results")
 
 
 def clock(bench: Bench, work: Callable[[], Any]) -> int | None:
@@ -199,6 +202,25 @@ def scans(bench: Bench, bits: int, codes: int) -> None:
             queries=rows,
             radius=radius,
         )
+
+
+def weighted_groups(bits: int) -> list[list[tuple[int, int]]]:
+    """Groups of whole words, of bytes or several, and as many as there can be."""
+    return [[(bits // count, 1 + group % 7) for group in range(count)] for count in (2, 8, 64)]
+
+
+def weighted(bench: Bench, bits: int, codes: int) -> None:
+    """Top-k of weighted codes, against undivided ones."""
+    codes = fits(codes, bits // 8, bench.device)
+    database = random_codes(codes, bits // 8, bench.device)
+    for groups in weighted_groups(bits):
+        for rows in (1, 16, 1024):
+            queries = random_codes(rows, bits // 8, bench.device)
+            calls = {
+                "fasthash": lambda q=queries, g=groups: fasthash.hamming_topk(q, database, 10, bit_weights=g),
+                "undivided": lambda q=queries: fasthash.hamming_topk(q, database, 10),
+            }
+            bench.case(f"{len(groups)} weighted groups", calls, bits=bits, codes=codes, queries=rows, k=10)
 
 
 def peers(bench: Bench, codes: int) -> None:
@@ -303,7 +325,9 @@ def main() -> None:
     steps: dict[str, Callable[[], None]] = {
         "64 bits": lambda: scans(bench, 64, arguments.codes),
         "peers": lambda: peers(bench, min(arguments.codes, 100_000_000)),
+        "weighted, 64 bits": lambda: weighted(bench, 64, min(arguments.codes, 100_000_000)),
         "256 bits": lambda: scans(bench, 256, int(arguments.codes * SHARE[256])),
+        "weighted, 256 bits": lambda: weighted(bench, 256, int(min(arguments.codes, 100_000_000) * SHARE[256])),
         "streaming": lambda: streaming(bench, min(arguments.codes, 250_000_000)),
     }
     for name, step in steps.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import kit
@@ -55,7 +56,7 @@ def ratios(args: argparse.Namespace, isa: str, bits: int, threads: int) -> dict[
     named = cases(bits)
     for groups in named.values():
         check(queries, database, args.k, groups)
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         name: lambda groups=groups: fasthash.hamming_topk(queries, database, args.k, bit_weights=groups)
         for name, groups in named.items()
     }
@@ -79,9 +80,10 @@ def table(result: dict[str, Any]) -> str:
     arguments, machine = result["arguments"], result["machine"]
     names = [name for name in result["rows"][0]["ratios"] if name != "undivided"]
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores; medians of interleaved runs. {arguments['queries']} queries, "
-        f"{arguments['codes']:,} random codes, k = {arguments['k']}. Times of weighted searches in units of the "
-        "undivided search.",
+        f"{machine['processor']}, {machine['cores']} cores, load {machine['load_before']:.1f} before; medians of "
+        "interleaved runs. "
+        f"{arguments['queries']} queries, {arguments['codes']:,} random codes, k = {arguments['k']}. "
+        "Times of weighted searches in units of the undivided search.",
         "",
         f"| instruction set | bits | threads | undivided, 1e9 pairs a second | {' | '.join(names)} |",
         f"|---|---|---|---|{'---|' * len(names)}",

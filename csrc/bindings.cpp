@@ -158,8 +158,10 @@ PYBIND11_MODULE(_core, m) {
     });
 
     m.def("asymmetric_distances_cpu", [](Address queries, Address codes, int64_t Q, int64_t C, int64_t D, int64_t W,
-                                         Address distances, int32_t threads) {
-        const fh_asymmetric_problem p{at<double>(queries), at<uint8_t>(codes), Q, C, D, W};
+                                         const std::vector<int32_t>& bit_weights, Address distances, int32_t threads) {
+        const Hamming groups({}, bit_weights);
+        const fh_asymmetric_problem p{at<double>(queries), at<uint8_t>(codes),   Q,       C, D, W,
+                                      groups.group_bits,   groups.group_weights, groups.G};
         run([&](fh_cancel* c) { return fh_asymmetric_distances_cpu(&p, at<float>(distances), threads, c); });
     });
 

@@ -66,9 +66,12 @@ def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None, bit
     """
     codes, base = _code_pair("hamming_topk", queries, database)
     k = whole(k, "hamming_topk", "k", 1, len(base))
-    weights = flat_bit_weights(bit_weights, "hamming_topk", base.shape[1])
     mask = _mask("hamming_topk", filter, base)
-    distances, ids = _topk(codes, base, mask, k, weights)
+    if bit_weights is None:  # looking at it costs a microsecond of a small search
+        distances, ids = _topk(codes, base, mask, k)
+    else:
+        weights = flat_bit_weights(bit_weights, "hamming_topk", base.shape[1])
+        distances, ids = _topk(codes, base, mask, k, weights)
     return SearchResult(like(distances, queries), like(ids, queries))
 
 

@@ -95,11 +95,15 @@ def largest_distance(width: int, bit_weights: BitWeights | None = None) -> int:
     return 8 * width if bit_weights is None else sum(bits * weight for bits, weight in bit_weights)
 
 
-def asymmetric_distances(queries: Tensor, codes: Tensor) -> Tensor:
-    """sum_d |q_d - b_d|, float32 [Q, C], of queries [Q, D] and each one's packed codes uint8 [Q, C, W]; in float64."""
+def asymmetric_distances(queries: Tensor, codes: Tensor, bit_weights: BitWeights | None = None) -> Tensor:
+    """sum_d w_d |q_d - b_d|, float32 [Q, C], of queries [Q, D] and each one's packed codes [Q, C, W]; in float64.
+
+    w_d: 1, or the weight of the group of bits (bits, weight) that bit d is in.
+    """
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=codes.device)
     bits = (codes.unsqueeze(-1) >> shifts & 1).flatten(2)[..., : queries.shape[1]]
-    return (queries.double().unsqueeze(1) - bits).abs().sum(-1).float()
+    weights = [weight for count, weight in bit_weights or [(queries.shape[1], 1)] for _ in range(count)]
+    return ((queries.double().unsqueeze(1) - bits).abs() * torch.tensor(weights, device=codes.device)).sum(-1).float()
 
 
 def hamming_topk(

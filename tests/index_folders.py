@@ -14,12 +14,12 @@ def random_codes(rows, width=8, seed=0):
 
 def content(index):
     """All that an index holds, in a form that compares."""
-    return index.bits, index.ids.tolist(), index.get(index.ids).tolist(), index._contents.next_id
+    return index.bits, index.ids.tolist(), index.get(index.ids).tolist(), index._contents.next_id, index.bit_weights
 
 
-def make_folder(path):
+def make_folder(path, bit_weights=None):
     """Writes an index of 64 bits: implicit and explicit ids, deleted rows in both."""
-    HammingIndex(64).save(path)
+    HammingIndex(64, bit_weights=bit_weights).save(path)
     with HammingIndex.open(path, writable=True) as index:
         index.add(random_codes(50))
         index.add(random_codes(30, seed=1), ids=np.arange(1000, 1300, 10)[::-1].copy())

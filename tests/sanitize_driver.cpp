@@ -208,15 +208,22 @@ void asymmetric(const Codes& codes, int32_t threads, Bytes& all) {
     const int64_t D = 8 * codes.shape.W - 3, C = codes.shape.N / codes.shape.Q;
     if (codes.shape.gap != 0) return;
     std::vector<double> queries(codes.shape.Q * D, 0.25);
-    const fh_asymmetric_problem p{queries.data(), codes.database.data(), codes.shape.Q, C, D, codes.shape.W};
-    std::vector<float> distances(p.Q * C);
-    run([&] { return fh_asymmetric_distances_cpu(&p, distances.data(), threads, nullptr); }, "asymmetric_distances");
-    append(all, distances);
+    const int32_t bits[] = {1, static_cast<int32_t>(D - 1)}, weights[] = {255, 3};
+    for (const int32_t G : {0, 2}) {
+        const fh_asymmetric_problem p{
+            queries.data(), codes.database.data(), codes.shape.Q, C, D, codes.shape.W, bits, weights, G};
+        std::vector<float> distances(p.Q * C);
+        run([&] { return fh_asymmetric_distances_cpu(&p, distances.data(), threads, nullptr); },
+            "asymmetric_distances");
+        append(all, distances);
+    }
 }
 
-void mih(const Codes& codes, int32_t threads, Bytes& all) {
-    const fh_hamming_problem p = codes.problem();
+void mih(const Codes& codes, bool weighted, int32_t threads, Bytes& all) {
+    fh_hamming_problem p = codes.problem();
     if (p.W < 4) return;
+    const int32_t bits[] = {21, static_cast<int32_t>(8 * p.W - 21)}, weights[] = {7, 2};
+    if (weighted) p.group_bits = bits, p.group_weights = weights, p.G = 2;
     const int32_t length = 10;
     std::vector<uint32_t> offsets[2], positions[2];
     Bytes fingerprints[2];
@@ -255,8 +262,8 @@ void mih(const Codes& codes, int32_t threads, Bytes& all) {
     std::vector<int64_t> near_ids(p.Q * p.N);
     run(
         [&] {
-            return fh_mih_range_cpu(&p, &both, 3, 1e9, p.Q * p.N, ends.data(), near.data(), near_ids.data(),
-                                    visited.data(), threads, nullptr);
+            return fh_mih_range_cpu(&p, &both, weighted ? 12 : 3, 1e9, p.Q * p.N, ends.data(), near.data(),
+                                    near_ids.data(), visited.data(), threads, nullptr);
         },
         "mih_range");
     append(all, ends);
@@ -327,7 +334,7 @@ Bytes everything(const std::vector<Shape>& shapes, int64_t most_points, int32_t 
         range(weighted, static_cast<int32_t>(10 * shape.W), threads, compare, all);
         counts(weighted, threads, all);
         asymmetric(codes, threads, all);
-        mih(codes, threads, all);
+        for (const bool with_weights : {false, true}) mih(codes, with_weights, threads, all);
     }
     for (const int64_t N : {int64_t{5}, most_points / 3 + 1, most_points}) {
         points<float>(N, 17, threads, all);

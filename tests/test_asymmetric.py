@@ -30,11 +30,32 @@ def test_matches_the_oracle(bits: int, candidates: int, device: torch.device) ->
     assert torch.equal(_ops.asymmetric.by_tables(queries.double(), codes), wanted)
 
 
-def test_one_order_of_summation(device: torch.device) -> None:
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [(1, 255)],
+        [(5, 3), (3, 1)],
+        [(2, 7), (1, 1), (6, 200)],
+        [(60, 3), (4, 90), (33, 1)],
+        [(1, w) for w in range(1, 65)],
+    ],
+)
+def test_weights_match_the_oracle(groups: list[tuple[int, int]], device: torch.device) -> None:
+    bits, flat = sum(count for count, _ in groups), [number for pair in groups for number in pair]
+    queries, codes = example(3, 33, bits)
+    wanted = reference.asymmetric_distances(queries, codes, groups)
+    assert torch.equal(ops.asymmetric_distances(queries.to(device), codes.to(device), flat).cpu(), wanted)
+    assert torch.equal(_ops.asymmetric.by_tables(queries.double(), codes, flat), wanted)
+    ones = [number for count, _ in groups for number in (count, 1)]
+    assert torch.equal(ops.asymmetric_distances(queries, codes, ones), reference.asymmetric_distances(queries, codes))
+
+
+@pytest.mark.parametrize("weights", [(), (100, 3, 250, 255, 150, 17)])
+def test_one_order_of_summation(weights: tuple[int, ...], device: torch.device) -> None:
     queries, codes = example(5, 40, 500)
     queries = queries.double() * torch.logspace(-30, 30, 500, dtype=torch.float64)
-    found = ops.asymmetric_distances(queries.to(device), codes.to(device))
-    assert torch.equal(found.cpu(), _ops.asymmetric.by_tables(queries, codes))
+    found = ops.asymmetric_distances(queries.to(device), codes.to(device), weights)
+    assert torch.equal(found.cpu(), _ops.asymmetric.by_tables(queries, codes, weights))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -65,3 +86,7 @@ def test_bits_that_do_not_fit_are_refused() -> None:
     queries, _ = example(2, 3, 65)
     with pytest.raises(ValueError, match="D between 1 and 8 W"):
         ops.asymmetric_distances(queries, torch.zeros(2, 3, 8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="the groups must make up D bits"):
+        ops.asymmetric_distances(queries, torch.zeros(2, 3, 9, dtype=torch.uint8), [66, 3])
+    with pytest.raises(ValueError, match="at least 1 bit, weight 1 to 255"):
+        ops.asymmetric_distances(queries, torch.zeros(2, 3, 9, dtype=torch.uint8), [-1, 3, 66, 1])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasthash import HammingIndex, _ops, hamming_distances, hamming_range, hamming_topk
+from fasthash import HammingIndex, _ops, hamming_distances, hamming_histogram, hamming_range, hamming_topk
 from fasthash._ops import registry
 
 CUDA = torch.cuda.is_available() and bool(_ops.cuda_architectures())
@@ -150,6 +150,67 @@ def test_cuda_products_of_bits(width: int) -> None:
             within = hamming_range(queries.cuda(), database.cuda(), radius, filter=on_gpu)
             for ours, expected in zip(within, hamming_range(queries, database, radius, filter=filter), strict=True):
                 assert torch.equal(ours.cpu(), expected)
+
+
+ALL_WIDTHS = [1, 4, 5, 8, 16, 31, 32, 33, 48, 64, 96, 128, 265]
+
+
+def weighted_layouts(bits: int) -> list[list[tuple[int, int]]]:
+    """Groups that cut bytes, many in a word, and so many distances that shared memory does not count them."""
+    singles = min(bits - 1, 63)
+    many = [*((1, 1 + i % 7) for i in range(singles)), (bits - singles, 2)]
+    return [[(3, 7), (bits - 5, 1)], many, [(bits // 2, 255), (bits - bits // 2 - 1, 199)]]
+
+
+@needs_gpu
+@pytest.mark.parametrize("width", ALL_WIDTHS)
+def test_cuda_bit_weights_of_all_widths(width: int) -> None:
+    """All four functions, by counting, small enough for the sanitizers; the sums up to rounding."""
+    database, queries = random_codes(1000, width), random_codes(3, width, 1)
+    queries[:2] = torch.stack([database[-1], ~database[3]])
+    labels, weights = torch.arange(1000) % 3, torch.rand(3, 3, dtype=torch.float64)
+    mask = torch.rand(1000, generator=torch.Generator().manual_seed(1)) < 0.2
+    for groups in weighted_layouts(8 * width):
+        distances = hamming_distances(queries, database, bit_weights=groups)
+        assert torch.equal(hamming_distances(queries.cuda(), database.cuda(), bit_weights=groups).cpu(), distances)
+        found = hamming_topk(queries.cuda(), database.cuda(), 300, filter=mask.cuda(), bit_weights=groups)
+        expected = hamming_topk(queries, database, 300, filter=mask, bit_weights=groups)
+        for ours, oracle in zip(found, expected, strict=True):
+            assert torch.equal(ours.cpu(), oracle)
+        radius = int(distances[2].kthvalue(40).values)
+        within = hamming_range(queries.cuda(), database.cuda(), radius, bit_weights=groups)
+        for ours, oracle in zip(within, hamming_range(queries, database, radius, bit_weights=groups), strict=True):
+            assert torch.equal(ours.cpu(), oracle)
+        histogram = {"database_labels": labels, "class_weights": weights, "bit_weights": groups}
+        counts, sums = hamming_histogram(queries, database, **histogram)
+        histogram |= {"database_labels": labels.cuda(), "class_weights": weights.cuda()}
+        found_counts, found_sums = hamming_histogram(queries.cuda(), database.cuda(), **histogram)
+        assert torch.equal(found_counts.cpu(), counts)
+        torch.testing.assert_close(found_sums.cpu(), sums)
+
+
+@needs_gpu
+@pytest.mark.parametrize("width", ALL_WIDTHS)
+def test_cuda_bit_weights_of_many_codes(width: int) -> None:
+    """One pass, codes from far to near, which it hands to two, and a filter; a CUDA graph."""
+    database, queries = random_codes(100_003, width), random_codes(70, width, 1)
+    queries[0] = database[-1]
+    mask = torch.rand(len(database), generator=torch.Generator().manual_seed(1)) < 0.2
+    for groups in weighted_layouts(8 * width):
+        far = database[hamming_distances(queries[:1], database, bit_weights=groups)[0].argsort(descending=True)]
+        for codes, filter, k in ((database, None, 10), (far, None, 10), (database, mask, 700)):
+            on_gpu = None if filter is None else filter.cuda()
+            expected = hamming_topk(queries, codes, k, filter=filter, bit_weights=groups)
+            found = hamming_topk(queries.cuda(), codes.cuda(), k, filter=on_gpu, bit_weights=groups)
+            for ours, oracle in zip(found, expected, strict=True):
+                assert torch.equal(ours.cpu(), oracle)
+    asked, base, graph = torch.zeros_like(queries).cuda(), database.cuda(), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = hamming_topk(asked, base, 10, bit_weights=groups)
+    asked.copy_(queries)
+    graph.replay()
+    for ours, oracle in zip(found, hamming_topk(queries, database, 10, bit_weights=groups), strict=True):
+        assert torch.equal(ours.cpu(), oracle)
 
 
 @needs_gpu

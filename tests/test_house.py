@@ -46,7 +46,7 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 # The same inside fasthash/index/, where what stands on one level may not import each other.
 INDEX_LEVELS = [
-    ["bitmap", "errors", "progress", "readahead"],
+    ["bitmap", "errors", "groups", "progress", "readahead"],
     ["segments"],
     ["merge"],
     ["search", "store"],

@@ -22,8 +22,10 @@ def random_codes(rng, rows, bits):
 class Oracle:
     """What an index must do, in the plainest way."""
 
-    def __init__(self, bits):
-        self.bits, self.codes, self.next_id = bits, {}, 0
+    def __init__(self, bits, bit_weights=None):
+        self.bits, self.bit_weights, self.codes, self.next_id = bits, bit_weights, {}, 0
+        self.weights = np.array([weight for count, weight in bit_weights or [(bits, 1)] for _ in range(count)])
+        self.largest = int(self.weights.sum())
 
     def add(self, codes, ids):
         if ids is None:
@@ -45,11 +47,11 @@ class Oracle:
         if not ids:
             return []
         bits = np.unpackbits(np.array([self.codes[id] for id in ids]), axis=1, count=self.bits)
-        distances = np.abs(query.astype(np.float64) - bits).sum(1).astype(np.float32)
+        distances = (self.weights * np.abs(query.astype(np.float64) - bits)).sum(1).astype(np.float32)
         return sorted(zip(distances.tolist(), ids, strict=True))
 
     def search(self, queries, k, allowed=None, rescore=0):
-        distances = np.full((len(queries), k), self.bits + 1, np.float32)
+        distances = np.full((len(queries), k), self.largest + 1, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
         for row, query in enumerate(queries):
             ranking = self.ranking((query > 0.5).astype(float), allowed)
@@ -67,6 +69,7 @@ def check_same(index, oracle, rng):
     np.testing.assert_array_equal(index.ids, ids)
     assert index.ids.dtype == np.int64
     assert len(index) == len(ids)
+    assert index.bit_weights == oracle.bit_weights
     for id in [0, 1, 10**6, -1, *ids[:3].tolist()]:
         assert (id in index) == (id in oracle.codes)
     if len(ids):
@@ -99,7 +102,7 @@ def check_same(index, oracle, rng):
     np.testing.assert_array_equal(found.distances, expected_distances)
     assert found.distances.dtype == np.float32
 
-    radius = int(rng.integers(0, oracle.bits + 2))
+    radius = int(rng.integers(0, oracle.largest + 2))
     found = index.range_search(z, radius, filter=filter)
     rankings = [[(d, id) for d, id in oracle.ranking((q > 0.5).astype(float), allowed) if d <= radius] for q in z]
     np.testing.assert_array_equal(found.offsets, np.cumsum([0, *map(len, rankings)]))
@@ -122,11 +125,17 @@ def small_segments(monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["memory", "disk", "disk, loaded"])
-@pytest.mark.parametrize(("bits", "seed"), [(4, 0), (8, 1), (21, 2), (64, 3), (130, 4)])
+@pytest.mark.parametrize(
+    ("bits", "seed", "bit_weights"),
+    [
+        *((4, 0, None), (8, 1, None), (21, 2, None), (64, 3, None), (130, 4, None)),
+        *((8, 5, [(8, 1)]), (21, 6, [(9, 3), (12, 1)]), (64, 7, [(20, 30), (4, 1), (40, 7)]), (130, 8, [(130, 9)])),
+    ],
+)
 @pytest.mark.usefixtures("small_segments")
-def test_any_sequence_of_changes(place, bits, seed, tmp_path):
+def test_any_sequence_of_changes(place, bits, seed, bit_weights, tmp_path):
     rng = np.random.default_rng(seed)
-    oracle, index = Oracle(bits), HammingIndex(bits)
+    oracle, index = Oracle(bits, bit_weights), HammingIndex(bits, bit_weights=bit_weights)
     if place != "memory":
         index.save(tmp_path / "index")
         index = HammingIndex.open(tmp_path / "index", mmap=place == "disk", writable=True)
@@ -367,6 +376,59 @@ def test_search_errors(arguments, error, message):
     index.add(packed(2))
     with pytest.raises(error, match=message):
         index.search(**{"queries": packed(1), "k": 1, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("bit_weights", "error", "message"),
+    [
+        ([(40, 3), (19, 1)], ValueError, "the groups of bit_weights must hold 60 bits, got 59"),
+        ([(40, 3), (24, 1)], ValueError, "the groups of bit_weights must hold 60 bits, got 64"),
+        ([(40, 3), (25, 1)], ValueError, "must hold 57 to 64 bits for codes of 8 bytes, got 65"),
+        ([(60, 0)], ValueError, "must be between 1 and 255, got 0"),
+        ([(60, 256)], ValueError, "must be between 1 and 255, got 256"),
+        ([(0, 1), (60, 1)], ValueError, "must be at least 1, got 0"),
+        ([(60, 1.5)], TypeError, r"must be an integer, got 1\.5"),
+        ([(60, True)], TypeError, "must be an integer, got True"),
+        ([(1, 1)] * 65, ValueError, "must have 1 to 64 groups, got 65"),
+        ([], ValueError, "must have 1 to 64 groups, got 0"),
+        ([60], TypeError, r"bit_weights must be pairs \(bits, weight\)"),
+        (3, TypeError, r"bit_weights must be pairs \(bits, weight\), got 3"),
+        ("60x1", TypeError, r"bit_weights must be pairs \(bits, weight\)"),
+    ],
+)
+def test_weights_that_are_refused(bit_weights, error, message, tmp_path):
+    with pytest.raises(error, match=f"^HammingIndex: .*{message}"):
+        HammingIndex(60, bit_weights=bit_weights)
+    with pytest.raises(error, match=f"^HammingIndex.build: .*{message}"):
+        HammingIndex.build(tmp_path / "index", packed(3), bits=60, bit_weights=bit_weights)
+    assert not (tmp_path / "index").exists()
+
+
+def test_weights_in_any_form(tmp_path):
+    for given in (((40, 3), (20, 1)), iter([[40, 3], [20, 1]]), np.array([[40, 3], [20, 1]]), {40: 3, 20: 1}.items()):
+        index = HammingIndex(60, bit_weights=given)
+        assert index.bit_weights == [(40, 3), (20, 1)]
+        assert all(type(number) is int for pair in index.bit_weights for number in pair)
+    index.bit_weights.append((1, 1))  # a copy
+    assert index.bit_weights == [(40, 3), (20, 1)]
+    assert repr(index) == "HammingIndex(bits=60, bit_weights=[(40, 3), (20, 1)], codes=0, device='cpu')"
+    built = HammingIndex.build(tmp_path / "index", packed(3), bits=60, bit_weights=iter([(40, 3), (20, 1)]))
+    assert built.bit_weights == [(40, 3), (20, 1)]
+    assert HammingIndex(60).bit_weights is None
+
+
+def test_weights_of_one_for_all_bits_are_no_weights():
+    rng, index, plain = np.random.default_rng(0), HammingIndex(21, bit_weights=[(9, 1), (12, 1)]), HammingIndex(21)
+    for one in (index, plain):
+        one.add(random_codes(np.random.default_rng(1), 300, 21))
+    z = rng.random((5, 21), np.float32)
+    for arguments in ((z, 400), (z, 7, None, 3)):
+        for a, b in zip(index.search(*arguments), plain.search(*arguments), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for a, b in zip(index.range_search(z, 8), plain.range_search(z, 8), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"HammingIndex.add: codes of 21 bits must be \[N, 3\], got shape \(1, 8\)"):
+        index.add(packed(1))
 
 
 def test_other_errors():

@@ -30,7 +30,7 @@ def start(tmp_path_factory):
 
 
 def other_index():
-    index = HammingIndex(64)
+    index = HammingIndex(64, bit_weights=[(40, 3), (24, 1)])  # the folder's has none: a change of the format's version
     index.add(random_codes(20, seed=9), ids=np.arange(20) * 7)
     index.remove([14])
     return index
@@ -56,7 +56,7 @@ def run(action, folder, index=None):
                 ACTIONS[action](opened)
     elif action.startswith("build"):
         blocks = ((random_codes(4, seed=seed), np.arange(4) * 9 + 3 - seed) for seed in range(3))
-        HammingIndex.build(folder, blocks, overwrite=action == "build over")
+        HammingIndex.build(folder, blocks, overwrite=action == "build over", bit_weights=[(1, 200), (63, 1)])
     else:
         other_index().save(folder, overwrite=action == "overwrite")
 

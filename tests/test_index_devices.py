@@ -36,9 +36,9 @@ def random_codes(rows, seed=0):
     return np.packbits(np.random.default_rng(seed).integers(0, 2, (rows, BITS), dtype=np.uint8), axis=1)
 
 
-def filled(device, kind="ordered"):
+def filled(device, kind="ordered", bit_weights=None):
     """An index of several segments with deleted codes; "mixed": whose ids interleave."""
-    index = HammingIndex(BITS, device)
+    index = HammingIndex(BITS, device, bit_weights=bit_weights)
     rng = np.random.default_rng(1)
     shuffled = rng.permutation(5000)
     for number, size in enumerate((2400, 70, 1500, 500)):
@@ -63,13 +63,15 @@ def same(a, b):
 
 def check(index, oracle):
     queries, rng = random_codes(7, 99), np.random.default_rng(2)
+    assert index.bit_weights == oracle.bit_weights
+    radius = 3 if index.bit_weights is None else 20
     mask = rng.random(len(oracle)) < 0.5
     few = np.zeros(len(oracle), bool)
     few[rng.integers(0, len(oracle), 30)] = True
     for filter in (None, mask, few, ~few & False, oracle.ids[mask], oracle.ids[few], np.array([2**40, 5, 5])):
         for k in (1, 40):
             same(index.search(queries, k, filter), oracle.search(queries, k, filter))
-        same(index.range_search(queries, 3, filter), oracle.range_search(queries, 3, filter))
+        same(index.range_search(queries, radius, filter), oracle.range_search(queries, radius, filter))
     same(index.search(queries, len(oracle) + 3), oracle.search(queries, len(oracle) + 3))
     real = rng.random((3, BITS), dtype=np.float32)
     same(index.search(real, 5, rescore=4), oracle.search(real, 5, rescore=4))
@@ -80,6 +82,18 @@ def check(index, oracle):
 @pytest.mark.parametrize("kind", ["ordered", "mixed", "ranges"])
 def test_same_results(places, room, kind):
     check(place(filled(places, kind), room), filled("cpu", kind))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("places", PLACES, ids=" ".join)
+def test_same_results_with_weights(places, room, tmp_path):
+    weights = [(9, 7), (11, 2)]
+    oracle = filled("cpu", "mixed", weights)
+    check(place(filled(places, "mixed", weights), room), oracle)
+    oracle.save(tmp_path / "index")
+    index = HammingIndex.open(tmp_path / "index", device=places)
+    for one in (index, pickle.loads(pickle.dumps(index)), oracle.to(places), copy.deepcopy(oracle)):
+        check(one, oracle)
 
 
 def placed_on(index):

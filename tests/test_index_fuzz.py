@@ -44,7 +44,7 @@ WORDS = [
     "\0",
     "keys",
 ]
-LISTS = [[], [0], [[]], ["keys"], ["keys", "keys"], ["keys", "\n"]]
+LISTS = [[], [0], [[]], ["keys"], ["keys", "keys"], ["keys", "\n"], ["bit_weights"], [[64, 1]], [[40, 3], [24, 0]]]
 VALUES = st.sampled_from([None, True, False, {}, *LISTS, *NUMBERS, *WORDS])
 
 bytes_changed = st.tuples(
@@ -64,7 +64,7 @@ REGRESSIONS = [
     ([("bytes", 1, 5000, b"\xff" * 16)], True, True),  # offsets of tables that lead out of the file
     ([("bytes", 1, 4096, b"\xff" * 16)], True, False),
 ]
-VERSIONS = [1, 2]  # of the manifest that is damaged
+VERSIONS = [1, 2, "weighted"]  # of the manifest that is damaged
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +153,12 @@ def try_damage(folder, damage, signed, mmap, version=1):
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "index"
         shutil.copytree(folder, copy)
-        if version == 2:
-            write_manifest(copy, {**read_manifest(copy), "version": 2, "features": []})
+        if version != 1:
+            weighted = {"features": ["bit_weights"], "bit_weights": [[40, 3], [24, 1]]}
+            write_manifest(
+                copy, {**read_manifest(copy), "version": 2, **({"features": []} if version == 2 else weighted)}
+            )
+            before = content(HammingIndex.open(copy))
         names = files(copy)
         for kind, number, at, what in damage:
             file = names[number % len(names)]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mih_cases import DATA, FORCED, check_against_scan, flipped, make, random_codes, tables_of
 
 import fasthash
 from fasthash import HammingIndex
@@ -25,7 +26,6 @@ from fasthash.index.store import table_file
 from fasthash.index.store.manifest import parse_manifest
 
 ops = torch.ops.fasthash
-FORCED = 1e12  # a budget that never gives up for cost
 Array = np.ndarray[Any, Any]
 
 
@@ -35,89 +35,6 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_tables, "AUTO_BYTES", 0)
     monkeypatch.setitem(search_tables.BUDGETS, "mih", FORCED)
     monkeypatch.setitem(search_tables.BUDGETS, "auto", FORCED)
-
-
-def random_codes(rng: np.random.Generator, count: int, bits: int) -> Array:
-    return np.packbits(rng.integers(0, 2, (count, bits), dtype=np.uint8), axis=1)
-
-
-def flipped(rng: np.random.Generator, codes: Array, bits: int, most: int) -> Array:
-    """Each code with 0 to `most` of its bits changed."""
-    values = np.unpackbits(codes, axis=1, count=bits)
-    for row in values:
-        row[rng.choice(bits, rng.integers(0, min(most, bits) + 1), replace=False)] ^= 1
-    return np.packbits(values, axis=1)
-
-
-def tables_of(codes: torch.Tensor, bits: int, parts: list[tuple[int, int]]) -> tuple[list[int], list[torch.Tensor]]:
-    arrays = []
-    for start, length in parts:
-        offsets = ops.mih_offsets(codes, start, length)
-        for width in (4 if bits <= 64 else 8, 0):
-            whole = ops.mih_fill(codes, offsets, start, bits, width, 0, 1 << length)
-            half = (1 << length) // 2
-            pieces = [ops.mih_fill(codes, offsets, start, bits, width, *r) for r in ((0, half), (half, 1 << length))]
-            assert torch.equal(torch.cat(pieces), whole)
-            arrays += [offsets, whole] if width else [whole]
-    return [start for start, _ in parts], arrays
-
-
-DATA = ("random", "clustered", "duplicated", "identical", "one byte constant", "few values")
-
-
-def make(kind: str, rng: np.random.Generator, count: int, bits: int) -> Array:
-    codes = random_codes(rng, count, bits)
-    if kind == "clustered":
-        codes = flipped(rng, codes[rng.integers(0, 1 + count // 50, count)], bits, 3)
-    if kind == "duplicated":
-        codes = codes[rng.integers(0, 1 + count // 20, count)]
-    if kind == "identical":
-        codes[:] = codes[0]
-    if kind == "one byte constant":
-        codes[:, 0] = 0xA5 if bits >= 8 else 0
-    if kind == "few values":
-        values = np.unpackbits(codes, axis=1, count=bits)
-        values[:, 5:] = 1
-        codes = np.packbits(values, axis=1)
-    return codes
-
-
-def check_against_scan(
-    codes: Array, queries: Array, bits: int, parts: list[tuple[int, int]], budget: float, allowed: Array | None = None
-) -> int:
-    """Compares both searches with the scan; gives how many k-NN searches the tables saw to the end."""
-    database, wanted = torch.from_numpy(codes), torch.from_numpy(queries)
-    mask = None
-    if allowed is not None:
-        from fasthash._ops import mask_words
-
-        mask = mask_words(torch.from_numpy(allowed))
-    tables = tables_of(database, bits, parts)
-    done = 0
-    for k in sorted({1, min(10, len(codes)), min(200, len(codes))}):
-        expected = ops.hamming_topk(wanted, database, mask, k)
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, None, budget)
-        seen = visited >= 0
-        done += int(seen.sum())
-        assert torch.equal(distances[seen], expected[0][seen])
-        assert torch.equal(positions[seen], expected[1][seen])
-        assert (positions[~seen] == -1).all()
-        assert (distances[~seen] == 8 * codes.shape[1] + 1).all()
-        bounds = expected[0][:, k // 2].contiguous()
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, bounds, budget)
-        for q in (visited >= 0).nonzero()[:, 0]:
-            within = expected[0][q] <= bounds[q]
-            count = int(within.sum())
-            assert torch.equal(positions[q][:count], expected[1][q][within])
-            assert (positions[q][count:] == -1).all()
-    for radius in (0, 2, 7):
-        offsets, distances, positions = ops.hamming_range(wanted, database, mask, radius)
-        found = ops.mih_range(wanted, database, mask, *tables, bits, radius, budget)
-        for q in (found[3] >= 0).nonzero()[:, 0]:
-            a, b = slice(offsets[q], offsets[q + 1]), slice(found[0][q], found[0][q + 1])
-            assert torch.equal(distances[a], found[1][b])
-            assert torch.equal(positions[a], found[2][b])
-    return done
 
 
 @pytest.mark.parametrize("bits", [32, 64, 128, 256, 13, 67, 100])
@@ -142,6 +59,8 @@ def test_long_steps_are_shared_by_threads(threads: int) -> None:
         for queries in (1, 2, 8):
             parts = [(0, 16), (16, 16), (32, 16), (48, 16)]
             assert check_against_scan(codes, random_codes(rng, queries, 64), 64, parts, FORCED)
+            wanted = random_codes(rng, queries, 64)
+            assert check_against_scan(codes, wanted, 64, parts, FORCED, weights=(40, 3, 24, 1))
     finally:
         torch.set_num_threads(before)
 
@@ -156,7 +75,11 @@ def test_any_disjoint_substrings_will_do(data: st.DataObject) -> None:
     parts = [(a, min(b - a, 12)) for a, b in itertools.pairwise(cuts)]
     queries = np.concatenate([flipped(rng, codes[-2:], bits, 3), random_codes(rng, 1, bits)])
     allowed = rng.random(len(codes)) < data.draw(st.sampled_from([0.0, 0.1, 0.9]), "allowed")
-    check_against_scan(codes, queries, bits, parts, FORCED, data.draw(st.sampled_from([None, allowed])))
+    edges = [0, *sorted(data.draw(st.sets(st.integers(1, bits - 1), max_size=6), "edges")), bits]
+    weight = st.sampled_from([1, 2, 3, 5, 100, 255])
+    groups = [(b - a, data.draw(weight, "weight")) for a, b in itertools.pairwise(edges)]
+    weights = data.draw(st.sampled_from([(), tuple(itertools.chain(*groups))]), "weights")
+    check_against_scan(codes, queries, bits, parts, FORCED, data.draw(st.sampled_from([None, allowed])), weights)
 
 
 def test_strided_codes_and_nothing() -> None:
@@ -191,6 +114,8 @@ def test_ops_trace() -> None:
     torch.library.opcheck(ops.mih_fill, (codes, arrays[0], 0, 64, 4, 0, 128), test_utils=checks)
     torch.library.opcheck(ops.mih_topk, (codes[:2], codes, None, starts, arrays, 64, 3, None, 1.0), test_utils=checks)
     torch.library.opcheck(ops.mih_range, (codes[:2], codes, None, starts, arrays, 64, 3, 1.0), test_utils=checks)
+    weighted = (codes[:2], codes, None, starts, arrays, 64, 3, None, 1.0, [40, 3, 24, 1])
+    torch.library.opcheck(ops.mih_topk, weighted, test_utils=checks)
 
 
 def test_substrings_are_disjoint_and_bounded() -> None:
@@ -212,6 +137,14 @@ def test_wrong_arguments_of_the_kernels_are_refused() -> None:
         ops.mih_topk(codes[:1], codes, None, starts, arrays, 65, 1, None, 1.0)
     with pytest.raises(ValueError, match="not one of this database"):
         ops.mih_topk(codes[:1], codes[:99], None, starts, arrays, 64, 1, None, 1.0)
+    for weights, message in (
+        ((60, 3), "the groups do not make up the bits"),
+        ((64, 256), "weight 1 to 255"),
+        ((64, 0), "weight 1 to 255"),
+        ((-1, 1, 65, 1), "at least 1 bit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ops.mih_topk(codes[:1], codes, None, starts, arrays, 64, 1, None, 1.0, weights)
     with pytest.raises(ValueError, match="not those of these codes"):
         ops.mih_fill(torch.full_like(codes, 255), arrays[0], 0, 64, 4, 0, 128)
     with pytest.raises(ValueError, match="no such buckets"):
@@ -224,8 +157,8 @@ def test_wrong_arguments_of_the_kernels_are_refused() -> None:
 # The index
 
 
-def build(folder: Path, codes: Array, bits: int, ids: Array | None = None) -> Path:
-    index = HammingIndex(bits)
+def build(folder: Path, codes: Array, bits: int, ids: Array | None = None, bit_weights: Any = None) -> Path:
+    index = HammingIndex(bits, bit_weights=bit_weights)
     index.add(codes, ids)
     index.save(folder)
     with HammingIndex.open(folder, writable=True) as writer:
@@ -253,15 +186,26 @@ def mih_file(folder: Path) -> Path:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("budget", [FORCED, 1.0, 0.0])
-@pytest.mark.parametrize(("kind", "bits"), [("random", 64), ("clustered", 67), ("duplicated", 128), ("identical", 32)])
+@pytest.mark.parametrize(
+    ("kind", "bits", "bit_weights"),
+    [
+        ("random", 64, None),
+        ("clustered", 67, None),
+        ("duplicated", 128, None),
+        ("identical", 32, None),
+        ("random", 64, [(40, 3), (24, 1)]),
+        ("clustered", 67, [(7, 255), (60, 2)]),
+        ("duplicated", 128, [(128, 2)]),
+    ],
+)
 def test_every_method_gives_the_same(
-    kind: str, bits: int, budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, bits: int, bit_weights: Any, budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_tables, "AUTO_BYTES", 0)
     monkeypatch.setitem(search_tables.BUDGETS, "mih", budget)
     rng = np.random.default_rng(bits)
     codes = make(kind, rng, 3000, bits)
-    folder = build(tmp_path / "index", codes, bits, rng.permutation(9000)[:3000])
+    folder = build(tmp_path / "index", codes, bits, rng.permutation(9000)[:3000], bit_weights)
     queries = np.concatenate([flipped(rng, codes[:5], bits, 4), random_codes(rng, 3, bits)])
     with HammingIndex.open(folder, writable=True) as writer:  # tombstones, and segments that interleave
         writer.remove(writer.ids[::7])
@@ -284,11 +228,14 @@ def test_every_method_gives_the_same(
 
 
 @pytest.mark.usefixtures("forced")
-def test_the_tables_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bit_weights", [None, [(40, 3), (24, 1)]])
+def test_the_tables_are_used(bit_weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     codes = random_codes(rng, 5000, 64)
-    index = HammingIndex.open(build(tmp_path / "index", codes, 64), method="mih")
+    index = HammingIndex.open(build(tmp_path / "index", codes, 64, bit_weights=bit_weights), method="mih")
     monkeypatch.setattr(search_parts, "_topk", None)  # a scan would fail
+    monkeypatch.setattr(search_parts, "_range", None)
+    assert index.range_search(codes[:20], 2).ids.tolist() == list(range(20))
     result = index.search(codes[:20], 1)
     assert result.ids[:, 0].tolist() == list(range(20))
     assert not result.distances.any()

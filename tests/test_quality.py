@@ -20,7 +20,7 @@ sys.path.append(str(ROOT))  # last: the sources beside it have no compiled exten
 
 from benchmarks.quality import image_tasks, measure, methods, noise, results, run, tables, tasks  # noqa: E402
 from benchmarks.quality.__main__ import main  # noqa: E402
-from fasthash import Hierarchy, metrics, pack_bits  # noqa: E402
+from fasthash import Hierarchy, evaluate, metrics, pack_bits  # noqa: E402
 
 
 def small_task(kind: str = "classes") -> tasks.Task:
@@ -29,21 +29,22 @@ def small_task(kind: str = "classes") -> tasks.Task:
     if kind == "groups":
         everything = tasks.Items(np.concatenate([X, T]), np.concatenate([y, t]))
         own = {"validation": np.arange(0, 300, 7), "test": np.arange(300, 360)}
-        sides = (query, {"all": everything}), (test, {"all": everything})
+        sides = {"all": (query, everything)}, {"all": (test, everything)}
         return tasks.Task("d", "blobs", "groups", train, *sides, (8, 16), own=own)
     hierarchy = Hierarchy.from_edges([(f"pair {c // 2}", c) for c in range(6)])
-    databases = {"train": train, "val": query}
-    return tasks.Task("a", "blobs", kind, train, (query, databases), (test, databases), (8, 16), hierarchy)
+    sides = {"train": (query, train)}, {"train": (test, train), "val": (test, query)}
+    return tasks.Task("a", "blobs", kind, train, *sides, (8, 16), hierarchy)
 
 
 def test_metrics_are_those_of_the_package() -> None:
     task = small_task()
-    items = task.test[0], task.train
-    codes = [pack_bits(item.X[:, :8], threshold=0.0) for item in items]
+    items = task.test["train"]
+    model = methods.Model(lambda X: X[:, :8], "cosine")
+    codes = [model.codes(item.X) for item in items]
     similarity = task.similarity
     labels = items[0].y, items[1].y
-    for sides, metric in ((codes, None), ([item.X for item in items], "cosine")):
-        found = measure.measure_classes(*sides, items, similarity, metric=metric, bits=8, inputs=True)
+    for sides, metric in (([item.X for item in items], "cosine"), (codes, None)):
+        found = measure.measure_classes(measure.array_ranking(sides, items, metric), similarity)
         assert found["mAP"] == pytest.approx(metrics.mean_average_precision(*sides, *labels, metric=metric))
         for variant, name in (("mean", "mAHP@250"), ("trapezoid", "mAHP@250 trapezoid")):
             wanted = metrics.hierarchical_precision(*sides, *labels, similarity, at=250, variant=variant, metric=metric)
@@ -51,13 +52,16 @@ def test_metrics_are_those_of_the_package() -> None:
         assert found["P@10"] == pytest.approx(metrics.precision_at(*sides, *labels, 10, metric=metric))
         assert found["R@100"] == pytest.approx(metrics.recall_at(*sides, *labels, 100, metric=metric))
         assert found["nDCG@10"] == pytest.approx(metrics.ndcg(*sides, *labels, 10, metric=metric))
-        assert 0 < found["overlap@10"] <= 1
-    assert found["overlap@10"] == pytest.approx(1.0)
+    of_codes = measure.measure_codes(model, items, similarity, 8)
+    assert {name: of_codes[name] for name in found} == found
+    overlap = evaluate.overlap_at(*codes, *(item.X for item in items), *labels, 10)
+    assert of_codes["overlap@10"] == pytest.approx(overlap)
+    assert of_codes["codes"] == len(np.unique(codes[1]))
 
 
 def test_group_metrics_are_averages_over_shuffled_ties() -> None:
     task = small_task("groups")
-    database = task.test[1]["all"]
+    database = task.test["all"][1]
     codes = pack_bits(database.X[:, :6], threshold=0.0)
     found = measure.measure_groups(measure.code_distances(codes), task, "test")
     assert task.own is not None
@@ -200,7 +204,8 @@ def test_every_result_has_its_line_once() -> None:
 
 def test_every_learning_method_has_as_many_settings() -> None:
     for method in methods.METHODS:
-        learns = method.base is None and method.name not in ("lsh", "pca", "itq", "rotation", "sign")
+        fixed = ("lsh", "pca", "itq", "rotation", "sign", "ours-default", "ours-undivided")
+        learns = method.base is None and method.name not in fixed
         for settings in (method.settings, *method.elsewhere.values()):
             assert len(settings) == (methods.TRIED if learns else 1), method.name
         assert method.base is None or any(m.name == method.base for m in methods.METHODS)
@@ -216,31 +221,29 @@ def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_tasks_leave_out_what_was_seen() -> None:
     task = tasks.task_a(Path())
-    assert len(task.test[0].y) == 4498
+    assert len(task.test["train"][0].y) == 4498
     assert any("2 texts of test are in train too" in note for note in task.notes)
     unseen = tasks.task_unseen(Path())
-    tested, validated = (set(side[0].y.tolist()) for side in (unseen.test, unseen.validation))
+    tested, validated = (set(side["train"][0].y.tolist()) for side in (unseen.test, unseen.validation))
     assert len(tested) == len(validated) == 30
     assert not tested & validated
     assert not tested & set(unseen.train.y.tolist())
     assert unseen.validation_train is not None
     assert not (tested | validated) & set(unseen.validation_train.y.tolist())
-    assert unseen.seen is not None
-    assert not tested & set(unseen.seen.y.tolist())
+    assert not tested & set(unseen.test["seen"][0].y.tolist())
 
 
 @pytest.mark.parametrize("reduced", [False, True])
 def test_unseen_images_are_left_out(shared_data: Path, reduced: bool) -> None:
     task = image_tasks.task_unseen_images(shared_data, reduced=reduced)
-    tested, validated = (set(side[0].y.tolist()) for side in (task.test, task.validation))
+    tested, validated = (set(side["train"][0].y.tolist()) for side in (task.test, task.validation))
     assert len(tested) == len(validated) == (5 if reduced else 20)
     assert task.validation_train is not None
-    assert task.seen is not None
     assert not tested & validated
     assert not tested & set(task.train.y.tolist())
-    assert not tested & set(task.seen.y.tolist())
+    assert not tested & set(task.test["seen"][0].y.tolist())
     assert not (tested | validated) & set(task.validation_train.y.tolist())
-    assert tested | set(task.train.y.tolist()) == set(task.test[1]["train"].y.tolist())
+    assert tested | set(task.train.y.tolist()) == set(task.test["train"][1].y.tolist())
 
 
 def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,8 +260,8 @@ def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (folder / f"{name}.bin").write_bytes(data.tobytes())
     task = image_tasks.task_c(tmp_path, reduced=True)
     assert "1 test images are in train too, pixel by pixel, and left out: rows 3" in task.notes[0]
-    assert len(task.test[0].y) == 39
-    assert {name: len(items.y) for name, items in task.test[1].items()} == {"train": 180, "held out": 20}
+    assert {name: len(queries.y) for name, (queries, _) in task.test.items()} == {"train": 39, "held out": 39}
+    assert {name: len(items.y) for name, (_, items) in task.test.items()} == {"train": 180, "held out": 20}
     monkeypatch.setattr(image_tasks, "REDUCED_EPOCHS", 1)
     for settings in (
         {},
@@ -272,6 +275,13 @@ def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         found = run.measure(task, model, 16)
         assert 0 < found["codes train"]["mAP"] <= 1
         assert set(found) == {"codes train", "outputs train", "codes held out"}
+    for name in ("class-byte", "class-byte-itq"):
+        byte = next(m for m in methods.METHODS if m.name == name)
+        found = run.measure(task, byte.fit(task, byte.rows(task.train), 16, 0, byte.settings[0]), 16)
+        assert set(found) == {"codes train", "codes held out"}
+        assert found["codes train"]["mAP"] > 0.5
+        assert found["codes train"]["overlap@10"] > 0
+        assert found["codes held out"]["overlap@10"] is None  # no class has more than 10 rows there
     lsh = next(m for m in methods.METHODS if m.name == "lsh")
     assert run.measure(task, lsh.fit(task, task.train, 16, 0, {}), 16)["codes train"]["mAP"] > 0.2
     run.floors(task, tmp_path)

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.quality.image_tasks import task_b, task_c, task_unseen_images
 from benchmarks.quality.methods import METHODS
+from benchmarks.quality.open_tasks import task_open, task_open_images
 from benchmarks.quality.run import floors, run
 from benchmarks.quality.tables import write_tables
 from benchmarks.quality.tasks import TASKS as EMBEDDING_TASKS
@@ -22,6 +23,12 @@ TASKS = EMBEDDING_TASKS | {
     "c-reduced": partial(task_c, reduced=True),
     "e-unseen-images": task_unseen_images,
     "e-unseen-images-reduced": partial(task_unseen_images, reduced=True),
+    "e-open": task_open,
+    "e-half": partial(task_open, half=True),
+    "e-open-images": task_open_images,
+    "e-half-images": partial(task_open_images, half=True),
+    "e-open-images-reduced": partial(task_open_images, reduced=True),
+    "e-half-images-reduced": partial(task_open_images, half=True, reduced=True),
 }
 
 

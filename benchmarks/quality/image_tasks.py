@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.quality.tasks import SEEN, Items, Task
+from benchmarks.quality.tasks import SEEN, Items, Task, number_inside, only, without
 from benchmarks.resnet import Residual
 from fasthash import Hierarchy
 from fasthash.datasets import cifar10, image_archive
@@ -35,26 +35,27 @@ def task_b(data: Path, *, reduced: bool = False) -> Task:
 def task_unseen_images(data: Path, *, reduced: bool = False) -> Task:
     """Tiny ImageNet zero-shot: queries of classes that were never trained on, all classes in the database."""
     everything = task_b(data, reduced=reduced)
-    database, classes = everything.train, np.unique(everything.train.y)
-    count = REDUCED_UNSEEN if reduced else UNSEEN
-    tested, validated = np.random.default_rng(0).permutation(classes)[: 2 * count].reshape(2, count)
-
-    def part(items: Items, *left_out: Array, only: Array = classes) -> Items:
-        return items.part(np.isin(items.y, only) & ~np.isin(items.y, left_out))
-
-    known = part(database, tested)
+    database, (queries, _) = everything.train, everything.test["train"]
+    tested, validated = left_out_classes(database, reduced)
+    known = without(database, tested)
     return replace(
         everything,
         name=everything.name.replace("b", "e-unseen-images", 1),
-        title=f"{everything.title}; {count} classes never trained on, all in the database",
+        title=f"{everything.title}; {len(tested)} classes never trained on, all in the database",
         train=known,
-        validation=(part(everything.validation[0], only=validated), {"train": database}),
-        test=(part(everything.test[0], only=tested), {"train": database, "seen": database}),
+        validation={"train": (only(everything.validation["train"][0], validated), database)},
+        test={"train": (only(queries, tested), database), "seen": (without(queries, tested), database)},
         widths=(32, 64),
-        validation_train=part(known, validated),
-        seen=part(everything.test[0], tested),
-        notes=(everything.notes[0], _epochs(known, reduced), SEEN),
+        validation_train=without(known, validated),
+        notes=(everything.notes[0], epochs_note(known, reduced), SEEN),
     )
+
+
+def left_out_classes(items: Items, reduced: bool) -> tuple[Array, Array]:
+    """Classes that the test leaves out of training or of the labels, and others for validation."""
+    count = REDUCED_UNSEEN if reduced else UNSEEN
+    tested, validated = np.random.default_rng(0).permutation(np.unique(items.y))[: 2 * count].reshape(2, count)
+    return tested, validated
 
 
 def _tiny_imagenet(data: Path, reduced: bool) -> tuple[Items, Items, Hierarchy, range]:
@@ -101,39 +102,28 @@ def _image_task(
             chosen[1].part(_first(chosen[1].y, REDUCED // 4)),
         ]
         name, title = f"{name}-reduced", f"{title}; {len(classes)} classes, {REDUCED} images of each"
-    number = _number_inside(chosen[0].y)
-    held = number % HELD_OUT == 0
+    held = number_inside(chosen[0].y) % HELD_OUT == 0
     fitted, kept = chosen[0].part(~held), chosen[0].part(held)
-    databases = {"train": fitted, "held out": kept}
-    notes.append(_epochs(fitted, reduced))
+    notes.append(epochs_note(fitted, reduced))
     return Task(
         name,
         title,
         "images",
         fitted,
-        (kept, {"train": fitted}),
-        (chosen[1], databases),
+        {"train": (kept, fitted)},
+        {"train": (chosen[1], fitted), "held out": (chosen[1], kept)},
         WIDTHS,
         hierarchy,
         notes=tuple(notes),
     )
 
 
-def _epochs(trained: Items, reduced: bool) -> str:
+def epochs_note(trained: Items, reduced: bool) -> str:
     return f"trained for {REDUCED_EPOCHS if reduced else EPOCHS} epochs on {len(trained.y):,} images"
 
 
 def _first(y: Array, count: int) -> Array:
-    return _number_inside(y) < count
-
-
-def _number_inside(y: Array) -> Array:
-    """How many earlier rows are of the same class."""
-    number = np.zeros(len(y), dtype=np.int64)
-    for label in np.unique(y):
-        rows = np.flatnonzero(y == label)
-        number[rows] = np.arange(len(rows))
-    return number
+    return number_inside(y) < count
 
 
 def _listed(mask: Array) -> str:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.quality.tasks import Items, Task
+from benchmarks.quality.tasks import Pair, Sides, Task
 from fasthash import hamming_distances
-from fasthash.evaluate import code_statistics, overlap_at
-from fasthash.metrics import hierarchical_precision
+from fasthash.evaluate import code_statistics
 from fasthash.metrics.expectation import average_precision, discounted_sum, sums_at
-from fasthash.metrics.graded import best_sums
+from fasthash.metrics.graded import best_sums, hierarchical_scores
 from fasthash.metrics.precision import found_at, precision_inside
 from fasthash.metrics.ranking import Ranking
 
+if TYPE_CHECKING:
+    from benchmarks.quality.class_byte import ClassByte
+    from benchmarks.quality.methods import Model
+
 Array = NDArray[Any]
+BitWeights = list[tuple[int, int]] | None  # groups (bits, weight) of a weighted Hamming distance; None: undivided codes
+HIERARCHICAL = ("HP@", "mAHP@")
 RANKS = (250, 2500)
 CURVE = (
     1,
@@ -38,18 +43,41 @@ MAP_AT = 1000
 K = 10
 
 
-def measure_classes(
-    query: Array,
-    database: Array,
-    items: tuple[Items, Items],
-    similarity: Array,
-    *,
-    metric: str | None,
-    bits: int,
-    inputs: bool,
-) -> dict[str, float]:
-    """Every retrieval metric of one ranking, in one pass; query and database are codes or outputs."""
-    ranking = Ranking("measure", query, database, items[0].y, items[1].y, "expected", metric)
+def array_ranking(
+    arrays: Iterable[Array], sides: Pair, metric: str | None = None, bit_weights: BitWeights = None
+) -> Ranking:
+    """The ranking by codes or, with a metric, by outputs of queries and database."""
+    query, database = arrays
+    labels = sides[0].y, sides[1].y
+    return Ranking("measure", query, database, *labels, "expected", metric, bit_weights=bit_weights)
+
+
+def weighted(outputs: Array, bit_weights: BitWeights) -> Array:
+    """Outputs whose L1 distance has the weights of the codes' distance."""
+    if bit_weights is None:
+        return outputs
+    bits, weights = np.array(bit_weights).T
+    found: Array = outputs * np.repeat(weights, bits).astype(outputs.dtype)
+    return found
+
+
+def measure_codes(model: Model | ClassByte, sides: Pair, similarity: Array, bits: int) -> dict[str, float]:
+    """Every metric of a model's codes."""
+    rankings = model.rankings(sides)
+    result = measure_classes(rankings["class"], similarity)
+    if "hierarchy" in rankings:
+        graded = measure_classes(rankings["hierarchy"], similarity)
+        result |= {name: value for name, value in graded.items() if name.startswith(HIERARCHICAL)}
+    codes = model.codes(sides[1].X)
+    result["overlap@10"] = model.overlap(sides, K)
+    if model.bit_weights is not None:
+        plain = array_ranking([model.codes(sides[0].X), codes], sides)
+        result["mAP undivided"] = _mean_average_precision(plain)
+    return result | code_statistics(codes, min(bits, 8 * codes.shape[1]))
+
+
+def measure_classes(ranking: Ranking, similarity: Array) -> dict[str, float]:
+    """Every retrieval metric of one ranking, in one pass."""
     labels = ranking.labels
     tables = [labels.relevant, labels.table("similarity", similarity)]
     ranks = [rank for rank in RANKS if rank <= ranking.eligible] or [ranking.eligible]
@@ -85,21 +113,7 @@ def measure_classes(
         )
         if ranking.metric == "hamming":
             add("P@radius2", precision_inside(groups, 2))
-    result = {name: total / len(ranking.query) for name, total in sums.items()}
-    if inputs:
-        arguments = (
-            query,
-            database,
-            items[0].flat,
-            items[1].flat,
-            items[0].y,
-            items[1].y,
-            K,
-        )
-        result["overlap@10"] = overlap_at(*arguments, metric=metric)
-    if ranking.metric == "hamming":
-        result |= code_statistics(database, bits)
-    return result
+    return {name: total / len(ranking.query) for name, total in sums.items()}
 
 
 def measure_groups(distances: Callable[[Array], torch.Tensor], task: Task, side: str) -> dict[str, float]:
@@ -108,7 +122,7 @@ def measure_groups(distances: Callable[[Array], torch.Tensor], task: Task, side:
     `distances(rows)` gives [q, N] of some rows of the database to all of it.
     """
     own = (task.own or {})[side]
-    database = (task.validation if side == "validation" else task.test)[1]["all"]
+    database = (task.validation if side == "validation" else task.test)["all"][1]
     X, y = (
         torch.nn.functional.normalize(torch.from_numpy(database.X), dim=1),
         torch.from_numpy(database.y),
@@ -134,10 +148,10 @@ def measure_groups(distances: Callable[[Array], torch.Tensor], task: Task, side:
     return {name: total / len(own) for name, total in totals.items()}
 
 
-def code_distances(codes: Array) -> Callable[[Array], torch.Tensor]:
+def code_distances(codes: Array, bit_weights: BitWeights = None) -> Callable[[Array], torch.Tensor]:
     """Hamming distances of rows of `codes` to all of them."""
     items = torch.from_numpy(codes)
-    return lambda rows: hamming_distances(items[torch.from_numpy(rows)], items)
+    return lambda rows: hamming_distances(items[torch.from_numpy(rows)], items, bit_weights=bit_weights)
 
 
 def asymmetric_distances(outputs: Array, codes: Array, bits: int) -> Callable[[Array], torch.Tensor]:
@@ -165,7 +179,18 @@ def histogram(outputs: Array) -> list[int]:
     return counts
 
 
-def hierarchical_score(query: Array, database: Array, items: tuple[Items, Items], similarity: Array) -> float:
-    """What settings are chosen by on tasks with classes: mAHP@250 of codes."""
-    value: float = hierarchical_precision(query, database, items[0].y, items[1].y, similarity, at=250)
-    return value
+def class_score(model: Model | ClassByte, sides: Sides, name: str, similarity: Array) -> float:
+    """What settings are chosen by on tasks with classes: "mAHP@250" of codes on the first pair, or "mAP", the mean."""
+    rankings = [model.rankings(pair) for pair in sides.values()]
+    if name == "mAP":
+        return float(np.mean([_mean_average_precision(each["class"]) for each in rankings]))
+    ranking = rankings[0].get("hierarchy", rankings[0]["class"])
+    gain = ranking.labels.table("similarity", similarity)
+    best = best_sums(ranking, gain, 250)
+    score: float = ranking.score(lambda g: hierarchical_scores(g, g.sums[0], best, "mean"), gain, width=250)
+    return score
+
+
+def _mean_average_precision(ranking: Ranking) -> float:
+    score: float = ranking.score(lambda g: average_precision(g.counts, g.sums[0]), ranking.labels.relevant)
+    return score

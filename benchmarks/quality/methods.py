@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.quality.class_byte import ClassByte, fit_class_byte
+from benchmarks.quality.measure import BitWeights, array_ranking
 from benchmarks.quality.noise import fit_noisy
-from benchmarks.quality.tasks import Items, Task, flat
+from benchmarks.quality.tasks import Items, Pair, Task, flat
 from fasthash import Hasher, baselines, pack_bits
+from fasthash.evaluate import overlap_at
 from fasthash.losses.published import LOSSES
+from fasthash.metrics.ranking import Ranking
 from fasthash.targets import class_distances, class_levels
 from fasthash.train import Objective
 from fasthash.train.settings import TEMPERATURE_Y
@@ -25,22 +29,39 @@ TRIED = 3  # settings of each method
 UNSEEN_IMAGES = ("e-unseen-images", "e-unseen-images-reduced")
 EMBEDDED = ("a", "e-unseen")
 CLASSES = (*EMBEDDED, "b", "b-reduced", "c", "c-reduced", *UNSEEN_IMAGES)
+OPEN = ("e-open", "e-half")
+OPEN_IMAGES = ("e-open-images", "e-half-images", "e-open-images-reduced", "e-half-images-reduced")
+LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
 
 
 @dataclass(frozen=True)
 class Model:
     """What a method gives: outputs float32 [N, bits] of X, whose signs (u > 0) are the bits, and how they compare.
 
-    queries: what real-valued queries of a search in codes are, where they are not the outputs.
+    queries: what real-valued queries of a search in codes are, where they are not the outputs. bit_weights: of the
+    Hamming distance.
     """
 
     outputs: Callable[[Array], Array]
     metric: str
     queries: Callable[[Array], Array] | None = None
+    bit_weights: BitWeights = None
 
     def codes(self, X: Array) -> Array:
         codes: Array = pack_bits(self.outputs(X), threshold=0.0)
         return codes
+
+    def rankings(self, sides: Pair) -> dict[str, Ranking]:
+        """One ranking, for metrics of classes and of the hierarchy."""
+        codes = [self.codes(items.X) for items in sides]
+        return {"class": array_ranking(codes, sides, bit_weights=self.bit_weights)}
+
+    def overlap(self, sides: Pair, k: int) -> float:
+        """Overlap@k inside a class with the neighbours by the cosine of the input."""
+        query, database = sides
+        codes = self.codes(query.X), self.codes(database.X)
+        inputs, labels = (query.flat, database.flat), (query.y, database.y)
+        return float(overlap_at(*codes, *inputs, *labels, k, bit_weights=self.bit_weights))
 
 
 @dataclass(frozen=True)
@@ -48,18 +69,24 @@ class Method:
     """`fit(task, rows, bits, seed, settings)` -> Model. `settings`: those tried; an ablation has its `base`'s.
 
     `elsewhere`, `changes`: those tried, and an ablation's change, in their place on the tasks that they name.
+    `unlabelled`: it learns from labels, and from rows without one too.
     """
 
     name: str
     title: str
     learns_from: str  # "labels", "similarities", "inputs"
-    fit: Callable[[Task, Items, int, int, Settings], Model]
+    fit: Callable[[Task, Items, int, int, Settings], Model | ClassByte]
     settings: tuple[Settings, ...] = ({},)
     elsewhere: dict[str, tuple[Settings, ...]] = field(default_factory=dict)
     base: str | None = None
     change: Settings = field(default_factory=dict)
     changes: dict[str, Settings] = field(default_factory=dict)
     tasks: tuple[str, ...] = CLASSES
+    unlabelled: bool = False
+
+    def rows(self, train: Items) -> Items:
+        """Those of the training rows that it is fitted on."""
+        return train if self.learns_from == "inputs" or self.unlabelled else train.labelled
 
 
 def fit_linear(function: Callable[..., baselines.LinearCodes], seeded: bool) -> Callable[..., Model]:
@@ -87,6 +114,14 @@ def fit_sign(task: Task, rows: Items, bits: int, seed: int, settings: Settings) 
     return Model(lambda X: X - mean, "cosine")
 
 
+def fit_byte(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> ClassByte:
+    """The class by a linear classifier: of embeddings, or of the outputs of an image network trained with labels."""
+    if task.kind != "images":
+        return fit_class_byte(rows, bits, seed, task.similarity, flat, **settings)
+    network = fit_hasher("cosine", loss="ce")(task, rows.labelled, bits, seed, {})
+    return fit_class_byte(rows, bits, seed, task.similarity, network.outputs, **settings)
+
+
 def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
     """A Hasher with the package's settings where `fixed` and the tried ones say nothing else."""
 
@@ -107,7 +142,8 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
         hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(rows.X, y)
         module = hasher.module_ if loss is None else hasher.module_[0]
         queries = None if loss is not None else (lambda X: 2.0 * hasher.queries(X) - 1.0)
-        return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric, queries)
+        weights = getattr(hasher, "bit_weights_", None)
+        return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric, queries, weights)
 
     return fit
 
@@ -166,7 +202,7 @@ def _outputs(module: torch.nn.Module, X: Array, *, sigmoid: bool) -> Array:
 def _trained(name: str, title: str, metric: str, *settings: Settings, **more: Any) -> Method:
     learns = "inputs" if more.pop("unsupervised", False) else "labels"
     fixed: Settings = {"loss": name} | ({"unsupervised": True} if learns == "inputs" else {})
-    return Method(name, title, learns, fit_hasher(metric, **fixed), settings, **more)
+    return Method(name, title, learns, fit_hasher(metric, **fixed), settings, **{"tasks": LABELLED, **more})
 
 
 def _with_ablations(method: Method, *changes: tuple[str, str, Settings]) -> tuple[Method, ...]:
@@ -202,7 +238,17 @@ TREE_IMAGES_TRIED: tuple[Settings, ...] = (
     {"scale": 1.0, "temperature_z": 0.15, "soft_labels": 0.15},
     {"scale": 1.0, "temperature_z": 0.15, "soft_labels": 0.1, "similarity_weight": 2.0},
 )
+BYTE_TRIED: tuple[Settings, ...] = ({"C": 1.0}, {"C": 10.0}, {"C": 100.0})
+BYTE_ITQ_TRIED: tuple[Settings, ...] = (
+    {"weight": 64, "graded": False},
+    {"weight": 64},
+    {"weight": 255},
+)
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
+
+DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes
+UNLABELLED_TOO = False  # True as soon as Hasher.fit takes rows without labels
+UNDIVIDED: Settings = {}  # {"item_bits": 0} as soon as Hasher divides its codes
 
 OURS = Method(
     "ours",
@@ -210,15 +256,26 @@ OURS = Method(
     "labels",
     fit_hasher("l1"),
     OURS_TRIED,
-    UNSEEN | dict.fromkeys(TREE_IMAGES, TREE_IMAGES_TRIED),
+    UNSEEN | dict.fromkeys((*TREE_IMAGES, *OPEN_IMAGES), TREE_IMAGES_TRIED),
+    tasks=(*CLASSES, *OPEN_IMAGES),
 )
 
 METHODS: tuple[Method, ...] = (
-    Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*CLASSES, "d", "e-noisy")),
-    Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*CLASSES, "d")),
-    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*CLASSES, "d", "e-noisy")),
+    Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*LABELLED, "d", "e-noisy")),
+    Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*LABELLED, "d")),
+    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy")),
     Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
-    Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("d",)),
+    Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("a", *OPEN, "d")),
+    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=LABELLED),
+    Method(
+        "class-byte-itq",
+        "class byte and ITQ of the residual",
+        "labels",
+        fit_byte,
+        BYTE_ITQ_TRIED,
+        tasks=LABELLED,
+        unlabelled=True,
+    ),
     _trained(
         "sdc",
         "SDC",
@@ -227,7 +284,7 @@ METHODS: tuple[Method, ...] = (
         {"loss.a": 2.0, "loss.b": 2.0},
         {"lr": 1e-3},
         unsupervised=True,
-        tasks=("a", "e-unseen"),
+        tasks=("a", "e-unseen", *OPEN),
     ),
     Method(
         "captions-sdc",
@@ -269,6 +326,10 @@ METHODS: tuple[Method, ...] = (
         {"lr": 1e-3},
         {"loss.temperature": 0.2},
     ),
+    Method(
+        "ours-default", "fasthash, as it comes", "labels", fit_hasher("l1"), tasks=DEFAULTS, unlabelled=UNLABELLED_TOO
+    ),
+    Method("ours-undivided", "fasthash, undivided codes", "labels", fit_hasher("l1", **UNDIVIDED), tasks=DEFAULTS),
     *_with_ablations(
         OURS,
         NO_KL,

@@ -1,14 +1,16 @@
-"""Figures of docs/method.md from the JSON of the runs; needs matplotlib."""
+"""Figures of docs/method.md and docs/results.md from the JSON of the runs; needs matplotlib."""
 
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.quality.measure import BINS, CURVE
+from benchmarks.quality.methods import METHODS, OPEN
 from benchmarks.quality.results import FOLDER, read
 from benchmarks.quality.tables import TITLES
 
@@ -37,6 +39,7 @@ def write_plots(folder: Path = FOLDER, figures: Path = FIGURES) -> list[Path]:
         ("histograms", _histograms),
         ("retention", _retention),
         ("curves", _curves),
+        ("pareto", partial(_pareto, folder)),
     ):
         figure = draw(runs)
         if figure is not None:
@@ -125,3 +128,47 @@ def _curves(runs: list[dict[str, Any]]) -> Any:
     )
     axis.legend(fontsize=7)
     return figure if len(axis.lines) > 1 else None
+
+
+def _pareto(folder: Path, runs: list[dict[str, Any]]) -> Any:
+    """Classes against order inside them, and known against unlabelled classes: every method, at 64 bits."""
+    opened = {task: [line for line in read(folder, task) if line["kind"] == "run"] for task in OPEN}
+    if not any(opened.values()):
+        return None
+    inside = ("codes train", "overlap@10")
+    panels = [
+        (runs, f"task a, {metric}", ("codes train", metric), inside, f"{metric}", "overlap@10 inside a class")
+        for metric in ("mAP", "mAHP@250")
+    ]
+    panels += [
+        (found, f"task {task}, mAP", ("codes known", "mAP"), ("codes unlabelled", "mAP"), "known", "unlabelled")
+        for task, found in opened.items()
+    ]
+    figure, axes = _axes(18, 4, len(panels))
+    figure.subplots_adjust(wspace=0.3)
+    names = [method.name for method in METHODS if method.base is None]
+    for axis, (found, title, *sides, x_label, y_label) in zip(axes, panels, strict=True):
+        points = {name: _point(picked, *sides) for name in names if (picked := _pick(found, name, 64))}
+        for number, name in enumerate(names):
+            if name in points:
+                axis.plot(*points[name], "os^D"[number // 10 % 4], color=f"C{number % 10}", label=TITLES[name])
+        front = pareto_front(list(points.values()))
+        axis.plot(*zip(*front, strict=True), "-", color="grey", linewidth=0.8, zorder=0)
+        axis.set(title=title, xlabel=x_label, ylabel=y_label)
+    shown = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="center left", bbox_to_anchor=(0.91, 0.5), fontsize=7)
+    return figure
+
+
+def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other one surpasses in one value and reaches in the other, by the first value."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(set(points), reverse=True):
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    return front[::-1]
+
+
+def _point(runs: list[dict[str, Any]], *sides: tuple[str, str]) -> tuple[float, float]:
+    x, y = (statistics.fmean(run["metrics"][side][name] for run in runs) for side, name in sides)
+    return x, y

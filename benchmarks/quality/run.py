@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,22 @@ from tqdm import tqdm
 
 from benchmarks.kit import machine
 from benchmarks.quality import results
+from benchmarks.quality.class_byte import ClassByte
 from benchmarks.quality.measure import (
+    array_ranking,
     asymmetric_distances,
+    class_score,
     code_distances,
-    hierarchical_score,
     histogram,
     measure_classes,
+    measure_codes,
     measure_groups,
     output_distances,
+    weighted,
 )
 from benchmarks.quality.methods import METHODS, Method, Model, Settings
 from benchmarks.quality.results import FOLDER
-from benchmarks.quality.tasks import Items, Task
+from benchmarks.quality.tasks import Task
 from fasthash.evaluate import code_statistics
 
 TUNING_BITS, TUNING_SEED = 64, 100
@@ -54,7 +57,7 @@ def run(
             bar.set_postfix_str(f"{method.name} {bits} bits, seed {seed}")
             settings = {**choose(task, method, bits, folder), **method.changes.get(task.name, method.change)}
             start = time.perf_counter()
-            model = method.fit(task, task.train, bits, seed, settings)
+            model = method.fit(task, method.rows(task.train), bits, seed, settings)
             seconds = time.perf_counter() - start
             result = {
                 "kind": "run",
@@ -67,8 +70,11 @@ def run(
                 "threads": torch.get_num_threads(),
                 "machine": machine(),
                 "metrics": measure(task, model, bits),
-                "histogram": histogram(model.outputs(task.test[0].X)),
             }
+            if model.bit_weights is not None:
+                result["bit_weights"] = model.bit_weights
+            if model.outputs is not None:
+                result["histogram"] = histogram(model.outputs(next(iter(task.test.values()))[0].X))
             results.put(folder, result)
             bar.update()
     return len(left)
@@ -91,7 +97,7 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
         key = json.dumps(settings, sort_keys=True)
         if key not in tried["scores"]:
             rows = task.validation_train or task.train
-            model = named.fit(task, rows, bits, TUNING_SEED, settings)
+            model = named.fit(task, named.rows(rows), bits, TUNING_SEED, settings)
             tried["scores"][key] = validation_score(task, model, bits)
             results.put(folder, tried)
     keys = [json.dumps(settings, sort_keys=True) for settings in candidates]
@@ -99,44 +105,41 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
     return dict(candidates[best])
 
 
-def validation_score(task: Task, model: Model, bits: int) -> float:
-    """What settings are chosen by: with classes mAHP@250 of codes; without, the mean of R@10 and overlap@10.
+def validation_score(task: Task, model: Model | ClassByte, bits: int) -> float:
+    """What settings are chosen by: with classes `task.score` of codes; without, the mean of R@10 and overlap@10.
 
     With as many bits as inputs, where signs of the inputs are the rival, overlap@10 does not count.
     """
-    query, databases = task.validation
-    database = next(iter(databases.values()))
     if task.kind == "groups":
-        found = measure_groups(code_distances(model.codes(database.X)), task, "validation")
+        database = task.validation["all"][1]
+        found = measure_groups(code_distances(model.codes(database.X), model.bit_weights), task, "validation")
         return found["R@10"] if bits == database.X.shape[1] else (found["R@10"] + found["overlap@10"]) / 2
-    codes = model.codes(query.X), model.codes(database.X)
-    return hierarchical_score(*codes, (query, database), task.similarity)
+    return class_score(model, task.validation, task.score, task.similarity)
 
 
-def measure(task: Task, model: Model, bits: int) -> dict[str, dict[str, float]]:
+def measure(task: Task, model: Model | ClassByte, bits: int) -> dict[str, dict[str, float]]:
     """Metrics on test queries, by what was searched: "codes train", "outputs train" ..., rounded to 5 digits."""
     found: dict[str, dict[str, float]] = {}
     if task.kind == "groups":
-        database = task.test[1]["all"]
-        u = model.outputs(database.X)
+        assert isinstance(model, Model)
+        database = task.test["all"][1]
+        u = weighted(model.outputs(database.X), model.bit_weights)
         codes = model.codes(database.X)
-        found["codes all"] = measure_groups(code_distances(codes), task, "test") | code_statistics(codes, bits)
-        queries = u if model.queries is None else model.queries(database.X)
+        distances = code_distances(codes, model.bit_weights)
+        found["codes all"] = measure_groups(distances, task, "test") | code_statistics(codes, bits)
+        queries = u if model.queries is None else weighted(model.queries(database.X), model.bit_weights)
         found["asymmetric all"] = measure_groups(asymmetric_distances(queries, codes, bits), task, "test")
         if model.queries is not None:  # what the outputs themselves would give
             saturated = measure_groups(asymmetric_distances(u, codes, bits), task, "test")
             found["asymmetric all"]["R@10 saturated"] = saturated["R@10"]
         found["outputs all"] = measure_groups(output_distances(u, model.metric), task, "test")
         return _rounded(found)
-    for name, sides in _sides(task):
-        codes = model.codes(sides[0].X), model.codes(sides[1].X)
-        found[f"codes {name}"] = measure_classes(*codes, sides, task.similarity, metric=None, bits=bits, inputs=True)
-        if name in ("val", "held out"):
+    for name, sides in task.test.items():
+        found[f"codes {name}"] = measure_codes(model, sides, task.similarity, bits)
+        if model.outputs is None or name in ("val", "held out"):
             continue  # outputs are measured once: what rounding costs does not depend on the database
-        u = model.outputs(sides[0].X), model.outputs(sides[1].X)
-        found[f"outputs {name}"] = measure_classes(
-            *u, sides, task.similarity, metric=model.metric, bits=bits, inputs=False
-        )
+        outputs = [weighted(model.outputs(items.X), model.bit_weights) for items in sides]
+        found[f"outputs {name}"] = measure_classes(array_ranking(outputs, sides, model.metric), task.similarity)
     return _rounded(found)
 
 
@@ -146,25 +149,20 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
         return
     found: dict[str, dict[str, float]] = {}
     if task.kind == "groups":
-        X = task.test[1]["all"].X
+        X = task.test["all"][1].X
         found["input cosine all"] = measure_groups(output_distances(X, "cosine"), task, "test")
         found["random all"] = measure_groups(lambda rows: torch.zeros(len(rows), len(X)), task, "test")
     else:
         similarity = task.similarity
-        for name, sides in _sides(task):
+        for name, sides in task.test.items():
             same = [np.zeros((len(items.y), 1), dtype=np.uint8) for items in sides]
-            found[f"random {name}"] = measure_classes(*same, sides, similarity, metric=None, bits=8, inputs=False)
-            X = [items.flat for items in sides]
-            found[f"input cosine {name}"] = measure_classes(
-                *X, sides, similarity, metric="cosine", bits=8, inputs=False
-            )
+            found[f"random {name}"] = measure_classes(array_ranking(same, sides), similarity)
+            inputs = [items.flat for items in sides]
+            found[f"input cosine {name}"] = measure_classes(array_ranking(inputs, sides, "cosine"), similarity)
             if task.hierarchy is not None:
                 coarse = _coarse(similarity)
                 codes = [np.packbits(np.eye(coarse.max() + 1, dtype=np.uint8)[coarse[i.y]], axis=1) for i in sides]
-                bits = 8 * codes[0].shape[1]
-                found[f"coarse labels {name}"] = measure_classes(
-                    *codes, sides, similarity, metric=None, bits=bits, inputs=False
-                )
+                found[f"coarse labels {name}"] = measure_classes(array_ranking(codes, sides), similarity)
     results.put(
         folder,
         {
@@ -175,13 +173,6 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
             "metrics": _rounded(found),
         },
     )
-
-
-def _sides(task: Task) -> Iterator[tuple[str, tuple[Items, Items]]]:
-    """For each database of the test its name, the queries that are asked in it, and the database."""
-    query, databases = task.test
-    for name, database in databases.items():
-        yield name, (task.seen if name == "seen" and task.seen is not None else query, database)
 
 
 def _coarse(similarity: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

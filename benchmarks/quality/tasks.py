@@ -16,6 +16,7 @@ from fasthash.datasets import clinc150, clinc150_hierarchy, coco_captions
 Array = NDArray[Any]
 UNSEEN = 3  # intents of each domain that task e never trains on, and again as many for its validation
 SEEN = "database 'seen': queries of the classes that were trained on, in the same database"
+UNLABELLED = -1  # in the place of the class of a row without a label
 NOISE = 0.2  # standard deviation of the noise on similarities, of task e
 
 
@@ -35,58 +36,73 @@ class Items:
         return Items(self.X[rows], self.y[rows])
 
     @property
+    def labelled(self) -> Items:
+        """The rows that have a label."""
+        has = self.y != UNLABELLED
+        return self if has.all() else self.part(has)
+
+    @property
     def flat(self) -> Array:
         """The rows as float32 [N, F]: embeddings as they are, pixels in [0, 1]."""
         return flat(self.X)
 
 
+Pair = tuple[Items, Items]  # queries, and the database that they are asked in
+Sides = dict[str, Pair]
+
+
 @dataclass(frozen=True)
 class Task:
-    """One experiment. `validation` and `test` are pairs (queries, databases by name); `train` may differ between them.
+    """One experiment: what is trained on, and what is asked in which database; `train` may differ in validation.
 
     kind: "classes", where y are classes of `hierarchy` (None: flat); "images", the same for images; "noisy", where
-    training sees only noisy
-    similarities; "groups", where nothing is known in training, y tells which rows belong together, and query i is row
-    `own[i]` of the database.
+    training sees only noisy similarities; "groups", where nothing is known in training, y tells which rows belong
+    together, and query i is row `own[i]` of the database. Rows of `train` may have no label (y = UNLABELLED).
+
+    score: what settings are chosen by on validation data with classes, "mAHP@250" of the first pair, or "mAP", the mean
+    over all pairs. hierarchy: what methods are given. graded: what the similarity of classes is measured by, where that
+    is more.
     """
 
     name: str
     title: str
     kind: str
     train: Items
-    validation: tuple[Items, dict[str, Items]]
-    test: tuple[Items, dict[str, Items]]
+    validation: Sides
+    test: Sides
     widths: tuple[int, ...]
     hierarchy: Hierarchy | None = None
     validation_train: Items | None = None  # what is trained on for validation, where it differs
     own: dict[str, Array] | None = None  # "validation" and "test": rows of the queries in the database
-    seen: Items | None = None  # queries of the database "seen", where they are not those of the test
     notes: tuple[str, ...] = ()
+    score: str = "mAHP@250"
+    graded: Hierarchy | None = None
 
     @property
     def similarity(self) -> Array:
         """Similarity of classes [C, C]; not for "groups", which have none."""
         if self.kind == "groups":
             raise ValueError(f"task {self.name}: no similarity of classes")
-        classes = 1 + int(max(items.y.max() for items in (self.train, self.test[0], *self.test[1].values())))
-        if self.hierarchy is None:
+        hierarchy = self.graded or self.hierarchy
+        classes = 1 + int(max(items.y.max() for pair in self.test.values() for items in (self.train, *pair)))
+        if hierarchy is None:
             return np.eye(classes)
-        names = [name for name in range(classes) if name in self.hierarchy]
+        names = [name for name in range(classes) if name in hierarchy]
         similarity = np.zeros((classes, classes))
-        similarity[np.ix_(names, names)] = self.hierarchy.similarity_matrix(names)
+        similarity[np.ix_(names, names)] = hierarchy.similarity_matrix(names)
         return similarity
 
 
 def task_a(data: Path) -> Task:
     """clinc150: two-level hierarchy, all intents trained on; queries are the test split."""
-    splits, notes = _clinc150()
+    splits, notes = clinc150_splits()
     return Task(
         "a",
         "clinc150, 150 intents in 10 domains",
         "classes",
         splits["train"],
-        (splits["val"], {"train": splits["train"]}),
-        (splits["test"], {"train": splits["train"], "val": splits["val"]}),
+        {"train": (splits["val"], splits["train"])},
+        {name: (splits["test"], splits[name]) for name in ("train", "val")},
         (16, 32, 64, 128),
         clinc150_hierarchy(),
         notes=notes,
@@ -95,14 +111,14 @@ def task_a(data: Path) -> Task:
 
 def task_noisy(data: Path) -> Task:
     """clinc150 from noisy similarities between items: no class ids."""
-    splits, notes = _clinc150()
+    splits, notes = clinc150_splits()
     return Task(
         "e-noisy",
         f"clinc150 from similarities with noise of deviation {NOISE}, no class ids",
         "noisy",
         splits["train"],
-        (splits["val"], {"train": splits["train"]}),
-        (splits["test"], {"train": splits["train"], "val": splits["val"]}),
+        {"train": (splits["val"], splits["train"])},
+        {name: (splits["test"], splits[name]) for name in ("train", "val")},
         (32, 64),
         clinc150_hierarchy(),
         notes=notes,
@@ -111,34 +127,22 @@ def task_noisy(data: Path) -> Task:
 
 def task_unseen(data: Path) -> Task:
     """clinc150 zero-shot: queries of intents that were never trained on, all intents in the database."""
-    splits, notes = _clinc150()
-    domains = clinc150("train").domains
-    intents = clinc150("train").intents
-    rng = np.random.default_rng(0)
-    chosen = np.concatenate([rng.permutation(np.unique(intents[domains == d]))[: 2 * UNSEEN] for d in range(10)])
-    tested, validated = (chosen.reshape(10, 2, UNSEEN)[:, side].ravel() for side in (0, 1))
-
-    def without(items: Items, left_out: Array) -> Items:
-        return items.part(~np.isin(items.y, left_out))
-
-    def only(items: Items, kept: Array) -> Items:
-        return items.part(np.isin(items.y, kept))
-
+    splits, notes = clinc150_splits()
+    tested, validated = left_out_intents()
     known = without(splits["train"], tested)
     return Task(
         "e-unseen",
         f"clinc150, {len(tested)} intents never trained on, the whole train split as database",
         "classes",
         known,
-        (only(splits["val"], validated), {"train": splits["train"]}),
-        (
-            only(splits["test"], tested),
-            {"train": splits["train"], "seen": splits["train"]},
-        ),
+        {"train": (only(splits["val"], validated), splits["train"])},
+        {
+            "train": (only(splits["test"], tested), splits["train"]),
+            "seen": (without(splits["test"], tested), splits["train"]),
+        },
         (32, 64),
         clinc150_hierarchy(),
         validation_train=without(known, validated),
-        seen=without(splits["test"], tested),
         notes=(*notes, SEEN),
     )
 
@@ -157,8 +161,8 @@ def task_d(data: Path) -> Task:
         "COCO captions: 3,500 images to fit, 500 to validate, 500 as queries, all 25,014 captions as database",
         "groups",
         everything.part(rows["train"]),
-        (everything.part(rows["validation"]), {"all": everything}),
-        (everything.part(rows["test"]), {"all": everything}),
+        {"all": (everything.part(rows["validation"]), everything)},
+        {"all": (everything.part(rows["test"]), everything)},
         (128, 256, 384),
         own={name: rows[name] for name in ("validation", "test")},
     )
@@ -172,7 +176,35 @@ TASKS: dict[str, Callable[[Path], Task]] = {
 }
 
 
-def _clinc150() -> tuple[dict[str, Items], tuple[str, ...]]:
+def without(items: Items, left_out: Array) -> Items:
+    """The rows of all classes but these."""
+    return items.part(~np.isin(items.y, left_out))
+
+
+def only(items: Items, kept: Array) -> Items:
+    """The rows of these classes."""
+    return items.part(np.isin(items.y, kept))
+
+
+def left_out_intents() -> tuple[Array, Array]:
+    """UNSEEN intents of each domain that the test leaves out of training or of labels, and others for validation."""
+    train = clinc150("train")
+    rng = np.random.default_rng(0)
+    intents = [np.unique(train.intents[train.domains == domain]) for domain in range(10)]
+    chosen = np.concatenate([rng.permutation(each)[: 2 * UNSEEN] for each in intents]).reshape(10, 2, UNSEEN)
+    return chosen[:, 0].ravel(), chosen[:, 1].ravel()
+
+
+def number_inside(y: Array) -> Array:
+    """How many earlier rows are of the same class."""
+    number = np.zeros(len(y), dtype=np.int64)
+    for label in np.unique(y):
+        rows = np.flatnonzero(y == label)
+        number[rows] = np.arange(len(rows))
+    return number
+
+
+def clinc150_splits() -> tuple[dict[str, Items], tuple[str, ...]]:
     """The splits of clinc150; queries whose very text is in the train split are left out, and named."""
     known = set(clinc150("train").texts)
     splits, notes = {}, []

@@ -14,6 +14,10 @@
 // to that of the scan (hamming.h), ties included: the search stops when all codes at the K-th distance have been seen.
 // A code is counted in the first bucket that led to it, which its substrings tell: nothing is remembered.
 //
+// Where bits have weights (hamming.h), a code that differs in r_t + 1 bits of a substring is at least as far as the r_t
+// + 1 lowest weights of that substring together. The sums of these over the substrings take the place of sum (r_t + 1),
+// and a step makes r grow by the next lowest weight of its substring: the one that costs least for what it gains.
+//
 // Codes are as in hamming.h: [N, W] bytes, bit i of a code is bit 7 - i % 8 of byte i / 8; N < 2^32. `bits`, 8 W - 7 to
 // 8 W, are those that count; the rest are equal in all codes and queries. CPU only.
 #pragma once
@@ -53,13 +57,14 @@ fh_status fh_mih_fill_cpu(const fh_hamming_problem* problem, const fh_mih_tables
                           int64_t last, uint8_t* fingerprints, uint32_t* positions, int32_t threads, fh_cancel* cancel);
 
 // fh_hamming_topk_cpu by tables. bounds [Q] or null: codes further than bounds[q] are not wanted (missing places hold
-// distance 8 W + 1 and id -1). A query for which buckets would take longer than `budget` times its part of the time
-// that the scan of the database takes for all of them (by the model in mih_cost.h), or do so by the clock, is given up:
-// it has no results and is for the caller to scan, so that both together take at most about 1 + budget times as long as
-// the scan alone. Where budget < 1, queries are given up untried once nearly all that were tried had to be. visited
-// [Q]: entries looked at, -1 for a query that was given up. FH_INVALID where a table turns out not to be one of this
-// database: no access is out of bounds, but wrong fingerprints can make it miss codes (the files have checksums).
-// Threads share the queries, or the buckets of one query where queries are few and buckets many.
+// the distance of hamming.h and id -1). Groups of bits, where there are some, make up exactly `bits`. A query for which
+// buckets would take longer than `budget` times its part of the time that the scan of the database takes for all of
+// them (by the model in mih_cost.h), or do so by the clock, is given up: it has no results and is for the caller to
+// scan, so that both together take at most about 1 + budget times as long as the scan alone. Where budget < 1, queries
+// are given up untried once nearly all that were tried had to be. visited [Q]: entries looked at, -1 for a query that
+// was given up. FH_INVALID where a table turns out not to be one of this database: no access is out of bounds, but
+// wrong fingerprints can make it miss codes (the files have checksums). Threads share the queries, or the buckets of
+// one query where queries are few and buckets many.
 fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K,
                           const int32_t* bounds, double budget, int32_t* distances, int64_t* ids, int64_t* visited,
                           int32_t threads, fh_cancel* cancel);

@@ -42,12 +42,8 @@ def hamming_problem(
 ) -> _core.HammingProblem:
     """`queries`, `database` and `mask` must outlive the call, and have come through contiguous() and rows()."""
     count, width = database.shape
-    if bit_weights and queries.is_cuda:
-        raise NotImplementedError(f"Hamming search: bit_weights are searched on the CPU only, got {queries.device}")
-    return _core.HammingProblem(
-        address(queries), address(database), address(mask), queries.shape[0], count, width, database.stride(0),
-        bit_weights,
-    )  # fmt: skip
+    codes = address(queries), address(database), address(mask), queries.shape[0], count, width, database.stride(0)
+    return _core.HammingProblem(*codes, bit_weights) if bit_weights else _core.HammingProblem(*codes)
 
 
 def _hamming_topk(

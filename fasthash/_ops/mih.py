@@ -1,10 +1,13 @@
 """Ops of multi-index hashing (csrc/mih/mih.h), CPU only.
 
 Table t is starts[t] and tables[3 t ..]: offsets [2^length + 1], fingerprints uint8 [N, 4 or 8], positions [N];
-offsets and positions are uint32 numbers in int32 tensors.
+offsets and positions are uint32 numbers in int32 tensors. Tables are the same whatever the weights of bits;
+`bit_weights` of a search are flat (bits, weight, ...) that make up `bits`; empty: every bit counts 1.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -63,37 +66,38 @@ def _mih_fill_fake(
 
 def _mih_topk(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
-    k: int, bounds: Tensor | None, budget: float,
+    k: int, bounds: Tensor | None, budget: float, bit_weights: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Distances and positions as of hamming_topk, and int64 [Q]: entries looked at, -1: given up, for the scan."""
     _mih_cpu_only("mih_topk", queries)
     queries, database = queries.contiguous(), rows(database)
     bounds = None if bounds is None else bounds.contiguous()
-    distances, ids = hamming_topk_fake(queries, database, mask, k)
+    distances, ids = hamming_topk_fake(queries, database, mask, k, bit_weights)
     visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
     call(
-        "mih_topk", queries.device, hamming_problem(queries, database, mask), _mih_tables(starts, tables, bits), k,
-        address(bounds), budget, address(distances), address(ids), address(visited),
+        "mih_topk", queries.device, hamming_problem(queries, database, mask, bit_weights),
+        _mih_tables(starts, tables, bits), k, address(bounds), budget,
+        address(distances), address(ids), address(visited),
     )  # fmt: skip
     return distances, ids, visited
 
 
 def _mih_topk_fake(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
-    k: int, bounds: Tensor | None, budget: float,
+    k: int, bounds: Tensor | None, budget: float, bit_weights: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
-    return *hamming_topk_fake(queries, database, mask, k), visited
+    return *hamming_topk_fake(queries, database, mask, k, bit_weights), visited
 
 
 def _mih_range(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
-    radius: int, budget: float,
+    radius: int, budget: float, bit_weights: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Offsets, distances and positions as of hamming_range, and the entries looked at, as above."""
     _mih_cpu_only("mih_range", queries)
     queries, database = queries.contiguous(), rows(database)
-    problem = hamming_problem(queries, database, mask)
+    problem = hamming_problem(queries, database, mask, bit_weights)
     arrays = _mih_tables(starts, tables, bits)
     results = torch.zeros(queries.shape[0] + 1, dtype=torch.int64)
     visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
@@ -113,10 +117,10 @@ def _mih_range(
 
 def _mih_range_fake(
     queries: Tensor, database: Tensor, mask: Tensor | None, starts: list[int], tables: list[Tensor], bits: int,
-    radius: int, budget: float,
+    radius: int, budget: float, bit_weights: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     visited = queries.new_empty(queries.shape[0], dtype=torch.int64)
-    return *hamming_range_fake(queries, database, mask, radius), visited
+    return *hamming_range_fake(queries, database, mask, radius, bit_weights), visited
 
 
 define("mih_offsets(Tensor codes, int start, int length) -> Tensor", _mih_offsets, _mih_offsets_fake)
@@ -127,13 +131,13 @@ define(
 )
 define(
     "mih_topk(Tensor queries, Tensor database, Tensor? mask, int[] starts, Tensor[] tables, int bits, "
-    "int k, Tensor? bounds, float budget) -> (Tensor, Tensor, Tensor)",
+    "int k, Tensor? bounds, float budget, int[] bit_weights=[]) -> (Tensor, Tensor, Tensor)",
     _mih_topk,
     _mih_topk_fake,
 )
 define(
     "mih_range(Tensor queries, Tensor database, Tensor? mask, int[] starts, Tensor[] tables, int bits, "
-    "int radius, float budget) -> (Tensor, Tensor, Tensor, Tensor)",
+    "int radius, float budget, int[] bit_weights=[]) -> (Tensor, Tensor, Tensor, Tensor)",
     _mih_range,
     _mih_range_fake,
 )

@@ -147,6 +147,15 @@ def _code_columns(command: argparse.ArgumentParser) -> None:
     command.add_argument("--id-column", metavar="NAME", help='column of the ids (default: "id" or "ids")')
 
 
+def _bit_weights(command: argparse.ArgumentParser, more: str) -> None:
+    command.add_argument(
+        "--bit-weights",
+        metavar="BITSxW,...",
+        help="what a differing bit counts, by groups of bits from the first bit on: 40x3,24x1 is 3 for each of the "
+        f"first 40 bits and 1 for each of the other 24 (weights 1 to 255; default: {more})",
+    )
+
+
 def _train(commands: Any) -> None:
     train = _command(
         commands,
@@ -256,6 +265,8 @@ def _index(commands: Any) -> None:
     build.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
     _code_columns(build)
     build.add_argument("--ids", metavar="IDS", help=f"{_IDS} (default: the row numbers)")
+    _bit_weights(build, "those of --model, else 1 for all")
+    build.add_argument("--model", metavar="MODEL", help="the model that made the codes: says their bits and weights")
     build.add_argument("--overwrite", action="store_true", help="replace the index that the folder holds")
     build.add_argument("--mih", action="store_true", help="make tables for sub-linear search too, see index mih")
     add = _command(
@@ -309,7 +320,7 @@ def _index(commands: Any) -> None:
         "write the codes of an index folder for other programs",
         """In ascending order of id, in the format of the suffix: .npy, .u8bin, .faiss (for faiss.read_index_binary;
         ids other than 0, 1, 2 ... are kept in an IndexBinaryIDMap), .parquet or .arrow (columns id and code; need
-        pyarrow).""",
+        pyarrow). No format has room for weights of bits: other programs search the plain Hamming distance.""",
         "fasthash index export index --out codes.faiss",
     )
     export.add_argument("index", metavar="FOLDER")
@@ -350,7 +361,7 @@ def _search(commands: Any) -> None:
         "find the nearest codes of queries, exactly",
         """INDEX is an index folder, or a file of codes as for index build. QUERIES holds codes in one of these
         formats, or outputs in [0, 1] (float, [Q, bits]), or with --model the embeddings themselves (.npy, .npz, CSV,
-        Parquet or Arrow).
+        Parquet or Arrow). Distances, and --radius, count the weights of the index's bits, where it has some.
         Prints one line for each result: query row, id and distance; equal distances are in the order of
         ids.""",
         "fasthash search index queries.npy -k 5",
@@ -363,6 +374,7 @@ def _search(commands: Any) -> None:
     search.add_argument(
         "--radius", type=int, metavar="R", help="the codes within this Hamming distance; with -k the k nearest of them"
     )
+    _bit_weights(search, "those of the index folder, or of --model for a file of codes")
     search.add_argument(
         "--rescore",
         type=int,
@@ -408,6 +420,8 @@ def _eval(commands: Any) -> None:
     evaluate.add_argument("--at", type=int, help="rank of mAHP (default: 250, or all of a smaller database)")
     evaluate.add_argument("--map-at", type=int, help="cut mAP at this rank (default: the whole database)")
     evaluate.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
+    _bit_weights(evaluate, "those of --model, else 1 for all")
+    evaluate.add_argument("--model", metavar="MODEL", help="the model that made the codes: says the weights of bits")
     evaluate.add_argument("--metric", choices=("l1", "l2", "cosine"), help="distance of embeddings (default: l1)")
 
 

@@ -28,11 +28,13 @@ from fasthash.cli.columns import (
 from fasthash.cli.files import class_distances, fit_to_hierarchy, output_file, print_json, read_hierarchy, to_json
 from fasthash.cli.output import report, show, show_lines
 from fasthash.cli.parser import UserError
+from fasthash.cli.weights import parse_weights, same_weights, weights_of
 from fasthash.codes import code_bytes
 from fasthash.evaluate import evaluate as retrieval_metrics
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index import HammingIndex
 from fasthash.index.errors import IndexFolderError
+from fasthash.index.groups import shown_groups
 from fasthash.index.store.manifest import current_manifest
 from fasthash.index.store.untrusted import links_within
 
@@ -42,16 +44,21 @@ FIRST_BLOCK, LARGEST_BLOCK = 64, 1024
 
 
 def index_build(arguments: argparse.Namespace) -> None:
-    source = arguments.codes
+    source, bits, model = arguments.codes, arguments.bits, _model(arguments)
+    if model is not None:
+        if bits not in (None, model.bits):
+            raise UserError(f"{arguments.model}: makes codes of {model.bits} bits, --bits must be the same, got {bits}")
+        bits = model.bits
+    weights = weights_of(arguments, model)
     options = {name: getattr(arguments, name) for name in ("overwrite", "mih", "format", "column", "id_column")}
     with _as_typed(arguments.ids):
         index = HammingIndex.build(
-            arguments.out, source, arguments.bits, arguments.ids, progress=_progress(arguments), **options
+            arguments.out, source, bits, arguments.ids, bit_weights=weights, progress=_progress(arguments), **options
         )
     _tell(
         arguments,
-        {"index": arguments.out, "bits": index.bits, "codes": len(index)},
-        "{index}: {codes:,} codes of {bits} bits",
+        {"index": arguments.out, "bits": index.bits, "codes": len(index), "bit_weights": index.bit_weights},
+        "{index}: {codes:,} codes of {bits} bits" + _weights_told(index),
     )
 
 
@@ -107,8 +114,15 @@ def index_export(arguments: argparse.Namespace) -> None:
     index = _open_folder(arguments)
     with _as_typed():
         index.export(out, ids, progress=_progress(arguments))
-    result = {"index": arguments.index, "out": arguments.out, "codes": len(index), "bytes": out.stat().st_size}
-    _tell(arguments, result, "{out}: {codes:,} codes, {bytes:,} bytes")
+    result = {
+        "index": arguments.index,
+        "out": arguments.out,
+        "codes": len(index),
+        "bytes": out.stat().st_size,
+        "bit_weights": index.bit_weights,
+    }
+    lost = f"{_weights_told(index)} (not in the file: other programs search without them)" if index.bit_weights else ""
+    _tell(arguments, result, "{out}: {codes:,} codes, {bytes:,} bytes" + lost)
 
 
 def index_info(arguments: argparse.Namespace) -> None:
@@ -122,6 +136,7 @@ def index_info(arguments: argparse.Namespace) -> None:
         "codes": len(index),
         "bits": index.bits,
         "code_bytes": code_bytes(index.bits),
+        "bit_weights": index.bit_weights,
         "lowest_id": lowest,
         "highest_id": highest,
         "disk_bytes": _disk_bytes(arguments.index),
@@ -132,6 +147,7 @@ def index_info(arguments: argparse.Namespace) -> None:
     line = (
         "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk, "
         "{segments:,} segments, {deleted:,} deleted rows, tables (mih) of {codes_with_tables:,} codes"
+        + _weights_told(index)
     )
     _answer(arguments, result, line)
 
@@ -151,8 +167,9 @@ def search(arguments: argparse.Namespace) -> None:
             raise UserError("search: --radius does not go with --rescore")
     out = None if arguments.out is None else output_file(arguments.out, (".npz",))
     column = for_tables((arguments.index, arguments.queries), arguments.column, "--column")
-    index = _open_index(arguments, column[arguments.index])
-    queries = _queries(arguments, index, column[arguments.queries])
+    model = _model(arguments)
+    index = _open_index(arguments, column[arguments.index], model)
+    queries = _queries(arguments, index, column[arguments.queries], model)
     found = _found(arguments, index, queries)
     if out is not None:
         arrays = {name: array for name, array in zip(found._fields, found, strict=True)}
@@ -192,6 +209,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.queries} and {arguments.database}: must have the same columns, got {widths}")
     if arguments.bits is not None and queries.dtype != np.uint8:
         raise UserError(f"eval: --bits is for codes, got embeddings in {arguments.queries}")
+    weights = weights_of(arguments, _model(arguments))
+    if weights is not None and queries.dtype != np.uint8:
+        raise UserError(f"eval: weights of bits are for codes, got embeddings in {arguments.queries}")
     if query_bits != bits and None not in (query_bits, bits):
         raise UserError(f"{paths[0]} and {paths[1]}: must have codes of the same bits, got {query_bits} and {bits}")
     label_paths = (arguments.query_labels, arguments.database_labels)
@@ -219,17 +239,19 @@ def evaluate(arguments: argparse.Namespace) -> None:
         similarity = 1.0 - class_distances(classes, hierarchy, arguments.hierarchy)
         numbers = numbers.reshape(-1)
         labels = [numbers[: len(queries)], numbers[len(queries) :]]
-    result = retrieval_metrics(
-        queries,
-        database,
-        *labels,
-        class_similarity=similarity,
-        k=arguments.k,
-        at=arguments.at,
-        map_at=arguments.map_at,
-        bits=bits,
-        metric=arguments.metric,
-    )
+    with _as_typed():
+        result = retrieval_metrics(
+            queries,
+            database,
+            *labels,
+            class_similarity=similarity,
+            k=arguments.k,
+            at=arguments.at,
+            map_at=arguments.map_at,
+            bits=bits,
+            bit_weights=weights,
+            metric=arguments.metric,
+        )
     if arguments.json:
         print_json(result)
         return
@@ -249,7 +271,7 @@ def _as_typed(ids: str | None = None) -> Iterator[None]:
         message = str(error)
         for argument in ("overwrite", "replace"):
             message = message.replace(f"{argument}=True", f"--{argument}")
-        message = message.removeprefix("HammingIndex.build: ")
+        message = message.replace("bit_weights", "--bit-weights").removeprefix("HammingIndex.build: ")
         raise UserError(f"{ids}: {message}" if ids and "need as many ids" in message else message) from None
 
 
@@ -288,27 +310,51 @@ def _open_folder(arguments: argparse.Namespace, method: str = "auto") -> Hamming
         raise IndexFolderError(message) from None
 
 
-def _open_index(arguments: argparse.Namespace, column: str | None) -> HammingIndex:
+def _model(arguments: argparse.Namespace) -> Any:
+    """The model of --model; None where none is given."""
+    if arguments.model is None:
+        return None
+    from fasthash.cli.learn import load_model
+
+    return load_model(arguments.model, None)
+
+
+def _weights_told(index: HammingIndex) -> str:
+    """The weights of an index's bits at the end of a line."""
+    return f", weights of bits {shown_groups(tuple(index.bit_weights))}" if index.bit_weights else ""
+
+
+def _open_index(arguments: argparse.Namespace, column: str | None, model: Any) -> HammingIndex:
     """An index folder, or a file of codes as an index in memory, which is always scanned."""
     path, method = arguments.index, arguments.method
     if Path(path).is_dir() or not Path(path).exists():
-        return _open_folder(arguments, method)
+        index = _open_folder(arguments, method)
+        typed = parse_weights(arguments.bit_weights)
+        with _as_typed():
+            if typed is not None and not same_weights(typed, index.bit_weights, index.bits):
+                own = shown_groups(tuple(index.bit_weights or ()))
+                raise UserError(
+                    f"{path}: its bits have the weights {own}, --bit-weights must be the same or left out, got "
+                    f"{arguments.bit_weights}"
+                )
+        return index
     if method == "mih":
         raise UserError(f"{path}: --method mih needs an index folder, see fasthash index build --mih")
-    read = read_codes(path, column=column)
-    index = HammingIndex(read.bits)
+    weights = weights_of(arguments, model)
+    bits = None if weights is None else sum(count for count, _ in weights)
+    read = read_codes(path, bits, column=column)
     with _as_typed():
+        index = HammingIndex(read.bits, bit_weights=weights)
         index.add(read.codes, read.ids)
     return index
 
 
-def _queries(arguments: argparse.Namespace, index: HammingIndex, column: str | None) -> NDArray[Any]:
+def _queries(arguments: argparse.Namespace, index: HammingIndex, column: str | None, model: Any) -> NDArray[Any]:
     """Packed codes or outputs for the index: read as they are, or made of embeddings by a model."""
     path = arguments.queries
-    if arguments.model is not None:
-        from fasthash.cli.learn import load_model, transform_blocks
+    if model is not None:
+        from fasthash.cli.learn import transform_blocks
 
-        model = load_model(arguments.model, None)
         if model.bits != index.bits:
             raise UserError(f"{arguments.model}: makes codes of {model.bits} bits, the index has {index.bits}")
         return np.concatenate(list(transform_blocks(model, read_features(path, column), path)))

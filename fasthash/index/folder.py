@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from fasthash.index.errors import IndexFolderError
+from fasthash.index.groups import Groups, shown_groups
 from fasthash.index.merge import Merged
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import Contents, Segment
 from fasthash.index.store import reader, untrusted
+from fasthash.index.store.manifest import Manifest
 from fasthash.index.store.segment_file import ExtraFormat
 from fasthash.index.store.writer import Writer, lacks
 
@@ -36,19 +38,24 @@ class Folder:
         """Whether this is the folder's writer."""
         return self._writer is not None
 
-    def load(self, known: Sequence[Segment] = ()) -> tuple[int, Contents]:
-        """The bits of a code and the contents, as they are now. `known` segments are not opened again."""
+    def load(self, known: Sequence[Segment] = ()) -> tuple[Manifest, Contents]:
+        """The manifest and the contents, as they are now. `known` segments are not opened again."""
         with untrusted.links_within(self.links_within):
             manifest, segments = reader.load(self.path, self.mmap, self._extras, known)
-        return manifest.bits, Contents.of(segments, manifest.next_id)
+        return manifest, Contents.of(segments, manifest.next_id)
 
-    def refreshed(self, bits: int, before: Contents) -> Contents:
+    def refreshed(self, bits: int, bit_weights: Groups, before: Contents) -> Contents:
         """The contents as they are now; `before` itself where nobody else may change them."""
         if self._writer is not None:
             return before
         found, contents = self.load(before.segments)
-        if found != bits:
-            raise IndexFolderError(f"{self.path}: its codes have {found} bits by now, not {bits}; open it again")
+        if found.bits != bits:
+            raise IndexFolderError(f"{self.path}: its codes have {found.bits} bits by now, not {bits}; open it again")
+        if found.bit_weights != bit_weights:
+            raise IndexFolderError(
+                f"{self.path}: its bit_weights are {shown_groups(found.bit_weights)} by now, not "
+                f"{shown_groups(bit_weights)}; open it again"
+            )
         return contents
 
     def commit(
@@ -108,15 +115,15 @@ def make_extras(path: Path, extra: ExtraFormat) -> None:
             f"{error}; it has no tables for method {extra.KIND!r}, and they cannot be made"
         ) from error
     try:
-        bits, contents = folder.load()
-        folder.with_extras(extra, bits, contents, progress=None)
+        manifest, contents = folder.load()
+        folder.with_extras(extra, manifest.bits, contents, progress=None)
     finally:
         folder.close()
 
 
-def save(path: Path, overwrite: bool, bits: int, contents: Contents) -> None:
+def save(path: Path, overwrite: bool, bits: int, bit_weights: Groups, contents: Contents) -> None:
     """Writes contents to a folder, made where it is missing (see HammingIndex.save)."""
-    writer = Writer(path, create=True, overwrite=overwrite)
+    writer = Writer(path, create=True, overwrite=overwrite, bit_weights=bit_weights)
     try:
         fresh = [replace(segment, entry=None) for segment in contents.segments if segment.count]
         writer.commit(bits, contents.next_id, fresh, mmap=True)

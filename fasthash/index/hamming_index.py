@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fasthash._arguments import MAX_BITS, MOST, memory_for, one_device, several_devices, whole
 from fasthash._arrays import like, to_tensor
+from fasthash._bit_weights import bit_weights as flat_bit_weights
 from fasthash.codes import check_codes, code_bytes
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index.errors import IndexFolderError
@@ -24,6 +25,7 @@ from fasthash.index.exchange.build import build
 from fasthash.index.exchange.exports import export
 from fasthash.index.exchange.sources import open_source
 from fasthash.index.folder import Folder, make_extras, save
+from fasthash.index.groups import groups_of
 from fasthash.index.merge import Merged, compacted, cut, settle
 from fasthash.index.search import order
 from fasthash.index.search.devices import Devices
@@ -42,7 +44,8 @@ class HammingIndex:
 
     `HammingIndex(bits, device="cpu")` makes an empty one in memory, `HammingIndex.open(path)` maps one that `save`
     wrote. Codes are packed uint8 [N, ceil(bits / 8)] (`pack_bits`); ids are any unique int64 >= 0. Results are ordered
-    by (distance, id): ties go to the lowest id, whatever the order of insertion. Arguments may be numpy arrays or torch
+    by (distance, id): ties go to the lowest id, whatever the order of insertion. With `bit_weights` a differing bit
+    counts the weight of its group, and all distances and radii are in these. Arguments may be numpy arrays or torch
     tensors; results come back as the kind that was given, on the device of the queries. Searches may run in any number
     of threads while one changes the index: each sees the state that was complete when it began. On a GPU a call runs on
     the caller's current stream, and calls on different streams are ordered as they were made.
@@ -55,13 +58,18 @@ class HammingIndex:
     SearchResult(distances=array([[1, 7]], dtype=int32), ids=array([[7, 3]]))
     """
 
-    def __init__(self, bits: int, device: Any = "cpu"):
+    def __init__(self, bits: int, device: Any = "cpu", *, bit_weights: Any = None):
         """An empty index in memory for codes of `bits` bits, 1 to 65,536, on a torch device.
 
         device may be a list, say ["cuda:0", "cuda:1"] or ["cuda"]: the codes then stay in host memory, every device
         gets a copy of its part as far as there is room, and the rest streams through the devices in each search.
+        bit_weights: (bits, weight) of 1 to 64 contiguous groups that make up the code, that of its first bits first,
+        with integer weights 1 to 255: a differing bit counts its group's weight. None: every bit counts 1. An index
+        keeps its weights for ever. Raises ValueError or TypeError.
         """
         self._bits = whole(bits, "HammingIndex", "bits", 1, MAX_BITS)
+        self._groups = groups_of(bit_weights, self._bits, "HammingIndex")
+        self._weights = flat_bit_weights(self._groups or None, "HammingIndex", code_bytes(self._bits))
         several = isinstance(device, (list, tuple))
         self._devices = Devices(several_devices(device, "HammingIndex")) if several else None
         self._device = torch.device("cpu") if several else one_device(device, "HammingIndex")
@@ -88,6 +96,11 @@ class HammingIndex:
     def bits(self) -> int:
         """Bits of a code."""
         return self._bits
+
+    @property
+    def bit_weights(self) -> list[tuple[int, int]] | None:
+        """(bits, weight) of each group of bits; None: undivided, every bit counts 1."""
+        return list(self._groups) or None
 
     @property
     def device(self) -> torch.device:
@@ -130,7 +143,8 @@ class HammingIndex:
 
     def __repr__(self) -> str:
         place = f"device={self._places()!r}" if self._folder is None else f"path='{self._folder.path}'"
-        return f"HammingIndex(bits={self._bits}, codes={len(self)}, {place})"
+        weights = f"bit_weights={list(self._groups)}, " if self._groups else ""
+        return f"HammingIndex(bits={self._bits}, {weights}codes={len(self)}, {place})"
 
     def _places(self) -> str | list[str]:
         """What `device` was."""
@@ -237,7 +251,7 @@ class HammingIndex:
             if self._folder is None:
                 raise ValueError("HammingIndex.refresh: the index is in memory; open one from a folder")
             before = self._contents
-            self._contents = self._folder.refreshed(self._bits, before)
+            self._contents = self._folder.refreshed(self._bits, self._groups, before)
             entries = [{segment.entry for segment in contents.segments} for contents in (before, self._contents)]
             return entries[0] != entries[1] or before.next_id != self._contents.next_id
 
@@ -265,15 +279,16 @@ class HammingIndex:
         """The k nearest codes of each query: distances and ids, [Q, k], ordered by (distance, id).
 
         queries: packed uint8 [Q, ceil(bits / 8)], or real-valued [Q, bits] in [0, 1], which are rounded for the search.
-        k: any number >= 1; where fewer codes are eligible, the missing places have id -1 and distance bits + 1.
+        k: any number >= 1; where fewer codes are eligible, the missing places have id -1 and the largest distance + 1
+        (bits + 1; with bit_weights the sum of bits x weight, + 1).
         filter: which codes are eligible, for all queries: a boolean mask aligned with `index.ids`, or an array of
         allowed ids (unknown ones are ignored). rescore: f >= 1 takes the f * k nearest of real-valued queries and
-        orders them by the asymmetric distance sum_d |q_d - b_d|, ties by id.
+        orders them by the asymmetric distance sum_d w_d |q_d - b_d|, w_d = 1 or the weight of bit d, ties by id.
         Distances are int32, float32 with rescore; ids are int64. Raises ValueError or TypeError; MemoryError where
         there is no room for so many results.
         """
         function = "HammingIndex.search"
-        query, real = parse_queries(queries, self._bits, self._device, function)
+        query, real = parse_queries(queries, self._bits, self._weights, self._device, function)
         k, rescore = whole(k, function, "k", 1), whole(rescore, function, "rescore", 0)
         if k > MOST:
             raise ValueError(f"{function}: k must be at most 2**40, got {k}")
@@ -288,19 +303,20 @@ class HammingIndex:
                 parts = eligible_parts(contents, filter, self._device, function, self._parts_of)
                 found = topk(query, parts, wanted, contents.ordered)
         if rescore and real is not None:
-            found = rescored(contents.codes_of, real, found.ids, k)
+            found = rescored(contents.codes_of, real, self._weights, found.ids, k)
         return _to_kind(found, queries)
 
     def range_search(self, queries: Any, radius: int, filter: Any = None) -> RangeResult:
-        """All codes within `radius` (inclusive, >= 0) of each query, ordered by (distance, id).
+        """All codes within `radius` (inclusive, >= 0; with bit_weights a weighted distance) of each query.
 
         Gives RangeResult(offsets int64 [Q + 1], distances int32 [T], ids int64 [T]): those of query q are at
-        offsets[q] .. offsets[q + 1]. queries and filter are as for `search`. Raises ValueError or TypeError.
+        offsets[q] .. offsets[q + 1], ordered by (distance, id). queries and filter are as for `search`. Raises
+        ValueError or TypeError.
         """
         function = "HammingIndex.range_search"
-        query, _ = parse_queries(queries, self._bits, self._device, function)
-        radius = whole(radius, function, "radius", 0)
-        contents, radius = self._contents, min(radius, self._bits)
+        query, _ = parse_queries(queries, self._bits, self._weights, self._device, function)
+        radius = min(whole(radius, function, "radius", 0), query.largest)
+        contents = self._contents
         with memory_for(f"{function}: no memory for the results of {len(query)} queries"):
             if self._devices is not None:
                 found = self._devices.within(contents, query, filter, radius, function)
@@ -312,8 +328,8 @@ class HammingIndex:
     # Where it lives
 
     def to(self, device: Any) -> HammingIndex:
-        """A new index in memory, on another torch device (or a list of them), with the same codes, ids and next id."""
-        copy = HammingIndex(self._bits, device)
+        """A new index in memory, on another torch device (or a list), with the same codes, ids, next id and weights."""
+        copy = HammingIndex(self._bits, device, bit_weights=self.bit_weights)
         contents = self._contents
         segments = []
         for segment in contents.segments:
@@ -338,7 +354,7 @@ class HammingIndex:
             own = self._folder
             if own is not None and own.writable and overwrite and folder.exists() and folder.samefile(own.path):
                 return  # every change is there already
-            save(folder, overwrite, self._bits, self._contents)
+            save(folder, overwrite, self._bits, self._groups, self._contents)
 
     @classmethod
     def open(
@@ -373,20 +389,20 @@ class HammingIndex:
             raise ValueError("HammingIndex.open: links_within is for reading; copy the folder (cp -rL) to change it")
         folder = Folder(Path(path).absolute(), mmap, writable, () if method == "scan" else _EXTRAS, within)
         try:
-            bits, contents = folder.load()
+            manifest, contents = folder.load()
             could = [segment for segment in contents.segments if table_file.can_have(segment)]
             if method == "mih" and could and not any(table_file.KIND in segment.extras for segment in could):
                 if writable:
-                    contents = folder.with_extras(table_file, bits, contents, progress=None)
+                    contents = folder.with_extras(table_file, manifest.bits, contents, progress=None)
                 elif within is not None:
                     raise IndexFolderError(
                         f"{folder.path}: has no tables for method 'mih', and is open for reading only"
                     )
                 else:
                     make_extras(folder.path, table_file)
-                    bits, contents = folder.load()
+                    manifest, contents = folder.load()
             plain = isinstance(device, (list, tuple)) or str(device) == "cpu"
-            index = cls(bits, device if plain else [device])
+            index = cls(manifest.bits, device if plain else [device], bit_weights=manifest.bit_weights or None)
         except BaseException:
             folder.close()
             raise
@@ -407,6 +423,7 @@ class HammingIndex:
         id_column: str | None = None,
         overwrite: bool = False,
         mih: bool = False,
+        bit_weights: Any = None,
         progress: bool | None = None,
     ) -> HammingIndex:
         """Writes an index folder from a stream of codes, in one transaction, and opens it.
@@ -423,7 +440,8 @@ class HammingIndex:
         (needs bits), "hex" or "decimal" for text that could be both; a content of another kind is refused. column,
         id_column: the columns of codes and ids in a table, where several could be meant or ids have another name.
 
-        mih=True: then makes the tables of `build_mih`, in a second transaction. progress: a bar on stderr; None: where
+        mih=True: then makes the tables of `build_mih`, in a second transaction. bit_weights: as for an index in memory,
+        of `bits` bits altogether. progress: a bar on stderr; None: where
         that is a terminal. Raises ValueError or TypeError for codes and ids that cannot be added or a file that is of
         another kind, OSError where a file cannot be read or the disk is full, IndexFolderError as `save`; the folder is
         then as it was. Warns where rows are numbered although a column looks like ids.
@@ -436,7 +454,7 @@ class HammingIndex:
         """
         folder = Path(path).absolute()
         opened = open_source(source, bits, ids, "HammingIndex.build", format=format, column=column, id_column=id_column)
-        build(folder, opened, overwrite, progress)
+        build(folder, opened, overwrite, groups_of(bit_weights, opened.bits, "HammingIndex.build"), progress)
         if mih:
             with cls.open(folder, writable=True) as index:
                 index.build_mih(progress=progress)
@@ -450,7 +468,8 @@ class HammingIndex:
         The suffix says the format: `.npy` (uint8 [N, ceil(bits / 8)]), `.u8bin`, `.faiss` or `.ibxf` (for
         `faiss.read_index_binary`: an IndexBinaryFlat, inside an IndexBinaryIDMap where the ids are not 0 .. N - 1),
         `.parquet`, `.arrow` or `.feather` (columns id and code; need pyarrow). ids: a `.npy` file to write the ids to.
-        Memory is bounded by a block. Raises ValueError for another suffix, OSError where a file cannot be written.
+        No format has room for bit_weights: other programs search by the number of differing bits. Memory is bounded by
+        a block. Raises ValueError for another suffix, OSError where a file cannot be written.
         """
         export(self._contents, self._bits, Path(path), None if ids is None else Path(ids), progress)
 
@@ -486,7 +505,7 @@ class HammingIndex:
                 self._places(),
                 folder.links_within,
             )
-        return _made_again, (type(self), self._bits, self._places(), self._contents)
+        return _made_again, (type(self), self._bits, self._places(), self._contents, self.bit_weights)
 
     def __enter__(self) -> HammingIndex:
         return self
@@ -501,8 +520,10 @@ def _opened_again(
     return kind.open(path, mmap, method=method, device=device, links_within=within)
 
 
-def _made_again(kind: type[HammingIndex], bits: int, device: Any, contents: Contents) -> HammingIndex:
-    index = kind(bits, device)
+def _made_again(
+    kind: type[HammingIndex], bits: int, device: Any, contents: Contents, bit_weights: Any = None
+) -> HammingIndex:
+    index = kind(bits, device, bit_weights=bit_weights)
     index._contents = contents
     return index
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+BitWeights = Sequence[tuple[int, int]]  # (bits, weight) of each group; empty: undivided
 I32, I64, F64, POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
 
@@ -20,6 +22,8 @@ class HammingProblem(ctypes.Structure):
     _fields_ = (
         [(name, POINTER) for name in ("queries", "database", "mask")]
         + [(name, I64) for name in ("Q", "N", "W", "stride")]
+        + [(name, POINTER) for name in ("group_bits", "group_weights")]
+        + [("G", I32)]
     )  # fmt: skip
 
 
@@ -118,9 +122,16 @@ class Device:
         return out.read((count,), np.float32)
 
     def hamming_problem(
-        self, queries: Array, database: Array, mask: Array | None, columns: tuple[int, int] | None, misalign: int
+        self,
+        queries: Array,
+        database: Array,
+        mask: Array | None,
+        columns: tuple[int, int] | None,
+        misalign: int,
+        bit_weights: BitWeights,
     ) -> HammingProblem:
         """Codes are the given columns of the database's rows; `misalign` shifts both from their 256-byte boundary."""
+        self.groups = np.array(bit_weights, np.int32).reshape(-1, 2).T.copy()  # host memory: bits, weights
         rows, stride = database.shape
         start, stop = (0, stride) if columns is None else columns
         bitmap = None
@@ -138,6 +149,8 @@ class Device:
             rows,
             stop - start,
             stride,
+            *(row.ctypes.data for row in self.groups),
+            len(bit_weights),
         )
 
     def hamming_topk(
@@ -148,8 +161,9 @@ class Device:
         mask: Array | None = None,
         columns: tuple[int, int] | None = None,
         misalign: int = 0,
+        bit_weights: BitWeights = (),
     ) -> tuple[Array, Array]:
-        problem = ctypes.byref(self.hamming_problem(queries, database, mask, columns, misalign))
+        problem = ctypes.byref(self.hamming_problem(queries, database, mask, columns, misalign, bit_weights))
         shape = (len(queries), k)
         distances, ids = self.output(shape, np.int32), self.output(shape, np.int64)
         workspace, size = self.workspace("fh_hamming_topk_cuda_workspace", problem, I64(k))
@@ -170,8 +184,9 @@ class Device:
         mask: Array | None = None,
         columns: tuple[int, int] | None = None,
         misalign: int = 0,
+        bit_weights: BitWeights = (),
     ) -> tuple[Array, Array, Array]:
-        problem = ctypes.byref(self.hamming_problem(queries, database, mask, columns, misalign))
+        problem = ctypes.byref(self.hamming_problem(queries, database, mask, columns, misalign, bit_weights))
         counts = self.output((len(queries),), np.int64)
         workspace, size = self.workspace("fh_hamming_range_cuda_workspace", problem, I32(radius))
         self.check("fh_hamming_range_count_cuda", problem, I32(radius), counts, workspace, size, None)
@@ -192,9 +207,14 @@ class Device:
         return offsets, distances.read(shape, np.int32), ids.read(shape, np.int64)
 
     def hamming_distances(
-        self, queries: Array, database: Array, columns: tuple[int, int] | None = None, misalign: int = 0
+        self,
+        queries: Array,
+        database: Array,
+        columns: tuple[int, int] | None = None,
+        misalign: int = 0,
+        bit_weights: BitWeights = (),
     ) -> Array:
-        problem = ctypes.byref(self.hamming_problem(queries, database, None, columns, misalign))
+        problem = ctypes.byref(self.hamming_problem(queries, database, None, columns, misalign, bit_weights))
         shape = (len(queries), len(database))
         distances = self.output(shape, np.int32)
         self.check("fh_hamming_distances_cuda", problem, distances, None)
@@ -209,10 +229,12 @@ class Device:
         mask: Array | None = None,
         columns: tuple[int, int] | None = None,
         misalign: int = 0,
+        bit_weights: BitWeights = (),
     ) -> tuple[Array, Array | None]:
-        described = self.hamming_problem(queries, database, mask, columns, misalign)
+        described = self.hamming_problem(queries, database, mask, columns, misalign, bit_weights)
         problem = ctypes.byref(described)
-        shape = (len(queries), 8 * described.W + 1)
+        largest = sum(bits * weight for bits, weight in bit_weights) if bit_weights else 8 * described.W
+        shape = (len(queries), largest + 1)
         counts = self.output(shape, np.int64)
         if labels is None or class_weights is None:
             workspace, size = self.workspace("fh_hamming_histogram_cuda_workspace", problem, I64(0))
@@ -225,6 +247,25 @@ class Device:
             sums, workspace, size, None,
         )  # fmt: skip
         return counts.read(shape, np.int64), sums.read(shape, np.float64)
+
+    def hamming_workspaces(self, queries: int, rows: int, width: int, bit_weights: BitWeights = ()) -> dict[str, int]:
+        """Bytes for a problem of these sizes."""
+        groups = np.array(bit_weights, np.int32).reshape(-1, 2).T.copy()
+        arrays = (row.ctypes.data for row in groups)
+        problem = ctypes.byref(HammingProblem(None, None, None, queries, rows, width, width, *arrays, len(bit_weights)))
+        calls = {
+            "top 10": ("topk", I64(10)),
+            "top 5000": ("topk", I64(5000)),
+            "range": ("range", I32(2**31 - 1)),
+            "histogram": ("histogram", I64(0)),
+            "histogram of classes": ("histogram", I64(1000)),
+        }
+        found = {}
+        for name, (function, argument) in calls.items():
+            native = getattr(self.library, f"fh_hamming_{function}_cuda_workspace")
+            native.restype = I64
+            found[name] = int(native(problem, argument))
+        return found
 
     def nearest_problem(self, x: Array, y: Array | None, k: int, p: int, misalign: int = 0) -> NearestProblem:
         """x [L, N, D]; y [L, M, D], or [M, D] for all batches, or None for the others of x.

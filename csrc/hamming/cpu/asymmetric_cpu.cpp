@@ -1,4 +1,4 @@
-// Asymmetric distances on the CPU: a table of 16 partial sums for each group of four bits of the query.
+// Asymmetric distances on the CPU: a table of 16 partial sums for each nibble, four bits, of the query.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -6,6 +6,7 @@
 #include "core/exceptions.h"
 #include "core/thread_pool.h"
 #include "hamming/asymmetric.h"
+#include "hamming/groups.h"
 
 namespace fasthash {
 namespace {
@@ -13,16 +14,27 @@ namespace {
 constexpr int64_t kTaskCodes = 4096;
 constexpr int kSide = 8;  // candidates side by side: one addition takes several cycles
 
-// table[group, value]: the sum of a group whose bits are `value`, the first bit highest. [2 W, 16]
-void fill_table(const double* query, int64_t D, int64_t W, double* table) {
-    for (int64_t group = 0; group < 2 * W; ++group, table += 16) {
+// table[nibble, value]: the sum of a nibble whose bits are `value`, the first bit highest. [2 W, 16]
+void fill_table(const double* query, const double* weights, int64_t D, int64_t W, double* table) {
+    for (int64_t nibble = 0; nibble < 2 * W; ++nibble, table += 16) {
         for (int value = 0; value < 16; ++value) {
             double sum = 0;
-            for (int64_t bit = 0; bit < 4 && group * 4 + bit < D; ++bit)
-                sum += std::fabs(query[group * 4 + bit] - static_cast<double>(value >> (3 - bit) & 1));
+            for (int64_t bit = 0; bit < 4 && nibble * 4 + bit < D; ++bit)
+                sum += weights[nibble * 4 + bit] *
+                       std::fabs(query[nibble * 4 + bit] - static_cast<double>(value >> (3 - bit) & 1));
             table[value] = sum;
         }
     }
+}
+
+// The weight of each bit, [D].
+std::vector<double> weights_of(const fh_asymmetric_problem& p) {
+    std::vector<double> weights;
+    weights.reserve(static_cast<size_t>(p.D));
+    for (int32_t g = 0; g < p.G; ++g)
+        weights.insert(weights.end(), static_cast<size_t>(p.group_bits[g]), p.group_weights[g]);
+    weights.resize(static_cast<size_t>(p.D), 1.0);
+    return weights;
 }
 
 template <int kCodes>
@@ -40,11 +52,12 @@ void look_up(const double* table, const uint8_t* codes, int64_t W, float* out) {
 fh_status distances_of(const fh_asymmetric_problem& p, float* distances, int32_t threads, fh_cancel* cancel) {
     const int64_t parts = (p.C + kTaskCodes - 1) / kTaskCodes;
     const int32_t useful = threads_worth(p.Q * (p.C + 16) * 2 * p.W, threads);
+    const std::vector<double> weights = weights_of(p);
     std::vector<std::vector<double>> tables(useful, std::vector<double>(static_cast<size_t>(32 * p.W)));
     return parallel_for(p.Q * parts, useful, cancel, [&](int64_t task, int worker) {
         const int64_t q = task / parts, begin = task % parts * kTaskCodes, end = std::min(begin + kTaskCodes, p.C);
         double* table = tables[worker].data();
-        fill_table(p.queries + q * p.D, p.D, p.W, table);
+        fill_table(p.queries + q * p.D, weights.data(), p.D, p.W, table);
         const uint8_t* codes = p.codes + q * p.C * p.W;
         float* out = distances + q * p.C;
         int64_t c = begin;
@@ -63,6 +76,12 @@ extern "C" fh_status fh_asymmetric_distances_cpu(const fh_asymmetric_problem* pr
     const fh_asymmetric_problem& p = *problem;
     if (p.Q < 0 || p.C < 0 || p.D < 1 || p.W < 1 || p.W > (int64_t{1} << 27) || p.D > 8 * p.W)
         return fail(FH_INVALID, "fh_asymmetric_distances_cpu: Q and C must be >= 0, D between 1 and 8 W");
+    const fh_hamming_problem groups{nullptr, nullptr, nullptr, 0, 0, p.W, p.W, p.group_bits, p.group_weights, p.G};
+    int32_t largest;
+    if (const fh_status status = largest_distance(groups, largest)) return status;
+    int64_t bits = 0;
+    for (int32_t g = 0; g < p.G; ++g) bits += p.group_bits[g];
+    if (p.G > 0 && bits != p.D) return fail(FH_INVALID, "fh_asymmetric_distances_cpu: the groups must make up D bits");
     return without_exceptions("asymmetric_distances",
                               [&] { return distances_of(p, distances, std::max(threads, 1), cancel); });
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "hamming/groups.h"
+
 namespace fasthash {
 namespace {
 

@@ -26,7 +26,7 @@ struct HammingPlan {
     const uint8_t* queries;              // [Q, words * word_bytes], zero padded
     std::vector<uint8_t> padded;         // backs `queries` where they are not the problem's
     std::vector<WeightedWord> weighted;  // [words] where bits are weighted, else empty
-    bool shared;                         // as in ScanRequest
+    bool shared = false;                 // as in ScanRequest
 
     const void* query(int64_t q) const { return queries + q * words * word_bytes; }
 

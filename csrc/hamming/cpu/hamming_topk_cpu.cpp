@@ -50,16 +50,18 @@ struct Candidates {
     uint64_t* keys;    // [capacity], ascending by position
     uint32_t* counts;  // [largest + 1]
 
-    // Weighted distances leave most counts at 0, which are passed eight at a time.
-    static constexpr int32_t kSkip = 8;
-    bool none_before(int32_t limit) const {
+    // Weighted distances leave most counts at 0: far up they are passed eight at a time.
+    static constexpr int32_t kSkip = 8, kFar = 512;
+    void skip_empty(int32_t& limit, int32_t to) const {
         uint64_t eight[kSkip / 2];
-        std::memcpy(eight, counts + limit - kSkip, sizeof(eight));
-        return (eight[0] | eight[1] | eight[2] | eight[3]) == 0;
+        for (; limit > kFar && limit - to >= kSkip; limit -= kSkip) {
+            std::memcpy(eight, counts + limit - kSkip, sizeof(eight));
+            if ((eight[0] | eight[1] | eight[2] | eight[3]) != 0) return;
+        }
     }
     void lower_limit(int32_t& limit, int32_t to) {
         while (limit > to) {
-            while (limit - to >= kSkip && none_before(limit)) limit -= kSkip;
+            skip_empty(limit, to);
             if (limit > to) below -= counts[--limit];
         }
     }
@@ -75,7 +77,7 @@ struct Candidates {
         size += count;
         below += count;
         while (below >= K) {
-            while (limit >= kSkip && none_before(limit)) limit -= kSkip;
+            skip_empty(limit, 0);
             below -= counts[--limit];
         }
     }

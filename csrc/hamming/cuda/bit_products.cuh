@@ -1,5 +1,5 @@
 // A tile of queries over a range of packed codes by products of bits on the tensor cores: what CountedTile (scan.cuh)
-// does, for widths of 64 bits and of multiples of 128, with far fewer instructions.
+// does, for undivided codes of 64 bits and of multiples of 128, with far fewer instructions.
 //
 // The distance of q and x is the number of bits that [q, ~q] and [~x, x] have in common. Started from minus the query's
 // limit, the product is negative where x is nearer: one sign for each pair, and 3 signs are gathered by one operation.
@@ -16,7 +16,7 @@ namespace fasthash {
 
 template <class Width>
 constexpr bool has_bit_products() {
-    return Width::kExact && (Width::kWords == 2 || Width::kWords % 4 == 0);
+    return Width::kExact && !Width::kWeighted && (Width::kWords == 2 || Width::kWords % 4 == 0);
 }
 
 constexpr int kProductQueries = 8;  // columns of a product
@@ -30,7 +30,7 @@ constexpr int64_t kLeastProductQueries = 4;
 #endif
 
 // Whether products pay for this scan.
-inline bool multiplies(const Scan& scan) {
+inline bool multiplies(const PlannedScan& scan) {
     const auto has_products = [](auto width) { return has_bit_products<decltype(width)>() ? FH_OK : FH_INVALID; };
     return scan.Q >= kLeastProductQueries && with_width(scan, has_products) == FH_OK;
 }
@@ -147,6 +147,7 @@ size_t product_bytes(const Scan& scan) {
 // As CountedTile, by products.
 template <class Width>
 struct MultipliedTile {
+    using ScanType = Scan;
     using Products = BitProducts<Width::kWords>;
     uint32_t* queries;  // as BitProducts takes them
     int* minus_limits;  // [count, up to a multiple of 8]: 0 where there is no query
@@ -205,7 +206,7 @@ struct TileType {
     using Type = Tile;
 };
 template <class Run>
-fh_status with_tile(const Scan& scan, const Run& run) {
+fh_status with_tile(const PlannedScan& scan, const Run& run) {
     const bool products = multiplies(scan);
     return with_width(scan, [&](auto width) {
         using Width = decltype(width);

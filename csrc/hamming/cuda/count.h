@@ -19,10 +19,10 @@ constexpr int64_t kBatchBytes = 64 << 20, kRangeBytes = 1 << 30, kLeastUnitRows 
 
 // How queries are tiled and batched, and rows cut into units.
 struct CountPlan {
-    Scan scan;      // all queries
-    int64_t bins;   // distances 0 .. bins - 1 are counted
-    int64_t batch;  // queries at a time
-    bool shared;    // a block's counts fit shared memory
+    PlannedScan scan;  // all queries
+    int64_t bins;      // distances 0 .. bins - 1 are counted
+    int64_t batch;     // queries at a time
+    bool shared;       // a block's counts fit shared memory
 };
 
 // The arrays of a pass over one batch.
@@ -39,10 +39,10 @@ int64_t counting_bytes(const CountPlan& plan);
 
 // Fills counts, closest and totals (= the sums over units) for the queries that `scan`, a part of the plan's, wants;
 // with keep, counts[unit, q, d] becomes the sum over the units before this one.
-fh_status count_distances(const CountPlan& plan, const Scan& scan, const CountArrays& arrays, bool keep, Count* totals,
-                          void* stream);
+fh_status count_distances(const CountPlan& plan, const PlannedScan& scan, const CountArrays& arrays, bool keep,
+                          Count* totals, void* stream);
 
-inline int64_t all_bins(const fh_hamming_problem& problem) { return 8 * problem.W + 1; }
+inline int64_t all_bins(const fh_hamming_problem& problem) { return largest_distance(problem) + 1; }
 
 // Runs step(scan of a batch, its first query) over all queries.
 template <class Step>

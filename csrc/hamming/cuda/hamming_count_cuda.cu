@@ -18,9 +18,10 @@ constexpr int64_t kRangeUnits = 8192, kRangeRowsOfBin = 300;
 // bins. A warp counts its unit's distances for a tile of queries in shared memory, or, where kShared is false because
 // bins are too many for that, in its own cells of `counts`. One atomic on shared memory a pair.
 template <class Tile, bool kShared>
-__global__ void __launch_bounds__(kScanThreads) hamming_count_kernel(Scan scan, int64_t bins, int64_t tile_words,
-                                                                     Count* __restrict__ counts,  // [units, Q, bins]
-                                                                     int32_t* __restrict__ closest) {  // [units, Q]
+__global__ void __launch_bounds__(kScanThreads)
+    hamming_count_kernel(typename Tile::ScanType scan, int64_t bins, int64_t tile_words,
+                         Count* __restrict__ counts,       // [units, Q, bins]
+                         int32_t* __restrict__ closest) {  // [units, Q]
     uint32_t* shared = dynamic_shared_memory<uint32_t>();
     uint32_t* tile_counts = shared + tile_words + warp_index() * scan.tile * bins;  // this warp's [tile, bins]
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
@@ -135,7 +136,7 @@ CountPlan plan_counting(const fh_hamming_problem& p, int64_t bins) {
     units = std::max(units, ceil_div(p.N, int64_t{1} << 31));  // a unit's counts are 32-bit
     const int64_t unit_rows = std::max(kLeastUnitRows, ceil_div(ceil_div(p.N, units), 128) * 128);
 
-    const Scan scan = make_scan(p, tile, unit_rows);
+    const PlannedScan scan = make_scan(p, tile, unit_rows);
     const int64_t batch = std::max<int64_t>(1, most_bytes / (std::max<int64_t>(scan.units, 1) * tile_bytes)) * tile;
     return {scan, bins, std::min(p.Q, batch), shared};
 }
@@ -155,8 +156,8 @@ int64_t counting_bytes(const CountPlan& plan) {
     return cutter.bytes();
 }
 
-fh_status count_distances(const CountPlan& plan, const Scan& scan, const CountArrays& arrays, bool keep, Count* totals,
-                          void* stream) {
+fh_status count_distances(const CountPlan& plan, const PlannedScan& scan, const CountArrays& arrays, bool keep,
+                          Count* totals, void* stream) {
     const size_t counts_bytes = plan.shared ? static_cast<size_t>(shared_counts_bytes(scan.tile, plan.bins)) : 0;
     const auto count = [&](auto type) {
         using Tile = typename decltype(type)::Type;
@@ -167,7 +168,7 @@ fh_status count_distances(const CountPlan& plan, const Scan& scan, const CountAr
         return launch(shape, kernel, scan, plan.bins, static_cast<int64_t>(tile_bytes / 4), arrays.counts,
                       arrays.closest);
     };
-    if (plan.bins <= 8 * scan.W) {  // only some pairs count
+    if (plan.bins <= scan.largest) {  // only some pairs count
         FH_RETURN_IF_ERROR(with_tile(scan, count));
     } else {
         FH_RETURN_IF_ERROR(

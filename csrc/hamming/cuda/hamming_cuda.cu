@@ -32,8 +32,8 @@ struct WarpSums {
 };
 
 // One block for each query that is wanted: before[d] = sum of totals below d (in place), farthest = the distance of the
-// K-th code, or the last bin; places that no code takes get distance 8 W + 1 and id -1. For range search K is huge and
-// distances null.
+// K-th code, or the last bin; places that no code takes get distance `missing` and id -1. For range search K is huge
+// and distances null.
 __global__ void __launch_bounds__(kScanThreads)
     hamming_rank_kernel(Scan scan,
                         Count* __restrict__ totals,  // [Q, bins]
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kScanThreads)
 // The second pass. A warp takes its unit's queries that have an answer there; a code's place is the number of nearer
 // codes, plus those at its distance in earlier units, earlier in this unit, and in lower lanes.
 template <class Width>
-__global__ void __launch_bounds__(kScanThreads) hamming_emit_kernel(Scan scan, int64_t bins,
+__global__ void __launch_bounds__(kScanThreads) hamming_emit_kernel(ScanOf<Width> scan, int64_t bins,
                                                                     Count* __restrict__ counts,  // [units, Q, bins]
                                                                     const int32_t* __restrict__ closest,  // [units, Q]
                                                                     Places places) {
@@ -151,7 +151,8 @@ __global__ void __launch_bounds__(kScanThreads)
     if (lane_index() == 0) counts[q] = static_cast<int64_t>(sum);
 }
 
-fh_status emit(const CountPlan& plan, const Scan& scan, const CountArrays& arrays, const Places& places, void* stream) {
+fh_status emit(const CountPlan& plan, const PlannedScan& scan, const CountArrays& arrays, const Places& places,
+               void* stream) {
     return with_width(scan, [&](auto width) {
         using Width = decltype(width);
         const size_t shared_bytes =
@@ -170,7 +171,7 @@ fh_status two_pass_topk(const fh_hamming_problem& p, int64_t K, const int32_t* o
     plan.scan.only = only;
     WorkspaceCutter cutter(workspace);
     const CountArrays arrays = cut_workspace(plan, cutter);
-    return for_each_batch(plan, [&](const Scan& scan, int64_t first) {
+    return for_each_batch(plan, [&](const PlannedScan& scan, int64_t first) {
         int32_t* batch_distances = distances + first * K;
         int64_t* batch_ids = ids + first * K;
         FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, true, arrays.totals, stream));
@@ -187,7 +188,9 @@ fh_hamming_problem first_rows_of(fh_hamming_problem p, int64_t rows) {
     return p;
 }
 
-int64_t bins_within(const fh_hamming_problem& p, int32_t radius) { return std::min<int64_t>(radius, 8 * p.W) + 1; }
+int64_t bins_within(const fh_hamming_problem& p, int32_t radius) {
+    return std::min<int64_t>(radius, largest_distance(p)) + 1;
+}
 
 }  // namespace
 }  // namespace fasthash
@@ -207,6 +210,7 @@ int64_t fh_hamming_topk_cuda_workspace(const fh_hamming_problem* problem, int64_
 
 fh_status fh_hamming_topk_cuda(const fh_hamming_problem* problem, int64_t K, int32_t* distances, int64_t* ids,
                                void* workspace, int64_t workspace_bytes, void* stream) {
+    FH_RETURN_IF_ERROR(check_groups(*problem));
     FH_RETURN_IF_ERROR(
         require_workspace("fh_hamming_topk_cuda", fh_hamming_topk_cuda_workspace(problem, K), workspace_bytes));
     const OnePassPlan plan = plan_one_pass(*problem, K);
@@ -226,11 +230,12 @@ int64_t fh_hamming_range_cuda_workspace(const fh_hamming_problem* problem, int32
 
 fh_status fh_hamming_range_count_cuda(const fh_hamming_problem* problem, int32_t radius, int64_t* counts,
                                       void* workspace, int64_t workspace_bytes, void* stream) {
+    FH_RETURN_IF_ERROR(check_groups(*problem));
     const CountPlan plan = plan_counting(*problem, bins_within(*problem, radius));
     FH_RETURN_IF_ERROR(require_workspace("fh_hamming_range_count_cuda", counting_bytes(plan), workspace_bytes));
     WorkspaceCutter cutter(workspace);
     const CountArrays arrays = cut_workspace(plan, cutter);
-    return for_each_batch(plan, [&](const Scan& scan, int64_t first) {
+    return for_each_batch(plan, [&](const PlannedScan& scan, int64_t first) {
         FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, true, arrays.totals, stream));
         return launch({"hamming_row_sum_kernel", ceil_div(scan.Q, kScanWarps), kScanThreads, 0, stream},
                       hamming_row_sum_kernel, arrays.totals, scan.Q, plan.bins, counts + first);
@@ -240,11 +245,12 @@ fh_status fh_hamming_range_count_cuda(const fh_hamming_problem* problem, int32_t
 fh_status fh_hamming_range_fill_cuda(const fh_hamming_problem* problem, int32_t radius, const int64_t* offsets,
                                      int32_t* distances, int64_t* ids, void* workspace, int64_t workspace_bytes,
                                      void* stream) {
+    FH_RETURN_IF_ERROR(check_groups(*problem));
     const CountPlan plan = plan_counting(*problem, bins_within(*problem, radius));
     FH_RETURN_IF_ERROR(require_workspace("fh_hamming_range_fill_cuda", counting_bytes(plan), workspace_bytes));
     WorkspaceCutter cutter(workspace);
     const CountArrays arrays = cut_workspace(plan, cutter);
-    return for_each_batch(plan, [&](const Scan& scan, int64_t first) {
+    return for_each_batch(plan, [&](const PlannedScan& scan, int64_t first) {
         if (scan.Q < plan.scan.Q)  // fh_hamming_range_count_cuda has left the last batch's counts
             FH_RETURN_IF_ERROR(count_distances(plan, scan, arrays, true, arrays.totals, stream));
         FH_RETURN_IF_ERROR(launch({"hamming_rank_kernel", scan.Q, kScanThreads, 0, stream}, hamming_rank_kernel, scan,

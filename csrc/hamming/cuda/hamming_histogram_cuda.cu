@@ -10,7 +10,7 @@ namespace {
 
 template <class Width>
 __global__ void __launch_bounds__(kScanThreads)
-    hamming_distances_kernel(Scan scan, int32_t* __restrict__ out) {  // [Q, N]
+    hamming_distances_kernel(ScanOf<Width> scan, int32_t* __restrict__ out) {  // [Q, N]
     uint32_t* staged = dynamic_shared_memory<uint32_t>();
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
     const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
@@ -26,12 +26,14 @@ __global__ void __launch_bounds__(kScanThreads)
         });
 }
 
-// counts[q, d, c] += codes of class c at distance d. Integers, so that the order of the atomics does not show.
+// counts[q, d, c] += codes of class c at distance d; of weighted codes at first + d, for d < bins. Integers, so that
+// the order of the atomics does not show.
 template <class Width>
 __global__ void __launch_bounds__(kScanThreads)
-    hamming_class_count_kernel(Scan scan, int64_t bins,
-                               const int64_t* __restrict__ labels,       // [N]
-                               int64_t C, Count* __restrict__ counts) {  // [Q, bins, C]
+    hamming_class_count_kernel(ScanOf<Width> scan, int64_t bins,
+                               const int64_t* __restrict__ labels,     // [N]
+                               int64_t C, Count* __restrict__ counts,  // [Q, bins, C]
+                               int64_t first) {
     uint32_t* staged = dynamic_shared_memory<uint32_t>();
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
     const int tile = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
@@ -42,7 +44,12 @@ __global__ void __launch_bounds__(kScanThreads)
     scan_rows<Width>(
         scan, begin, end, q0, staged, tile, [](int i) { return i; },
         [&](int q, int64_t n, bool live, int distance) {
-            if (live) atomicAdd(&counts[((q0 + q) * bins + distance) * C + labels[n]], Count(1));
+            int64_t d = distance;
+            if constexpr (Width::kWeighted) {
+                d -= first;
+                live = live && d >= 0 && d < bins;
+            }
+            if (live) atomicAdd(&counts[((q0 + q) * bins + d) * C + labels[n]], Count(1));
         });
 }
 
@@ -75,22 +82,28 @@ __global__ void __launch_bounds__(kScanThreads)
 constexpr int32_t kPlainTile = 32;       // queries of a tile where nothing is counted in shared memory
 constexpr int64_t kPlainUnitRows = 256;  // rows of a warp there
 
-// Queries at a time such that their counts of each class and distance fit.
-int64_t class_batch(const fh_hamming_problem& p, int64_t C) {
-    return std::min(
-        p.Q, std::max<int64_t>(1, kBatchBytes / (all_bins(p) * std::max<int64_t>(C, 1) * int64_t{sizeof(Count)})));
-}
-int64_t class_bytes(const fh_hamming_problem& p, int64_t C) {
-    return class_batch(p, C) * all_bins(p) * C * int64_t{sizeof(Count)};
-}
+// How the counts of each class and distance are cut: `batch` queries and `bins` distances at a time.
+struct ClassPlan {
+    int64_t batch, bins;
+
+    ClassPlan(const fh_hamming_problem& p, int64_t C) {
+        const int64_t most = kBatchBytes / (std::max<int64_t>(C, 1) * int64_t{sizeof(Count)});
+        // All distances, or, for one query at a time, as many as fit: never fewer than undivided codes of this width
+        // have.
+        bins = std::min(all_bins(p), std::max(most, 8 * p.W + 1));
+        batch = std::min(p.Q, std::max<int64_t>(1, most / bins));
+    }
+    int64_t bytes(int64_t C) const { return batch * bins * C * int64_t{sizeof(Count)}; }
+};
 
 fh_status class_histogram(const fh_hamming_problem& p, const int64_t* labels, const double* class_weights, int64_t C,
                           int64_t* counts, double* sums, void* workspace, void* stream) {
-    const int64_t bins = all_bins(p), batch = class_batch(p, C);
-    const Scan all = make_scan(p, kPlainTile, kPlainUnitRows);
+    const ClassPlan plan(p, C);
+    const int64_t columns = all_bins(p);
+    const PlannedScan all = make_scan(p, kPlainTile, kPlainUnitRows);
     Count* class_counts = static_cast<Count*>(workspace);
-    for (int64_t first = 0; first < p.Q; first += batch) {
-        const Scan scan = part_of(all, first, std::min(batch, p.Q - first));
+    const auto count_part = [&](const PlannedScan& scan, int64_t first_query, int64_t first_bin) {
+        const int64_t bins = std::min(plan.bins, columns - first_bin), out = first_query * columns + first_bin;
         const size_t bytes = static_cast<size_t>(scan.Q * bins * C) * sizeof(Count);
         FH_RETURN_IF_ERROR(
             cuda_status(cudaMemsetAsync(class_counts, 0, bytes, static_cast<cudaStream_t>(stream)), "cudaMemsetAsync"));
@@ -98,12 +111,15 @@ fh_status class_histogram(const fh_hamming_problem& p, const int64_t* labels, co
             using Width = decltype(width);
             return launch(
                 {"hamming_class_count_kernel", scan.blocks(), kScanThreads, query_bytes(scan, Width::kWords), stream},
-                hamming_class_count_kernel<Width>, scan, bins, labels, C, class_counts);
+                hamming_class_count_kernel<Width>, scan, bins, labels, C, class_counts, first_bin);
         }));
-        FH_RETURN_IF_ERROR(
-            launch({"hamming_class_sum_kernel", ceil_div(scan.Q * bins, kScanWarps), kScanThreads, 0, stream},
-                   hamming_class_sum_kernel, class_counts, class_weights + first * C, scan.Q, bins, C,
-                   counts + first * bins, sums + first * bins));
+        return launch({"hamming_class_sum_kernel", ceil_div(scan.Q * bins, kScanWarps), kScanThreads, 0, stream},
+                      hamming_class_sum_kernel, class_counts, class_weights + first_query * C, scan.Q, bins, C,
+                      counts + out, sums + out);
+    };
+    for (int64_t query = 0; query < p.Q; query += plan.batch) {
+        const PlannedScan scan = part_of(all, query, std::min(plan.batch, p.Q - query));
+        for (int64_t bin = 0; bin < columns; bin += plan.bins) FH_RETURN_IF_ERROR(count_part(scan, query, bin));
     }
     return FH_OK;
 }
@@ -116,10 +132,11 @@ using namespace fasthash;
 extern "C" {
 
 fh_status fh_hamming_distances_cuda(const fh_hamming_problem* problem, int32_t* distances, void* stream) {
+    FH_RETURN_IF_ERROR(check_groups(*problem));
     fh_hamming_problem all = *problem;
     all.mask = nullptr;
     if (all.Q == 0) return FH_OK;
-    const Scan scan = make_scan(all, kPlainTile, kPlainUnitRows);
+    const PlannedScan scan = make_scan(all, kPlainTile, kPlainUnitRows);
     return with_width(scan, [&](auto width) {
         using Width = decltype(width);
         return launch(
@@ -129,12 +146,13 @@ fh_status fh_hamming_distances_cuda(const fh_hamming_problem* problem, int32_t* 
 }
 
 int64_t fh_hamming_histogram_cuda_workspace(const fh_hamming_problem* problem, int64_t C) {
-    return std::max(counting_bytes(plan_counting(*problem, all_bins(*problem))), class_bytes(*problem, C));
+    return std::max(counting_bytes(plan_counting(*problem, all_bins(*problem))), ClassPlan(*problem, C).bytes(C));
 }
 
 fh_status fh_hamming_histogram_cuda(const fh_hamming_problem* problem, const int64_t* labels,
                                     const double* class_weights, int64_t C, int64_t* counts, double* sums,
                                     void* workspace, int64_t workspace_bytes, void* stream) {
+    FH_RETURN_IF_ERROR(check_groups(*problem));
     if (problem->mask != nullptr) return fail(FH_INVALID, "fh_hamming_histogram_cuda: the mask must be null");
     FH_RETURN_IF_ERROR(require_workspace("fh_hamming_histogram_cuda", fh_hamming_histogram_cuda_workspace(problem, C),
                                          workspace_bytes));
@@ -142,7 +160,7 @@ fh_status fh_hamming_histogram_cuda(const fh_hamming_problem* problem, const int
     const CountPlan plan = plan_counting(*problem, all_bins(*problem));
     WorkspaceCutter cutter(workspace);
     const CountArrays arrays = cut_workspace(plan, cutter);
-    return for_each_batch(plan, [&](const Scan& scan, int64_t first) {
+    return for_each_batch(plan, [&](const PlannedScan& scan, int64_t first) {
         return count_distances(plan, scan, arrays, false, reinterpret_cast<Count*>(counts + first * plan.bins), stream);
     });
 }

@@ -22,7 +22,7 @@ __device__ __forceinline__ int64_t position_of(Key key) {
 // The candidates of one batch of queries.
 struct Candidates {
     int64_t K, room;
-    int32_t bins;         // 8 W + 1: a distance that no code has
+    int32_t bins;         // the largest distance + 1: one that no code has
     Key* keys;            // [Q, room]
     Key* kept;            // [Q, room]: those within the last threshold
     Count* taken;         // [Q]: candidates; more than `room` where some found none
@@ -70,7 +70,7 @@ __device__ __noinline__ void add_candidate(const Candidates& c, int64_t q, int64
 // A stretch of rows, from position `first` on, against a tile of queries; a warp owns a unit of it.
 template <class Tile>
 __global__ void __launch_bounds__(kScanThreads)
-    hamming_collect_kernel(Scan scan, int64_t first, const __grid_constant__ Candidates c) {
+    hamming_collect_kernel(typename Tile::ScanType scan, int64_t first, const __grid_constant__ Candidates c) {
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
     const int count = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
     const Tile tile(scan, q0, count, dynamic_shared_memory<uint32_t>(), [&](int q) { return c.nearer[q0 + q]; });
@@ -181,7 +181,7 @@ fh_status for_each_stretch(const OnePassPlan& plan, const Run& run) {
 }
 
 // The rows [begin, end) of a scan, begin a multiple of 128.
-Scan stretch_of(Scan scan, int64_t begin, int64_t end) {
+PlannedScan stretch_of(PlannedScan scan, int64_t begin, int64_t end) {
     scan.database += begin * scan.stride;
     if (scan.mask != nullptr) scan.mask += begin / 64;
     scan.N = end - begin;
@@ -196,7 +196,7 @@ Candidates cut_candidates(const OnePassPlan& plan, WorkspaceCutter& cutter) {
     Candidates c = {};
     c.K = plan.K;
     c.room = plan.room;
-    c.bins = static_cast<int32_t>(8 * plan.scan.W + 1);
+    c.bins = static_cast<int32_t>(plan.scan.largest + 1);
     c.keys = cutter.take<Key>(plan.batch * plan.room);
     c.kept = cutter.take<Key>(plan.batch * plan.room);
     c.taken = cutter.take<Count>(plan.batch);
@@ -206,7 +206,7 @@ Candidates cut_candidates(const OnePassPlan& plan, WorkspaceCutter& cutter) {
     return c;
 }
 
-fh_status collect(const Scan& scan, int64_t first, const Candidates& candidates, void* stream) {
+fh_status collect(const PlannedScan& scan, int64_t first, const Candidates& candidates, void* stream) {
     return with_tile(scan, [&](auto type) {
         using Tile = typename decltype(type)::Type;
         return launch({"hamming_collect_kernel", scan.blocks(), kScanThreads, Tile::bytes(scan), stream},
@@ -218,7 +218,7 @@ fh_status collect(const Scan& scan, int64_t first, const Candidates& candidates,
 
 bool OnePassPlan::pays() const {
     return K <= kMostOnePass && first_rows <= scan.N / 4 && scan.N < int64_t{1} << kPositionBits &&
-           8 * scan.W + 2 <= int64_t{1} << (64 - kPositionBits);
+           scan.largest + 2 <= int64_t{1} << (64 - kPositionBits);
 }
 
 OnePassPlan plan_one_pass(const fh_hamming_problem& p, int64_t K) {
@@ -235,7 +235,9 @@ OnePassPlan plan_one_pass(const fh_hamming_problem& p, int64_t K) {
         plan.room += (plan.growth - 1) * K;
         return FH_OK;
     });
-    plan.batch = std::max<int64_t>(1, kKeyBytes / (plan.room * 2 * int64_t{sizeof(Key)}));
+    int64_t query_bytes = plan.room * 2 * int64_t{sizeof(Key)};
+    if (p.G != 0) query_bytes += (plan.scan.largest + 1) * int64_t{sizeof(unsigned)};  // undivided: little beside keys
+    plan.batch = std::max<int64_t>(1, kKeyBytes / query_bytes);
     if (plan.batch > tile) plan.batch = plan.batch / tile * tile;
     plan.batch = std::min(plan.batch, std::max<int64_t>(p.Q, 1));
     return plan;
@@ -253,7 +255,7 @@ fh_status one_pass_topk(const OnePassPlan& plan, int32_t* distances, int64_t* id
     Candidates candidates = cut_candidates(plan, cutter);
     const int64_t parts = ceil_div(plan.room, 4 * kScanThreads);
     for (int64_t q0 = 0; q0 < plan.scan.Q; q0 += plan.batch) {
-        const Scan scan = part_of(plan.scan, q0, std::min(plan.batch, plan.scan.Q - q0));
+        const PlannedScan scan = part_of(plan.scan, q0, std::min(plan.batch, plan.scan.Q - q0));
         int32_t* batch_distances = distances + q0 * plan.K;
         int64_t* batch_ids = ids + q0 * plan.K;
         candidates.overflowed = overflowed + q0;

@@ -24,7 +24,7 @@ constexpr int64_t kLeastFirstRows = 16384, kSpareKeys = 1024, kKeyBytes = 128 <<
 #endif
 
 struct OnePassPlan {
-    Scan scan;  // all queries and rows
+    PlannedScan scan;  // all queries and rows
     int64_t K;
     int64_t first_rows;  // of the first stretch: K at least, a multiple of 128
     int64_t growth;

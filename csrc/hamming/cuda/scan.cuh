@@ -4,9 +4,12 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/warp.cuh"
+#include "hamming/cuda/code.cuh"
+#include "hamming/cuda/weights.cuh"
 #include "hamming/hamming.h"
 
 namespace fasthash {
@@ -38,34 +41,29 @@ struct Scan {
     }
 };
 
-// How a code lies in registers: kWords 32-bit words. Exact: W = 4 kWords and rows are aligned for Code's vector loads.
-// Otherwise rows are loaded by words or bytes and padded with zeros. kWords = 0: codes too wide for registers, which
-// are read through L1 for each query.
-template <int kWordCount, bool kAligned>
-struct CodeWidth {
-    static constexpr int kWords = kWordCount;
-    static constexpr bool kExact = kAligned;
-    // Rows that a lane holds at once: enough bytes in flight to hide the latency of memory.
-    static constexpr int kRows = kWords == 0 ? 1 : kWords <= 2 ? 4 : kWords <= 8 ? 2 : 1;
+// A scan as the host plans it: undivided where groups.G is 0.
+struct PlannedScan : Scan {
+    BitGroups groups;
+    int64_t largest;  // distance that two codes can have
 };
 
-constexpr int code_alignment(int words) { return words % 4 == 0 ? 16 : words % 2 == 0 ? 8 : 4; }
-
+// A scan of codes whose bits have weights, as its kernels take it.
 template <int kWords>
-struct alignas(code_alignment(kWords)) Code {
-    uint32_t word[kWords];
+struct WeightedScan : Scan {
+    Weights<kWords> weights;
+
+    WeightedScan(const PlannedScan& scan) : Scan(scan), weights(scan.groups) {}
 };
 
-// Word `w` of a code of W bytes, zero past its end; bytes lie in the order that a 4-byte load of the machine gives.
-__device__ __forceinline__ uint32_t load_word(const uint8_t* code, int64_t w, int64_t W, int granule) {
-    if (4 * w >= W) return 0;
-    if (granule >= 4) return *reinterpret_cast<const uint32_t*>(code + 4 * w);
-    uint32_t word = 0;
-#pragma unroll
-    for (int b = 0; b < 4; ++b)
-        if (4 * w + b < W) word |= static_cast<uint32_t>(code[4 * w + b]) << (8 * b);
-    return word;
-}
+// The width of weighted codes.
+template <class Plain>
+struct WeightedWidth : Plain {
+    static constexpr bool kWeighted = true;
+};
+
+// What kernels for this width take.
+template <class Width>
+using ScanOf = std::conditional_t<Width::kWeighted, WeightedScan<Width::kWords>, Scan>;
 
 template <class Width>
 __device__ __forceinline__ Code<Width::kWords> load_code(const Scan& scan, const uint8_t* row) {
@@ -77,55 +75,6 @@ __device__ __forceinline__ Code<Width::kWords> load_code(const Scan& scan, const
         for (int w = 0; w < Width::kWords; ++w) code.word[w] = load_word(row, w, scan.W, scan.granule);
         return code;
     }
-}
-
-// Three words added column by column: bit i of `ones` and `twos` is the number of their bits i that are 1. Two LOP3.
-struct ColumnSum {
-    uint32_t ones, twos;
-};
-__device__ __forceinline__ ColumnSum add_columns(uint32_t a, uint32_t b, uint32_t c) {
-    return {a ^ b ^ c, (a & b) | (c & (a | b))};
-}
-
-// An SM counts the bits of 16 words a clock and does 64 other operations on integers, so up to a point words are
-// cheaper added than counted (carry-save adders): of 8 words 5 are left to count, of 4 words 3.
-template <int kWords>
-__device__ __forceinline__ int code_distance(const Code<kWords>& a, const Code<kWords>& b) {
-    constexpr int kEights = kWords / 8 * 8, kFours = kWords / 4 * 4;
-    uint32_t x[kWords];
-#pragma unroll
-    for (int w = 0; w < kWords; ++w) x[w] = a.word[w] ^ b.word[w];
-    int ones = 0, twos = 0;
-#pragma unroll
-    for (int w = 0; w < kEights; w += 8) {
-        const ColumnSum low = add_columns(x[w], x[w + 1], x[w + 2]), high = add_columns(x[w + 3], x[w + 4], x[w + 5]);
-        const ColumnSum both = add_columns(low.ones, high.ones, x[w + 6]);
-        ones += __popc(both.ones) + __popc(x[w + 7]);
-        twos += __popc(low.twos) + __popc(high.twos) + __popc(both.twos);
-    }
-#pragma unroll
-    for (int w = kEights; w < kFours; w += 4) {
-        const ColumnSum sum = add_columns(x[w], x[w + 1], x[w + 2]);
-        ones += __popc(sum.ones) + __popc(x[w + 3]);
-        twos += __popc(sum.twos);
-    }
-#pragma unroll
-    for (int w = kFours; w < kWords; ++w) ones += __popc(x[w]);
-    return ones + 2 * twos;
-}
-
-__device__ __forceinline__ int wide_distance(const uint8_t* a, const uint8_t* b, int64_t W, int granule) {
-    int distance = 0;
-    if (granule == 16) {
-        for (int64_t i = 0; i < W; i += 16) {
-            const uint4 x = *reinterpret_cast<const uint4*>(a + i), y = *reinterpret_cast<const uint4*>(b + i);
-            distance += __popc(x.x ^ y.x) + __popc(x.y ^ y.y) + __popc(x.z ^ y.z) + __popc(x.w ^ y.w);
-        }
-    } else {
-        for (int64_t w = 0; 4 * w < W; ++w)
-            distance += __popc(load_word(a, w, W, granule) ^ load_word(b, w, W, granule));
-    }
-    return distance;
 }
 
 // Brings `count` queries from q0 on into shared memory, zero padded. Nothing to do for wide codes. The caller
@@ -155,7 +104,19 @@ __device__ __forceinline__ void find_live(const Scan& scan, int64_t n, int64_t e
     for (int r = 0; r < kRows; ++r) live[r] = (half[r] >> (n % 32) & 1) != 0;
 }
 
-constexpr int kNever = 1 << 24;  // more than any distance
+// The distance of a row too wide for registers from query q.
+template <class Width>
+__device__ __forceinline__ int wide_row_distance(const ScanOf<Width>& scan, const uint8_t* row, int64_t q) {
+    const uint8_t* query = scan.queries + q * scan.W;
+    if constexpr (Width::kWeighted)
+        return wide_weighted_distance(scan.weights, row, query, scan.W, scan.granule);
+    else
+        return wide_distance(row, query, scan.W, scan.granule);
+}
+
+// More than any distance, also when that of a code in registers, of up to 1,024 bits, is added.
+template <class Width>
+constexpr int kNever = Width::kWeighted ? 0x7fffffff - 255 * 1024 : 1 << 24;
 
 // The rows n0, n0 + 32, ... of one lane, kRows of them, in registers (but for codes too wide for those). Rows from
 // `end` on, and those masked out, have kNever added to their distances.
@@ -172,22 +133,28 @@ struct RowGroup {
         find_live(scan, n0, end, live);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-            add[r] = live[r] ? 0 : kNever;
+            add[r] = live[r] ? 0 : kNever<Width>;
             if constexpr (Width::kWords > 0)
                 if (live[r]) code[r] = load_code<Width>(scan, row + kWarpSize * r * scan.stride);
         }
     }
 
     // From query q of the tile that starts at q0.
-    __device__ __forceinline__ void distances(const Scan& scan, int64_t q0, const uint32_t* staged, int q,
+    __device__ __forceinline__ void distances(const ScanOf<Width>& scan, int64_t q0, const uint32_t* staged, int q,
                                               int (&distance)[kRows]) const {
-        if constexpr (Width::kWords > 0) {
-            const auto query = reinterpret_cast<const Code<Width::kWords>*>(staged)[q];
-#pragma unroll
-            for (int r = 0; r < kRows; ++r) distance[r] = code_distance(code[r], query) + add[r];
-        } else {
+        if constexpr (Width::kWords == 0) {
             distance[0] = add[0];
-            if (add[0] == 0) distance[0] = wide_distance(row, scan.queries + (q0 + q) * scan.W, scan.W, scan.granule);
+            if (add[0] == 0) distance[0] = wide_row_distance<Width>(scan, row, q0 + q);
+        } else {
+            const auto query = reinterpret_cast<const Code<Width::kWords>*>(staged)[q];
+            if constexpr (Width::kWeighted) {
+#pragma unroll
+                for (int r = 0; r < kRows; ++r) distance[r] = add[r];
+                add_weighted_distances(scan.weights, code, query, distance);
+            } else {
+#pragma unroll
+                for (int r = 0; r < kRows; ++r) distance[r] = code_distance(code[r], query) + add[r];
+            }
         }
     }
 };
@@ -195,6 +162,7 @@ struct RowGroup {
 // A tile of queries in shared memory, each with a limit; rows are compared with them by counting bits.
 template <class Width>
 struct CountedTile {
+    using ScanType = ScanOf<Width>;
     uint32_t* queries;  // [count, kWords]
     int32_t* limits;    // [count]
     int64_t q0;
@@ -214,9 +182,9 @@ struct CountedTile {
 
     // The rows [begin, end) by one warp: visit(q, n, distance) for each pair nearer than q's limit, in its lane alone
     // and in any order. Cost: W bytes a row once for the tile; for each pair kWords exclusive ors and popcounts (fewer
-    // popcounts where words are added first), their sum and a comparison.
+    // popcounts where words are added first; of weighted codes those of weights.cuh), their sum and a comparison.
     template <class Visit>
-    __device__ __forceinline__ void visit_nearer(const Scan& scan, int64_t begin, int64_t end,
+    __device__ __forceinline__ void visit_nearer(const ScanType& scan, int64_t begin, int64_t end,
                                                  const Visit& visit) const {
         constexpr int kRows = Width::kRows;
         for (int64_t n0 = begin + lane_index(); n0 < end; n0 += kWarpSize * kRows) {
@@ -238,9 +206,9 @@ struct CountedTile {
 
 // The rows [begin, end) by one warp, against the tile's queries which(0), ..., which(count - 1): visit(which(i), n,
 // live, distance) in all 32 lanes, lane by lane ascending n, and step by step; not live: no such row, or masked out
-// (the distance is void). Cost: W bytes a row once for the tile, kWords popcounts a pair.
+// (the distance is void). Cost: W bytes a row once for the tile, kWords popcounts a pair (or those of weights.cuh).
 template <class Width, class Which, class Visit>
-__device__ __forceinline__ void scan_rows(const Scan& scan, int64_t begin, int64_t end, int64_t q0,
+__device__ __forceinline__ void scan_rows(const ScanOf<Width>& scan, int64_t begin, int64_t end, int64_t q0,
                                           const uint32_t* staged, int count, const Which& which, const Visit& visit) {
     constexpr int kRows = Width::kRows;
     for (int64_t n0 = begin + lane_index(); n0 - lane_index() < end; n0 += kWarpSize * kRows) {
@@ -254,24 +222,30 @@ __device__ __forceinline__ void scan_rows(const Scan& scan, int64_t begin, int64
             for (int i = 0; i < count; ++i) {
                 const int q = which(i);
                 const auto query = reinterpret_cast<const Code<Width::kWords>*>(staged)[q];
+                int weighted[kRows] = {};
+                if constexpr (Width::kWeighted) add_weighted_distances(scan.weights, code, query, weighted);
 #pragma unroll
-                for (int r = 0; r < kRows; ++r) visit(q, n0 + kWarpSize * r, live[r], code_distance(code[r], query));
+                for (int r = 0; r < kRows; ++r)
+                    visit(q, n0 + kWarpSize * r, live[r],
+                          Width::kWeighted ? weighted[r] : code_distance(code[r], query));
             }
         } else {
             const uint8_t* row = scan.database + n0 * scan.stride;
             for (int i = 0; i < count; ++i) {
                 const int q = which(i);
-                const int distance =
-                    live[0] ? wide_distance(row, scan.queries + (q0 + q) * scan.W, scan.W, scan.granule) : 0;
+                const int distance = live[0] ? wide_row_distance<Width>(scan, row, q0 + q) : 0;
                 visit(q, n0, live[0], distance);
             }
         }
     }
 }
 
-// Calls run(CodeWidth) for the problem's codes and gives back what it gives.
+// Calls run(the width) for the problem's codes and gives back what it gives.
 template <class Run>
-fh_status with_width(const Scan& scan, const Run& run) {
+fh_status with_width(const PlannedScan& scan, const Run& plain_or_weighted) {
+    const auto run = [&](auto plain) {
+        return scan.groups.G == 0 ? plain_or_weighted(plain) : plain_or_weighted(WeightedWidth<decltype(plain)>());
+    };
     const auto at_multiples_of = [&](int64_t bytes) {
         return reinterpret_cast<uintptr_t>(scan.database) % bytes == 0 && scan.stride % bytes == 0;
     };
@@ -300,9 +274,11 @@ fh_status with_width(const Scan& scan, const Run& run) {
     return run(CodeWidth<0, false>());
 }
 
-inline Scan make_scan(const fh_hamming_problem& p, int32_t tile, int64_t unit_rows) {
-    Scan scan = {p.queries, p.database, p.mask, nullptr, p.Q, p.N, p.W, p.stride, unit_rows, ceil_div(p.N, unit_rows),
-                 tile,      1};
+inline PlannedScan make_scan(const fh_hamming_problem& p, int32_t tile, int64_t unit_rows) {
+    PlannedScan scan = {
+        {p.queries, p.database, p.mask, nullptr, p.Q, p.N, p.W, p.stride, unit_rows, ceil_div(p.N, unit_rows), tile, 1},
+        {p.group_bits, p.group_weights, p.G},
+        largest_distance(p)};
     for (const int32_t granule : {16, 4}) {
         const auto fits = [&](int64_t x) { return x % granule == 0; };
         if (fits(p.W) && fits(p.stride) && fits(reinterpret_cast<intptr_t>(p.database)) &&
@@ -320,7 +296,7 @@ inline size_t query_bytes(const Scan& scan, int words) {
 }
 
 // The queries [first, first + count) of a scan.
-inline Scan part_of(Scan scan, int64_t first, int64_t count) {
+inline PlannedScan part_of(PlannedScan scan, int64_t first, int64_t count) {
     scan.queries += first * scan.W;
     if (scan.only != nullptr) scan.only += first;
     scan.Q = count;

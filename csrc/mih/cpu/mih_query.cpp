@@ -16,6 +16,7 @@
 
 #include "core/thread_pool.h"
 #include "core/will_need.h"
+#include "mih/cpu/bits_set.h"
 #include "mih/cpu/mih_cost.h"
 
 namespace fasthash {
@@ -58,13 +59,6 @@ uint32_t mask_at(int64_t index, int32_t ones) {
 uint32_t next_mask(uint32_t mask) {
     const uint32_t lowest = mask & -mask, ripple = mask + lowest;
     return ripple | (mask ^ ripple) >> 2 >> __builtin_ctz(lowest);
-}
-
-inline int32_t bits_set(uint64_t x) {
-    x -= x >> 1 & 0x5555555555555555u;
-    x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
-    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
-    return static_cast<int32_t>(x * 0x0101010101010101u >> 56);
 }
 
 // difference [W + padding] = a xor b; gives the bits set.
@@ -142,24 +136,35 @@ double MihQuery::step_ns(int32_t table) const {
 int32_t MihQuery::cheapest_table() const {
     int32_t best = 0;
     for (int32_t t = 1; t < plan_.tables->m; ++t)
-        if (step_ns(t) < step_ns(best)) best = t;
+        if (step_ns(t) / gain(t) < step_ns(best) / gain(best)) best = t;
     return best;
+}
+
+// By how much the next step of a table makes the radius grow: by its next lowest weight.
+int32_t MihQuery::gain(int32_t table) const {
+    const int32_t ones = tables_[table].radius + 1;
+    return ones > plan_.tables->tables[table].length
+               ? 1
+               : plan_.weights.least(table, ones + 1) - plan_.weights.least(table, ones);
 }
 
 MihOutcome MihQuery::search(int32_t reach, double limit_ns, int32_t threads, fh_cancel* cancel) {
     const int32_t m = plan_.tables->m;
     const bool all = plan_.K == INT64_MAX;
-    reach = std::min(reach, plan_.tables->bits);
+    reach = std::min(reach, plan_.weights.largest());
     limit_ns_ = limit_ns;
-    int32_t found = -1;                                         // all codes within are found
-    int32_t window = all ? reach : std::min(reach, 2 * m - 1);  // hits beyond are not kept
+    int32_t round = 0;  // what a step of each table gains
+    for (int32_t t = 0; t < m; ++t) round += gain(t);
+    int32_t found = -1;                                             // all codes within are found
+    int32_t window = all ? reach : std::min(reach, 2 * round - 1);  // hits beyond are not kept
     while (found < reach) {
         const int32_t t = cheapest_table();
         Table& table = tables_[t];
         const double step = step_ns(t);
         if (table.radius == plan_.tables->tables[t].length || ns_ + step > limit_ns) return MihOutcome::kGivenUp;
-        if (found == window) {
-            const int32_t wider = std::min(reach, window + m);
+        const int32_t next = std::min(reach, found + gain(t));
+        if (next > window) {
+            const int32_t wider = std::min(reach, next + round - 1);
             const MihOutcome outcome = replay(window, wider, limit_ns - step, threads, cancel);
             if (outcome != MihOutcome::kFound) return outcome;
             window = wider;
@@ -175,7 +180,7 @@ MihOutcome MihQuery::search(int32_t reach, double limit_ns, int32_t threads, fh_
         else
             table.mean_entries = static_cast<double>(entries_ - before) /
                                  static_cast<double>(kBinomials.of[plan_.tables->tables[t].length][table.radius]);
-        ++found;
+        found = next;
         if (static_cast<int64_t>(mine().keys.size()) >= plan_.K) keep_nearest(mine().keys, reach);
     }
     std::sort(mine().keys.begin(), mine().keys.end());
@@ -244,7 +249,8 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
     const Table& own = tables_[step.table];
     const int64_t bytes = all.fingerprint_bytes;
     const double entry_ns = kEntryNs * static_cast<double>(bytes) / 4;
-    int32_t most = step.most;
+    const int32_t nearest = plan_.weights.least(step.table, step.radius);  // all codes of the step are at least so far
+    int32_t most = step.most, near_limit = plan_.weights.near_limit(step.table, most - nearest);
     uint32_t mask = mask_at(first_mask, step.radius);
     uint32_t begins[kBlock], ends[kBlock], buckets[kBlock];
     size_t survivors = 0;
@@ -283,12 +289,17 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
             if (i + kAhead < filled) fetch(i + kAhead);
             if (i % kClock == 0 && late(scratch)) return false;
             for (int64_t at = begins[i]; at < ends[i]; at += kPiece) {
-                survivors += plan_.near(table.fingerprints + at * bytes, std::min<int64_t>(kPiece, ends[i] - at),
-                                        own.fingerprint, most - step.radius, static_cast<uint32_t>(at),
-                                        scratch.survivors.data() + survivors);
+                uint32_t* fresh = scratch.survivors.data() + survivors;
+                int64_t count = plan_.near(table.fingerprints + at * bytes, std::min<int64_t>(kPiece, ends[i] - at),
+                                           own.fingerprint, near_limit, static_cast<uint32_t>(at), fresh);
+                if (plan_.weights.weighted())
+                    count = plan_.weights.keep_near(step.table, table.fingerprints, own.fingerprint, most - nearest,
+                                                    fresh, count);
+                survivors += count;
                 if (survivors >= kSurvivors) {
                     scratch.survivors_count = survivors;
                     verify(step, most, scratch);
+                    near_limit = plan_.weights.near_limit(step.table, most - nearest);
                     survivors = 0;
                     if (scratch.damaged || scratch.ns > step.limit_ns || late(scratch)) return false;
                 }
@@ -335,7 +346,8 @@ void MihQuery::verify(const MihStep& step, int32_t& most, MihScratch& scratch) c
         if (i % kClockCodes == 0 && late(scratch)) return;
         const uint32_t n = entries[i];
         if (p.mask != nullptr && (p.mask[n / 64] >> n % 64 & 1) == 0) continue;
-        const int32_t distance = compare(query_, p.database + n * p.stride, p.W, difference);
+        int32_t distance = compare(query_, p.database + n * p.stride, p.W, difference);
+        if (plan_.weights.weighted()) distance = plan_.weights.distance(difference);
         if (distance <= step.above || distance > most) continue;
         if (bits_set(substring(difference, all.tables[step.table])) != step.radius) {
             scratch.damaged = true;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/api.h"
-#include "mih/cpu/substring.h"
+#include "mih/cpu/mih_weights.h"
 #include "mih/isa/near.h"
 
 namespace fasthash {
@@ -17,6 +17,7 @@ struct MihPlan {
     const fh_mih_tables* tables;
     Near near;
     int64_t K;  // INT64_MAX: all that are within reach
+    MihWeights weights;
 };
 
 // A hit as one integer, ordered by (distance, position).
@@ -83,6 +84,7 @@ class MihQuery {
     void ask(MihPages kind, MihScratch& scratch, int64_t count, const Place& place) const;
     double step_ns(int32_t table) const;
     int32_t cheapest_table() const;
+    int32_t gain(int32_t table) const;
     double bucket_mean(int32_t table, int32_t radius) const;
     MihOutcome take(const MihStep& step, int32_t threads, fh_cancel* cancel);
     MihOutcome replay(int32_t above, int32_t most, double limit_ns, int32_t threads, fh_cancel* cancel);

@@ -27,7 +27,7 @@ fh_status each_query(const MihPlan& plan, double budget, const Reach& reach, con
     if (p.Q == 0) return FH_OK;
     threads = std::max(threads, 1);
     const bool side_by_side = p.Q >= threads;  // else one after another, each on all threads
-    const double limit_ns = (budget * scan_ns(p.N, p.W, p.Q, threads) - (budget < 1 ? kCallNs : 0)) *
+    const double limit_ns = (budget * scan_ns(p.N, p.W, p.Q, threads, p.G > 0) - (budget < 1 ? kCallNs : 0)) *
                             (side_by_side ? threads : 1) / static_cast<double>(p.Q);
     std::vector<MihScratch> workers;
     for (int32_t worker = 0; worker < threads; ++worker) workers.emplace_back(plan);
@@ -59,9 +59,10 @@ fh_status each_query(const MihPlan& plan, double budget, const Reach& reach, con
 
 fh_status make_plan(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K, MihPlan& plan) {
     if (const fh_status status = check_tables(problem, tables, true)) return status;
+    if (const fh_status status = check_weights(*problem, tables->bits)) return status;
     const NearTable* near = chosen_table(kNearTables);
     if (near == nullptr) return FH_INVALID;
-    plan = {problem, tables, tables->fingerprint_bytes == 4 ? near->near4 : near->near8, K};
+    plan = {problem, tables, tables->fingerprint_bytes == 4 ? near->near4 : near->near8, K, {*problem, *tables}};
     return FH_OK;
 }
 
@@ -77,7 +78,7 @@ extern "C" fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh
         MihPlan plan;
         if (const fh_status status = make_plan(problem, tables, K, plan)) return status;
         if (K < 1) return fail(FH_INVALID, "fh_mih_topk_cpu: K must be >= 1");
-        const int32_t none = static_cast<int32_t>(8 * problem->W) + 1;
+        const int32_t none = problem->G > 0 ? plan.weights.largest() + 1 : static_cast<int32_t>(8 * problem->W) + 1;
         const auto take = [&](int64_t q, const std::vector<uint64_t>& hits) {
             const int64_t found = std::min<int64_t>(K, static_cast<int64_t>(hits.size()));
             for (int64_t i = 0; i < found; ++i) {

@@ -16,6 +16,7 @@ from torch import Tensor
 from fasthash.codes import check_codes, code_bytes
 from fasthash.index import merge
 from fasthash.index.exchange.sources import Block, Source
+from fasthash.index.groups import Groups
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import ID_END, block_rows
 from fasthash.index.store.segment_file import read_segment, write_rows
@@ -26,9 +27,9 @@ _WINDOW = 1 << 21  # ids that are compared at once
 _FUNCTION = "HammingIndex.build"
 
 
-def build(path: Path, opened: Source, overwrite: bool, progress: bool | None) -> None:
+def build(path: Path, opened: Source, overwrite: bool, bit_weights: Groups, progress: bool | None) -> None:
     """Makes the codes of a source the state of a folder (see HammingIndex.build); on any failure it keeps its state."""
-    writer = Writer(path, create=True, overwrite=overwrite)
+    writer = Writer(path, create=True, overwrite=overwrite, bit_weights=bit_weights)
     try:
         _write(writer, opened, progress)
     finally:

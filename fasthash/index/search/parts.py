@@ -7,7 +7,7 @@ that mapped ones are read ahead and no search needs memory in proportion to the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fasthash._arguments import refuse_zeros_and_ones
 from fasthash._arrays import to_tensor
-from fasthash.codes import check_codes, pack_bits
+from fasthash._bit_weights import largest
+from fasthash.codes import check_codes, code_bytes, pack_bits
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index.bitmap import add_ascending, count_rows, pack_rows, row_blocks, unpack_rows, with_rows
 from fasthash.index.merge import id_order, joined, windows
@@ -31,56 +32,70 @@ _range = torch.ops.fasthash.hamming_range.default
 
 @dataclass(frozen=True)
 class Query:
-    """The queries of a search, and how their distance to a code is measured: the number of bits that differ.
+    """The queries of a search, and how their distance to a code is measured: by number or weight of differing bits.
 
-    Another distance (weights of bits, real-valued queries) is another class with these methods. Scanned parts and
-    results use `topk`, `within` and `bits`, above which no distance is; tables are for this distance alone.
+    Another distance (real-valued queries) is another class with these methods. Scanned parts and results use `topk`,
+    `within` and `largest`; tables are for this distance alone.
     """
 
     codes: Tensor  # packed uint8 [Q, W]
     bits: int
+    bit_weights: tuple[int, ...] = ()  # as of _bit_weights.py; (): every bit counts 1
     nearest: Tensor | None = None  # int32 [Q, k], distances of the k nearest codes so far: farther ones are not wanted
 
     def __len__(self) -> int:
         return len(self.codes)
 
+    @property
+    def largest(self) -> int:
+        """No distance is above."""
+        return largest_distance(self.bits, self.bit_weights)
+
     def topk(self, codes: Tensor, mask: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
         """Scans codes [N, W], those of the bitmap `mask`: distances and positions [Q, k], k <= N; -1 where missing."""
-        distances, positions = _topk(self.codes, codes, mask, k)
+        distances, positions = _topk(self.codes, codes, mask, k, self.bit_weights)
         return distances, positions
 
     def within(self, codes: Tensor, mask: Tensor | None, radius: int) -> tuple[Tensor, Tensor, Tensor]:
         """Scans codes for those within a radius: offsets [Q + 1], distances [T], positions [T]."""
-        offsets, distances, positions = _range(self.codes, codes, mask, radius)
+        offsets, distances, positions = _range(self.codes, codes, mask, radius, self.bit_weights)
         return offsets, distances, positions
 
     def bounded(self, nearest: Tensor) -> Query:
         """The same queries, which have found k codes at these distances; parts may use it, and need not."""
-        return Query(self.codes, self.bits, nearest)
+        return replace(self, nearest=nearest)
 
     def chosen(self, rows: Tensor) -> Query:
         """Some of the queries."""
-        return Query(self.codes[rows], self.bits, None if self.nearest is None else self.nearest[rows])
+        return replace(self, codes=self.codes[rows], nearest=None if self.nearest is None else self.nearest[rows])
 
     def to(self, device: torch.device) -> Query:
         """The same queries on another device."""
-        return Query(self.codes.to(device), self.bits, None if self.nearest is None else self.nearest.to(device))
+        nearest = None if self.nearest is None else self.nearest.to(device)
+        return replace(self, codes=self.codes.to(device), nearest=nearest)
 
 
-def parse_queries(queries: Any, bits: int, device: torch.device, function: str) -> tuple[Query, Tensor | None]:
+def largest_distance(bits: int, bit_weights: tuple[int, ...]) -> int:
+    """The distance of two codes of which all bits differ."""
+    return largest(bit_weights, code_bytes(bits)) if bit_weights else bits
+
+
+def parse_queries(
+    queries: Any, bits: int, bit_weights: tuple[int, ...], device: torch.device, function: str
+) -> tuple[Query, Tensor | None]:
     """Queries as a user gives them, packed or real-valued, on a device; and the real-valued ones. One may be 1-D."""
     given = to_tensor(queries, function, "queries").detach().to(device)
     if given.ndim == 1:
         given = given[None]
     if not given.is_floating_point():
         check_codes(given, bits, function, "queries")
-        return Query(given, bits), None
+        return Query(given, bits, bit_weights), None
     if given.ndim != 2 or given.shape[1] != bits:
         raise ValueError(f"{function}: real-valued queries must be [Q, {bits}], got shape {tuple(given.shape)}")
     outside = ~((given >= 0) & (given <= 1))  # NaN too
     if outside.any():
         raise ValueError(f"{function}: real-valued queries must be in [0, 1], got {float(given[outside][0])}")
-    return Query(pack_bits(given), bits), given
+    return Query(pack_bits(given), bits, bit_weights), given
 
 
 class Part(Protocol):

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from fasthash.codes import code_bytes
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index.readahead import read_ahead
-from fasthash.index.search.parts import Part, Query, mapped_codes
+from fasthash.index.search.parts import Part, Query, largest_distance, mapped_codes
 
 _RESCORE_BYTES = 1 << 22  # codes of a rescoring block
 
@@ -19,8 +19,8 @@ _RESCORE_BYTES = 1 << 22  # codes of a rescoring block
 def topk(query: Query, parts: Iterable[Part], k: int, ordered: bool) -> SearchResult:
     """The k nearest of each query: distances int32 and ids int64, [Q, k], ordered by (distance, id).
 
-    Places beyond the eligible codes have id -1 and distance bits + 1. ordered: all ids of a part are above those of the
-    parts before.
+    Places beyond the eligible codes have id -1 and distance `query.largest` + 1. ordered: all ids of a part are above
+    those of the parts before.
     """
     best: SearchResult | None = None
     for part in read_ahead(parts, mapped_codes):
@@ -34,10 +34,10 @@ def topk(query: Query, parts: Iterable[Part], k: int, ordered: bool) -> SearchRe
         nothing = query.codes.new_empty((len(query), 0), dtype=torch.int32)
         best = SearchResult(nothing, nothing.long())
     distances, ids = best
-    distances.masked_fill_(ids < 0, query.bits + 1)  # the kernels count the padding bits too
+    distances.masked_fill_(ids < 0, query.largest + 1)  # the kernels count the padding bits too
     if ids.shape[1] < k:
         missing = (0, k - ids.shape[1])
-        distances, ids = pad(distances, missing, value=query.bits + 1), pad(ids, missing, value=-1)
+        distances, ids = pad(distances, missing, value=query.largest + 1), pad(ids, missing, value=-1)
     return SearchResult(distances, ids)
 
 
@@ -77,12 +77,16 @@ def combined_ranges(found: Sequence[RangeResult], radius: int, ordered: bool) ->
 
 
 def rescored(
-    codes_of: Callable[[Tensor, int], tuple[Tensor, Tensor]], queries: Tensor, ids: Tensor, k: int
+    codes_of: Callable[[Tensor, int], tuple[Tensor, Tensor]],
+    queries: Tensor,
+    bit_weights: tuple[int, ...],
+    ids: Tensor,
+    k: int,
 ) -> SearchResult:
-    """Orders candidates, int64 [Q, C >= k], by (sum_d |q_d - b_d|, id): float32 and int64 [Q, k].
+    """Orders candidates, int64 [Q, C >= k], by (sum_d w_d |q_d - b_d|, id): float32 and int64 [Q, k].
 
     codes_of: int64 [M] ids, bytes of a code -> their codes, and which were found. Sums are taken in float64 and rounded
-    once, so that the order of summation does not show. Missing candidates (-1) have distance bits + 1.
+    once, so that the order of summation does not show. Missing candidates (-1) have the largest distance + 1.
     """
     bits, width = queries.shape[1], code_bytes(queries.shape[1])
     distances = torch.empty(ids.shape, dtype=torch.float32, device=ids.device)
@@ -91,9 +95,10 @@ def rescored(
         block = ids[start : start + rows]
         codes, _ = codes_of(block.reshape(-1), width)
         distances[start : start + rows] = torch.ops.fasthash.asymmetric_distances(
-            queries[start : start + rows], codes.view(*block.shape, width)
+            queries[start : start + rows], codes.view(*block.shape, width), bit_weights
         )
-    return SearchResult(*_first(distances.masked_fill_(ids < 0, bits + 1), ids, k, ordered=False))
+    missing = largest_distance(bits, bit_weights) + 1
+    return SearchResult(*_first(distances.masked_fill_(ids < 0, missing), ids, k, ordered=False))
 
 
 def _first(distances: Tensor, ids: Tensor, k: int, ordered: bool) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,7 @@ def tables_topk(part: TablesPart, query: Query, k: int) -> tuple[Tensor, Tensor,
     try:
         distances, positions, visited = torch.ops.fasthash.mih_topk(
             query.codes, part.segment.codes, part.mask, tables.starts, tables.arrays, tables.bits,
-            k, bounds, part.budget,
+            k, bounds, part.budget, query.bit_weights,
         )  # fmt: skip
     except ValueError as error:
         raise IndexFolderError(f"{tables.file}: {error}") from error
@@ -135,8 +135,9 @@ def tables_range(part: TablesPart, query: Query, radius: int) -> tuple[Tensor, T
     tables = part.tables
     try:
         offsets, distances, positions, visited = torch.ops.fasthash.mih_range(
-            query.codes, part.segment.codes, part.mask, tables.starts, tables.arrays, tables.bits, radius, part.budget
-        )
+            query.codes, part.segment.codes, part.mask, tables.starts, tables.arrays, tables.bits,
+            radius, part.budget, query.bit_weights,
+        )  # fmt: skip
     except ValueError as error:
         raise IndexFolderError(f"{tables.file}: {error}") from error
     return offsets, distances, positions, _given_up(part, visited)

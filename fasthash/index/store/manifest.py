@@ -11,14 +11,17 @@ from typing import Any
 import xxhash
 
 from fasthash._arguments import MAX_BITS
+from fasthash._bit_weights import MOST_GROUPS, MOST_WEIGHT
 from fasthash.codes import code_bytes
+from fasthash.index.groups import Groups
 from fasthash.index.segments import ExtraFile, SegmentEntry
 from fasthash.index.store.untrusted import IndexFolderError, parse_json, plain_name, read_small, shorten, whole_number
 
 MANIFEST = "manifest.json"
 FORMAT = "fasthash-index"
-KNOWN_FEATURES: frozenset[str] = frozenset()  # what a reader must know to read an index right
+KNOWN_FEATURES = frozenset({"bit_weights"})  # what a reader must know to read an index right
 EXTRA_KINDS = ("mih",)  # files of a segment that a reader may leave alone
+_FEATURE_KEYS = {"bit_weights"}  # features that the manifest holds a value of, under their own name
 MANIFEST_LIMIT = 1 << 26  # bytes; an entry takes about 300
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")
 _FEATURE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -36,6 +39,7 @@ class Manifest:
     next_id: int
     segments: tuple[SegmentEntry, ...]
     features: tuple[str, ...] = ()
+    bit_weights: Groups = ()  # there exactly where the features name them
 
     def to_bytes(self) -> bytes:
         """The manifest as it is written to the folder: of version 1, which more readers know, where it can be."""
@@ -44,6 +48,7 @@ class Manifest:
             **({"version": 2, "features": list(self.features)} if self.features else {"version": 1}),
             "bits": self.bits,
             "code_bytes": code_bytes(self.bits),
+            **({"bit_weights": self.bit_weights} if self.bit_weights else {}),
             "generation": self.generation,
             "next_id": self.next_id,
             "segments": [
@@ -105,13 +110,15 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
             f"{where}: unknown version {shorten(version)} of the format; this fasthash reads versions 1 and 2"
         )
     expected = document.pop("xxh3_128", None)
-    if expected is None:
-        _refuse_unknown(document, _KEYS if version == 1 else _KEYS | {"features"}, where)
-    elif expected != _document_checksum(document):
+    if expected not in (None, _document_checksum(document)):
         raise IndexFolderError(f"{where}: damaged: its content does not match its checksum {shorten(expected)}")
     features = () if version == 1 else _parse_features(document.get("features"), where)
+    if expected is None:
+        new_keys = set() if version == 1 else {"features", *_FEATURE_KEYS.intersection(features)}
+        _refuse_unknown(document, _KEYS | new_keys, where)
     bits = whole_number(document.get("bits"), 1, MAX_BITS, f"{where}: bits")
     whole_number(document.get("code_bytes"), code_bytes(bits), code_bytes(bits), f"{where}: code_bytes of {bits} bits")
+    weights = _parse_bit_weights(document.get("bit_weights"), bits, where) if "bit_weights" in features else ()
     generation = whole_number(document.get("generation"), 0, 2**63 - 1, f"{where}: generation")
     next_id = whole_number(document.get("next_id"), 0, 2**63, f"{where}: next_id")
     entries = document.get("segments")
@@ -124,7 +131,7 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     names = [name for entry in segments for name in entry.files]
     if len(set(names)) != len(names):
         raise IndexFolderError(f"{where}: the same file is named twice")
-    return Manifest(bits, generation, next_id, segments, features)
+    return Manifest(bits, generation, next_id, segments, features, weights)
 
 
 def _parse_features(features: Any, where: str) -> tuple[str, ...]:
@@ -144,6 +151,20 @@ def _parse_features(features: Any, where: str) -> tuple[str, ...]:
                 f"{where}: needs feature {name!r}, which this fasthash does not know; open it with a newer fasthash"
             )
     return tuple(features)
+
+
+def _parse_bit_weights(groups: Any, bits: int, where: str) -> Groups:
+    """Pairs [bits, weight] that make up the bits of a code."""
+    if not isinstance(groups, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in groups):
+        raise IndexFolderError(f"{where}: bit_weights must be a list of pairs [bits, weight], got {shorten(groups)}")
+    whole_number(len(groups), 1, MOST_GROUPS, f"{where}: number of groups of bit_weights")
+    for count, weight in groups:
+        whole_number(count, 1, bits, f"{where}: bits of a group of bit_weights")
+        whole_number(weight, 1, MOST_WEIGHT, f"{where}: weight of a group of bit_weights")
+    total = sum(count for count, _ in groups)
+    if total != bits:
+        raise IndexFolderError(f"{where}: the groups of bit_weights must hold {bits} bits, got {total}")
+    return tuple((count, weight) for count, weight in groups)
 
 
 def _parse_entry(entry: Any, next_id: int, where: str, strict: bool) -> SegmentEntry:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from fasthash._durable import Lock, LockedError, make_folder, new_file, sync_folder
+from fasthash.index.groups import Groups
 from fasthash.index.merge import Merged
 from fasthash.index.segments import ExtraFile, Segment, SegmentEntry, block_rows
 from fasthash.index.store.manifest import (
@@ -46,9 +47,10 @@ class Writer:
     A change is `commit` (from then on new readers see the new state), then `finish` (from then on it is on the disk).
     """
 
-    def __init__(self, path: Path, create: bool = False, overwrite: bool = False):
+    def __init__(self, path: Path, create: bool = False, overwrite: bool = False, bit_weights: Groups = ()):
         """Locks the folder. create=True: a folder that will hold a new index; else one that holds an index.
 
+        bit_weights: of a new index; one that is there keeps what it has.
         Raises IndexFolderError where the folder is locked, read-only, or not what was asked for.
         """
         if create:
@@ -65,7 +67,9 @@ class Writer:
         try:
             if create:
                 _check_free(path, overwrite)  # another writer may have been faster
-            self._text, self._generation, self._features = _current(path, create)
+            self._text, self._generation, self._features, self._bit_weights = _current(path, create)
+            if create and bit_weights:
+                self._features, self._bit_weights = ("bit_weights",), bit_weights
             self._remove_leftovers()
         except BaseException:
             self.close()
@@ -105,7 +109,7 @@ class Writer:
         try:
             stored = tuple(self._store(segment, bits, next_id, mmap, written, advance) for segment in segments)
             entries = tuple(segment.entry for segment in stored if segment.entry is not None)
-            text = Manifest(bits, generation, next_id, entries, self._features).to_bytes()
+            text = Manifest(bits, generation, next_id, entries, self._features, self._bit_weights).to_bytes()
             if len(text) > MANIFEST_LIMIT:
                 raise IndexFolderError(f"{self.path}: {len(segments)} segments are too many for one manifest")
             aside = self.path / f"manifest-{secrets.token_hex(8)}.tmp"
@@ -244,18 +248,20 @@ def _locked(path: Path) -> Lock:
         raise IndexFolderError(f"{path}: cannot be opened for writing ({error.strerror})") from error
 
 
-def _current(path: Path, create: bool) -> tuple[bytes | None, int, tuple[str, ...]]:
-    """What the next commit replaces: the manifest's text and generation; and the features that it keeps."""
+def _current(path: Path, create: bool) -> tuple[bytes | None, int, tuple[str, ...], Groups]:
+    """What the next commit replaces: the manifest's text and generation; and the features and weights that it keeps."""
     text = manifest_text(path) if create else index_manifest(path)
     if text is None:
-        return None, 0, ()
+        return None, 0, (), ()
     try:
         manifest = parse_manifest(text, str(path / MANIFEST))
     except IndexFolderError:
         if create:  # overwrite=True: a damaged index may be replaced
-            return text, 0, ()
+            return text, 0, (), ()
         raise
-    return text, manifest.generation, () if create else manifest.features
+    if create:
+        return text, manifest.generation, (), ()
+    return text, manifest.generation, manifest.features, manifest.bit_weights
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
