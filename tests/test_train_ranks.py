@@ -57,10 +57,11 @@ def test_two_processes_are_one(name: str, ranks: tuple[Path, list[dict[str, dict
     wanted = alone[name](None)
     torch.set_num_threads(threads)
     found = ranks[1][0][name]
+    limit = 1e-4 if name == "two parts" else 2e-5  # its steps are of 1e-3
     assert found.keys() == wanted.keys()
     for part, value in wanted.items():
         torch.testing.assert_close(
-            found[part], value, atol=2e-5, rtol=2e-5, msg=lambda text, part=part: f"{part}: {text}"
+            found[part], value, atol=limit, rtol=limit, msg=lambda text, part=part: f"{part}: {text}"
         )
 
 
