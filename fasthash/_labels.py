@@ -40,11 +40,13 @@ def label_array(labels: Any, function: str, name: str, *, keep_column: bool = Fa
     return values if values.dtype.kind == "U" else values.astype(np.int64)  # so that signed and unsigned ones compare
 
 
-def missing_labels(labels: Any) -> NDArray[np.bool_] | None:
-    """Which of 1-D class labels (or one column) are missing, [N]: None, NaN, -1; None where all are there.
+def missing_labels(labels: Any, *, minus_one: bool = True) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+    """1-D class labels (or one column) [N] as numpy reads them, and which are missing; None where all are there.
 
-    >>> missing_labels(["cat", None]).tolist(), missing_labels([0, 1])
-    ([False, True], None)
+    Missing are None, NaN, and with `minus_one` -1, of integers or of floats that have a NaN beside it.
+
+    >>> missing_labels(["cat", None])
+    (array(['cat', None], dtype=object), array([False,  True]))
     """
     try:
         values = _numpy(labels, "", "")
@@ -52,18 +54,24 @@ def missing_labels(labels: Any) -> NDArray[np.bool_] | None:
         return None
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.ndim != 1:
+    if values.ndim != 1 or values.dtype.kind not in "ifO":
         return None
-    if values.dtype.kind == "i":
-        missing = values == -1
-    elif values.dtype.kind == "f":
-        missing = np.isnan(values)
-    elif values.dtype == object:
-        marks = (int, np.integer)
-        missing = np.array([_is_missing(v) or (isinstance(v, marks) and v == -1) for v in values], dtype=np.bool_)
+    if values.dtype == object:
+        missing = np.array([_is_missing(v) or (minus_one and is_minus_one(v)) for v in values], dtype=np.bool_)
     else:
-        return None
-    return missing if missing.any() else None
+        missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=np.bool_)
+        if minus_one and (values.dtype.kind == "i" or missing.any()):
+            missing = missing | (values == -1)
+    return (values, missing) if missing.any() else None
+
+
+def is_minus_one(value: Any) -> bool:
+    """Whether it is the number -1.
+
+    >>> is_minus_one(np.int8(-1)), is_minus_one("-1")
+    (True, False)
+    """
+    return isinstance(value, (int, float, np.number)) and bool(value == -1)
 
 
 def label_names(labels: Any, function: str, name: str) -> list[Any]:

@@ -71,6 +71,18 @@ def train_hasher(group: Any, **settings: Any) -> dict[str, torch.Tensor]:
     return {"losses": torch.tensor(hasher.history_.losses), **hasher.module_.state_dict()}
 
 
+def train_two_parts(group: Any) -> dict[str, torch.Tensor]:
+    """Two-part codes, of rows one in five of which has no label.
+
+    Few small steps without the KL term: which rows are nearest by so few bits turns on rounding, which grows fast.
+    """
+    X, y = blobs()
+    y[::5] = -1
+    hasher = Hasher(**{**QUICK, "lr": 1e-3, "epochs": 2}, dropout=0.0, kl=0.0).fit(X, y, group=group)
+    labels = torch.from_numpy(hasher.pseudo_classes_.labels)
+    return {"losses": torch.tensor(hasher.history_.losses), "labels": labels, **hasher.module_.state_dict()}
+
+
 def fail_once() -> None:
     """Makes the first start of rank 0 fail after its second checkpoint."""
     from fasthash.train.run_folder import RunFolder
@@ -91,6 +103,7 @@ def save_results(folder: Path, everyone: Any) -> None:
         "interrupted": train_hasher(everyone, dropout=0.5, run_dir=folder / "run"),
         "uninterrupted": train_hasher(everyone, dropout=0.5),
         "hasher": train_hasher(everyone, dropout=0.0),
+        "two parts": train_two_parts(everyone),
         "module": train_module(everyone),
     }
     torch.save(results, folder / f"{distributed.rank(everyone)}.pt")

@@ -72,11 +72,22 @@ def test_a_value_far_out_takes_a_second_pass() -> None:
     assert found.far_out is not None
 
 
-@pytest.mark.parametrize(("targets", "passes"), [("labels", 1), ("embedding", 1), (None, 3)])
-def test_a_fit_reads_features_once_before_its_epochs(targets: str | None, passes: int) -> None:
-    """Without a y, batches of neighbours take two more: the norms of the rows, and the rows divided by them."""
+@pytest.mark.parametrize(
+    ("targets", "settings", "before", "each"),
+    [
+        ("labels", {"item_bits": 0}, 1, 1),
+        ("labels", {}, 1, 2),  # class-mates too
+        ("embedding", {}, 1, 1),
+        (None, {}, 2, 1),  # the neighbours of centred rows
+        (None, {"hidden": (), "bits": 8}, 3, 1),  # and ITQ
+    ],
+)
+def test_a_fit_reads_features_once_before_its_epochs(
+    targets: str | None, settings: dict[str, Any], before: int, each: int
+) -> None:
     X, y = blobs()
     rows = torch.from_numpy(X)
+    targets_of = {"labels": y, "embedding": np.ascontiguousarray(X[:, ::-1]), None: None}
     with Reads(rows) as reads:
-        Hasher(**QUICK).fit(rows, {"labels": y, "embedding": np.ascontiguousarray(X[:, ::-1]), None: None}[targets])
-    assert reads.passes == passes + QUICK["epochs"]
+        Hasher(**{**QUICK, **settings}).fit(rows, targets_of[targets])
+    assert reads.passes == before + each * QUICK["epochs"]

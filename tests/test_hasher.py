@@ -185,7 +185,13 @@ def test_the_best_epoch_is_the_one_that_is_kept() -> None:
     assert hasher.best_epoch_ == best
     codes = hasher.encode(X)
     score = fasthash.metrics.hierarchical_precision(
-        codes, codes, np.random.default_rng(0).permutation(y), y, np.eye(6), at=240
+        codes,
+        codes,
+        np.random.default_rng(0).permutation(y),
+        y,
+        np.eye(6),
+        at=240,
+        bit_weights=hasher.bit_weights_,
     )
     assert score == pytest.approx(scores[best - 1], abs=1e-9)
 

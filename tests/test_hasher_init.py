@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
-from hasher_cases import blobs
+import pytest
+from hasher_cases import QUICK, blobs
+from test_train_run import same
 
 from fasthash import Hasher, unpack_bits
 from fasthash.baselines import itq
@@ -21,3 +26,69 @@ def test_itq_is_where_training_begins() -> None:
     assert (unpack_bits(trained.encode(X), bits) == wanted).mean() < 0.99
     other = unpack_bits(Hasher(**{**settings, "init": "random"}, epochs=1, lr=1e-9).fit(X).encode(X), bits)
     assert np.abs((other == wanted).mean() - 0.5) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"bits": 8}, "itq"),
+        ({"bits": 12}, "itq"),
+        ({"bits": 13}, "random"),  # more than features
+        ({"bits": 8, "hidden": (16,)}, "random"),
+        ({"bits": 8, "hidden": ()}, "itq"),
+    ],
+)
+def test_without_a_y_it_is_itq_where_that_can_be(settings: dict[str, Any], wanted: str) -> None:
+    X, _ = blobs()
+    settings = {**settings, "epochs": 2, "progress": False}
+    assert same(Hasher(**settings).fit(X), Hasher(**settings, init=wanted).fit(X))
+    if wanted == "itq":
+        assert not same(Hasher(**settings).fit(X), Hasher(**settings, init="random").fit(X))
+
+
+@pytest.mark.parametrize("y", [blobs()[1], blobs(seed=5)[0]], ids=["labels", "embedding"])
+def test_with_a_y_it_is_random(y: np.ndarray) -> None:
+    X, _ = blobs()
+    settings = {"bits": 8, "hidden": (), "item_bits": 0, "epochs": 2, "progress": False}
+    assert same(Hasher(**settings).fit(X, y), Hasher(**settings, init="random").fit(X, y))
+
+
+def test_itq_that_cannot_be_is_refused() -> None:
+    X, _ = blobs()
+    for settings in ({"bits": 13}, {"bits": 8, "hidden": (16,)}):
+        with pytest.raises(ValueError, match=r'Hasher\.fit: init "itq" is for hidden=\(\) and no more bits than feat'):
+            Hasher(**settings, init="itq", progress=False).fit(X)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_no_y_is_the_centred_rows(far: bool) -> None:
+    """Those rows given as y, with ITQ and a linear encoder, are the same fit."""
+    X, _ = blobs()
+    X = X + 5 * np.float32(far)
+    settings = {"bits": 8, "epochs": 6, "progress": False}
+    with_y = Hasher(**settings, init="itq", hidden=()).fit(X, X - X.mean(0, dtype=np.float64).astype(np.float32))
+    without = Hasher(**settings).fit(X)
+    assert without.hidden_ == ()
+    np.testing.assert_allclose(without.history_.losses, with_y.history_.losses, rtol=1e-3)
+    assert (without.encode(X) == with_y.encode(X)).mean() > 0.98
+
+
+def test_no_y_does_not_depend_on_where_the_rows_lie() -> None:
+    X, _ = blobs()
+    settings = {"bits": 8, "epochs": 4, "progress": False}
+    wanted, found = Hasher(**settings).fit(X), Hasher(**settings).fit(X + 50)
+    np.testing.assert_allclose(found.history_.losses, wanted.history_.losses, rtol=1e-2)
+
+
+def test_the_heads_scale_is_a_setting(tmp_path: Path) -> None:
+    X, y = blobs()
+    settings = {**QUICK, "epochs": 2}
+    assert same(Hasher(**settings).fit(X, y), Hasher(**settings, head_scale=4.0).fit(X, y))
+    soft = Hasher(**settings, head_scale=1.0).fit(X, y)
+    hard = Hasher(**settings, head_scale=16.0).fit(X, y)
+    inside = [((h.transform(X) > 0.05) & (h.transform(X) < 0.95)).mean() for h in (soft, hard)]
+    assert inside[0] > inside[1] + 0.3
+    soft.save(tmp_path / "model")
+    np.testing.assert_array_equal(Hasher.load(tmp_path / "model").transform(X), soft.transform(X))
+    with pytest.raises(ValueError, match=r"Hasher\.fit: head_scale must be > 0 and finite, got 0"):
+        Hasher(head_scale=0).fit(X, y)

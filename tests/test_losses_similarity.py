@@ -71,14 +71,52 @@ def test_listwise_matches_the_oracle(
 def test_gradcheck(device: torch.device) -> None:
     z, distance = (t.to(device) for t in batch(6, 4, torch.float64))
     z.requires_grad_()
+    groups = torch.tensor([4, 0, 4, 4, 0, 7], device=device)
     for call in (
         lambda z: fasthash.similarity_loss(z, distance),
         lambda z: fasthash.similarity_loss(z, distance, tau_z="batch"),
         lambda z: fasthash.listwise_loss(z, distance),
         lambda z: fasthash.listwise_loss(z, distance, weights=distance[0]),
+        lambda z: fasthash.listwise_loss(z, distance, groups=groups),
+        lambda z: fasthash.listwise_loss(z, distance, groups=groups, weights=distance[0]),
     ):
         assert torch.autograd.gradcheck(call, (z,))
         assert torch.autograd.gradgradcheck(call, (z,))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 7, 40])
+def test_groups_are_as_if_computed_apart(number: int, weighted: bool, device: torch.device) -> None:
+    """The mean of the groups' own losses, by their rows' weights; rows alone in their group count nothing."""
+    generator = torch.Generator().manual_seed(number)
+    z, distance = batch(60, 9, torch.float64)
+    groups = torch.randint(-3, number - 3, (60,), generator=generator)
+    weights = torch.rand(60, generator=generator, dtype=torch.float64) if weighted else torch.ones(60).double()
+    parts = [(groups == group).nonzero()[:, 0] for group in groups.unique()]
+    parts = [rows for rows in parts if len(rows) > 1]
+    given, apart = (z.clone().to(place).requires_grad_() for place in (device, "cpu"))
+    losses = [
+        reference.listwise_loss(apart[rows], distance[rows][:, rows], weights=weights[rows]) * weights[rows].sum()
+        for rows in parts
+    ]
+    wanted = torch.stack(losses).sum() / weights[torch.cat(parts)].sum()
+    named = {"weights": weights.to(device)} if weighted else {}
+    loss = fasthash.listwise_loss(given, distance.to(device), groups=groups.to(device), **named)
+    loss.backward()
+    wanted.backward()
+    torch.testing.assert_close(loss.cpu(), wanted)
+    torch.testing.assert_close(given.grad.cpu(), apart.grad)
+
+
+def test_one_group_is_none_and_rows_alone_have_no_gradient() -> None:
+    z, distance = batch(20, 6)
+    alike = fasthash.listwise_loss(z, distance, groups=torch.full((20,), 9))
+    torch.testing.assert_close(alike, fasthash.listwise_loss(z, distance))
+    z.requires_grad_()
+    loss = fasthash.listwise_loss(z, distance, groups=torch.arange(20))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(z.grad, torch.zeros(20, 6))
 
 
 def test_diagonal_is_ignored() -> None:
@@ -185,6 +223,21 @@ def test_modules_keep_a_running_scale() -> None:
             lambda z, d: fasthash.listwise_loss(z, d, weights=[1.0] * 4),
             TypeError,
             "listwise_loss: weights must be a tensor, got list",
+        ),
+        (
+            lambda z, d: fasthash.listwise_loss(z, d, groups=torch.zeros(3, dtype=torch.int64)),
+            ValueError,
+            r"listwise_loss: groups must have shape \(4,\), got \(3,\)",
+        ),
+        (
+            lambda z, d: fasthash.listwise_loss(z, d, groups=[0, 0, 1, 1]),
+            TypeError,
+            "listwise_loss: groups must be a tensor, got list",
+        ),
+        (
+            lambda z, d: fasthash.listwise_loss(z, d, groups=torch.zeros(4)),
+            TypeError,
+            "listwise_loss: groups must hold integers, got float32",
         ),
         (lambda z, d: SimilarityLoss(momentum=0), ValueError, "momentum must be > 0 and <= 1, got 0"),
     ],

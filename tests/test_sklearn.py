@@ -110,7 +110,8 @@ def test_score_is_the_mean_average_precision_among_the_rows() -> None:
     codes = hasher.encode(X)
     score = hasher.score(X, y)
     assert isinstance(score, float)
-    assert score == mean_average_precision(codes, codes, y, y, exclude_self=True)
+    weights = hasher.bit_weights_
+    assert score == mean_average_precision(codes, codes, y, y, exclude_self=True, bit_weights=weights)
     for form in (y[:, None], NAMES[y], y.tolist(), torch.from_numpy(y)):
         assert hasher.score(X, form) == score
     assert hasher.score(torch.from_numpy(X), y) == score

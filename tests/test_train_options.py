@@ -327,7 +327,7 @@ def test_hierarchy_is_part_of_a_run_config() -> None:
     features = scan(torch.from_numpy(X), "X", checksum=True)
     configs = []
     for tree in (None, hierarchy()):
-        targets = targets_of(features.rows, NAMES[y], None, tree)
+        targets = targets_of(features, NAMES[y], None, tree)
         configs.append(run_config(Hasher(**QUICK, hierarchy=tree).get_params(), features, targets, None))
     assert configs[0]["hasher"] == configs[1]["hasher"]
     assert configs[0]["data"]["hierarchy"] != configs[1]["data"]["hierarchy"]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash._arguments import number
+from fasthash._arrays import dtype_name
 from fasthash.losses.similarity import check_pairs
 
 
@@ -55,6 +56,8 @@ def listwise_loss(
         _check_rows("weights", weights, rows)
     if groups is not None:
         _check_rows("groups", groups, rows)
+        if groups.is_floating_point():
+            raise TypeError(f"listwise_loss: groups must hold integers, got {dtype_name(groups)}")
         left_out = left_out | (groups[:, None] != groups)
         alone = left_out.all(-1)
         weights = torch.where(alone, 0.0, 1.0 if weights is None else weights)

@@ -55,14 +55,17 @@ class Hasher:
     The targets y of `fit` say what near means:
 
     - 1-D integers or strings, or one column of them: class labels. Distances are those of the `hierarchy`, or 0 and 1
-      without one.
+      without one. None, NaN and -1 mark rows without a label: they are given classes, known or new ones
+      (`fasthash.train.pseudo_classes`).
     - 2-D integers or booleans: multi-hot labels. 2-D floating point: target embeddings (of captions, say), by cosine.
-    - None: the cosine distances of X itself. Those of X - X.mean(0), given as y with hidden=(), serve better where the
-      mean is far from 0 (docs/method.md).
+    - None: the cosine distances of X - X.mean(0).
 
     Args:
         bits: length of a code, 1 to 4096.
         hierarchy: a `Hierarchy` that holds every label of y.
+        item_bits: so many bits at the end of a code order the rows inside a class; below `bits`. 0: it is undivided,
+            as it must be without class labels, and with loss, preserve or init "itq"; None: a quarter of the bits where
+            codes can be divided.
         target: "labels", "multilabel" or "embedding" where the type of y does not tell; None: it does.
         supervision: "full", or "similarity": only distances between targets are used, never which class a row is of.
         loss: None for this package's objective, which the next eight settings describe; or one of
@@ -80,10 +83,11 @@ class Hasher:
         neighbors: for embeddings: a batch is made of groups of so many rows, a random one and others of its 64 nearest
             by target, since random batches hold nearly no neighbours; 1: batches are random; None: 16.
         init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
-            20,000 rows (bits must not exceed the features then).
+            20,000 rows (bits must not exceed the features then); None: "itq" for y=None where that can be.
         temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.15
             and 0.1 for labels, 0.2 and 0.1 for multi-hot labels, 0.05 and 0.03 for embeddings.
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
+        head_scale: that of `HashHead` (1 with a loss of its own).
         epochs: passes over the rows; None: 15, or as many as make 900 steps.
         batch_size: rows of a step (all of them, where X has fewer).
         lr, weight_decay: of AdamW, precision, ema, compile: see `fasthash.train.train`.
@@ -99,7 +103,8 @@ class Hasher:
 
     A weight of 0 leaves a term out. After `fit`: module_ (the network), classes_ (sorted, None without class labels),
     n_features_in_, feature_names_in_ (where X was a data frame), hidden_ (widths), history_ (losses and validation
-    scores by epoch), best_epoch_.
+    scores by epoch), best_epoch_, bit_weights_ (for weighted search and metrics; None: undivided codes),
+    pseudo_classes_ (what was found for rows without a label; None without such rows).
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)

@@ -4,8 +4,9 @@ A mixture is fitted to the directions of the inputs in a space where known class
 covariance inside classes). Known classes are components whose labelled rows stay theirs; new ones begin as clusters of
 the rows that lie further from every known class than nine in ten of its own rows do. Nothing is assumed of how many
 unlabelled rows are of known classes: that share is estimated along. A known class whose unlabelled rows have another
-mean than its labelled ones, beyond chance, has swallowed a new class, and is split. There are too many new components
-then: the nearest are merged until they are about as large as known classes are.
+mean than its labelled ones, beyond chance, has swallowed a new class, and is split. A new component whose mean is that
+of a known class, but for chance, is given to it. There are too many new components then: the nearest are merged until
+they are about as large as known classes are.
 Source: this package, after generalised category discovery (Vaze, Han, Vedaldi & Zisserman 2022).
 """
 
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fasthash._directions import unit_rows
 from fasthash.hierarchy import Name
 from fasthash.train.encoder import Standardize
 from fasthash.train.features import Features
@@ -27,13 +29,15 @@ from fasthash.train.supervision import Targets
 SAMPLE = 50_000  # rows from which the classes are found; all rows are then assigned, a block at a time
 BLOCK = 1 << 14
 COMPONENTS = 512  # of wider inputs so many principal components are used
-SHRINKAGE = 0.1  # of the covariance inside classes towards a multiple of the identity
+SHRINKAGE = 0.1  # at least, of the covariance inside classes towards a multiple of the identity
+FEW = 1.5  # so many times D / (D + rows), where that is more: few rows would be round, and no others
 USUAL = 0.9  # part of a class's own rows that are not far from it
 FAR = 0.7  # part of the rows of new classes that lie far, as a guess for how many new classes there are
 MORE = 1.3  # so many times the guessed number of new classes
 SPLIT = 2.0  # squared shift of a class's unlabelled mean, in units of its expectation, beyond which it is split
+RETURN = 3.0  # the same of a new component's mean and a known class's, up to which it is that class
 STEPS, SPLITS = 15, 2  # steps of the mixture between two splits; how often classes are split
-FEWEST = 5  # rows of a new class
+FEWEST = 5  # rows that tell a class
 SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 48.0, 64.0, 96.0)
 
 
@@ -99,8 +103,9 @@ def find_classes(rows: Tensor, labels: Tensor, standard: Standardize, seed: int)
     count = int(labels.max()) + 1
     known, unknown = (_sample(part.nonzero()[:, 0], count, generator) for part in (labels >= 0, labels < 0))
     own = labels[known]
-    to_space = Space(_read(rows, known, standard), own)
-    Z, U = to_space(_read(rows, known, standard)), to_space(_read(rows, unknown, standard))
+    with_label, without = _read(rows, known, standard), _read(rows, unknown, standard)
+    to_space = Space(with_label, own, without)
+    Z, U = to_space(with_label), to_space(without)
     mixture = _fit(Z, own, U, count, int((labels >= 0).sum()) / len(known), int((labels < 0).sum()), seed)
     found = labels.clone()
     places = (labels < 0).nonzero()[:, 0]
@@ -132,12 +137,14 @@ def with_new_classes(distances: Tensor, nearest: Tensor) -> Tensor:
 class Space:
     """Inputs [N, F] -> directions [N, D] in a space where classes are round."""
 
-    def __init__(self, rows: Tensor, classes: Tensor) -> None:
+    def __init__(self, rows: Tensor, classes: Tensor, others: Tensor) -> None:
+        """From rows of the classes, and `others`, which have none: few rows of classes do not span all directions."""
         self.basis: Tensor | None = None
         if rows.shape[1] > COMPONENTS:
+            both = torch.cat([rows, others])
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                self.basis = torch.pca_lowrank(rows, COMPONENTS, niter=2)[2]
+                self.basis = torch.pca_lowrank(both, min(COMPONENTS, len(both)), niter=2)[2]
             rows = rows @ self.basis
         means = _means(rows, classes, int(classes.max()) + 1)
         inside = (rows - means[classes]).double()
@@ -146,12 +153,14 @@ class Space:
             self.whitening = torch.eye(rows.shape[1])
             return
         round_one = covariance.trace() / len(covariance) * torch.eye(len(covariance), dtype=torch.float64)
-        values, vectors = torch.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * round_one)
+        width, degrees = len(covariance), max(1, len(rows) - len(classes.unique()))
+        shrinkage = max(SHRINKAGE, min(1.0, FEW * width / (width + degrees)))
+        values, vectors = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * round_one)
         self.whitening = (vectors * values.rsqrt()).float()
 
     def __call__(self, rows: Tensor) -> Tensor:
         rows = rows if self.basis is None else rows @ self.basis
-        return torch.nn.functional.normalize(rows @ self.whitening, dim=1)
+        return unit_rows(rows @ self.whitening)
 
 
 def _fit(Z: Tensor, own: Tensor, U: Tensor, count: int, scale: float, unlabelled: int, seed: int) -> Mixture:
@@ -175,10 +184,28 @@ def _fit(Z: Tensor, own: Tensor, U: Tensor, count: int, scale: float, unlabelled
             break
         mixture.means = torch.cat([mixture.means, torch.stack(seeds)])
         mixture.shares = torch.cat([mixture.shares, torch.full((len(seeds),), 1 / len(mixture.means))])
+    _return(mixture, labelled, sizes, len(U), spread)
     _merge(mixture, len(U), sizes, unlabelled / len(U) / scale)
     for _ in range(STEPS):
         _step(mixture, labelled * sizes[:, None], sizes, U)
     return mixture
+
+
+def _return(mixture: Mixture, labelled: Tensor, sizes: Tensor, rows: int, spread: float) -> None:
+    """Gives known classes what is theirs: new components that lie no further from their labelled means than by chance.
+
+    Such a component began with far rows of a class and went on to take the others.
+    """
+    count = len(sizes)
+    shares = mixture.shares[count:]
+    if not len(shares):
+        return
+    shift, nearest = torch.cdist(mixture.means[count:], labelled).square().min(1)
+    chance = spread * (1 / (shares * rows).clamp(min=1) + 1 / sizes[nearest])
+    theirs = (shift <= RETURN * chance) & (sizes[nearest] >= FEWEST)  # a mean of fewer rows says too little
+    known = mixture.shares[:count].index_add(0, nearest[theirs], shares[theirs])
+    mixture.means = torch.cat([mixture.means[:count], mixture.means[count:][~theirs]])
+    mixture.shares = torch.cat([known, shares[~theirs]])
 
 
 def _merge(mixture: Mixture, rows: int, sizes: Tensor, scale: float) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthash._arrays import dtype_name, to_tensor
-from fasthash._labels import label_array, missing_labels
+from fasthash._labels import is_minus_one, label_array, missing_labels
 from fasthash.hierarchy import Hierarchy, Name, telling_distances
 from fasthash.targets import class_distances, embedding_distances, multilabel_distances
 from fasthash.train.features import Features
@@ -178,24 +178,21 @@ def without_missing(
     """
     if kind not in (None, "labels"):
         return y, None
-    missing = missing_labels(y)
-    if missing is None:
+    found = missing_labels(y, minus_one=hierarchy is None or -1 not in hierarchy)
+    if found is None:
         return y, None
+    values, missing = found
     if missing.all():
         raise ValueError(
             f"Hasher.fit: {name} has no label in any of its {len(missing)} rows; leave y out, or give some"
         )
-    values = np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y).reshape(-1)
     given = values[~missing]
-    if given.dtype.kind == "f":  # integers beside NaN, as pandas has them
-        given = given.astype(np.int64) if (given == np.round(given)).all() else given
+    if given.dtype.kind == "f" and np.isfinite(given).all() and (given == np.round(given)).all():
+        given = given.astype(np.int64)  # integers beside NaN, as pandas has them
     array = label_array(given.tolist() if given.dtype == object else given, "Hasher.fit", name)
-    if values.dtype.kind == "i" or (values.dtype == object and array.dtype.kind == "i"):
-        marks = np.array([isinstance(v, (int, np.integer)) and v == -1 for v in values[missing].tolist()])
-        if marks.any() and hierarchy is not None and -1 in hierarchy:
-            return y, None
+    if array.dtype.kind == "i" and any(map(is_minus_one, values[missing].tolist())):
         others = np.unique(array)
-        if marks.any() and (len(others) < 2 or (others < 0).any()):
+        if len(others) < 2 or (others < 0).any():
             raise ValueError(
                 f"Hasher.fit: -1 in {name} marks rows without a label, and the others must have two classes or more, "
                 f"none negative, got {others[:4].tolist()}; number classes from 0, or leave missing labels None"

@@ -19,8 +19,8 @@ from fasthash.train.features import Features, read_features, scan
 from fasthash.train.supervision import Targets, read_array, read_validation
 from fasthash.train.threads import forward_operations, own_threads, short_waits, threads_for
 
-# A score is taken many times in a training run: larger sets are sampled down to these sizes.
 BitWeights = list[tuple[int, int]] | None
+# A score is taken many times in a training run: larger sets are sampled down to these sizes.
 QUERIES = 3_000
 DATABASE = 20_000
 RANKS = 250
