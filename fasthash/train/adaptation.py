@@ -8,18 +8,26 @@ import math
 import torch
 from torch import nn
 
-from fasthash.train.encoder import Standardize
+from fasthash.train.encoder import HashHead, Standardize
 from fasthash.train.features import Features
 
 ROWS = 8192
 
 
 @torch.no_grad()
-def adapted(module: nn.Module, features: Features) -> nn.Module:
+def adapted(module: nn.Module, features: Features, *, rotate: bool) -> nn.Module:
     """A copy of the module for these features; statistics are averaged over blocks of equal size (Li et al.,
     "Revisiting batch normalization for practical domain adaptation", 2016).
+
+    rotate: of a linear encoder keep the directions alone, as the nearest orthonormal ones, and bits that are on as
+    often as off. Where X itself was the target, training stretched the map along the old corpus's directions.
     """
     copied = copy.deepcopy(module).eval()
+    if rotate:
+        head = next(part for part in copied.modules() if isinstance(part, HashHead))
+        left, _, right = torch.linalg.svd(head.linear.weight.double(), full_matrices=False)
+        head.linear.weight.copy_(left @ right)
+        head.norm.bias.zero_()
     device = next(copied.parameters()).device
     for part in copied.modules():
         if isinstance(part, Standardize):

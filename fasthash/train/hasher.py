@@ -267,7 +267,7 @@ class Hasher:
                 progress=settings.progress,
             )
         listed = None if names is None else names.tolist()
-        parts = settings.item_bits, pseudo
+        parts = settings.item_bits, y is None, pseudo
         self._take(
             Model(given, squashed.eval(), settings.hidden, targets.classes, rows.shape[1], history, listed, *parts)
         )
@@ -279,7 +279,9 @@ class Hasher:
         """Fits means and scales of the trained network to another corpus X [N, F], without labels; weights stay.
 
         What centres the inputs, and the statistics of the batch norms, are taken anew from X, so that each bit halves
-        the new corpus as it halved the old one. Codes from before and after `adapt` do not compare.
+        the new corpus as it halved the old one. A linear encoder that was fitted with y=None keeps its directions as
+        the nearest orthonormal ones: the rest of its map is the old corpus's. Codes from before and after `adapt` do
+        not compare.
 
         Raises NotFittedError before `fit`, ValueError for another number of features than in `fit`, other names of
         columns, fewer than 2 rows, NaN or infinity. Warns of values far out, as `fit` does.
@@ -299,7 +301,7 @@ class Hasher:
             raise ValueError(f"Hasher.adapt: X must have at least 2 rows, got {len(rows)}")
         features = scan(rows, "X", checksum=False, method="adapt")
         features.warn("Hasher.adapt", "X")
-        self.module_ = adapted(module, features)
+        self.module_ = adapted(module, features, rotate=self._own_targets and not self.hidden_)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **fit: Any) -> Any:
@@ -367,7 +369,7 @@ class Hasher:
         settings, features = self._settings, self.n_features_in_  # those of `fit`: others may have been set since
         names = self._names()
         listed = None if names is None else names.tolist()
-        parts = self._item_bits, self.pseudo_classes_
+        parts = self._item_bits, self._own_targets, self.pseudo_classes_
         write_model(path, Model(settings, module, self.hidden_, classes, features, self.history_, listed, *parts))
 
     @classmethod
@@ -435,7 +437,7 @@ class Hasher:
     def _take(self, model: Model) -> None:
         self._settings = model.settings
         self.module_ = model.module
-        self.hidden_ = model.hidden
+        self.hidden_: tuple[int, ...] = model.hidden
         self.classes_ = None if model.classes is None else np.array(model.classes)
         self.n_features_in_: int = model.features
         if model.names is not None:
@@ -443,6 +445,7 @@ class Hasher:
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
         self._item_bits = model.item_bits
+        self._own_targets: bool = model.own_targets
         self.bit_weights_ = bit_weights(model.settings["bits"], model.item_bits)
         self.pseudo_classes_ = model.pseudo
         self.history_ = model.history

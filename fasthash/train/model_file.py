@@ -34,6 +34,7 @@ class Model:
     history: History
     names: list[str] | None = None  # of the features, where X of `fit` was a data frame
     item_bits: int = 0
+    own_targets: bool = False  # whether y was None
     pseudo: PseudoClasses | None = None
 
 
@@ -50,6 +51,7 @@ def write_model(path: str | PathLike[str], model: Model) -> None:
         "feature_names": model.names,
         "hidden": model.hidden,
         "item_bits": model.item_bits,
+        "own_targets": model.own_targets,
         "pseudo_classes": _counts(model.pseudo),
         "losses": history.losses,
         "scores": [None if s is None or math.isnan(s) else s for s in history.scores],
@@ -89,7 +91,8 @@ def read_model(path: str | PathLike[str], defaults: Mapping[str, Any], device: t
             raise ValueError(f"its feature_names are not {features} names")
         pseudo = _pseudo_classes(content.get("pseudo_classes"))
         network = module.to(place).eval()
-        return Model(settings, network, hidden, content["classes"], features, history, names, item_bits, pseudo)
+        parts = item_bits, content.get("own_targets") is True, pseudo
+        return Model(settings, network, hidden, content["classes"], features, history, names, *parts)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None
 

@@ -21,10 +21,12 @@ MAX_BITS = 4096
 TEMPERATURE_Y = {"labels": 0.15, "multilabel": 0.2, "embedding": 0.05}
 TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.03}
 KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
+# Of the class part of two-part codes, whose items may share a code: the item part tells them apart.
+CLASS_KL = 0.01
 # With a y. A linear map of an embedding keeps the neighbours of that embedding better than a deep one, so without: ().
 HIDDEN = (512, 512)
 NEIGHBORS = 16
-ITEM_PART = 4  # one bit in so many orders the items of a class
+ITEM_PART = 5, 16  # five bits of sixteen order the items of a class
 
 # Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
 NOT_SAVED = ("hierarchy", "device", "progress", "compile", "workers", "run_dir")
@@ -114,22 +116,23 @@ def completed(settings: dict[str, Any], kind: str, supervised: bool, features: i
     if not near and settings["neighbors"] not in (None, 1):
         raise ValueError(f"Hasher.fit: neighbors needs target embeddings, got target {kind!r}")
     hidden = settings["hidden"] if settings["hidden"] is not None else HIDDEN if supervised else ()
+    item_bits = _item_bits(settings, kind)
     left_open = {
         "temperature_y": TEMPERATURE_Y[kind],
         "temperature_z": TEMPERATURE_Z[kind],
-        "kl": KL[kind],
+        "kl": CLASS_KL if item_bits else KL[kind],
+        "item_kl": KL[kind] if settings["kl"] is None else settings["kl"],
         "hidden": hidden,
-        "item_bits": _item_bits(settings, kind),
+        "item_bits": item_bits,
         "init": "itq" if not supervised and not hidden and settings["bits"] <= features else "random",
         "neighbors": NEIGHBORS if near else 1,
     }
-    return SimpleNamespace(
-        **{name: left_open.get(name) if value is None else value for name, value in settings.items()}
-    )
+    given = {name: value for name, value in settings.items() if value is not None}
+    return SimpleNamespace(**{**dict.fromkeys(settings), **left_open, **given})
 
 
 def _item_bits(settings: dict[str, Any], kind: str) -> int:
-    """Bits of the item part: those asked for, or a quarter where codes of class labels can be divided."""
+    """Bits of the item part: those asked for, or five sixteenths where codes of class labels can be divided."""
     asked, bits = settings["item_bits"], settings["bits"]
     reasons = {
         f"target {kind!r}": kind != "labels",
@@ -139,7 +142,7 @@ def _item_bits(settings: dict[str, Any], kind: str) -> int:
     }
     undivided = next((reason for reason, holds in reasons.items() if holds), None)
     if asked is None:
-        return 0 if undivided else bits // ITEM_PART
+        return 0 if undivided else bits * ITEM_PART[0] // ITEM_PART[1]
     if asked >= bits:
         raise ValueError(f"Hasher.fit: item_bits must be below bits, {bits}, got {asked}")
     if asked and undivided:

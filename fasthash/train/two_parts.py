@@ -20,16 +20,16 @@ from fasthash.targets import embedding_distances
 from fasthash.train.encoder import encoder, without_sigmoid
 from fasthash.train.objective import Objective
 
-CLASS_WEIGHT = 2
+CLASS_WEIGHT = 3
 # Of the listwise term inside a class: cosine distances there are small, and the ten nearest of a hundred are wanted.
-TEMPERATURE_Y, TEMPERATURE_Z = 0.03, 0.07
+TEMPERATURE_Y, TEMPERATURE_Z = 0.08, 0.07
 
 
 def bit_weights(bits: int, item_bits: int) -> list[tuple[int, int]] | None:
     """Weights of the parts, as `fasthash.hamming_topk` takes them; None for undivided codes.
 
-    >>> bit_weights(64, 16)
-    [(48, 2), (16, 1)]
+    >>> bit_weights(64, 20)
+    [(44, 3), (20, 1)]
     """
     return [(bits - item_bits, CLASS_WEIGHT), (item_bits, 1)] if item_bits else None
 
@@ -70,12 +70,12 @@ class TwoPartObjective(nn.Module):
     """`objective` for the class part, and for the item part a listwise term inside the classes and the KL term.
 
     forward(z [B, bits], y, mates [B, F], groups [B]): y are the targets of the class part; the item part is that of
-    `mates`, whose cosine distances it keeps inside each of the groups.
+    `mates`, whose cosine distances it keeps inside each of the groups. kl: weight of its KL term.
     """
 
-    def __init__(self, objective: Objective, item_bits: int) -> None:
+    def __init__(self, objective: Objective, item_bits: int, kl: float) -> None:
         super().__init__()
-        self.classes, self.item_bits = objective, item_bits
+        self.classes, self.item_bits, self.kl = objective, item_bits, kl
 
     def forward(self, z: Tensor, y: Tensor, mates: Tensor, groups: Tensor) -> Tensor:
         item = z[:, -self.item_bits :]
@@ -83,5 +83,4 @@ class TwoPartObjective(nn.Module):
             item, embedding_distances(mates), temperature_y=TEMPERATURE_Y, temperature_z=TEMPERATURE_Z, groups=groups
         )
         loss: Tensor = self.classes(z[:, : -self.item_bits], y) + order
-        kl = self.classes.weights["kl"]
-        return loss + kl * kl_loss(item, k=self.classes.kl_k) if kl else loss
+        return loss + self.kl * kl_loss(item, k=self.classes.kl_k) if self.kl else loss
