@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from fasthash import kl_loss, listwise_loss, similarity_loss
 from fasthash._checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from fasthash.targets import embedding_distances, label_distances, multilabel_distances
-from fasthash.train import HashHead, History, Objective, encoder, train
+from fasthash.train import Hasher, HashHead, History, Objective, encoder, train
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.encoder import Standardize
 from fasthash.train.features import feature_scales
+from fasthash.train.settings import completed
 from fasthash.train.validation import outputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,9 +107,8 @@ def test_objective_is_the_weighted_sum_of_the_losses() -> None:
     matrix = torch.tensor([[0.0, 0.5, 1.0], [0.5, 0.0, 1.0], [1.0, 1.0, 0.0]])
     target = torch.rand(24, 16)
     settings = {"classes": 3, "distance": matrix, "kl_k": 2, "temperature_y": 0.3, "temperature_z": 0.15}
-    objective = Objective(
-        16, classification=0.5, similarity_weight=2.0, kl=0.0, preserve=3.0, temperature_x=0.07, **settings
-    )
+    weights = {"classification": 0.5, "similarity_weight": 2.0, "kl": 0.0, "preserve": 3.0}
+    objective = Objective(16, **weights, temperature_x=0.07, temperature_xz=0.15, **settings)
     signs = 2 * z - 1
     expected = {
         "classification": nn.functional.cross_entropy(objective.classifier(signs), y),
@@ -468,3 +469,12 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     path.write_bytes(b"\x80\x04cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(ValueError, match="is damaged or not a fasthash model"):
         load_checkpoint(path)
+
+
+def test_objective_and_hasher_have_the_same_defaults() -> None:
+    """For class labels and undivided codes, the form in which an own loop uses the objective."""
+    hasher = completed(Hasher(item_bits=0).get_params(), "labels", supervised=True, features=8)
+    defaults = {name: p.default for name, p in inspect.signature(Objective.__init__).parameters.items()}
+    names = set(defaults) & set(vars(hasher)) - {"bits"}
+    assert {"kl", "kl_k", "temperature_y", "temperature_z", "similarity_weight", "classification"} <= names
+    assert {name: defaults[name] for name in names} == {name: getattr(hasher, name) for name in names}

@@ -21,7 +21,6 @@ from fasthash.losses.published import LOSSES
 from fasthash.metrics.ranking import Ranking
 from fasthash.targets import class_distances, class_levels
 from fasthash.train import Objective
-from fasthash.train.settings import TEMPERATURE_Y
 
 Array = NDArray[Any]
 Settings = dict[str, Any]
@@ -168,7 +167,7 @@ def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Setting
         bits,
         classes=len(classes) if classified else 0,
         distance=class_distances(classes.tolist(), task.hierarchy),
-        **{"temperature_y": TEMPERATURE_Y["labels"], **settings},
+        **{"temperature_x": 0.05, "temperature_xz": settings.get("temperature_z", 0.1), **settings},
     )
     pixels = bool(settings.get("preserve"))
     fixed = {"sigmoid": True, "scale": scale, "lr": lr, "weight_decay": weight_decay, "pixels": pixels}
@@ -326,9 +325,7 @@ METHODS: tuple[Method, ...] = (
         {"lr": 1e-3},
         {"loss.temperature": 0.2},
     ),
-    Method(
-        "ours-default", "fasthash, as it comes", "labels", fit_hasher("l1"), tasks=DEFAULTS, unlabelled=True
-    ),
+    Method("ours-default", "fasthash, as it comes", "labels", fit_hasher("l1"), tasks=DEFAULTS, unlabelled=True),
     Method("ours-undivided", "fasthash, undivided codes", "labels", fit_hasher("l1", **UNDIVIDED), tasks=DEFAULTS),
     *_with_ablations(
         OURS,

@@ -86,7 +86,7 @@ def fit_noisy(
         if loss is None:
             # The stress form takes distances >= 0 only; the listwise one takes any.
             distance = noisy if settings.get("similarity") != "stress" else lambda rows: noisy(rows).clamp(min=0.0)
-            objective = Objective(bits, distance=distance, classification=0.0, **settings)
+            objective = Objective(bits, distance=distance, classification=0.0, **{"temperature_y": 0.2, **settings})
         else:
             names = {"hashnet": {"bits": bits, "memory": 0}, "contrastive": {}}
             objective = _Pairs(LOSSES[loss](**names[loss], **settings), noisy)

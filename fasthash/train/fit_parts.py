@@ -30,7 +30,6 @@ from fasthash.train.supervision import Targets
 from fasthash.train.two_parts import TwoPartObjective, two_part_encoder
 
 ITQ_ROWS = 20_000
-PRESERVE = {"temperature_x": 0.15, "temperature_xz": 0.05}
 
 
 def fit_network(settings: SimpleNamespace, features: Features) -> nn.Module:
@@ -139,7 +138,6 @@ def _objective(settings: SimpleNamespace, targets: Targets) -> nn.Module:
         kl=settings.kl,
         kl_k=settings.kl_k,
         preserve=settings.preserve,
-        **PRESERVE,
         temperature_y=settings.temperature_y,
         temperature_z=settings.temperature_z,
     ).float()

@@ -36,8 +36,8 @@ class Objective(nn.Module):
 
     drawn: which rows of z (and of features) are nobody's, boolean [B] (see `fasthash.train.drawn_rows`); y is that of
     the others. Only kl and preserve see them; in the mean of preserve a row that is not drawn counts a twentieth.
-    temperature_y, temperature_z: as in `listwise_loss`; in preserve temperature_x takes the place of temperature_y and,
-    unless None, temperature_xz that of temperature_z.
+    temperature_y, temperature_z: as in `listwise_loss`; in preserve temperature_x and temperature_xz take their places.
+    The defaults are those that `Hasher` has for class labels.
     Raises ValueError for a weight below 0, for weights that are all 0, and for a term that lacks what it needs.
 
     >>> import torch
@@ -63,10 +63,10 @@ class Objective(nn.Module):
         kl: float = 0.1,
         kl_k: int = 1,
         preserve: float = 0.0,
-        temperature_y: float = 0.2,
+        temperature_y: float = 0.15,
         temperature_z: float = 0.1,
-        temperature_x: float = 0.05,
-        temperature_xz: float | None = None,
+        temperature_x: float = 0.15,
+        temperature_xz: float = 0.05,
     ) -> None:
         super().__init__()
         weights = {
@@ -98,7 +98,7 @@ class Objective(nn.Module):
         self.register_buffer("matrix", distance if isinstance(distance, Tensor) else None)
         self.multilabel, self.soft_labels, self.kl_k = multilabel, soft_labels, kl_k
         self.temperature_y, self.temperature_z, self.temperature_x = temperature_y, temperature_z, temperature_x
-        self.temperature_xz = temperature_z if temperature_xz is None else temperature_xz
+        self.temperature_xz = temperature_xz
 
     def forward(
         self, z: Tensor, y: Tensor | None = None, features: Tensor | None = None, drawn: Tensor | None = None
