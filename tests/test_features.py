@@ -76,7 +76,7 @@ def test_a_value_far_out_takes_a_second_pass() -> None:
     ("targets", "settings", "before", "each"),
     [
         ("labels", {"item_bits": 0}, 1, 1),
-        ("labels", {}, 1, 2),  # class-mates too
+        ("labels", {"item_bits": 4}, 1, 2),  # class-mates too
         ("embedding", {}, 1, 1),
         (None, {}, 2, 1),  # the neighbours of centred rows
         (None, {"hidden": (), "bits": 8}, 3, 1),  # and ITQ

@@ -64,8 +64,8 @@ class Hasher:
         bits: length of a code, 1 to 4096.
         hierarchy: a `Hierarchy` that holds every label of y.
         item_bits: so many bits at the end of a code order the rows inside a class; below `bits`. 0: it is undivided,
-            as it must be without class labels, and with loss, preserve or init "itq"; None: five of sixteen where
-            codes can be divided.
+            as it must be without class labels, and with loss, preserve or init "itq"; None: five of sixteen from 64
+            bits on, where codes can be divided.
         target: "labels", "multilabel" or "embedding" where the type of y does not tell; None: it does.
         supervision: "full", or "similarity": only distances between targets are used, never which class a row is of.
         loss: None for this package's objective, which the next eight settings describe; or one of

@@ -21,12 +21,14 @@ MAX_BITS = 4096
 TEMPERATURE_Y = {"labels": 0.15, "multilabel": 0.2, "embedding": 0.05}
 TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.03}
 KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
+KL_AT_FULL_WIDTH = 1.0  # with y=None and as many bits as features, where codes need not choose what to keep
 # Of the class part of two-part codes, whose items may share a code: the item part tells them apart.
 CLASS_KL = 0.01
 # With a y. A linear map of an embedding keeps the neighbours of that embedding better than a deep one, so without: ().
 HIDDEN = (512, 512)
 NEIGHBORS = 16
 ITEM_PART = 5, 16  # five bits of sixteen order the items of a class
+DIVIDED = 64  # bits; shorter codes have none to spare for that
 
 # Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
 NOT_SAVED = ("hierarchy", "device", "progress", "compile", "workers", "run_dir")
@@ -117,10 +119,11 @@ def completed(settings: dict[str, Any], kind: str, supervised: bool, features: i
         raise ValueError(f"Hasher.fit: neighbors needs target embeddings, got target {kind!r}")
     hidden = settings["hidden"] if settings["hidden"] is not None else HIDDEN if supervised else ()
     item_bits = _item_bits(settings, kind)
+    full_width = not supervised and not hidden and settings["bits"] >= features
     left_open = {
         "temperature_y": TEMPERATURE_Y[kind],
         "temperature_z": TEMPERATURE_Z[kind],
-        "kl": CLASS_KL if item_bits else KL[kind],
+        "kl": CLASS_KL if item_bits else KL_AT_FULL_WIDTH if full_width else KL[kind],
         "item_kl": KL[kind] if settings["kl"] is None else settings["kl"],
         "hidden": hidden,
         "item_bits": item_bits,
@@ -132,7 +135,7 @@ def completed(settings: dict[str, Any], kind: str, supervised: bool, features: i
 
 
 def _item_bits(settings: dict[str, Any], kind: str) -> int:
-    """Bits of the item part: those asked for, or five sixteenths where codes of class labels can be divided."""
+    """Bits of the item part: those asked for, or five sixteenths of long codes of class labels."""
     asked, bits = settings["item_bits"], settings["bits"]
     reasons = {
         f"target {kind!r}": kind != "labels",
@@ -142,7 +145,7 @@ def _item_bits(settings: dict[str, Any], kind: str) -> int:
     }
     undivided = next((reason for reason, holds in reasons.items() if holds), None)
     if asked is None:
-        return 0 if undivided else bits * ITEM_PART[0] // ITEM_PART[1]
+        return 0 if undivided or bits < DIVIDED else bits * ITEM_PART[0] // ITEM_PART[1]
     if asked >= bits:
         raise ValueError(f"Hasher.fit: item_bits must be below bits, {bits}, got {asked}")
     if asked and undivided:

@@ -21,8 +21,8 @@ from fasthash.train.encoder import encoder, without_sigmoid
 from fasthash.train.objective import Objective
 
 CLASS_WEIGHT = 3
-# Of the listwise term inside a class: cosine distances there are small, and the ten nearest of a hundred are wanted.
-TEMPERATURE_Y, TEMPERATURE_Z = 0.08, 0.07
+# Of the listwise term inside a class; the first is in units of the mean distance there.
+TEMPERATURE_Y, TEMPERATURE_Z = 0.16, 0.07
 
 
 def bit_weights(bits: int, item_bits: int) -> list[tuple[int, int]] | None:
@@ -79,8 +79,10 @@ class TwoPartObjective(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor, mates: Tensor, groups: Tensor) -> Tensor:
         item = z[:, -self.item_bits :]
-        order = listwise_loss(
-            item, embedding_distances(mates), temperature_y=TEMPERATURE_Y, temperature_z=TEMPERATURE_Z, groups=groups
-        )
+        wanted = embedding_distances(mates)
+        together = (groups[:, None] == groups).fill_diagonal_(False)
+        usual = (wanted * together).sum() / together.sum().clamp(min=1)
+        wanted = wanted / usual.clamp(min=torch.finfo(wanted.dtype).eps)
+        order = listwise_loss(item, wanted, temperature_y=TEMPERATURE_Y, temperature_z=TEMPERATURE_Z, groups=groups)
         loss: Tensor = self.classes(z[:, : -self.item_bits], y) + order
         return loss + self.kl * kl_loss(item, k=self.classes.kl_k) if self.kl else loss
