@@ -85,7 +85,8 @@ class Hasher:
         init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
             20,000 rows (bits must not exceed the features then); None: "itq" for y=None where that can be.
         temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.15
-            and 0.1 for labels, 0.2 and 0.1 for multi-hot labels, 0.05 and 0.03 for embeddings.
+            and 0.1 for labels, 0.2 and 0.1 for multi-hot labels, 0.05 and 0.03 for embeddings (with
+            y=None and at most a third as many bits as features 0.04).
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         head_scale: that of `HashHead` (1 with a loss of its own).
         epochs: passes over the rows; None: 15, or as many as make 900 steps.

@@ -20,6 +20,7 @@ MAX_BITS = 4096
 # By kind of target. Labels have few distances, spread over [0, 1]; near neighbours by cosine have small ones.
 TEMPERATURE_Y = {"labels": 0.15, "multilabel": 0.2, "embedding": 0.05}
 TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.03}
+TEMPERATURE_Z_OF_SHORT = 0.04  # with y=None and at most a third as many bits as features
 KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
 KL_AT_FULL_WIDTH = 1.0  # with y=None and as many bits as features, where codes need not choose what to keep
 # Of the class part of two-part codes, whose items may share a code: the item part tells them apart.
@@ -119,10 +120,11 @@ def completed(settings: dict[str, Any], kind: str, supervised: bool, features: i
         raise ValueError(f"Hasher.fit: neighbors needs target embeddings, got target {kind!r}")
     hidden = settings["hidden"] if settings["hidden"] is not None else HIDDEN if supervised else ()
     item_bits = _item_bits(settings, kind)
+    short = not supervised and 3 * settings["bits"] <= features
     full_width = not supervised and not hidden and settings["bits"] >= features
     left_open = {
         "temperature_y": TEMPERATURE_Y[kind],
-        "temperature_z": TEMPERATURE_Z[kind],
+        "temperature_z": TEMPERATURE_Z_OF_SHORT if short else TEMPERATURE_Z[kind],
         "kl": CLASS_KL if item_bits else KL_AT_FULL_WIDTH if full_width else KL[kind],
         "item_kl": KL[kind] if settings["kl"] is None else settings["kl"],
         "hidden": hidden,
