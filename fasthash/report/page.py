@@ -13,6 +13,10 @@ from fasthash.report.tables import about, columns, kept, legend
 _SOURCE = (
     """Data: clinc150 (Larson et al., EMNLP-IJCNLP 2019, CC BY 3.0), embeddings of all-MiniLM-L6-v2 (Apache-2.0)."""
 )
+_LESS_BINARY = (
+    "Outputs can be less binary with the KL term than without: other terms already drive them to 0 and 1, and the KL term "
+    "pushes the items of a class apart, so that some of their outputs lie between."
+)
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>fasthash demo</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -33,6 +37,7 @@ def write_report(path: Path, results: dict[str, Any], plots: Plots) -> bool:
         parts.append("</table>")
     parts.append(f"<p>{escape(legend(results))}</p><p>{escape(kept(results))}</p>")
     parts.append(f"<h2>Outputs, bits and rankings</h2>{drawing or '<p>No plots: matplotlib is not installed.</p>'}")
+    parts.append(f"<p>{_LESS_BINARY}</p>")
     parts.append("<h2>Queries and their nearest texts, by Hamming distance</h2>")
     for example in results["examples"]:
         parts.append(f"<p><b>{escape(example['text'])}</b> [{escape(example['intent'])}]</p><ul>")
