@@ -102,3 +102,29 @@ def test_a_column_of_labels(here: Path) -> None:
     first, second = (Hasher.load(f"{labels}.npy.safetensors") for labels in ("numbers", "column"))
     assert second.classes_.tolist() == [0, 1]
     np.testing.assert_array_equal(first.encode(X), second.encode(X))
+
+
+@pytest.mark.parametrize("names", ["numbers", "numbers in a hierarchy", "words in a hierarchy"])
+def test_minus_one_marks_rows_without_a_label(
+    names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), 40)
+    np.save("X.npy", (6 * np.eye(8)[y] + rng.normal(size=(160, 8))).astype(np.float32))
+    word = "w" if "words" in names else ""
+    Path("y.txt").write_text("".join(f"{word}{label}\n" if label < 3 else "-1\n" for label in y))
+    edges = [("r", "0"), ("r", "1"), ("s", "2"), ("s", "3"), ("t", "r"), ("t", "s")]
+    Path("tree.txt").write_text("".join(f"{a} {word if b.isdigit() else ''}{b}\n" for a, b in edges))
+    command = ["train", "X.npy", "--labels", "y.txt", "--bits", "64", "--epochs", "1", "--out", "m.safetensors"]
+    if "hierarchy" in names:
+        command += ["--hierarchy", "tree.txt", "--hierarchy-order", "parent child"]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bit_weights"] == [[44, 3], [20, 1]]
+    assert found["classes"] == 3
+    assert found["new_classes"] >= 1
+    assert found["rows_of_new_classes"] >= 35
+    assert main([*command, "--item-bits", "0"]) == 0
+    assert "new class" in capsys.readouterr().out
+    assert Hasher.load("m.safetensors").bit_weights_ is None

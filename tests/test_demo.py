@@ -38,11 +38,12 @@ def test_rows_of_both_tables(run: Run) -> None:
         *("random ranking", "cosine, 384 floats", "sign bits, 384", "LSH, 64 bits", "ITQ, 64 bits"),
         *["fasthash, 64 floats"] * 4,
         *["fasthash, 64 bits"] * 4,
+        "fasthash, 44 + 20 bits",
     ]
     assert [row["method"] for row in results["tables"]["val"]] == names
     sources = [(row["learned_from"], row["kl"]) for row in rows(results, method="fasthash, 64 bits")]
     assert sources == [("labels", True), ("labels", False), ("similarities", True), ("similarities", False)]
-    assert [row["bytes"] for row in results["tables"]["train"]] == [None, 1536, 48, 8, 8, *[256] * 4, *[8] * 4]
+    assert [row["bytes"] for row in results["tables"]["train"]] == [None, 1536, 48, 8, 8, *[256] * 4, *[8] * 5]
     assert results["sizes"] == {"train": 1500, "val": 300, "test": 450}
 
 
@@ -60,6 +61,13 @@ def test_learned_codes_beat_codes_without_training(run: Run) -> None:
     for row in rows(run[1], method="fasthash, 64 bits"):
         assert row["mAHP"] > itq["mAHP"] + 0.1
         assert 150 / 2 < row["codes"] <= 1500
+
+
+def test_codes_of_two_parts_keep_the_order_inside_a_class(run: Run) -> None:
+    (divided,) = rows(run[1], method="fasthash, 44 + 20 bits")
+    undivided = next(rows(run[1], method="fasthash, 64 bits"))
+    assert divided["overlap@10"] > undivided["overlap@10"] + 0.1
+    assert divided["mAP"] > undivided["mAP"] - 0.05
 
 
 def test_every_searchable_row_has_a_speed(run: Run) -> None:

@@ -27,7 +27,9 @@ from fasthash.train import Hasher
 
 OPTIONAL = (
     "epochs", "batch_size", "lr", "ema", "patience", "precision", "compile", "workers", "run_dir", "kl", "preserve",
+    "item_bits",
 )  # fmt: skip
+_UNLABELLED = -1  # in --labels, unless it is a name in the hierarchy
 # A model under one of these names could not be read by what reads such files.
 _OTHER_FORMATS = {
     ".npy",
@@ -71,7 +73,8 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
     hierarchy = None if arguments.hierarchy is None else read_hierarchy(arguments.hierarchy, arguments.hierarchy_order)
     y = _targets(arguments, arguments.labels or arguments.targets, hierarchy, X, arguments.features)
     if y is not None and hierarchy is not None:
-        class_distances(y, hierarchy, arguments.hierarchy)
+        named = np.array([label for label in y.tolist() if label is not None and label != -1])
+        class_distances(named if _UNLABELLED not in hierarchy else y, hierarchy, arguments.hierarchy)
     validation = None
     if arguments.val_features is not None:
         held_out = read_features(arguments.val_features, column[arguments.val_features])
@@ -103,6 +106,7 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
         "rows": len(X),
         "features": X.shape[1],
         "bits": arguments.bits,
+        "bit_weights": hasher.bit_weights_,
         "classes": None if hasher.classes_ is None else len(hasher.classes_),
         "epochs": len(hasher.history_.losses),
         "best_epoch": hasher.best_epoch_,
@@ -110,9 +114,14 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
         "validation_score": hasher.history_.scores[hasher.best_epoch_ - 1],
         "seconds": seconds,
     }
+    found = hasher.pseudo_classes_
+    if found is not None:
+        result |= {"new_classes": len(found.sizes), "rows_of_new_classes": sum(found.sizes)}
     score = "" if result["validation_score"] is None else f", validation score {result['validation_score']:.4f}"
     epochs = f"epoch {result['best_epoch']} of {result['epochs']}"
-    line = f"{model}: {arguments.bits} bits, {len(X):,} rows, {epochs}{score}"
+    new = "" if found is None else f", {len(found.sizes)} new classes of {sum(found.sizes):,} rows without a label"
+    weights = "" if hasher.bit_weights_ is None else ", weights " + ",".join(f"{b}x{w}" for b, w in hasher.bit_weights_)
+    line = f"{model}: {arguments.bits} bits{weights}, {len(X):,} rows{new}, {epochs}{score}"
     report(to_json(result) if arguments.json else line)
 
 
@@ -195,7 +204,16 @@ def _targets(
     if arguments.labels is not None:
         column = for_tables((arguments.labels, arguments.val_labels), arguments.label_column, "--label-column")
         labels = read_labels(path, len(X), items, column[path])
-        return labels if hierarchy is None else fit_to_hierarchy(labels, hierarchy, path)
+        given = labels.astype(np.str_) != str(_UNLABELLED)
+        named_so = hierarchy is not None and (_UNLABELLED in hierarchy or str(_UNLABELLED) in hierarchy)
+        if path == arguments.val_labels or named_so or given.all():
+            return labels if hierarchy is None else fit_to_hierarchy(labels, hierarchy, path)
+        known = labels[given] if hierarchy is None else fit_to_hierarchy(labels[given], hierarchy, path)
+        if known.dtype.kind == labels.dtype.kind == "i":
+            return labels
+        marked = np.full(len(labels), None, dtype=object)
+        marked[given] = known
+        return marked
     column = for_tables((arguments.targets, arguments.val_labels), arguments.target_column, "--target-column")
     targets = read_targets(path, column[path])
     if len(targets) != len(X):

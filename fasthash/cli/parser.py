@@ -179,12 +179,18 @@ def _train(commands: Any) -> None:
         "on where an earlier one was interrupted",
     )
     what = train.add_mutually_exclusive_group()
-    what.add_argument("--labels", metavar="FILE", help=f"classes: {_LABELS}")
+    what.add_argument("--labels", metavar="FILE", help=f"classes: {_LABELS}; -1: no label")
     what.add_argument("--targets", metavar="FILE", help="target embeddings (float) or multi-hot labels (integers)")
     train.add_argument("--label-column", metavar="NAME", help="column of the labels in --labels and --val-labels")
     train.add_argument("--target-column", metavar="NAME", help="columns of the targets, as --column")
     _hierarchy(train)
     train.add_argument("--bits", type=int, default=64, help="bits of a code (default: %(default)s)")
+    train.add_argument(
+        "--item-bits",
+        type=int,
+        metavar="N",
+        help="bits of the order inside a class, at the end of a code (default: 20 of 64 for labels; 0: undivided)",
+    )
     train.add_argument(
         "--supervision",
         choices=("full", "similarity"),
