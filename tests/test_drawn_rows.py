@@ -82,14 +82,14 @@ def test_only_kl_and_preserve_see_drawn_rows() -> None:
     matrix = 1.0 - torch.eye(3)
     drawn = torch.zeros(12, dtype=torch.bool)
     drawn[[1, 5, 6, 11]] = True
-    objective = Objective(16, classes=3, distance=matrix, preserve=1.0, temperature_x=0.15, temperature_xz=0.04)
+    temperatures = {"temperature_y": 0.2, "temperature_x": 0.15, "temperature_xz": 0.04}
+    objective = Objective(16, classes=3, distance=matrix, preserve=1.0, **temperatures)
     torch.manual_seed(1)
     terms = objective.terms(z, y, x, drawn)
     plain = objective.terms(z[~drawn], y, x[~drawn])
     torch.testing.assert_close(terms["classification"], plain["classification"])
-    torch.testing.assert_close(
-        terms["similarity"], listwise_loss(z[~drawn], label_distances(y, matrix), temperature_z=0.1)
-    )
+    similarity = listwise_loss(z[~drawn], label_distances(y, matrix), temperature_y=0.2, temperature_z=0.1)
+    torch.testing.assert_close(terms["similarity"], similarity)
     torch.manual_seed(1)
     torch.testing.assert_close(terms["kl"], kl_loss(z))
     wanted = embedding_distances(x)

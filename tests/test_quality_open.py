@@ -243,11 +243,11 @@ def test_weighted_bits_are_measured_as_repeated_bits() -> None:
     np.testing.assert_array_equal(measure.code_distances(model.codes(X), groups)(rows), distances)
 
 
-def test_the_hashers_weights_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    task, groups = open_task(), [(10, 3), (6, 1)]
-    monkeypatch.setattr(methods.Hasher, "bit_weights_", groups, raising=False)
-    model = methods.fit_hasher("l1", epochs=1)(task, task.train.labelled, 16, 0, {})
-    assert model.bit_weights == groups
+def test_the_hashers_weights_are_used() -> None:
+    task = open_task()
+    fit = methods.fit_hasher("l1", epochs=1)
+    assert fit(task, task.train.labelled, 16, 0, {"item_bits": 6}).bit_weights == [(10, 3), (6, 1)]
+    assert fit(task, task.train.labelled, 16, 0, {"item_bits": 0}).bit_weights is None
 
 
 def test_the_pareto_front_holds_what_nothing_surpasses() -> None:
