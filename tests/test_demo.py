@@ -16,6 +16,7 @@ from fasthash.datasets import clinc150
 from fasthash.demo import describe, run_demo
 from fasthash.index import HammingIndex
 from fasthash.report import Plots, markdown_tables, write_report
+from fasthash.report.tables import kept
 from fasthash.train import Hasher
 
 Run = tuple[Path, dict[str, Any]]
@@ -68,6 +69,9 @@ def test_codes_of_two_parts_have_a_row(run: Run) -> None:
     undivided = rows(run[1], method="fasthash, 64 bits")[0]
     assert divided["mAP"] > undivided["mAP"] - 0.05
     assert divided["codes"] >= undivided["codes"]
+    said = re.findall(r"% \((.*?)\)", kept(run[1]))
+    assert said[-1] == "44 + 20 bits, labels, KL on"
+    assert len(set(said)) == len(said) == 5
 
 
 def test_every_searchable_row_has_a_speed(run: Run) -> None:

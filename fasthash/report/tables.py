@@ -66,12 +66,15 @@ def kept(results: dict[str, Any]) -> str:
     """How much of the best real-valued outputs the codes keep."""
     rows = [row for row in results["tables"]["train"] if row["learned_from"] is not None]
     best = max(row["mAHP"] for row in rows if row["codes"] is None)
-    parts = [
-        f"{100 * row['mAHP'] / best:.1f} % ({row['learned_from']}, KL {'on' if row['kl'] else 'off'})"
-        for row in rows
-        if row["codes"] is not None
-    ]
+    parts = [f"{100 * row['mAHP'] / best:.1f} % ({_trained(row)})" for row in rows if row["codes"] is not None]
     return f"Of the best mAHP of {results['bits']} floats, {best:.3f}, the codes reach {', '.join(parts)}."
+
+
+def _trained(row: dict[str, Any]) -> str:
+    """How the codes of a row were trained, and their parts where they have some: "44 + 20 bits, labels, KL on"."""
+    bits = row["method"].removeprefix("fasthash, ")
+    parts = [bits] if "+" in bits else []
+    return ", ".join([*parts, row["learned_from"], f"KL {'on' if row['kl'] else 'off'}"])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
