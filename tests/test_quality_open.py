@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hasher_cases import blobs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -246,7 +248,7 @@ def test_weighted_bits_are_measured_as_repeated_bits() -> None:
 def test_the_hashers_weights_are_used() -> None:
     task = open_task()
     fit = methods.fit_hasher("l1", epochs=1)
-    assert fit(task, task.train.labelled, 16, 0, {"item_bits": 6}).bit_weights == [(10, 3), (6, 1)]
+    assert fit(task, task.train.labelled, 16, 0, {"item_bits": 6}).bit_weights == [(10, 4), (6, 1)]
     assert fit(task, task.train.labelled, 16, 0, {"item_bits": 0}).bit_weights is None
 
 
@@ -296,3 +298,21 @@ def test_figure_tables_and_goals_come_from_the_runs(tmp_path: Path) -> None:
     assert titles == ["task a, mAP", "task a, mAHP@250", "task e-open, mAP", "task e-half, mAP"]
     for axis in figure.axes:
         assert {line.get_label() for line in axis.lines} >= {"ITQ", "class byte, 8 bits in all"}
+
+
+def test_on_features_fits_and_encodes_what_the_network_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = open_task()
+    images = dataclasses.replace(task, name="images", kind="images")
+    network = torch.nn.Sequential(torch.nn.Linear(task.train.X.shape[1], 5), torch.nn.Linear(5, 64))
+    monkeypatch.setattr(methods, "_image_network", lambda *_: network)
+    fit = methods.fit_hasher("l1", epochs=1)
+    found = methods.on_features(fit)(images, task.train, 16, 0, {"item_bits": 6})
+
+    def below(X: np.ndarray) -> np.ndarray:
+        return network[0](torch.from_numpy(X)).detach().numpy()
+
+    rows = tasks.Items(below(task.train.X), task.train.y)
+    wanted = fit(task, rows, 16, 0, {"item_bits": 6})
+    X = task.test["known"][0].X
+    np.testing.assert_array_equal(found.codes(X), wanted.codes(below(X)))
+    assert found.bit_weights == wanted.bit_weights == [(10, 4), (6, 1)]

@@ -41,13 +41,13 @@ def ordered(rows: int = 480, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("bits", "item_bits", "weights"),
     [
-        (64, None, [(44, 3), (20, 1)]),
-        (128, None, [(88, 3), (40, 1)]),
+        (64, None, [(44, 4), (20, 1)]),
+        (128, None, [(88, 4), (40, 1)]),
         (63, None, None),
         (3, None, None),  # too few to divide
         (16, 0, None),
-        (16, 15, [(1, 3), (15, 1)]),
-        (16, np.int64(5), [(11, 3), (5, 1)]),
+        (16, 15, [(1, 4), (15, 1)]),
+        (16, np.int64(5), [(11, 4), (5, 1)]),
     ],
 )
 def test_a_quarter_of_the_bits_is_for_the_items_unless_said(
@@ -178,7 +178,7 @@ def test_rows_of_classes_with_one_row_are_mates_of_each_other() -> None:
     X, y = blobs(40)
     own = np.arange(40)  # each row a class
     hasher = Hasher(**QUICK, item_bits=5).fit(X, own)
-    assert hasher.bit_weights_ == [(11, 3), (5, 1)]
+    assert hasher.bit_weights_ == [(11, 4), (5, 1)]
     assert np.isfinite(hasher.history_.losses).all()
 
 
@@ -212,7 +212,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     hasher = Hasher(**QUICK, item_bits=6, hierarchy=hierarchy()).fit(X, NAMES[y])
     hasher.save(tmp_path / "model")
     loaded = Hasher.load(tmp_path / "model")
-    assert loaded.bit_weights_ == hasher.bit_weights_ == [(10, 3), (6, 1)]
+    assert loaded.bit_weights_ == hasher.bit_weights_ == [(10, 4), (6, 1)]
     np.testing.assert_array_equal(loaded.transform(X), hasher.transform(X))
     np.testing.assert_array_equal(loaded.queries(X), hasher.queries(X))
     assert loaded.score(X, NAMES[y]) == hasher.score(X, NAMES[y])
@@ -269,7 +269,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(stop: int, tmp_path: Path) 
     hasher.fit(X, y, validation=validation)
     assert same(hasher, wanted)
     assert hasher.history_ == wanted.history_
-    assert Hasher.load(tmp_path / "run" / "model.safetensors").bit_weights_ == [(11, 3), (5, 1)]
+    assert Hasher.load(tmp_path / "run" / "model.safetensors").bit_weights_ == [(11, 4), (5, 1)]
 
 
 def test_another_number_of_item_bits_is_another_run(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ class Shuffled:
             yield (*batch, batch[0].flatten(1) / 255) if self.pixels else batch
 
 
-def fit_images(
+def trained_network(
     task: Task,
     rows: Items,
     bits: int,
@@ -194,8 +194,8 @@ def fit_images(
     lr: float,
     weight_decay: float,
     pixels: bool = False,
-) -> Callable[[Array], Array]:
-    """Trains the network; gives the outputs u of images, whose signs are the bits. pixels: the objective gets them."""
+) -> nn.Sequential:
+    """The network, trained on the rows and their labels. pixels: the objective gets them too."""
     reduced = task.name.endswith("reduced")
     y = np.unique(rows.y, return_inverse=True)[1]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -215,13 +215,14 @@ def fit_images(
             device=device,
             progress=False,
         )
+    return module
 
-    @torch.no_grad()
-    def outputs(X: Array) -> Array:
-        module.eval()
-        parts = [module(torch.from_numpy(X[start : start + 500]).to(device)).cpu() for start in range(0, len(X), 500)]
-        found = torch.cat(parts)
-        result: Array = (2.0 * found - 1.0 if sigmoid else found).numpy()
-        return result
 
-    return outputs
+@torch.no_grad()
+def network_outputs(module: nn.Module, X: Array) -> Array:
+    """What a trained network, or its first layers, gives for images: float32 [N, outputs]."""
+    device = next(module.parameters()).device
+    module.eval()
+    parts = [module(torch.from_numpy(X[start : start + 500]).to(device)).cpu() for start in range(0, len(X), 500)]
+    found: Array = torch.cat(parts).numpy()
+    return found

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.quality.class_byte import ClassByte, fit_class_byte
+from benchmarks.quality.image_tasks import network_outputs, trained_network
 from benchmarks.quality.measure import BitWeights, array_ranking
 from benchmarks.quality.noise import fit_noisy
 from benchmarks.quality.tasks import Items, Pair, Task, flat
@@ -147,10 +148,47 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
     return fit
 
 
-def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Callable[[Array], Array]:
-    """The same losses with the network of the images in the place of Hasher's encoder."""
-    from benchmarks.quality.image_tasks import fit_images
+_networks: dict[tuple[str, int, int], torch.nn.Sequential] = {}  # by task, number of labels and seed
 
+
+def on_features(fit: Callable[..., Model]) -> Callable[..., Model]:
+    """The same fit on embeddings; in the place of images, what the layers below the head of a network make of them.
+
+    The network is that of `fit_hasher` with TREE_IMAGES_TRIED[0] and 64 bits, trained on the labelled rows.
+    """
+
+    def fitted(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+        if task.kind != "images":
+            return fit(task, rows, bits, seed, settings)
+        known = task.name, len(rows.labelled.y), seed
+        if known not in _networks:
+            _networks[known] = _image_network(task, rows.labelled, 64, seed, TREE_IMAGES_TRIED[0])[:-1]
+        below = _networks[known]
+        embedded = Items(network_outputs(below, rows.X), rows.y)
+        model = fit(replace(task, kind="classes"), embedded, bits, seed, settings)
+        found, queries = model.outputs, model.queries
+        return replace(
+            model,
+            outputs=lambda X: found(network_outputs(below, X)),
+            queries=None if queries is None else lambda X: queries(network_outputs(below, X)),
+        )
+
+    return fitted
+
+
+def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Callable[[Array], Array]:
+    """The outputs u of the image network, trained with the same losses, whose signs are the bits."""
+    module, sigmoid = _image_network(task, rows, bits, seed, settings), settings.get("loss") is None
+
+    def outputs(X: Array) -> Array:
+        found = network_outputs(module, X)
+        return 2.0 * found - 1.0 if sigmoid else found
+
+    return outputs
+
+
+def _image_network(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> torch.nn.Sequential:
+    """The same losses with the network of the images in the place of Hasher's encoder."""
     settings = dict(settings)
     settings.pop("item_bits", None)  # the codes of an own network are undivided
     lr, weight_decay = settings.pop("lr", 4e-3), settings.pop("weight_decay", 1e-2)
@@ -158,7 +196,7 @@ def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Setting
     if loss is not None:
         objective = _loss(loss, bits, task, rows, {}) if isinstance(loss, str) else loss
         fixed = {"sigmoid": False, "scale": 1.0, "lr": lr, "weight_decay": weight_decay}
-        return fit_images(task, rows, bits, seed, objective, **fixed)
+        return trained_network(task, rows, bits, seed, objective, **fixed)
     classes, scale = np.unique(rows.y), settings.pop("scale", 4.0)
     if settings.pop("supervision", "full") == "similarity":
         settings["classification"] = 0.0
@@ -171,7 +209,7 @@ def _fit_images(task: Task, rows: Items, bits: int, seed: int, settings: Setting
     )
     pixels = bool(settings.get("preserve"))
     fixed = {"sigmoid": True, "scale": scale, "lr": lr, "weight_decay": weight_decay, "pixels": pixels}
-    return fit_images(task, rows, bits, seed, own, **fixed)
+    return trained_network(task, rows, bits, seed, own, **fixed)
 
 
 def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
@@ -325,7 +363,22 @@ METHODS: tuple[Method, ...] = (
         {"lr": 1e-3},
         {"loss.temperature": 0.2},
     ),
-    Method("ours-default", "fasthash, as it comes", "labels", fit_hasher("l1"), tasks=DEFAULTS, unlabelled=True),
+    Method(
+        "features-itq",
+        "ITQ of the network's features",
+        "labels",
+        on_features(fit_linear(baselines.itq, True)),
+        tasks=(*TREE_IMAGES, *OPEN_IMAGES),
+        unlabelled=True,
+    ),
+    Method(
+        "ours-default",
+        "fasthash, as it comes",
+        "labels",
+        on_features(fit_hasher("l1")),
+        tasks=(*DEFAULTS, *TREE_IMAGES, *OPEN_IMAGES),
+        unlabelled=True,
+    ),
     Method("ours-undivided", "fasthash, undivided codes", "labels", fit_hasher("l1", **UNDIVIDED), tasks=DEFAULTS),
     *_with_ablations(
         OURS,

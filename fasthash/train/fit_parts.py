@@ -141,7 +141,7 @@ def _objective(settings: SimpleNamespace, targets: Targets) -> nn.Module:
         temperature_y=settings.temperature_y,
         temperature_z=settings.temperature_z,
     ).float()
-    return TwoPartObjective(objective, settings.item_bits, settings.item_kl) if settings.item_bits else objective
+    return TwoPartObjective(objective, settings.item_bits) if settings.item_bits else objective
 
 
 def _baseline(loss: str, bits: int, targets: Targets) -> nn.Module:

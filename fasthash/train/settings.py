@@ -23,8 +23,8 @@ TEMPERATURE_Z = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.03}
 TEMPERATURE_Z_OF_SHORT = 0.04  # with y=None and at most a third as many bits as features
 KL = {"labels": 0.1, "multilabel": 0.1, "embedding": 0.3}
 KL_AT_FULL_WIDTH = 1.0  # with y=None and as many bits as features, where codes need not choose what to keep
-# Of the class part of two-part codes, whose items may share a code: the item part tells them apart.
-CLASS_KL = 0.01
+# Of two-part codes: rows of one class may share its class part, and inside a class the listwise term tells rows apart.
+TWO_PART_KL = 0.01
 # With a y. A linear map of an embedding keeps the neighbours of that embedding better than a deep one, so without: ().
 HIDDEN = (512, 512)
 NEIGHBORS = 16
@@ -125,8 +125,7 @@ def completed(settings: dict[str, Any], kind: str, supervised: bool, features: i
     left_open = {
         "temperature_y": TEMPERATURE_Y[kind],
         "temperature_z": TEMPERATURE_Z_OF_SHORT if short else TEMPERATURE_Z[kind],
-        "kl": CLASS_KL if item_bits else KL_AT_FULL_WIDTH if full_width else KL[kind],
-        "item_kl": KL[kind] if settings["kl"] is None else settings["kl"],
+        "kl": TWO_PART_KL if item_bits else KL_AT_FULL_WIDTH if full_width else KL[kind],
         "hidden": hidden,
         "item_bits": item_bits,
         "init": "itq" if not supervised and not hidden and settings["bits"] <= features else "random",

@@ -20,16 +20,17 @@ from fasthash.targets import embedding_distances
 from fasthash.train.encoder import encoder, without_sigmoid
 from fasthash.train.objective import Objective
 
-CLASS_WEIGHT = 3
+CLASS_WEIGHT = 4
 # Of the listwise term inside a class; the first is in units of the mean distance there.
-TEMPERATURE_Y, TEMPERATURE_Z = 0.16, 0.07
+TEMPERATURE_Y, TEMPERATURE_Z = 0.25, 0.1
+NOISE = 0.3  # standard deviation, added to standardised inputs of the item part in training: rows that were not seen gain
 
 
 def bit_weights(bits: int, item_bits: int) -> list[tuple[int, int]] | None:
     """Weights of the parts, as `fasthash.hamming_topk` takes them; None for undivided codes.
 
     >>> bit_weights(64, 20)
-    [(44, 3), (20, 1)]
+    [(44, 4), (20, 1)]
     """
     return [(bits - item_bits, CLASS_WEIGHT), (item_bits, 1)] if item_bits else None
 
@@ -37,8 +38,8 @@ def bit_weights(bits: int, item_bits: int) -> list[tuple[int, int]] | None:
 class TwoPartEncoder(nn.Module):
     """Two networks over the same standardised input: x [B, F] -> z [B, bits], the class part and then the item part.
 
-    forward(x, mates): the item part is that of the rows `mates` [B, F] instead, as training needs it: the class part
-    learns from random rows, the item part from rows that share their classes.
+    forward(x, mates): the item part is that of the rows `mates` [B, F] instead, with noise, as training needs it: the
+    class part learns from random rows, the item part from rows that share their classes.
     """
 
     def __init__(self, standard: nn.Module, class_part: nn.Sequential, item_part: nn.Sequential) -> None:
@@ -47,7 +48,11 @@ class TwoPartEncoder(nn.Module):
 
     def forward(self, x: Tensor, mates: Tensor | None = None) -> Tensor:
         x = self.standard(x)
-        return torch.cat([self.class_part(x), self.item_part(x if mates is None else self.standard(mates))], dim=1)
+        items = x
+        if mates is not None:
+            items = self.standard(mates)
+            items = items + NOISE * torch.randn_like(items)
+        return torch.cat([self.class_part(x), self.item_part(items)], dim=1)
 
     def without_sigmoid(self) -> TwoPartEncoder:
         """The same weights, with outputs before the sigmoid."""
@@ -58,11 +63,13 @@ class TwoPartEncoder(nn.Module):
 def two_part_encoder(features: int, bits: int, item_bits: int, *, hidden: tuple[int, ...], **more: Any) -> nn.Module:
     """The `fasthash.train.encoder.encoder` of the class part, and one of the first of its hidden layers for the items.
 
+    No dropout in that one, which has noise in its inputs instead.
+
     >>> two_part_encoder(384, 64, 16, hidden=(128, 128))(torch.randn(4, 384)).shape
     torch.Size([4, 64])
     """
     standard, *class_part = encoder(features, bits - item_bits, hidden=hidden, **more)
-    _, *item_part = encoder(features, item_bits, hidden=hidden[:1], **more)
+    _, *item_part = encoder(features, item_bits, hidden=hidden[:1], **{**more, "dropout": 0.0})
     return TwoPartEncoder(standard, nn.Sequential(*class_part), nn.Sequential(*item_part))
 
 
@@ -70,12 +77,12 @@ class TwoPartObjective(nn.Module):
     """`objective` for the class part, and for the item part a listwise term inside the classes and the KL term.
 
     forward(z [B, bits], y, mates [B, F], groups [B]): y are the targets of the class part; the item part is that of
-    `mates`, whose cosine distances it keeps inside each of the groups. kl: weight of its KL term.
+    `mates`, whose cosine distances it keeps inside each of the groups. The KL term of both parts has the same weight.
     """
 
-    def __init__(self, objective: Objective, item_bits: int, kl: float) -> None:
+    def __init__(self, objective: Objective, item_bits: int) -> None:
         super().__init__()
-        self.classes, self.item_bits, self.kl = objective, item_bits, kl
+        self.classes, self.item_bits, self.kl = objective, item_bits, objective.weights["kl"]
 
     def forward(self, z: Tensor, y: Tensor, mates: Tensor, groups: Tensor) -> Tensor:
         item = z[:, -self.item_bits :]
