@@ -237,7 +237,7 @@ def test_a_file_of_an_older_version_is_undivided(tmp_path: Path) -> None:
     hasher.save(tmp_path / "model")
 
     def older(content: dict[str, Any]) -> None:
-        del content["item_bits"], content["pseudo_classes"]
+        del content["bit_weights"], content["pseudo_classes"]
         del content["settings"]["item_bits"], content["settings"]["head_scale"]
 
     rewrite(tmp_path / "model", older)
@@ -249,13 +249,25 @@ def test_a_file_of_an_older_version_is_undivided(tmp_path: Path) -> None:
     assert Hasher.load(tmp_path / "model").bit_weights_ is None
 
 
-@pytest.mark.parametrize("item_bits", [-1, 16, "4", 0, 5])
-def test_a_file_with_other_parts_than_its_tensors(item_bits: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "groups", [[[12, 4], [4, 0]], [[11, 4], [5, 1]], [[12, 4], [5, 1]], [[8, 4], [4, 2], [4, 1]], [[16, 4]], "4", 4, None]
+)
+def test_a_file_with_other_parts_than_its_tensors(groups: Any, tmp_path: Path) -> None:
     X, y = blobs(60)
     Hasher(**{**QUICK, "epochs": 1}, item_bits=4).fit(X, y).save(tmp_path / "model")
-    rewrite(tmp_path / "model", lambda content: content.update(item_bits=item_bits))
+    rewrite(tmp_path / "model", lambda content: content.update(bit_weights=groups))
     with pytest.raises(ValueError, match=r"Hasher\.load: .*model is damaged or not a fasthash model"):
         Hasher.load(tmp_path / "model")
+
+
+def test_a_file_keeps_the_weights_it_was_trained_with(tmp_path: Path) -> None:
+    X, y = blobs(60)
+    Hasher(**{**QUICK, "epochs": 1}, item_bits=4).fit(X, y).save(tmp_path / "model")
+    rewrite(tmp_path / "model", lambda content: content.update(bit_weights=[[12, 3], [4, 1]]))
+    loaded = Hasher.load(tmp_path / "model")
+    assert loaded.bit_weights_ == [(12, 3), (4, 1)]
+    loaded.save(tmp_path / "again")
+    assert Hasher.load(tmp_path / "again").bit_weights_ == [(12, 3), (4, 1)]
 
 
 @pytest.mark.parametrize("stop", [1, 4])

@@ -46,7 +46,7 @@ from fasthash.train.validation import output_blocks, own_score, read_held_out, r
 
 # With epochs=None a run has at least so many passes and so many steps: small sets need more passes, and so does an
 # encoder without hidden layers, whose steps cost little.
-EPOCHS, STEPS, LINEAR_STEPS = 15, 900, 2700
+EPOCHS, STEPS, LINEAR_STEPS = 15, 900, 5400
 WARMUP = 0.1  # as in `train`
 
 
@@ -90,7 +90,7 @@ class Hasher:
             y=None and at most a third as many bits as features 0.04).
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         head_scale: that of `HashHead` (1 with a loss of its own).
-        epochs: passes over the rows; None: 15, or as many as make 900 steps (2,700 without hidden layers).
+        epochs: passes over the rows; None: 15, or as many as make 900 steps (5,400 without hidden layers).
         batch_size: rows of a step (all of them, where X has fewer).
         lr, weight_decay: of AdamW, precision, ema, compile: see `fasthash.train.train`.
         patience: stop when so many epochs in a row had no better validation score (then taken after each epoch).
@@ -270,7 +270,7 @@ class Hasher:
                 progress=settings.progress,
             )
         listed = None if names is None else names.tolist()
-        parts = settings.item_bits, y is None, pseudo
+        parts = bit_weights(settings.bits, settings.item_bits), y is None, pseudo
         self._take(
             Model(given, squashed.eval(), settings.hidden, targets.classes, rows.shape[1], history, listed, *parts)
         )
@@ -372,7 +372,7 @@ class Hasher:
         settings, features = self._settings, self.n_features_in_  # those of `fit`: others may have been set since
         names = self._names()
         listed = None if names is None else names.tolist()
-        parts = self._item_bits, self._own_targets, self.pseudo_classes_
+        parts = self.bit_weights_, self._own_targets, self.pseudo_classes_
         write_model(path, Model(settings, module, self.hidden_, classes, features, self.history_, listed, *parts))
 
     @classmethod
@@ -447,9 +447,8 @@ class Hasher:
             self.feature_names_in_ = np.array(model.names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
-        self._item_bits = model.item_bits
         self._own_targets: bool = model.own_targets
-        self.bit_weights_ = bit_weights(model.settings["bits"], model.item_bits)
+        self.bit_weights_ = model.bit_weights
         self.pseudo_classes_ = model.pseudo
         self.history_ = model.history
         self.best_epoch_ = model.history.best_epoch

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fasthash._arguments import one_device, whole
+from fasthash._bit_weights import bit_weights
 from fasthash._checkpoint import check_tensors, load_checkpoint, save_checkpoint
 from fasthash.hierarchy import Hierarchy, Name
 from fasthash.train.encoder import Squash, Standardize, encoder
@@ -33,7 +34,7 @@ class Model:
     features: int
     history: History
     names: list[str] | None = None  # of the features, where X of `fit` was a data frame
-    item_bits: int = 0
+    bit_weights: list[tuple[int, int]] | None = None  # of the class part and the item part
     own_targets: bool = False  # whether y was None
     pseudo: PseudoClasses | None = None
 
@@ -50,7 +51,7 @@ def write_model(path: str | PathLike[str], model: Model) -> None:
         "features": model.features,
         "feature_names": model.names,
         "hidden": model.hidden,
-        "item_bits": model.item_bits,
+        "bit_weights": model.bit_weights,
         "own_targets": model.own_targets,
         "pseudo_classes": _counts(model.pseudo),
         "losses": history.losses,
@@ -74,11 +75,11 @@ def read_model(path: str | PathLike[str], defaults: Mapping[str, Any], device: t
         settings = checked(given, "its settings")
         features, hidden = operator.index(content["features"]), tuple(content["hidden"])
         own = settings["loss"] is None
-        item_bits = whole(content.get("item_bits", 0), "its content", "item_bits", 0, settings["bits"] - 1)
+        weights = _bit_weights(content.get("bit_weights"), settings["bits"])
         with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
             more: dict[str, Any] = {"hidden": hidden, "dropout": settings["dropout"], "sigmoid": own}
-            if item_bits:
-                module: nn.Module = two_part_encoder(features, settings["bits"], item_bits, **more)
+            if weights:
+                module: nn.Module = two_part_encoder(features, settings["bits"], weights[-1][0], **more)
             else:
                 module = encoder(features, settings["bits"], **more)
             module = module if own else nn.Sequential(module, Squash())
@@ -91,10 +92,21 @@ def read_model(path: str | PathLike[str], defaults: Mapping[str, Any], device: t
             raise ValueError(f"its feature_names are not {features} names")
         pseudo = _pseudo_classes(content.get("pseudo_classes"))
         network = module.to(place).eval()
-        parts = item_bits, content.get("own_targets") is True, pseudo
+        parts = weights, content.get("own_targets") is True, pseudo
         return Model(settings, network, hidden, content["classes"], features, history, names, *parts)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"Hasher.load: {path} is damaged or not a fasthash model: {error}") from None
+
+
+def _bit_weights(content: Any, bits: int) -> list[tuple[int, int]] | None:
+    """Checked: two groups that hold all bits; None for an undivided code, as in files without them."""
+    if content is None:
+        return None
+    pairs = [(size, weight) for size, weight in content]
+    bit_weights(pairs, "its content", math.ceil(bits / 8))
+    if len(pairs) != 2 or sum(size for size, _ in pairs) != bits:
+        raise ValueError(f"its bit_weights must be two groups of {bits} bits in all, got {pairs}")
+    return pairs
 
 
 def _counts(pseudo: PseudoClasses | None) -> dict[str, Any] | None:
