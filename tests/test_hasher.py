@@ -133,7 +133,9 @@ def test_small_sets_are_trained_for_more_epochs() -> None:
         assert len(Hasher(**{**quick, "batch_size": 2, "kl_k": 1}).fit(X, y).history_.losses) == hasher_module.EPOCHS
         # fewer rows than a batch: all of them are one
         assert len(Hasher(**{**quick, "batch_size": 1000}).fit(X, y).history_.losses) == 40
-        # an encoder without hidden layers needs more steps
+        # two-part codes and an encoder without hidden layers need more steps
+        patch.setattr(hasher_module, "TWO_PART_STEPS", 50)
+        assert len(Hasher(**{**quick, "batch_size": 30, "item_bits": 2}).fit(X, y).history_.losses) == 25
         patch.setattr(hasher_module, "LINEAR_STEPS", 60)
         assert len(Hasher(**{**quick, "batch_size": 30, "hidden": ()}).fit(X, y).history_.losses) == 30
 

@@ -250,7 +250,8 @@ def test_a_file_of_an_older_version_is_undivided(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "groups", [[[12, 4], [4, 0]], [[11, 4], [5, 1]], [[12, 4], [5, 1]], [[8, 4], [4, 2], [4, 1]], [[16, 4]], "4", 4, None]
+    "groups",
+    [[[12, 4], [4, 0]], [[11, 4], [5, 1]], [[12, 4], [5, 1]], [[8, 4], [4, 2], [4, 1]], [[16, 4]], "4", 4, None],
 )
 def test_a_file_with_other_parts_than_its_tensors(groups: Any, tmp_path: Path) -> None:
     X, y = blobs(60)

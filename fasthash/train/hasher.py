@@ -44,9 +44,9 @@ from fasthash.train.threads import short_waits
 from fasthash.train.two_parts import TwoPartEncoder, bit_weights
 from fasthash.train.validation import output_blocks, own_score, read_held_out, retrieval_score
 
-# With epochs=None a run has at least so many passes and so many steps: small sets need more passes, and so does an
-# encoder without hidden layers, whose steps cost little.
-EPOCHS, STEPS, LINEAR_STEPS = 15, 900, 5400
+# With epochs=None a run has at least so many passes and so many steps: small sets need more passes, and so do two-part
+# codes, and an encoder without hidden layers, whose steps cost little.
+EPOCHS, STEPS, TWO_PART_STEPS, LINEAR_STEPS = 15, 900, 1500, 5400
 WARMUP = 0.1  # as in `train`
 
 
@@ -90,7 +90,8 @@ class Hasher:
             y=None and at most a third as many bits as features 0.04).
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         head_scale: that of `HashHead` (1 with a loss of its own).
-        epochs: passes over the rows; None: 15, or as many as make 900 steps (5,400 without hidden layers).
+        epochs: passes over the rows; None: 15, or as many as make 900 steps (1,500 of two-part codes, 5,400 without
+            hidden layers).
         batch_size: rows of a step (all of them, where X has fewer).
         lr, weight_decay: of AdamW, precision, ema, compile: see `fasthash.train.train`.
         patience: stop when so many epochs in a row had no better validation score (then taken after each epoch).
@@ -232,7 +233,7 @@ class Hasher:
         settings.batch_size = min(settings.batch_size, len(rows))
         learned, pseudo = with_pseudo_classes(features, targets, settings.seed)
         batches = fit_batches(settings, features, learned, group)
-        steps = STEPS if settings.hidden else LINEAR_STEPS
+        steps = (TWO_PART_STEPS if settings.item_bits else STEPS) if settings.hidden else LINEAR_STEPS
         epochs = settings.epochs or max(EPOCHS, math.ceil(steps / len(batches)))
         device = torch.device(rows.device if settings.device is None else settings.device)
         warn_slow(settings.precision, device, "Hasher.fit")

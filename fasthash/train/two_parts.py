@@ -23,7 +23,7 @@ from fasthash.train.objective import Objective
 CLASS_WEIGHT = 4
 # Of the listwise term inside a class; the first is in units of the mean distance there.
 TEMPERATURE_Y, TEMPERATURE_Z = 0.25, 0.1
-NOISE = 0.3  # standard deviation, added to standardised inputs of the item part in training: rows that were not seen gain
+NOISE = 0.3  # standard deviation; added to standardised inputs of the item part, so that rows not trained on gain
 
 
 def bit_weights(bits: int, item_bits: int) -> list[tuple[int, int]] | None:
@@ -61,7 +61,7 @@ class TwoPartEncoder(nn.Module):
 
 
 def two_part_encoder(features: int, bits: int, item_bits: int, *, hidden: tuple[int, ...], **more: Any) -> nn.Module:
-    """The `fasthash.train.encoder.encoder` of the class part, and one of the first of its hidden layers for the items.
+    """The `fasthash.train.encoder.encoder` of the class part, and one for the items with as many units in one layer.
 
     No dropout in that one, which has noise in its inputs instead.
 
@@ -69,7 +69,8 @@ def two_part_encoder(features: int, bits: int, item_bits: int, *, hidden: tuple[
     torch.Size([4, 64])
     """
     standard, *class_part = encoder(features, bits - item_bits, hidden=hidden, **more)
-    _, *item_part = encoder(features, item_bits, hidden=hidden[:1], **{**more, "dropout": 0.0})
+    width = (sum(hidden),) if hidden else ()
+    _, *item_part = encoder(features, item_bits, hidden=width, **{**more, "dropout": 0.0})
     return TwoPartEncoder(standard, nn.Sequential(*class_part), nn.Sequential(*item_part))
 
 
