@@ -10,6 +10,7 @@ from fasthash.losses import published
 from fasthash.losses.kl import KLLoss, kl_loss
 from fasthash.losses.koleo import KoLeoLoss, koleo_loss
 from fasthash.losses.listwise import ListwiseLoss, listwise_loss
+from fasthash.losses.published.code_distance import code_distance_bounds
 from fasthash.losses.similarity import SimilarityLoss, default_weight, similarity_loss
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "KoLeoLoss",
     "ListwiseLoss",
     "SimilarityLoss",
+    "code_distance_bounds",
     "default_weight",
     "kl_loss",
     "koleo_loss",

@@ -10,6 +10,7 @@ says how to add one.
 from torch import nn
 
 from fasthash.losses.published.bihalf import BiHalfLoss
+from fasthash.losses.published.class_anchor_margin import ClassAnchorMarginLoss
 from fasthash.losses.published.contrastive import ContrastiveLoss, HierarchicalContrastiveLoss
 from fasthash.losses.published.cross_entropy import SignCrossEntropyLoss
 from fasthash.losses.published.csq import CSQLoss
@@ -23,6 +24,7 @@ from fasthash.losses.published.sdc import SDCLoss
 LOSSES: dict[str, type[nn.Module]] = {
     "bihalf": BiHalfLoss,
     "ce": SignCrossEntropyLoss,
+    "class_anchor_margin": ClassAnchorMarginLoss,
     "contrastive": ContrastiveLoss,
     "csq": CSQLoss,
     "greedyhash": GreedyHashLoss,
@@ -41,6 +43,7 @@ __all__ = [
     "MULTILABEL",
     "BiHalfLoss",
     "CSQLoss",
+    "ClassAnchorMarginLoss",
     "ContrastiveLoss",
     "GreedyHashLoss",
     "HPDHLoss",
