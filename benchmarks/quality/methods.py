@@ -32,6 +32,7 @@ CLASSES = (*EMBEDDED, "b", "b-reduced", "c", "c-reduced", *UNSEEN_IMAGES)
 OPEN = ("e-open", "e-half")
 OPEN_IMAGES = ("e-open-images", "e-half-images", "e-open-images-reduced", "e-half-images-reduced")
 LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
+ANCHORED = ("a", "b", "b-reduced", "c", "c-reduced")  # every class has rows to train on
 
 
 @dataclass(frozen=True)
@@ -352,6 +353,16 @@ METHODS: tuple[Method, ...] = (
     _trained("greedyhash", "GreedyHash", "l1", {}, {"lr": 1e-3}, {"loss.weight": 1.0}),
     _trained("csq", "CSQ", "l1", {}, {"lr": 1e-3}, {"loss.weight": 0.05}),
     _trained("orthohash", "OrthoHash", "cosine", {}, {"lr": 1e-3}, {"loss.scale": 16.0}),
+    _trained(
+        "class_anchor_margin",
+        "Class Anchor Margin",
+        "l2",
+        {},
+        {"lr": 1e-3},
+        {"dropout": 0.0},
+        elsewhere=dict.fromkeys(ANCHORED[1:], ({}, {"lr": 1e-3}, {"loss.repel": 10.0})),  # networks without dropout
+        tasks=ANCHORED,
+    ),
     _trained("bihalf", "BiHalf", "l1", {}, {"lr": 1e-3}, {"loss.gamma": 1.0}),
     _trained("hpdh", "HPDH", "l2", {}, {"lr": 1e-3}, {"loss.pull": 1.0}),
     _trained("contrastive", "contrastive, sign", "cosine", {}, {"lr": 1e-3}, {"loss.temperature": 0.2}),
