@@ -52,6 +52,7 @@ INDEX_LEVELS = [
     ["search", "store"],
     ["exchange", "folder"],
     ["hamming_index"],
+    ["anchor_index"],
     ["__init__"],
 ]
 

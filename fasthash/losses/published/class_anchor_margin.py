@@ -86,4 +86,5 @@ class ClassAnchorMarginLoss(nn.Module):
 
     def codes(self) -> Tensor:
         """Packed codes uint8 [classes, ceil(bits / 8)] of the anchors: their signs."""
-        return pack_bits(self.anchors.detach(), threshold=0.0)
+        codes: Tensor = pack_bits(self.anchors.detach(), threshold=0.0)
+        return codes
