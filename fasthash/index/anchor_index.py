@@ -163,7 +163,9 @@ class _Rows:
             raise ValueError("AnchorIndex: anchors and items must be finite, got NaN or infinity")
         numbers = torch.arange(len(rows)) if ids is None else to_tensor(ids, "AnchorIndex", "ids").cpu()
         if numbers.is_floating_point() or numbers.shape != (len(rows),):
-            raise ValueError(f"AnchorIndex: ids must be {len(rows)} integers, got {list(numbers.shape)}")
+            raise ValueError(
+                f"AnchorIndex: ids must be {len(rows)} integers, got {dtype_name(numbers)} {list(numbers.shape)}"
+            )
         self.ids, order = numbers.long().sort()
         if len(self.ids) and (int(self.ids[0]) < 0 or bool((self.ids[1:] == self.ids[:-1]).any())):
             raise ValueError("AnchorIndex: ids must be distinct and at least 0")

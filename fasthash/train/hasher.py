@@ -107,7 +107,8 @@ class Hasher:
     A weight of 0 leaves a term out. After `fit`: module_ (the network), classes_ (sorted, None without class labels),
     n_features_in_, feature_names_in_ (where X was a data frame), hidden_ (widths), history_ (losses and validation
     scores by epoch), best_epoch_, bit_weights_ (for weighted search and metrics; None: undivided codes),
-    pseudo_classes_ (what was found for rows without a label; None without such rows).
+    pseudo_classes_ (what was found for rows without a label; None without such rows), loss_ (the copy of
+    `loss` that was trained along, with its anchors, say; None without one, and after `load`).
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -246,10 +247,11 @@ class Hasher:
         with seeded(settings.seed, device):
             module = fit_network(settings, features)
             squashed = module if settings.loss is None else nn.Sequential(module, Squash())
+            objective = fit_objective(settings, learned)
             history = run(
                 module,
                 batches,
-                fit_objective(settings, learned),
+                objective,
                 Plan(
                     epochs=epochs,
                     lr=settings.lr,
@@ -275,6 +277,7 @@ class Hasher:
         self._take(
             Model(given, squashed.eval(), settings.hidden, targets.classes, rows.shape[1], history, listed, *parts)
         )
+        self.loss_ = None if settings.loss is None else objective.eval()
         if self.run_dir is not None and distributed.rank(group) == 0:
             self.save(Path(self.run_dir) / "model.safetensors")
         return self
@@ -440,6 +443,7 @@ class Hasher:
 
     def _take(self, model: Model) -> None:
         self._settings = model.settings
+        self.loss_ = None
         self.module_ = model.module
         self.hidden_: tuple[int, ...] = model.hidden
         self.classes_ = None if model.classes is None else np.array(model.classes)
