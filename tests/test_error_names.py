@@ -71,6 +71,7 @@ OWN: dict[str, dict[str, Any]] = {
     "pack_bits": {"z": X},
     "from_signed": {"codes": CODES.view(np.int8)},
     "label_distances": {"y": Y},
+    "code_distance_bounds": {"bits": 64, "words": 150},
     **{name: {"bits": 64} for name in ("unpack_bits", "code_bytes", "evaluate", "code_statistics")},
     **{name: {"bits": 4} for name in ("lsh", "pca_sign", "itq")},
 }

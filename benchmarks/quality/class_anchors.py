@@ -1,8 +1,8 @@
 """python -m benchmarks.quality.class_anchors: what Class Anchor Margin has to show on clinc150 (docs/method.md).
 
 With and without its repeller, and the search in two stages against the exhaustive one; three seeds on task a, with the
-settings that `python -m benchmarks.quality --task a --method class_anchor_margin` chose on validation data. Writes
-benchmarks/results/class-anchors.json. CE's values are those of benchmarks/results/quality/a.jsonl.
+settings that `python -m benchmarks.quality --task a --method class_anchor_margin` chose on validation data. Does what
+is missing in benchmarks/results/class-anchors.json. CE's values are those of benchmarks/results/quality/a.jsonl.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from fasthash.metrics.ranking import Ranking
 from fasthash.train import Objective
 
 FILE = Path(__file__).resolve().parents[1] / "results" / "class-anchors.json"
-ABLATIONS: dict[str, dict[str, float]] = {
-    "whole": {},
-    "no repeller": {"repel": 0.0},
-    "centre loss": {"repel": 0.0, "min_norm": 0.0},
+NEAR_ZERO = 0.1  # deviation of anchors that begin as normal numbers in the place of rows of Hadamard
+ABLATIONS: dict[str, tuple[dict[str, float], bool]] = {  # what is changed, and whether anchors begin near zero
+    "whole": ({}, False),
+    "no repeller": ({"repel": 0.0}, False),
+    "centre loss": ({"repel": 0.0, "min_norm": 0.0}, False),
+    "whole, from near zero": ({}, True),
+    "no repeller, from near zero": ({"repel": 0.0}, True),
 }
 
 
@@ -56,10 +59,12 @@ def study(bits: int, seed: int) -> dict[str, Any]:
     task, method = task_a(Path()), next(m for m in METHODS if m.name == "class_anchor_margin")
     settings, sides = choose(task, method, bits, results.FOLDER), task.test["train"]
     found: dict[str, Any] = {"bits": bits, "seed": seed, "settings": settings}
-    for name, change in ABLATIONS.items():
+    for name, (change, near_zero) in ABLATIONS.items():
         own = {key.removeprefix("loss."): value for key, value in settings.items() if key.startswith("loss.")}
         rest = {key: value for key, value in settings.items() if not key.startswith("loss.")}
         loss = ClassAnchorMarginLoss(bits, 150, **{**own, **change})
+        if near_zero:
+            torch.nn.init.normal_(loss.anchors, std=NEAR_ZERO, generator=torch.Generator().manual_seed(seed))
         hasher = Hasher(bits, seed=seed, progress=False, loss=loss, **rest).fit(task.train.X, task.train.y)
         network, trained = hasher.module_[0], hasher.loss_
         assert isinstance(trained, ClassAnchorMarginLoss)
@@ -117,8 +122,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     found: dict[str, Any] = {"machine": machine(), "step seconds": step_seconds(), "runs": []}
+    if FILE.exists():
+        found = json.loads(FILE.read_text(encoding="utf-8"))
+    done = {(line["bits"], line["seed"]) for line in found["runs"]}
     for bits in options.bits:
         for seed in range(options.seeds):
+            if (bits, seed) in done:
+                continue
             line = study(bits, seed)
             line["CE outputs"] = cross_entropy(bits, seed)
             found["runs"].append(line)
