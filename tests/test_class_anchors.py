@@ -16,6 +16,7 @@ from fasthash import HammingIndex, Hasher, hamming_topk
 from fasthash.index import AnchorIndex
 from fasthash.losses import code_distance_bounds
 from fasthash.losses.published import ClassAnchorMarginLoss
+from fasthash.losses.published.outputs import hadamard_centres
 
 # The bounds
 
@@ -61,6 +62,14 @@ def test_bounds_are_consistent_and_monotone() -> None:
         for larger, sign in (((bits + 1, words), 1), ((bits, words + 1), -1)):
             if larger in table:
                 assert all(sign * (b - a) >= 0 for a, b in zip((lower, upper), table[larger], strict=True))
+
+
+@pytest.mark.parametrize(("classes", "bits"), [(8, 8), (16, 8), (64, 32), (128, 64), (256, 128)])
+def test_centres_from_hadamard_are_between_the_bounds(classes: int, bits: int) -> None:
+    centres = hadamard_centres(classes, bits, both_signs=True)
+    distance = int((torch.pdist(centres, p=1) / 2).min())
+    lower, upper = code_distance_bounds(bits, classes)
+    assert lower <= distance <= upper
 
 
 def test_bounds_of_large_codes_are_exact_integers() -> None:
@@ -345,8 +354,31 @@ CODES, ROWS = codes_of(0, 4), rows_of(0, 4)
             ValueError,
             "AnchorIndex: ids must be None for a HammingIndex",
         ),
-        (lambda: AnchorIndex(ROWS, ROWS, [1]), ValueError, r"AnchorIndex: ids must be 4 integers, got int64 \[1\]"),
-        (lambda: AnchorIndex(ROWS, ROWS, [1, 2, 2, 3]), ValueError, "AnchorIndex: ids must be distinct and at least 0"),
+        *[
+            (lambda kind=kind, ids=ids: AnchorIndex(kind, kind, ids), error, f"^AnchorIndex: {message}")
+            for kind in (CODES, ROWS)
+            for ids, error, message in (
+                ([1], ValueError, "4 items need as many ids, got 1"),
+                ([1, 2, 2, 3], ValueError, "ids must be distinct, got 2 more than once"),
+                ([1, 2, -2, 3], ValueError, r"ids must be between 0 and 2\*\*63 - 1, got -2"),
+                ([1.0, 2.0, 3.0, 4.0], TypeError, "ids must be integers, got float64"),
+            )
+        ],
+        (
+            lambda: AnchorIndex(CODES | 1, HammingIndex(12)),
+            ValueError,
+            "AnchorIndex: anchors must have zeros in the 4 padding bits after bit 12, got others in 4 of 4 rows",
+        ),
+        (
+            lambda: AnchorIndex(CODES & 240, HammingIndex(12)).search(CODES | 1, 1),
+            ValueError,
+            "AnchorIndex.search: queries must have zeros in the 4 padding bits after bit 12",
+        ),
+        (
+            lambda: AnchorIndex(ROWS, ROWS).nearest_anchors(ROWS * np.nan),
+            ValueError,
+            "AnchorIndex.nearest_anchors: queries must be finite",
+        ),
         (lambda: AnchorIndex(ROWS, ROWS * np.nan), ValueError, "AnchorIndex: anchors and items must be finite"),
         (
             lambda: AnchorIndex(CODES, CODES).search(CODES, 1, probes=5),

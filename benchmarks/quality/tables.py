@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality.class_anchors_acceptance import class_anchors_acceptance
 from benchmarks.quality.goals import goals
 from benchmarks.quality.methods import METHODS, OPEN, TRIED
 from benchmarks.quality.results import FOLDER, Line, find, read_all
@@ -32,6 +33,7 @@ CLASSES = (
 )
 GROUPS = ("R@10", "overlap@10", "overlap@100", "R@10 saturated", "codes")
 TRIALS = FOLDER.with_name("quality-trials.jsonl")
+ANCHORS = FOLDER.with_name("class-anchors.json")
 MARKS = ("<!-- ablations -->", "<!-- end -->")
 ABLATIONS = (
     ("a", 64, "train"),
@@ -128,6 +130,8 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
             what = "codes" if kind == "codes" else "float query against codes"
             lines += [f"### {bits} bits, {what}, database: {database}", ""]
             lines += _table(found, floor, bits, side, database, columns)
+    if name == "a" and any(method == "class_anchor_margin" for method, _ in found):
+        lines += class_anchors_acceptance(json.loads(ANCHORS.read_text(encoding="utf-8")))
     lines += _chosen(task)
     return "\n".join(lines)
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from fasthash._arguments import MOST, whole
 from fasthash._arrays import dtype_name, like, to_tensor
+from fasthash.codes import check_codes
 from fasthash.hamming import SearchResult
 from fasthash.index.hamming_index import HammingIndex
+from fasthash.index.segments import id_tensor
 
 BLOCK = 2**24  # distances of real-valued rows that are in memory at a time
 MISSING = torch.iinfo(torch.int64).max  # the id of an empty place, while results are ordered
@@ -61,13 +63,15 @@ class AnchorIndex:
                 f"{name}: anchors and items must have as many columns, got {centres.shape[1]} and {rows.shape[1]}"
             )
         self._width = centres.shape[1]
+        if isinstance(kept, HammingIndex):
+            check_codes(centres, kept.bits, name, "anchors")
         self._anchors = _empty_like(kept)
         self._anchors.add(centres)
         nearest = self._anchors.search(rows, 1).ids[:, 0].cpu()
         self._lists = [_empty_like(kept) for _ in range(len(centres))]
-        for anchor in nearest.unique().tolist():
-            own = nearest == anchor
-            self._lists[anchor].add(rows[own.to(rows.device)], order[own])
+        sizes = torch.bincount(nearest, minlength=len(centres)).tolist()
+        for own, chosen in zip(self._lists, nearest.argsort(stable=True).split(sizes), strict=True):
+            own.add(rows[chosen.to(rows.device)], order[chosen])
         self._ids, self._assigned = order, nearest
 
     @property
@@ -140,6 +144,10 @@ class AnchorIndex:
         if (given.dtype == torch.uint8) != self._packed or not (self._packed or given.is_floating_point()):
             kind = "packed codes uint8" if self._packed else "floating-point rows"
             raise TypeError(f"AnchorIndex.{method}: queries must be {kind}, as items are, got {dtype_name(given)}")
+        if isinstance(self._anchors, HammingIndex):
+            check_codes(given, self._anchors.bits, f"AnchorIndex.{method}", "queries")
+        elif not bool(given.to(self._anchors.rows.dtype).isfinite().all()):
+            raise ValueError(f"AnchorIndex.{method}: queries must be finite, got NaN or infinity")
         return given
 
     def _probed(self, query: Tensor, probes: int, method: str) -> Tensor:
@@ -158,26 +166,18 @@ class _Rows:
         self.rows = like[:0]
         self.ids = torch.empty(0, dtype=torch.int64)
 
-    def add(self, rows: Tensor, ids: Any = None) -> None:
+    def add(self, rows: Tensor, ids: Tensor | None = None) -> None:
+        rows = rows.to(self.rows.dtype)
         if not bool(rows.isfinite().all()):
             raise ValueError("AnchorIndex: anchors and items must be finite, got NaN or infinity")
-        numbers = torch.arange(len(rows)) if ids is None else to_tensor(ids, "AnchorIndex", "ids").cpu()
-        if numbers.is_floating_point() or numbers.shape != (len(rows),):
-            raise ValueError(
-                f"AnchorIndex: ids must be {len(rows)} integers, got {dtype_name(numbers)} {list(numbers.shape)}"
-            )
-        self.ids, order = numbers.long().sort()
-        if len(self.ids) and (int(self.ids[0]) < 0 or bool((self.ids[1:] == self.ids[:-1]).any())):
-            raise ValueError("AnchorIndex: ids must be distinct and at least 0")
-        self.rows = rows.to(self.rows.dtype)[order.to(rows.device)]
+        self.ids, order = (torch.arange(len(rows)) if ids is None else ids).sort()
+        self.rows = rows[order.to(rows.device)]
 
     def get(self, ids: Tensor) -> Tensor:
         return self.rows[torch.searchsorted(self.ids, ids).to(self.rows.device)]
 
     def search(self, queries: Tensor, k: int) -> SearchResult:
         queries = queries.to(self.rows.dtype)
-        if not bool(queries.isfinite().all()):
-            raise ValueError("AnchorIndex.search: queries must be finite, got NaN or infinity")
         found = min(k, len(self.rows))
         distances = torch.full((len(queries), k), torch.inf, dtype=queries.dtype, device=queries.device)
         ids = torch.full((len(queries), k), -1, device=queries.device)
@@ -207,8 +207,22 @@ def _kept(items: Any, ids: Any) -> HammingIndex | _Rows:
         kept = _Rows(rows if rows.dtype == torch.float64 else rows.float())
     else:
         raise TypeError(f"AnchorIndex: items must be uint8 codes or floating-point rows, got {dtype_name(rows)}")
-    kept.add(rows, ids)
+    kept.add(rows, None if ids is None else _numbers(ids, len(rows)))
     return kept
+
+
+def _numbers(ids: Any, count: int) -> Tensor:
+    """Ids of `count` items, int64, on the CPU."""
+    numbers = id_tensor(ids, "AnchorIndex").cpu()
+    if len(numbers) != count:
+        raise ValueError(f"AnchorIndex: {count} items need as many ids, got {len(numbers)}")
+    ascending = numbers.sort().values
+    if count and int(ascending[0]) < 0:
+        raise ValueError(f"AnchorIndex: ids must be between 0 and 2**63 - 1, got {int(ascending[0])}")
+    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+    if len(repeated):
+        raise ValueError(f"AnchorIndex: ids must be distinct, got {int(repeated[0])} more than once")
+    return numbers
 
 
 def _empty_like(items: HammingIndex | _Rows) -> HammingIndex | _Rows:
