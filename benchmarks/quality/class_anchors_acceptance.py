@@ -22,8 +22,9 @@ def class_anchors_acceptance(study: dict[str, Any]) -> list[str]:
     lines = [
         "Acceptance of Class Anchor Margin: mAP of its outputs by L2 is at least that of CE's outputs, and codes keep "
         "0.97 of it. Without the repeller the anchors collapse: their mean distance falls below a tenth, and mAP by "
-        "0.05 or more. A search in two stages loses at most 0.01 of P@10 with one anchor probed, for at most 1/20 of the "
-        "comparisons, and at most 0.002 with three. Means over seeds (`python -m benchmarks.quality.class_anchors`):",
+        "0.05 or more. A search in two stages loses at most 0.01 of P@10 with one anchor probed, for at most 1/20 of "
+        "the comparisons, and at most 0.002 with three. Means over seeds (`python -m "
+        "benchmarks.quality.class_anchors`):",
         "",
         "| bits (seeds) | what | here | to reach | |",
         "|---|---|---|---|---|",
@@ -38,7 +39,7 @@ def class_anchors_acceptance(study: dict[str, Any]) -> list[str]:
         "deviations. *Near zero*: anchors begin as normal numbers of deviation 0.1, not as +1 and -1. The tables above "
         "are all of the loss as it comes.",
         "",
-        "| bits (seeds) | change | mAP without | with it | difference | spread | distance of anchors without | with it | |",
+        "| bits (seeds) | change | mAP without | with it | difference | spread | anchors apart without | with it | |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for bits, runs in widths.items():
