@@ -14,10 +14,13 @@ from fasthash.losses.published.class_anchor_margin import ClassAnchorMarginLoss
 from fasthash.losses.published.contrastive import ContrastiveLoss, HierarchicalContrastiveLoss
 from fasthash.losses.published.cross_entropy import SignCrossEntropyLoss
 from fasthash.losses.published.csq import CSQLoss
+from fasthash.losses.published.dsrh import DSRHLoss
 from fasthash.losses.published.greedyhash import GreedyHashLoss
 from fasthash.losses.published.hashnet import HashNetLoss
 from fasthash.losses.published.hpdh import HPDHLoss
+from fasthash.losses.published.multilevel_triplet import MultilevelTripletLoss
 from fasthash.losses.published.orthohash import OrthoHashLoss
+from fasthash.losses.published.rank_consistency import RankConsistencyLoss
 from fasthash.losses.published.sdc import SDCLoss
 
 # What `Hasher(loss=...)` knows by name.
@@ -27,16 +30,21 @@ LOSSES: dict[str, type[nn.Module]] = {
     "class_anchor_margin": ClassAnchorMarginLoss,
     "contrastive": ContrastiveLoss,
     "csq": CSQLoss,
+    "dsrh": DSRHLoss,
     "greedyhash": GreedyHashLoss,
     "hashnet": HashNetLoss,
     "hierarchical_contrastive": HierarchicalContrastiveLoss,
     "hpdh": HPDHLoss,
+    "multilevel_triplet": MultilevelTripletLoss,
     "orthohash": OrthoHashLoss,
+    "rank_consistency": RankConsistencyLoss,
     "sdc": SDCLoss,
 }
 
 # Those that take multi-hot labels, as their formulas, or the papers' experiments, do.
-MULTILABEL = frozenset({"contrastive", "csq", "hashnet", "orthohash"})
+MULTILABEL = frozenset(
+    {"contrastive", "csq", "dsrh", "hashnet", "multilevel_triplet", "orthohash", "rank_consistency"}
+)
 
 __all__ = [
     "LOSSES",
@@ -45,11 +53,14 @@ __all__ = [
     "CSQLoss",
     "ClassAnchorMarginLoss",
     "ContrastiveLoss",
+    "DSRHLoss",
     "GreedyHashLoss",
     "HPDHLoss",
     "HashNetLoss",
     "HierarchicalContrastiveLoss",
+    "MultilevelTripletLoss",
     "OrthoHashLoss",
+    "RankConsistencyLoss",
     "SDCLoss",
     "SignCrossEntropyLoss",
 ]

@@ -68,6 +68,34 @@ def alike(function: str, y: Tensor | None, rows: int) -> Tensor:
     return labels @ labels.T > 0
 
 
+def label_rows(function: str, y: Tensor | None, rows: int, classes: int | None = None) -> Tensor:
+    """Gives label sets, boolean [B, L]: multi-hot labels as they are, a class as a set of one. Raises for anything else.
+
+    classes: the L that is needed, which class numbers must be below; None: any.
+    """
+    labels = check_labels(function, y, rows, classes)
+    if labels.dim() == 2:
+        return labels
+    if classes is None:
+        return labels[:, None] == labels.unique()
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"{function}: classes in y must be between 0 and {classes - 1}, got {low} to {high}")
+    return labels[:, None] == torch.arange(classes, device=labels.device)
+
+
+def shared_labels(a: Tensor, b: Tensor | None = None) -> Tensor:
+    """How many labels the rows of a [B, L] and of b [M, L] (None: a itself), floating point 0 and 1, have in common."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ (a if b is None else b).T
+
+
+def half_distances(a: Tensor, b: Tensor) -> Tensor:
+    """(D - a_i . b_j) / 2 of rows [B, D] and [M, D]: the Hamming distance where all values are +1 or -1."""
+    with torch.autocast(a.device.type, enabled=False):
+        return (a.shape[1] - a @ b.T) / 2
+
+
 def check_embeddings(function: str, y: Tensor | None, rows: int) -> Tensor:
     """Gives embeddings [B, E] in float32 (float64 stays); raises for anything else."""
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.dim() != 2 or len(y) != rows:
