@@ -138,6 +138,8 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
             return Model(_fit_images(task, rows, bits, seed, chosen), metric)
         y = None if chosen.pop("unsupervised", False) or task.kind == "groups" else rows.y
         hierarchy = None if y is None else task.hierarchy
+        if chosen.pop("permuted", False):  # targets of other rows: what is left is chance
+            y = np.random.default_rng(seed).permutation(y)
         if chosen.pop("centred", False):  # near by the cosine of X - mean
             y, chosen["hidden"] = rows.X - rows.X.mean(axis=0), ()
         hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(rows.X, y)
@@ -221,9 +223,12 @@ def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
 
 
 def _loss(name: str, bits: int, task: Task, rows: Items, own: Settings) -> torch.nn.Module:
-    classes = np.unique(rows.y)
-    known: dict[str, Any] = {"bits": bits, "classes": len(classes)}
-    known["levels"] = class_levels(class_distances(classes.tolist(), task.hierarchy))
+    known: dict[str, Any] = {"bits": bits}
+    if task.kind == "multilabel":
+        known["classes"] = rows.y.shape[1]
+    else:
+        classes = np.unique(rows.y)
+        known |= {"classes": len(classes), "levels": class_levels(class_distances(classes.tolist(), task.hierarchy))}
     wanted = inspect.signature(LOSSES[name].__init__).parameters
     if task.kind == "groups":
         known["classes"] = 0

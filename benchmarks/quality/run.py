@@ -28,8 +28,9 @@ from benchmarks.quality.measure import (
     weighted,
 )
 from benchmarks.quality.methods import METHODS, Method, Model, Settings
+from benchmarks.quality.multilabel_task import AT, measure_multilabel
 from benchmarks.quality.results import FOLDER
-from benchmarks.quality.tasks import Task
+from benchmarks.quality.tasks import Pair, Task
 from fasthash.evaluate import code_statistics
 
 TUNING_BITS, TUNING_SEED = 64, 100
@@ -106,7 +107,9 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
 
 
 def validation_score(task: Task, model: Model | ClassByte, bits: int) -> float:
-    """What settings are chosen by: with classes `task.score` of codes; without, the mean of R@10 and overlap@10.
+    """What settings are chosen by: with classes `task.score` of codes, with several labels for each row NDCG@100.
+
+    Without any, the mean of R@10 and overlap@10.
 
     With as many bits as inputs, where signs of the inputs are the rival, overlap@10 does not count.
     """
@@ -114,6 +117,9 @@ def validation_score(task: Task, model: Model | ClassByte, bits: int) -> float:
         database = task.validation["all"][1]
         found = measure_groups(code_distances(model.codes(database.X), model.bit_weights), task, "validation")
         return found["R@10"] if bits == database.X.shape[1] else (found["R@10"] + found["overlap@10"]) / 2
+    if task.kind == "multilabel":
+        assert isinstance(model, Model)
+        return float(np.mean([_several(model, sides)[f"NDCG@{AT}"] for sides in task.validation.values()]))
     return class_score(model, task.validation, task.score, task.similarity)
 
 
@@ -134,6 +140,13 @@ def measure(task: Task, model: Model | ClassByte, bits: int) -> dict[str, dict[s
             found["asymmetric all"]["R@10 saturated"] = saturated["R@10"]
         found["outputs all"] = measure_groups(output_distances(u, model.metric), task, "test")
         return _rounded(found)
+    if task.kind == "multilabel":
+        assert isinstance(model, Model)
+        for name, sides in task.test.items():
+            found[f"codes {name}"] = _several(model, sides) | code_statistics(model.codes(sides[1].X), bits)
+            outputs = [model.outputs(items.X) for items in sides]
+            found[f"outputs {name}"] = measure_multilabel(array_ranking(outputs, sides, model.metric))
+        return _rounded(found)
     for name, sides in task.test.items():
         found[f"codes {name}"] = measure_codes(model, sides, task.similarity, bits)
         if model.outputs is None or name in ("val", "held out"):
@@ -141,6 +154,10 @@ def measure(task: Task, model: Model | ClassByte, bits: int) -> dict[str, dict[s
         outputs = [weighted(model.outputs(items.X), model.bit_weights) for items in sides]
         found[f"outputs {name}"] = measure_classes(array_ranking(outputs, sides, model.metric), task.similarity)
     return _rounded(found)
+
+
+def _several(model: Model, sides: Pair) -> dict[str, float]:
+    return measure_multilabel(array_ranking([model.codes(items.X) for items in sides], sides))
 
 
 def floors(task: Task, folder: Path = FOLDER) -> None:
@@ -152,6 +169,12 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
         X = task.test["all"][1].X
         found["input cosine all"] = measure_groups(output_distances(X, "cosine"), task, "test")
         found["random all"] = measure_groups(lambda rows: torch.zeros(len(rows), len(X)), task, "test")
+    elif task.kind == "multilabel":
+        for name, sides in task.test.items():
+            same = [np.zeros((len(items.y), 1), dtype=np.uint8) for items in sides]
+            found[f"random {name}"] = measure_multilabel(array_ranking(same, sides))
+            inputs = [items.flat for items in sides]
+            found[f"input cosine {name}"] = measure_multilabel(array_ranking(inputs, sides, "cosine"))
     else:
         similarity = task.similarity
         for name, sides in task.test.items():

@@ -56,8 +56,9 @@ class Task:
     """One experiment: what is trained on, and what is asked in which database; `train` may differ in validation.
 
     kind: "classes", where y are classes of `hierarchy` (None: flat); "images", the same for images; "noisy", where
-    training sees only noisy similarities; "groups", where nothing is known in training, y tells which rows belong
-    together, and query i is row `own[i]` of the database. Rows of `train` may have no label (y = UNLABELLED).
+    training sees only noisy similarities; "multilabel", where y are multi-hot labels uint8 [N, L]; "groups", where
+    nothing is known in training, y tells which rows belong together, and query i is row `own[i]` of the database. Rows
+    of `train` may have no label (y = UNLABELLED).
 
     score: what settings are chosen by on validation data with classes, "mAHP@250" of the first pair, or "mAP", the mean
     over all pairs. hierarchy: what methods are given. graded: what the similarity of classes is measured by, where that
@@ -80,8 +81,8 @@ class Task:
 
     @property
     def similarity(self) -> Array:
-        """Similarity of classes [C, C]; not for "groups", which have none."""
-        if self.kind == "groups":
+        """Similarity of classes [C, C]; not for "groups" and "multilabel", which have none."""
+        if self.kind in ("groups", "multilabel"):
             raise ValueError(f"task {self.name}: no similarity of classes")
         hierarchy = self.graded or self.hierarchy
         classes = 1 + int(max(items.y.max() for pair in self.test.values() for items in (self.train, *pair)))
