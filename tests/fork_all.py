@@ -130,6 +130,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "precision_at": lambda: metrics.precision_at(X[:500], X, y[:500], y, 10),
     "recall_at": lambda: metrics.recall_at(X[:500], X, y[:500], y, 10),
     "ndcg": lambda: metrics.ndcg(X[:500], X, y[:500], y, 10),
+    "average_cumulative_gain": lambda: metrics.average_cumulative_gain(X[:500], X, y[:500], y, 10),
     "precision_within_radius": lambda: metrics.precision_within_radius(codes[:500], codes[:4000], y[:500], y, 20),
     "precision_recall_curve": lambda: metrics.precision_recall_curve(codes[:500], codes[:4000], y[:500], y),
     "evaluate": lambda: evaluate.evaluate(codes[:500], codes[:4000], y[:500], y),

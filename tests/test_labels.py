@@ -140,6 +140,7 @@ def test_metrics_take_every_form(form: str) -> None:
         fasthash.metrics.mean_average_precision,
         lambda *parts: fasthash.metrics.precision_within_radius(*parts, 2),
         lambda *parts: fasthash.metrics.ndcg(*parts, 5),
+        lambda *parts: fasthash.metrics.average_cumulative_gain(*parts, 5),
         lambda *parts: fasthash.metrics.recall_at(*parts, 5),
         lambda *parts: fasthash.metrics.precision_at(*parts, 5),
         lambda *parts: fasthash.metrics.hierarchical_precision(*parts, 1 - np.eye(2), at=5),

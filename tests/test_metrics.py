@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from fasthash.metrics import (
+    average_cumulative_gain,
     expectation,
     hierarchical_precision,
     mean_average_precision,
@@ -192,6 +193,14 @@ def test_ndcg(case, ties, gains, data):
     close(ndcg(**case, k=k, gains=gains, ties=ties, per_query=True), expected)
 
 
+@given(cases(), kinds_of_ties, st.data())
+@anything
+def test_average_cumulative_gain(case, ties, data):
+    k = data.draw(st.integers(1, len(case["database"]) - case["exclude_self"]))
+    expected = brute_force(case, same_class, lambda gains: sum(gains[:k]) / k, ties)
+    close(average_cumulative_gain(**case, k=k, ties=ties, per_query=True), expected)
+
+
 @given(cases(multi_hot=False), st.data())
 @anything
 def test_ndcg_of_class_gains(case, data):
@@ -251,6 +260,7 @@ def test_expected_is_the_mean_over_all_storage_orders(seed, at):
         lambda d, y, ties: precision_at(query, d, query_labels, y, at, ties=ties),
         lambda d, y, ties: recall_at(query, d, query_labels, y, at, ties=ties),
         lambda d, y, ties: ndcg(query, d, query_labels, y, at, ties=ties),
+        lambda d, y, ties: average_cumulative_gain(query, d, query_labels, y, at, ties=ties),
     ]
     for call in calls:
         shuffled = [call(database[list(p)], labels[list(p)], "index") for p in itertools.permutations(range(5))]

@@ -17,7 +17,7 @@ TypeError, naming function and value.
 from typing import TYPE_CHECKING
 
 from fasthash._moved import moved_names
-from fasthash.metrics.graded import hierarchical_precision, ndcg
+from fasthash.metrics.graded import average_cumulative_gain, hierarchical_precision, ndcg
 from fasthash.metrics.precision import (
     PrecisionRecallCurve,
     mean_average_precision,
@@ -28,6 +28,7 @@ from fasthash.metrics.precision import (
 )
 
 __all__ = [
+    "average_cumulative_gain",
     "PrecisionRecallCurve",
     "hierarchical_precision",
     "mean_average_precision",

@@ -13,6 +13,7 @@ from torch import Tensor
 from fasthash._arguments import choice, whole
 from fasthash._arrays import Array
 from fasthash.metrics.expectation import discounted_sum, ratio, sums_at
+from fasthash.metrics.precision import found_at
 from fasthash.metrics.ranking import Groups, Ranking
 from fasthash.metrics.relevance import Gain
 
@@ -103,6 +104,44 @@ def ndcg(
     return ranking.score(
         lambda g: ratio(discounted_sum(g.counts, g.sums[0], k), best[g.rows]), gain, per_query=per_query
     )
+
+
+def average_cumulative_gain(
+    query: Array,
+    database: Array,
+    query_labels: Any,
+    database_labels: Any,
+    k: int,
+    *,
+    ties: str = "expected",
+    metric: str | None = None,
+    bit_weights: Any = None,
+    exclude_self: bool = False,
+    per_query: bool = False,
+) -> Any:
+    """Average cumulative gain (ACG@k): labels in common with the query, mean over the first k results.
+
+    With 1-D classes it is precision@k. Source: Jarvelin & Kekalainen, "IR evaluation methods for retrieving highly
+    relevant documents", 2000; the name and the mean as multi-label hashing papers have them.
+
+    >>> import numpy as np
+    >>> codes = np.array([[0], [1], [3]], dtype=np.uint8)
+    >>> average_cumulative_gain(codes[:1], codes, [[1, 1, 0]], [[1, 0, 0], [1, 1, 0], [0, 0, 1]], 2)
+    1.5
+    """
+    ranking = Ranking(
+        "average_cumulative_gain",
+        query,
+        database,
+        query_labels,
+        database_labels,
+        ties,
+        metric,
+        exclude_self,
+        bit_weights,
+    )
+    k = whole(k, "average_cumulative_gain", "k", 1, ranking.eligible)
+    return ranking.score(lambda g: found_at(g, k) / k, ranking.labels.shared, per_query=per_query)
 
 
 def best_sums(ranking: Ranking, gain: Gain, at: int) -> Tensor:
