@@ -125,6 +125,30 @@ def multilabel_distances(Y: Array) -> Tensor:
     return _cosine_distances((rows != 0).float())
 
 
+def shared_label_distances(Y: Array) -> Tensor:
+    """1 - labels in common / the most that the row has in common with another, of multi-hot rows [B, L], in [0, 1].
+
+    Row i says how far the others are for i, so the matrix is not symmetric. It grows as the number of labels in common
+    falls, which is what the gain of `metrics.ndcg` and `metrics.average_cumulative_gain` counts, and does not mind what
+    other labels a row has. Where a row has no label in common with any other, all others have distance 1. Values other
+    than 0 count as 1. Raises ValueError for another shape. Source: this package; what `Hasher` learns from by default.
+
+    >>> shared_label_distances(torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]))
+    tensor([[0.0000, 0.5000, 0.0000],
+            [0.0000, 0.0000, 0.0000],
+            [0.0000, 0.5000, 0.0000]])
+    """
+    rows = to_tensor(Y, "shared_label_distances", "Y")
+    if rows.ndim != 2:
+        raise ValueError(f"shared_label_distances: Y must have shape [B, L], got {list(rows.shape)}")
+    labels = (rows != 0).float()
+    with torch.autocast(labels.device.type, enabled=False):
+        shared = (labels @ labels.T).fill_diagonal_(0.0)
+    if not len(shared):
+        return shared
+    return (1.0 - shared / shared.amax(1, keepdim=True).clamp(min=1.0)).fill_diagonal_(0.0)
+
+
 def embedding_distances(E: Array) -> Tensor:
     """Cosine distances 1 - cos between floating-point rows [B, D], in [0, 2].
 

@@ -12,7 +12,7 @@ from hasher_cases import QUICK, blobs, multi_hot
 from torch import Tensor, nn
 
 from fasthash import Hasher
-from fasthash.losses.published import LOSSES, MULTILABEL, CSQLoss, OrthoHashLoss
+from fasthash.losses.published import LOSSES, MULTILABEL, CSQLoss, OrthoHashLoss, SignBinaryCrossEntropyLoss
 from fasthash.metrics import mean_average_precision
 
 B, BITS, CLASSES = 12, 8, 5
@@ -78,6 +78,13 @@ def test_orthohash_shares_its_target_among_the_labels() -> None:
         logs = logits - logits.exp().sum().log()
         rows.append(-logs[row.bool()].mean())
     close(loss(u, labels), torch.stack(rows).mean())
+
+
+def test_bce_is_its_formula() -> None:
+    u, labels = batch()
+    loss = SignBinaryCrossEntropyLoss(BITS, CLASSES).double()
+    p = torch.sigmoid(u @ loss.classifier.weight.T + loss.classifier.bias)
+    close(loss(u, labels), -torch.where(labels > 0, p.log(), (1 - p).log()).sum() / B)
 
 
 @pytest.mark.parametrize("name", sorted(MULTILABEL))

@@ -285,7 +285,7 @@ def test_a_loss_of_ones_own(tmp_path: Path) -> None:
     loaded = Hasher.load(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(loaded.encode(X), hasher.encode(X))
     assert loaded.loss == "Balanced"
-    with pytest.raises(ValueError, match=r"Hasher.fit: loss must be a module or one of bihalf, .*, got 'Balanced'"):
+    with pytest.raises(ValueError, match=r"Hasher.fit: loss must be a module or one of bce, .*, got 'Balanced'"):
         loaded.fit(X, y)
     given = SignCrossEntropyLoss(QUICK["bits"], 6)
     before = given.classifier.weight.clone()
@@ -305,7 +305,7 @@ def test_saved_by_name_is_the_whole_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("loss", "y", "error", "message"),
     [
-        ("hash", "labels", ValueError, "Hasher.fit: loss must be a module or one of bihalf, .*, got 'hash'"),
+        ("hash", "labels", ValueError, "Hasher.fit: loss must be a module or one of bce, .*, got 'hash'"),
         (3, "labels", TypeError, "Hasher.fit: loss must be a name, a module or None, got int"),
         *[
             (
@@ -313,7 +313,7 @@ def test_saved_by_name_is_the_whole_recipe(tmp_path: Path) -> None:
                 "multilabel",
                 ValueError,
                 f"Hasher.fit: loss '{name}' needs {'embeddings' if name == 'sdc' else 'class labels'} y, got target "
-                r"'multilabel' \(multi-hot labels are for contrastive, csq, .*, rank_consistency\)",
+                r"'multilabel' \(multi-hot labels are for bce, contrastive, .*, rank_consistency\)",
             )
             for name in sorted(set(LOSSES) - MULTILABEL)
         ],

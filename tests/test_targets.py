@@ -6,8 +6,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fasthash
 from fasthash.hierarchy import Hierarchy
-from fasthash.targets import class_distances, class_levels, embedding_distances, label_distances, multilabel_distances
+from fasthash.targets import (
+    class_distances,
+    class_levels,
+    embedding_distances,
+    label_distances,
+    multilabel_distances,
+    shared_label_distances,
+)
+from fasthash.train import fit_parts
 
 
 def test_class_distances_come_from_the_hierarchy():
@@ -57,6 +66,32 @@ def test_multilabel_distances_equal_the_formula(seed):
     assert torch.equal(found, multilabel_distances(torch.from_numpy(Y).int() * torch.tensor([1, 2, 3, 4, 5])))
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_shared_label_distances_equal_the_formula(seed):
+    Y = np.random.default_rng(seed).random((7, 5)) < 0.4
+    found = shared_label_distances(Y)
+    assert found.dtype == torch.float32
+    assert not torch.diagonal(found).any()
+    for i, a in enumerate(Y):
+        most = max((a & b).sum() for j, b in enumerate(Y) if j != i)
+        for j, b in enumerate(Y):
+            if i != j:
+                assert found[i, j].item() == pytest.approx(1 - (a & b).sum() / max(most, 1), abs=1e-6)
+    assert torch.equal(found, shared_label_distances(torch.from_numpy(Y).int() * torch.tensor([1, 2, 3, 4, 5])))
+    assert shared_label_distances(Y[:0]).shape == (0, 0)
+    assert shared_label_distances(Y[:, :0]).sum() == 42  # no label at all: nobody is near
+
+
+def test_hasher_learns_several_labels_by_how_many_are_shared(monkeypatch):
+    seen = []
+    monkeypatch.setattr(fit_parts, "shared_label_distances", lambda Y: seen.append(Y) or shared_label_distances(Y))
+    X, Y = np.random.default_rng(0).normal(size=(40, 6)), np.random.default_rng(1).integers(0, 2, (40, 3))
+    fasthash.Hasher(8, epochs=1, similarity="stress").fit(X, Y)
+    assert not seen  # its distances have to be symmetric
+    fasthash.Hasher(8, epochs=1).fit(X, Y)
+    assert seen
+
+
 def test_embedding_distances_equal_cosine():
     E = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     E[3] = 0
@@ -97,6 +132,11 @@ def test_embedding_distances_equal_cosine():
             lambda: multilabel_distances([0, 1]),
             ValueError,
             r"multilabel_distances: Y must have shape \[B, L\], got \[2\]",
+        ),
+        (
+            lambda: shared_label_distances([0, 1]),
+            ValueError,
+            r"shared_label_distances: Y must have shape \[B, L\], got \[2\]",
         ),
         (
             lambda: embedding_distances(torch.zeros(2)),

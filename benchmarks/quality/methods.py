@@ -290,6 +290,8 @@ BYTE_ITQ_TRIED: tuple[Settings, ...] = (
 )
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
+MULTILABEL_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temperature_y": 0.15})
+
 DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes
 UNDIVIDED: Settings = {"item_bits": 0}
 
@@ -299,14 +301,14 @@ OURS = Method(
     "labels",
     fit_hasher("l1", **UNDIVIDED),
     OURS_TRIED,
-    UNSEEN | dict.fromkeys((*TREE_IMAGES, *OPEN_IMAGES), TREE_IMAGES_TRIED),
+    UNSEEN | dict.fromkeys((*TREE_IMAGES, *OPEN_IMAGES), TREE_IMAGES_TRIED) | {"f": MULTILABEL_TRIED},
     tasks=(*CLASSES, *OPEN_IMAGES),
 )
 
 METHODS: tuple[Method, ...] = (
-    Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*LABELLED, "d", "e-noisy")),
-    Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*LABELLED, "d")),
-    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy")),
+    Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*LABELLED, "d", "e-noisy", "f")),
+    Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*LABELLED, "d", "f")),
+    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy", "f")),
     Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
     Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("a", *OPEN, "d")),
     Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=LABELLED),
@@ -387,17 +389,45 @@ METHODS: tuple[Method, ...] = (
         tasks=(*TREE_IMAGES, *OPEN_IMAGES),
         unlabelled=True,
     ),
+    *_with_ablations(
+        _trained(
+            "rank_consistency",
+            "RCDH",
+            "cosine",
+            {},
+            {"loss.rank": 5.0},
+            {"loss.rank": 5.0, "lr": 1e-3},
+            tasks=("f",),
+        ),
+        ("no-rank", "no L_RC", {"loss.rank": 0.0}),
+        ("no-centres", "no L_CL", {"loss.clustering": 0.0}),
+        ("permuted", "labels of other rows", {"permuted": True}),
+    ),
+    _trained("dsrh", "DSRH", "cosine", {}, {"lr": 1e-3}, {"loss.margin": 0.1}, tasks=("f",)),
+    *_with_ablations(
+        _trained(
+            "multilevel_triplet",
+            "RMSH, one encoder",
+            "cosine",
+            {},
+            {"lr": 1e-3},
+            {"loss.quantization": 0.1},
+            tasks=("f",),
+        ),
+        ("no-pseudo", "no pseudo-codes", {"loss.pseudo": 0.0}),
+    ),
+    _trained("bce", "BCE, sign", "cosine", {}, {"lr": 1e-3}, {"weight_decay": 0.1}, tasks=("f",)),
     Method(
         "ours-default",
         "fasthash, as it comes",
         "labels",
         on_features(fit_hasher("l1")),
-        tasks=(*DEFAULTS, *TREE_IMAGES, *OPEN_IMAGES),
+        tasks=(*DEFAULTS, *TREE_IMAGES, *OPEN_IMAGES, "f"),
         unlabelled=True,
     ),
     Method("ours-undivided", "fasthash, undivided codes", "labels", fit_hasher("l1", **UNDIVIDED), tasks=DEFAULTS),
     *_with_ablations(
-        OURS,
+        replace(OURS, tasks=(*OURS.tasks, "f")),
         NO_KL,
         ("no-cls", "no classifier", {"classification": 0.0}),
         ("no-sim", "no similarity term", {"similarity_weight": 0.0}),

@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.quality.class_anchors_acceptance import class_anchors_acceptance
 from benchmarks.quality.goals import goals
 from benchmarks.quality.methods import METHODS, OPEN, TRIED
+from benchmarks.quality.multilabel_acceptance import multilabel_acceptance
 from benchmarks.quality.results import FOLDER, Line, find, read_all
 from benchmarks.quality.run import TUNING_BITS, TUNING_SEED
 
@@ -32,6 +33,7 @@ CLASSES = (
     "codes",
 )
 GROUPS = ("R@10", "overlap@10", "overlap@100", "R@10 saturated", "codes")
+MULTILABEL = ("NDCG@100", "ACG@100", "mAP", "codes")
 TRIALS = FOLDER.with_name("quality-trials.jsonl")
 ANCHORS = FOLDER.with_name("class-anchors.json")
 MARKS = ("<!-- ablations -->", "<!-- end -->")
@@ -120,7 +122,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     found = {(method, bits): each for (task, method, bits), each in runs.items() if task == name}
     if not found:
         return ""
-    columns = GROUPS if name == "d" else CLASSES
+    columns = {"d": GROUPS, "f": MULTILABEL}.get(name, CLASSES)
     lines = [f"## Task {name}: {floor['title']}", ""]
     lines += [f"- {note}" for note in floor["notes"]] + ([""] if floor["notes"] else [])
     sides = list(next(iter(found.values()))[0]["metrics"])
@@ -132,6 +134,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
             lines += _table(found, floor, bits, side, database, columns)
     if name == "a" and any(method == "class_anchor_margin" for method, _ in found):
         lines += class_anchors_acceptance(json.loads(ANCHORS.read_text(encoding="utf-8")))
+    lines += multilabel_acceptance(runs, floor) if name == "f" else []
     lines += _chosen(task)
     return "\n".join(lines)
 
@@ -145,7 +148,7 @@ def _table(
     columns: Iterable[str],
 ) -> list[str]:
     outputs = f"outputs {database}"
-    main = "mAHP@250" if "mAHP@250" in columns else "R@10"
+    main = next(column for column in ("mAHP@250", "NDCG@100", "R@10") if column in columns)
     rows = [(m.name, found[m.name, bits]) for m in METHODS if (m.name, bits) in found]
     have = [run["metrics"] for _, each in rows for run in each if any(s.startswith("outputs") for s in run["metrics"])]
     real = bool(have) and all(outputs in metrics for metrics in have)

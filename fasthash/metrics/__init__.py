@@ -28,8 +28,8 @@ from fasthash.metrics.precision import (
 )
 
 __all__ = [
-    "average_cumulative_gain",
     "PrecisionRecallCurve",
+    "average_cumulative_gain",
     "hierarchical_precision",
     "mean_average_precision",
     "ndcg",

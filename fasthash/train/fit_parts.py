@@ -18,7 +18,7 @@ from fasthash import distributed
 from fasthash._arguments import whole
 from fasthash.baselines import itq
 from fasthash.losses.published import LOSSES, MULTILABEL
-from fasthash.targets import class_levels
+from fasthash.targets import class_levels, shared_label_distances
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.class_batches import ClassBatches
 from fasthash.train.drawn_rows import DrawnRows
@@ -126,11 +126,12 @@ def _objective(settings: SimpleNamespace, targets: Targets) -> nn.Module:
     classification = settings.classification if classified else 0.0
     if not any((classification, settings.similarity_weight, settings.kl, settings.preserve)):
         raise ValueError(f"Hasher.fit: a term that applies to target {targets.kind!r} must have a weight above 0")
+    ranked = targets.kind == "multilabel" and settings.similarity == "listwise"
     objective = Objective(
         settings.bits - settings.item_bits,
         classes=targets.outputs if classified else 0,
         multilabel=targets.kind == "multilabel",
-        distance=targets.distance,
+        distance=shared_label_distances if ranked else targets.distance,  # stress needs symmetric ones
         classification=classification,
         soft_labels=settings.soft_labels,
         similarity=settings.similarity,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax
 
 from fasthash._arguments import choice, number
 from fasthash._directions import unless_all_zero
@@ -24,7 +24,8 @@ class Objective(nn.Module):
     A term of weight 0 is not computed, and what it needs may be missing.
 
     - classification: a linear classifier on 2 z - 1, trained along and not needed afterwards. y: class indices [B] or
-      [B, 1] (cross-entropy), or with `multilabel` 0 and 1 [B, classes] (binary cross-entropy, a sum over the classes).
+      [B, 1] (cross-entropy), or with `multilabel` 0 and 1 [B, classes]: cross-entropy whose target is shared equally by
+      the labels of a row; rows without labels do not count.
       `soft_labels` T > 0: the target is softmax_j(-d_yj / T) over all classes, not y alone, so that a near class is the
       smaller mistake (Bertinetto et al., "Making better mistakes", 2020); d is `distance`, which is a matrix then.
     - similarity: distances between outputs follow the semantic distances, `distance(y)` [B, B]: "listwise" in order and
@@ -136,7 +137,9 @@ class Objective(nn.Module):
 
     def _classification(self, logits: Tensor, y: Tensor) -> Tensor:
         if self.multilabel:
-            return binary_cross_entropy_with_logits(logits, y.to(logits.dtype), reduction="sum") / len(y)
+            labels = y.to(logits.dtype)
+            has = labels.any(1).sum().clamp(min=1)
+            return -(labels / labels.sum(1, keepdim=True).clamp(min=1) * log_softmax(logits, 1)).sum() / has
         if self.soft_labels and self.matrix is not None:
             return cross_entropy(logits, (self.matrix[y.long()] / -self.soft_labels).softmax(-1).to(logits.dtype))
         return cross_entropy(logits, y.long())

@@ -12,7 +12,7 @@ from torch import nn
 from fasthash.losses.published.bihalf import BiHalfLoss
 from fasthash.losses.published.class_anchor_margin import ClassAnchorMarginLoss
 from fasthash.losses.published.contrastive import ContrastiveLoss, HierarchicalContrastiveLoss
-from fasthash.losses.published.cross_entropy import SignCrossEntropyLoss
+from fasthash.losses.published.cross_entropy import SignBinaryCrossEntropyLoss, SignCrossEntropyLoss
 from fasthash.losses.published.csq import CSQLoss
 from fasthash.losses.published.dsrh import DSRHLoss
 from fasthash.losses.published.greedyhash import GreedyHashLoss
@@ -25,6 +25,7 @@ from fasthash.losses.published.sdc import SDCLoss
 
 # What `Hasher(loss=...)` knows by name.
 LOSSES: dict[str, type[nn.Module]] = {
+    "bce": SignBinaryCrossEntropyLoss,
     "bihalf": BiHalfLoss,
     "ce": SignCrossEntropyLoss,
     "class_anchor_margin": ClassAnchorMarginLoss,
@@ -43,7 +44,7 @@ LOSSES: dict[str, type[nn.Module]] = {
 
 # Those that take multi-hot labels, as their formulas, or the papers' experiments, do.
 MULTILABEL = frozenset(
-    {"contrastive", "csq", "dsrh", "hashnet", "multilevel_triplet", "orthohash", "rank_consistency"}
+    {"bce", "contrastive", "csq", "dsrh", "hashnet", "multilevel_triplet", "orthohash", "rank_consistency"}
 )
 
 __all__ = [
@@ -62,5 +63,6 @@ __all__ = [
     "OrthoHashLoss",
     "RankConsistencyLoss",
     "SDCLoss",
+    "SignBinaryCrossEntropyLoss",
     "SignCrossEntropyLoss",
 ]

@@ -69,7 +69,7 @@ def alike(function: str, y: Tensor | None, rows: int) -> Tensor:
 
 
 def label_rows(function: str, y: Tensor | None, rows: int, classes: int | None = None) -> Tensor:
-    """Gives label sets, boolean [B, L]: multi-hot labels as they are, a class as a set of one. Raises for anything else.
+    """Gives label sets, boolean [B, L]: multi-hot labels, or classes as sets of one. Raises for anything else.
 
     classes: the L that is needed, which class numbers must be below; None: any.
     """

@@ -17,8 +17,8 @@ class RankConsistencyLoss(nn.Module):
 
     - L_RC: row q ranks the others i by d'_qi = (K - h_q . h_i) / 2 K + margin s_qi, s_qi = shared labels / the most in
       q's list. t_qi is the similarity that i's rank should have: the k-th largest of s_q at rank k. L_RC = mean_q sum_i
-      (s_qi - t_qi) d'_qi / sum_i s_qi, s and t constants. It is never below 0. It is 0 exactly where s_qi > s_qj implies
-      d_qj - d_qi >= K margin (s_qi - s_qj). Rows that share no label with any other row do not count.
+      (s_qi - t_qi) d'_qi / sum_i s_qi, s and t constants. It is never below 0, and 0 exactly where s_qi > s_qj implies
+      that d_qj - d_qi, in bits, is at least K margin (s_qi - s_qj). Rows that share no label with others do not count.
     - L_CE = -mean_i sum_c (y_ic / |y_i|) log softmax_c(W h_i + b), over the rows with labels.
     - L_CL = mean_i sum_{c in Y_i} |h_i - v_c|^2 / 2 |Y_i|, over the rows with labels. In training mode the centres v_c
       then move: v_c -= sum_i y_ic (v_c - h_i) / 2 (1 + sum_i y_ic). They are a buffer and begin at 0.
