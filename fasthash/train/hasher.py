@@ -58,7 +58,9 @@ class Hasher:
     - 1-D integers or strings, or one column of them: class labels. Distances are those of the `hierarchy`, or 0 and 1
       without one. None, NaN and -1 mark rows without a label: they are given classes, known or new ones
       (`fasthash.train.pseudo_classes`).
-    - 2-D integers or booleans: multi-hot labels. 2-D floating point: target embeddings (of captions, say), by cosine.
+    - 2-D integers or booleans: multi-hot labels, near by how many they share
+      (`fasthash.targets.shared_label_distances`; with similarity "stress" by their cosine).
+    - 2-D floating point: target embeddings (of captions, say), by cosine.
     - None: the cosine distances of X - X.mean(0).
 
     Args:

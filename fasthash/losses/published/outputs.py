@@ -77,7 +77,8 @@ def label_rows(function: str, y: Tensor | None, rows: int, classes: int | None =
     if labels.dim() == 2:
         return labels
     if classes is None:
-        return labels[:, None] == labels.unique()
+        found: Tensor = labels.unique()
+        return labels[:, None] == found
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise ValueError(f"{function}: classes in y must be between 0 and {classes - 1}, got {low} to {high}")
@@ -87,13 +88,15 @@ def label_rows(function: str, y: Tensor | None, rows: int, classes: int | None =
 def shared_labels(a: Tensor, b: Tensor | None = None) -> Tensor:
     """How many labels the rows of a [B, L] and of b [M, L] (None: a itself), floating point 0 and 1, have in common."""
     with torch.autocast(a.device.type, enabled=False):
-        return a @ (a if b is None else b).T
+        shared: Tensor = a @ (a if b is None else b).T
+    return shared
 
 
 def half_distances(a: Tensor, b: Tensor) -> Tensor:
     """(D - a_i . b_j) / 2 of rows [B, D] and [M, D]: the Hamming distance where all values are +1 or -1."""
     with torch.autocast(a.device.type, enabled=False):
-        return (a.shape[1] - a @ b.T) / 2
+        distances: Tensor = (a.shape[1] - a @ b.T) / 2
+    return distances
 
 
 def check_embeddings(function: str, y: Tensor | None, rows: int) -> Tensor:
