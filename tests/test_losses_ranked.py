@@ -196,10 +196,12 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.array([[(x & y).sum() / max((x | y).sum(), 1) for y in b] for x in a])
 
 
-def loop_triplets(a: np.ndarray, pool: np.ndarray, s: np.ndarray, delta: float, itself: bool) -> float:
+def loop_triplets(
+    a: np.ndarray, pool: np.ndarray, s: np.ndarray, delta: float, itself: bool, first: int = 0, step: int = 1
+) -> float:
     distance = half(a, pool)
     hinges, far = [], []
-    for q in range(len(a)):
+    for q in range(first, len(a), step):
         items = [i for i in range(len(pool)) if itself or i != q]
         far += [max(0.0, delta - distance[q, i]) for i in items if s[q, i] == 0]
         hinges += [
@@ -217,9 +219,9 @@ def test_rmsh_is_its_formula() -> None:
     loss = MultilevelTripletLoss(BITS, LABELS, delta=3.0, pairing=0.3, quantization=0.2).eval()
     s = jaccard(Y, Y)
     far = [np.mean((np.abs(h) - 1) ** 2) for h in (x, t)]
-    inside = [loop_triplets(h, h, s, 3.0, False) for h in (x, t)]
-    close(loss(u, labels), inside[0] + 0.2 * far[0])
-    across = [loop_triplets(x, t, s, 3.0, True), loop_triplets(t, x, s, 3.0, True)]
+    close(loss(u, labels), loop_triplets(x, x, s, 3.0, False) + 0.2 * far[0])
+    inside = [loop_triplets(x, x, s, 3.0, False, 1, 2), loop_triplets(t, t, s, 3.0, False, 0, 2)]
+    across = [loop_triplets(x, t, s, 3.0, True, 0, 2), loop_triplets(t, x, s, 3.0, True, 1, 2)]
     paired = np.mean(np.diag(half(x, t))) / BITS
     wanted = np.mean(across) + 0.5 * np.mean(inside) + 0.3 * paired + 0.2 * np.mean(far)
     close(loss(u, labels, v), wanted)
@@ -241,6 +243,25 @@ def test_pseudo_codes_have_all_labels_of_the_rows_that_they_fuse(monkeypatch: py
     h = torch.stack([torch.full((BITS,), 0.5 if row == 3 else -0.5) for row in range(B)])  # a tie of rows 3 and 5
     pools, _ = MultilevelTripletLoss(BITS, LABELS, pseudo=1 / B)._pools([h], labels.float())
     assert torch.equal(pools[0][B], torch.ones(BITS))
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_pseudo_codes_are_compared_with(two: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    (u, labels), (v, _) = batch(), batch(1)
+    drawn, sizes = torch.tensor([[0, 1, 2], [4, 3, 9], [6, 8, 6]]), torch.tensor([[2], [3], [2]])
+    answers = iter([drawn, sizes, drawn, sizes])
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: next(answers))
+    loss = MultilevelTripletLoss(BITS, LABELS, delta=3.0, pseudo=3 / B, pairing=0.0, quantization=0.0)
+    sides, Y = [u.tanh(), v.tanh()], labels.numpy()
+    pools, sets = loss._pools(sides, labels.double())
+    (x, t), (fused_x, fused_t) = numpy_sides(u, v), [pool.detach().numpy() for pool in pools]
+    s = jaccard(Y, sets.numpy().astype(int))
+    if two:
+        inside = loop_triplets(x, x, s, 3.0, False, 1, 2) + loop_triplets(t, t, s, 3.0, False, 0, 2)
+        across = loop_triplets(x, fused_t, s, 3.0, True, 0, 2) + loop_triplets(t, fused_x, s, 3.0, True, 1, 2)
+        close(loss(u, labels, v), across / 2 + 0.5 * inside / 2)
+    else:
+        close(loss(u, labels), loop_triplets(x, fused_x, s, 3.0, False))
 
 
 def test_pseudo_codes_change_the_loss_in_training_alone() -> None:

@@ -32,10 +32,12 @@ class MultilevelTripletLoss(nn.Module):
     - L_tri: mean over triplets (a, p, n) with s_ap > s_an of relu(d_ap - d_an + delta (s_ap - s_an)).
     - L_far: mean over pairs with s_an = 0 of relu(delta - d_an).
     - With two encoders anchors are of one modality, p and n of the other: the mean of both ways, and with weight 0.5
-      the mean of both modalities by themselves. L_pair = mean_i d(h_i, h'_i). With one encoder there is no L_pair.
+      the mean of both modalities by themselves. To bound the cost each output is an anchor once: even rows of u and odd
+      rows of other across, the rest inside. L_pair = mean_i d(h_i, h'_i). With one encoder there is no L_pair.
     - Pseudo-codes, in training mode: pseudo B times, two or three random rows are fused to the sign of the sum of their
       h (in a tie that of the first), with all their labels. They join the p and n, without a gradient: their label sets
-      are ones that training rarely shows. Each modality fuses its own outputs of the same rows.
+      are ones that training rarely shows. Each modality fuses its own outputs of the same rows, which with two encoders
+      join the lists across.
 
     delta: None for the Gilbert-Varshamov distance of K bits and `words` words; words: how many label sets the training
     data has, None for `classes`.
@@ -86,17 +88,20 @@ class MultilevelTripletLoss(nn.Module):
         similarity = jaccard(labels, sets)
         itself = torch.zeros_like(similarity, dtype=torch.bool)
         itself.fill_diagonal_(True)
-        inside = [self._lists(h, pool, similarity, ~itself) for h, pool in zip(sides, pools, strict=True)]
-        quantized = torch.stack([(h.abs() - 1).square().mean() for h in sides]).mean()
-        total = torch.stack(inside).mean()
-        if len(sides) == 2:
-            across = [
-                self._lists(h, pool, similarity, torch.ones_like(itself))
-                for h, pool in zip(sides, reversed(pools), strict=True)
-            ]
+
+        def lists(side: int, pool: int, rows: slice, items: int | None = None) -> Tensor:
+            counted = torch.ones_like(itself) if side != pool else ~itself
+            return self._lists(sides[side][rows], pools[pool][:items], similarity[rows, :items], counted[rows, :items])
+
+        if other is None:
+            total = lists(0, 0, slice(None))
+        else:
+            even, odd = slice(0, None, 2), slice(1, None, 2)
+            across = lists(0, 1, even) + lists(1, 0, odd)
+            inside = lists(0, 0, odd, len(u)) + lists(1, 1, even, len(u))
             paired = (1 - (sides[0] * sides[1]).mean()) / 2
-            total = torch.stack(across).mean() + INSIDE * total + self.pairing * paired
-        return total + self.quantization * quantized
+            total = (across + INSIDE * inside) / 2 + self.pairing * paired
+        return total + self.quantization * torch.stack([(h.abs() - 1).square().mean() for h in sides]).mean()
 
     def _pools(self, sides: list[Tensor], labels: Tensor) -> tuple[list[Tensor], Tensor]:
         """Of each modality the codes that can be p and n, [B + P, D], and their label sets [B + P, L]."""
