@@ -80,7 +80,7 @@ def test_acceptance_says_pass_fail_and_idle() -> None:
     def runs(**values: list[float]) -> dict[tuple[str, str, int], list[dict[str, object]]]:
         return {
             ("f", name.replace("_no", "-no").replace("_permuted", "-permuted"), 64): [
-                {"metrics": {"codes train": {"NDCG@100": value}}} for value in each
+                {"metrics": {"codes train": {"NDCG@100": value, "ACG@100": value, "mAP": 1 - value}}} for value in each
             ]
             for name, each in values.items()
         }
@@ -102,7 +102,9 @@ def test_acceptance_says_pass_fail_and_idle() -> None:
         "RCDH at least BCE, sign + 0.01": "**fail**",
         "RCDH without L_RC lower by 0.01": "**fail**",
         "RCDH with labels of other rows falls to the random ranking (+ 0.02)": "pass",
-        "fasthash, labels: no published loss is better beyond the spread (RCDH)": "pass",
+        "fasthash, labels: no published loss has a better NDCG@100 beyond the spread (RCDH)": "pass",
+        "fasthash, labels: no published loss has a better ACG@100 beyond the spread (RCDH)": "pass",
+        "fasthash, labels: no published loss has a better mAP beyond the spread (DSRH)": "**fail**",
         "RCDH, no L_RC": "idle",
         "RCDH, labels of other rows": "needed",
     }

@@ -10,6 +10,7 @@ from benchmarks.quality.methods import METHODS
 
 Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
 MAIN = "NDCG@100"
+METRICS = (MAIN, "ACG@100", "mAP")
 RANDOM = 0.02  # above the random ranking by less: nothing was learned
 
 
@@ -19,7 +20,7 @@ def multilabel_acceptance(runs: Runs, floor: dict[str, Any]) -> list[str]:
         "Acceptance of RCDH: NDCG@100 is at least that of DSRH, and at least that of BCE and sign + 0.01; without L_RC "
         "it is lower by 0.01 or more; with the labels of other rows it falls to that of the random ranking. Of this "
         "package: no published loss is better beyond the spread, the sum of both standard deviations. NDCG@100 of "
-        "codes, means over seeds:",
+        "codes where nothing else is said, means over seeds:",
         "",
         "| bits | what | here | to reach | |",
         "|---|---|---|---|---|",
@@ -66,18 +67,19 @@ def _sentences(runs: Runs, floor: dict[str, Any], bits: int) -> Iterator[tuple[s
         chance, permuted = floor["metrics"]["random train"][MAIN], mean["rank_consistency-permuted"]
         text = f"RCDH with labels of other rows falls to the random ranking (+ {RANDOM})"
         yield text, permuted, f"at most {chance + RANDOM:.4f}", permuted <= chance + RANDOM
-    own = [name for name in ("ours", "ours-default") if name in mean]
-    rivals = [name for name in mean if "ours" not in name and not any(m.name == name and m.base for m in METHODS)]
-    for name in own:
-        best = max(rivals, key=mean.__getitem__)
-        spread = _deviation(_values(runs, best, bits)) + _deviation(_values(runs, name, bits))
-        titles = {m.name: m.title for m in METHODS}
-        text = f"{titles[name]}: no published loss is better beyond the spread ({titles[best]})"
-        yield text, mean[name], f"{mean[best] - spread:.4f}", mean[name] >= mean[best] - spread
+    titles = {m.name: m.title for m in METHODS if m.base is None}
+    rivals = [name for name in mean if name in titles and "ours" not in name]
+    for metric in METRICS:
+        score = {name: statistics.fmean(_values(runs, name, bits, metric)) for name in mean}
+        best = max(rivals, key=score.__getitem__)
+        for name in (name for name in ("ours", "ours-default") if name in mean):
+            spread = sum(_deviation(_values(runs, each, bits, metric)) for each in (best, name))
+            text = f"{titles[name]}: no published loss has a better {metric} beyond the spread ({titles[best]})"
+            yield text, score[name], f"{score[best] - spread:.4f}", score[name] >= score[best] - spread
 
 
-def _values(runs: Runs, method: str, bits: int) -> list[float]:
-    return [run["metrics"]["codes train"][MAIN] for run in runs["f", method, bits]]
+def _values(runs: Runs, method: str, bits: int, metric: str = MAIN) -> list[float]:
+    return [run["metrics"]["codes train"][metric] for run in runs["f", method, bits]]
 
 
 def _deviation(values: list[float]) -> float:
