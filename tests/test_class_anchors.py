@@ -43,6 +43,7 @@ def test_bounds_hold_for_the_best_code(bits: int, words: int) -> None:
     [
         (64, 150, (22, 32)),
         (16, 10, (5, 8)),
+        (128, 24, (54, 66)),
         (32, 150, (9, 16)),
         (128, 10_000, (43, 64)),
         (7, 16, (2, 3)),  # the Hamming code has 3

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fasthash import Hasher
+from fasthash.losses import code_distance_bounds
 from fasthash.losses.published import DSRHLoss, MultilevelTripletLoss, RankConsistencyLoss
-from fasthash.losses.published.code_distance import code_distance_bounds
 from fasthash.losses.published.ordered_pairs import ordered_hinges
 from fasthash.losses.published.rank_consistency import rank_mismatch
 from fasthash.train import HashHead
@@ -185,11 +185,6 @@ def test_dsrh_is_its_formula() -> None:
 
 
 # RMSH
-
-
-@pytest.mark.parametrize(("bits", "words", "lower", "upper"), [(64, 150, 22, 32), (16, 10, 5, 8), (128, 24, 54, 66)])
-def test_bounds(bits: int, words: int, lower: int, upper: int) -> None:
-    assert code_distance_bounds(bits, words) == (lower, upper)
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
