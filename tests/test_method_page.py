@@ -27,14 +27,16 @@ def test_python_runs(source: str) -> None:
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="the results of the runs are not here")
 def test_tables_are_those_of_the_runs(tmp_path: Path) -> None:
-    results, method = tmp_path / "results.md", tmp_path / "method.md"
-    shutil.copy(ROOT / "docs" / "method.md", method)
-    write_tables(document=results, method=method)
+    pages = "results.md", "method.md", "which-method.md"
+    for page in pages[1:]:
+        shutil.copy(ROOT / "docs" / page, tmp_path)
+    write_tables(docs=tmp_path)
     hint = "run python -m benchmarks.quality --tables"
-    assert results.read_text(encoding="utf-8") == (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), hint
-    assert method.read_text(encoding="utf-8") == TEXT, hint
+    for page in pages:
+        assert (tmp_path / page).read_text(encoding="utf-8") == (ROOT / "docs" / page).read_text(encoding="utf-8"), hint
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT):
+@pytest.mark.parametrize("page", ["method.md", "which-method.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / "docs" / page).read_text(encoding="utf-8")):
         assert (ROOT / "docs" / target).exists(), target

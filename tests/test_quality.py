@@ -150,7 +150,7 @@ def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.Monke
     done = results.find(found, kind="run", method="ours-no-kl", seed=0)
     assert done is not None
     assert done["settings"] == {**json.loads(best), "kl": 0.0}
-    text = tables.write_tables(tmp_path, tmp_path / "results.md", tmp_path / "method.md").read_text()
+    text = tables.write_tables(tmp_path, tmp_path).read_text()
     assert "| fasthash (2) |" in text
     assert "- fasthash, 8 bits: " in text
     assert "*coarse labels*" in text

@@ -70,7 +70,7 @@ def test_runs_are_measured_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tuned = results.find(lines, kind="tuning", method="rank_consistency")
     assert tuned is not None
     assert len(tuned["scores"]) == 2
-    text = tables.write_tables(tmp_path, tmp_path / "results.md", tmp_path / "method.md").read_text()
+    text = tables.write_tables(tmp_path, tmp_path).read_text()
     assert "| method | NDCG@100 | ACG@100 | mAP | codes | outputs NDCG@100 | retention |" in text
     assert "| 8 | RCDH, no L_RC |" in text
     assert "falls to the random ranking" in text

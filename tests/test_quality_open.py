@@ -213,7 +213,7 @@ def test_runs_of_the_rivals_are_kept_and_shown(tmp_path: Path) -> None:
         (False, False),
         (True, True),
     ]
-    text = tables.write_tables(tmp_path, tmp_path / "results.md", tmp_path / "method.md").read_text()
+    text = tables.write_tables(tmp_path, tmp_path).read_text()
     assert "| class byte, 8 bits in all (1) |" in text
     assert "outputs mAHP@250 | retention |" in text
     assert "- class byte and ITQ of the residual, 12 bits: " in text
@@ -273,12 +273,11 @@ def put_runs(folder: Path, task: str, sides: tuple[str, ...], value: float) -> N
 
 def test_figure_tables_and_goals_come_from_the_runs(tmp_path: Path) -> None:
     put_runs(tmp_path, "a", ("train", "val"), 0.96)
-    page = tmp_path / "results.md"
-    text = tables.write_tables(tmp_path, page, tmp_path / "method.md").read_text()
+    text = tables.write_tables(tmp_path, tmp_path).read_text()
     assert "pareto" not in text
     for task, value in (("e-open", 0.81), ("e-half", 0.69)):
         put_runs(tmp_path, task, ("known", "unlabelled"), value)
-    text = tables.write_tables(tmp_path, page, tmp_path / "method.md").read_text()
+    text = tables.write_tables(tmp_path, tmp_path).read_text()
     assert "(figures/pareto.png)" in text
     assert "### 64 bits, codes, database: unlabelled" in text
     assert "| class byte, 8 bits in all (1) | **0.8100** |" in text
@@ -316,3 +315,16 @@ def test_on_features_fits_and_encodes_what_the_network_gives(monkeypatch: pytest
     X = task.test["known"][0].X
     np.testing.assert_array_equal(found.codes(X), wanted.codes(below(X)))
     assert found.bit_weights == wanted.bit_weights == [(10, 4), (6, 1)]
+
+
+def test_which_method_shows_what_has_runs(tmp_path: Path) -> None:
+    page = tmp_path / "which-method.md"
+    page.write_text("Before\n<!-- which method -->\nold\n<!-- end -->\nafter\n")
+    put_runs(tmp_path, "e-half", ("known", "unlabelled"), 0.69)
+    tables.write_tables(tmp_path, tmp_path)
+    before, head, _, row, after = (
+        line for line in page.read_text().splitlines() if not line.startswith("<!--") and line
+    )
+    assert (before, after) == ("Before", "after")
+    assert len(head.split(" | ")) == len(row.split(" | "))
+    assert "known: mAP 0.690; unlabelled: mAP 0.690 | known: mAP 0.690; unlabelled: mAP 0.690 (ITQ)" in row

@@ -16,9 +16,9 @@ from benchmarks.quality.methods import METHODS, OPEN, TRIED
 from benchmarks.quality.multilabel_acceptance import multilabel_acceptance
 from benchmarks.quality.results import FOLDER, Line, find, read_all
 from benchmarks.quality.run import TUNING_BITS, TUNING_SEED
+from benchmarks.quality.which_method import which_method
 
-METHOD = Path(__file__).resolve().parents[2] / "docs" / "method.md"
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 TITLES = {method.name: method.title for method in METHODS}
 CLASSES = (
     "mAP",
@@ -36,7 +36,6 @@ GROUPS = ("R@10", "overlap@10", "overlap@100", "R@10 saturated", "codes")
 MULTILABEL = ("NDCG@100", "ACG@100", "mAP", "codes")
 TRIALS = FOLDER.with_name("quality-trials.jsonl")
 ANCHORS = FOLDER.with_name("class-anchors.json")
-MARKS = ("<!-- ablations -->", "<!-- end -->")
 ABLATIONS = (
     ("a", 64, "train"),
     ("b-reduced", 32, "train"),
@@ -96,8 +95,8 @@ Codes of 64 bits (the class byte: 8), means over seeds. A line joins the methods
 """
 
 
-def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT, method: Path = METHOD) -> Path:
-    """Writes the document, and the ablations in docs/method.md, from all runs that are there; gives the document."""
+def write_tables(folder: Path = FOLDER, docs: Path = DOCS) -> Path:
+    """Writes results.md, and the tables of method.md and which-method.md, from all runs; gives the first."""
     runs: Runs = defaultdict(list)
     tasks = read_all(folder)
     for line in (line for lines in tasks.values() for line in lines if line["kind"] == "run"):
@@ -107,12 +106,19 @@ def write_tables(folder: Path = FOLDER, document: Path = DOCUMENT, method: Path 
     parts += ["## Goals", "", *goals(runs, floors), ""]
     parts += [PARETO] if any(task in floors for task in OPEN) else []
     parts += [_task(name, floor, runs, tasks[name]) for name, floor in floors.items()]
+    document = docs / "results.md"
     document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
-    if method.exists():
-        before, after = method.read_text(encoding="utf-8").split(MARKS[0])
-        table = "\n".join(_ablations(runs))
-        method.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after.split(MARKS[1])[1]}", encoding="utf-8")
+    _replace(docs / "method.md", "<!-- ablations -->", _ablations(runs))
+    _replace(docs / "which-method.md", "<!-- which method -->", which_method(runs))
     return document
+
+
+def _replace(page: Path, mark: str, lines: Sequence[str]) -> None:
+    """The lines between `mark` and the next end mark of a page, if there is one."""
+    if page.exists():
+        before, after = page.read_text(encoding="utf-8").split(mark)
+        body, end = "\n".join(lines), "<!-- end -->"
+        page.write_text(f"{before}{mark}\n{body}\n{end}{after.split(end)[1]}", encoding="utf-8")
 
 
 def _trials() -> int:

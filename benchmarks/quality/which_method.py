@@ -1,0 +1,160 @@
+"""The table of docs/which-method.md: what you have, what to use, and what it reaches in the runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Run = Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """reached: method, bits, side of the runs of `task`, and the metrics shown; beside: a rival's, in the same way."""
+
+    have: str
+    use: str
+    task: str
+    method: str
+    bits: int
+    sides: tuple[str, ...]
+    metrics: tuple[str, ...]
+    beside: str
+    beside_title: str
+
+
+ROWS = (
+    Row(
+        "class labels, with a hierarchy or without one",
+        "`Hasher(bits=64, hierarchy=h).fit(X, y)`",
+        "a",
+        "ours-default",
+        64,
+        ("train",),
+        ("mAP", "mAHP@250", "overlap@10"),
+        "class-byte",
+        "the predicted class, in a byte",
+    ),
+    Row(
+        "flat classes, and mAP is all that counts",
+        '`Hasher(bits=64, loss="greedyhash").fit(X, y)`',
+        "a",
+        "greedyhash",
+        64,
+        ("train",),
+        ("mAP",),
+        "ours-default",
+        "the default",
+    ),
+    Row(
+        "class labels, and a search that compares with few items",
+        '`loss="class_anchor_margin"`, `AnchorIndex`',
+        "a",
+        "class_anchor_margin",
+        64,
+        ("train",),
+        ("mAP",),
+        "ours-default",
+        "the default",
+    ),
+    Row(
+        "class labels for some of the rows, and classes that no label names",
+        "the default, with -1 in y",
+        "e-half",
+        "ours-default",
+        64,
+        ("known", "unlabelled"),
+        ("mAP",),
+        "itq",
+        "ITQ",
+    ),
+    Row(
+        "classes that are in no row of training",
+        "`preserve=7, similarity_weight=2, kl=2`",
+        "e-unseen",
+        "ours-preserve",
+        64,
+        ("train", "seen"),
+        ("mAP",),
+        "itq",
+        "ITQ",
+    ),
+    Row(
+        "distances between classes alone, with noise",
+        '`supervision="similarity"`',
+        "e-noisy",
+        "noisy-ours",
+        64,
+        ("train",),
+        ("mAP", "mAHP@250"),
+        "noisy-hashnet",
+        "HashNet",
+    ),
+    Row(
+        "several labels for each row",
+        "`Hasher(bits=64).fit(X, Y)`, Y multi-hot",
+        "f",
+        "ours-default",
+        64,
+        ("train",),
+        ("NDCG@100", "mAP"),
+        "bce",
+        "BCE, sign",
+    ),
+    Row(
+        "several labels, and one in common is enough",
+        '`loss="rank_consistency"`',
+        "f",
+        "rank_consistency",
+        64,
+        ("train",),
+        ("NDCG@100", "mAP"),
+        "ours-default",
+        "the default",
+    ),
+    Row(
+        "no labels",
+        "`Hasher(bits=128).fit(X)`",
+        "d",
+        "captions-ours",
+        128,
+        ("all",),
+        ("R@10", "overlap@10"),
+        "itq",
+        "ITQ",
+    ),
+    Row(
+        "images and class labels",
+        "a network with `HashHead`, then `Hasher` on its features",
+        "b-reduced",
+        "ours-default",
+        64,
+        ("train", "held out"),
+        ("mAHP@250",),
+        "ours",
+        "the network's own codes",
+    ),
+)
+
+
+def which_method(runs: Mapping[tuple[str, str, int], Sequence[Run]]) -> list[str]:
+    """Lines of the table, without rows whose runs are missing."""
+    lines = ["", "| what you have | what to use | what it reaches | beside it | measured in |", "|---" * 5 + "|"]
+    for row in ROWS:
+        found, rival = (runs.get((row.task, name, row.bits), []) for name in (row.method, row.beside))
+        if found and rival:
+            beside = f"{_reached(row, rival)} ({row.beside_title})"
+            cells = [row.have, row.use, _reached(row, found), beside, f"task {row.task}, {row.bits} bits"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _reached(row: Row, each: Sequence[Run]) -> str:
+    """Means over the seeds; the database is named where there are several."""
+    texts = []
+    for side in row.sides:
+        given = [run["metrics"][f"codes {side}"] for run in each]
+        values = [(name, [metrics.get(name) for metrics in given]) for name in row.metrics]
+        known = [f"{name} {statistics.fmean(v):.3f}" for name, v in values if None not in v]
+        texts.append((f"{side}: " if len(row.sides) > 1 else "") + ", ".join(known))
+    return "; ".join(texts)
