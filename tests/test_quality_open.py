@@ -327,4 +327,7 @@ def test_which_method_shows_what_has_runs(tmp_path: Path) -> None:
     )
     assert (before, after) == ("Before", "after")
     assert len(head.split(" | ")) == len(row.split(" | "))
-    assert "known: mAP 0.690; unlabelled: mAP 0.690 | known: mAP 0.690; unlabelled: mAP 0.690 (ITQ)" in row
+    assert (
+        "| known classes: mAP 0.690; unlabelled: mAP 0.690 | known classes: mAP 0.690; unlabelled: mAP 0.690 (ITQ) |"
+        in row
+    )

@@ -10,14 +10,14 @@ Run = Mapping[str, Any]
 
 
 class Row(NamedTuple):
-    """reached: method, bits, side of the runs of `task`, and the metrics shown; beside: a rival's, in the same way."""
+    """The runs of `task` by `method` and by `beside` with so many bits. sides: of the runs, and how each is called."""
 
     have: str
     use: str
     task: str
     method: str
     bits: int
-    sides: tuple[str, ...]
+    sides: dict[str, str]
     metrics: tuple[str, ...]
     beside: str
     beside_title: str
@@ -30,7 +30,7 @@ ROWS = (
         "a",
         "ours-default",
         64,
-        ("train",),
+        {"train": ""},
         ("mAP", "mAHP@250", "overlap@10"),
         "class-byte",
         "the predicted class, in a byte",
@@ -41,7 +41,7 @@ ROWS = (
         "a",
         "greedyhash",
         64,
-        ("train",),
+        {"train": ""},
         ("mAP",),
         "ours-default",
         "the default",
@@ -52,7 +52,7 @@ ROWS = (
         "a",
         "class_anchor_margin",
         64,
-        ("train",),
+        {"train": ""},
         ("mAP",),
         "ours-default",
         "the default",
@@ -63,7 +63,7 @@ ROWS = (
         "e-half",
         "ours-default",
         64,
-        ("known", "unlabelled"),
+        {"known": "known classes: ", "unlabelled": "unlabelled: "},
         ("mAP",),
         "itq",
         "ITQ",
@@ -74,7 +74,7 @@ ROWS = (
         "e-unseen",
         "ours-preserve",
         64,
-        ("train", "seen"),
+        {"train": "unseen classes: ", "seen": "seen: "},
         ("mAP",),
         "itq",
         "ITQ",
@@ -85,7 +85,7 @@ ROWS = (
         "e-noisy",
         "noisy-ours",
         64,
-        ("train",),
+        {"train": ""},
         ("mAP", "mAHP@250"),
         "noisy-hashnet",
         "HashNet",
@@ -96,7 +96,7 @@ ROWS = (
         "f",
         "ours-default",
         64,
-        ("train",),
+        {"train": ""},
         ("NDCG@100", "mAP"),
         "bce",
         "BCE, sign",
@@ -107,7 +107,7 @@ ROWS = (
         "f",
         "rank_consistency",
         64,
-        ("train",),
+        {"train": ""},
         ("NDCG@100", "mAP"),
         "ours-default",
         "the default",
@@ -118,7 +118,7 @@ ROWS = (
         "d",
         "captions-ours",
         128,
-        ("all",),
+        {"all": ""},
         ("R@10", "overlap@10"),
         "itq",
         "ITQ",
@@ -129,7 +129,7 @@ ROWS = (
         "b-reduced",
         "ours-default",
         64,
-        ("train", "held out"),
+        {"train": "database train: ", "held out": "held out: "},
         ("mAHP@250",),
         "ours",
         "the network's own codes",
@@ -150,11 +150,11 @@ def which_method(runs: Mapping[tuple[str, str, int], Sequence[Run]]) -> list[str
 
 
 def _reached(row: Row, each: Sequence[Run]) -> str:
-    """Means over the seeds; the database is named where there are several."""
+    """Means over the seeds, for each side."""
     texts = []
-    for side in row.sides:
+    for side, label in row.sides.items():
         given = [run["metrics"][f"codes {side}"] for run in each]
         values = [(name, [metrics.get(name) for metrics in given]) for name in row.metrics]
         known = [f"{name} {statistics.fmean(v):.3f}" for name, v in values if None not in v]
-        texts.append((f"{side}: " if len(row.sides) > 1 else "") + ", ".join(known))
+        texts.append(label + ", ".join(known))
     return "; ".join(texts)
