@@ -3,8 +3,9 @@
 Use one as `loss(u, y)` in a loop of your own, as `Hasher(loss="csq")` or as `Hasher(loss=CSQLoss(64, 150, weight=0))`.
 Each is an nn.Module with forward(u [B, D], y) -> scalar. Hasher gives the constructor `bits`, `classes` and `levels`,
 where it has parameters of these names. Those in `MULTILABEL` take multi-hot labels y [B, L] too, integers of which
-others than 0 count as 1; the formulas of the others take one class for each row, or embeddings. docs/contributing.md
-says how to add one.
+others than 0 count as 1; the formulas of the others take one class for each row, or embeddings. A loss with
+`rows_per_class` needs several rows of each class in a batch, and Hasher makes such batches for it. `MeanLoss` is the
+mean of several losses. docs/contributing.md says how to add one.
 """
 
 from torch import nn
@@ -18,8 +19,12 @@ from fasthash.losses.published.dsrh import DSRHLoss
 from fasthash.losses.published.greedyhash import GreedyHashLoss
 from fasthash.losses.published.hashnet import HashNetLoss
 from fasthash.losses.published.hpdh import HPDHLoss
+from fasthash.losses.published.icnn import ICNNLoss
+from fasthash.losses.published.mean import MeanLoss
 from fasthash.losses.published.multilevel_triplet import MultilevelTripletLoss
 from fasthash.losses.published.orthohash import OrthoHashLoss
+from fasthash.losses.published.prototype_triplet import PrototypeTripletLoss
+from fasthash.losses.published.prototypical import PrototypicalLoss
 from fasthash.losses.published.rank_consistency import RankConsistencyLoss
 from fasthash.losses.published.sdc import SDCLoss
 
@@ -36,8 +41,11 @@ LOSSES: dict[str, type[nn.Module]] = {
     "hashnet": HashNetLoss,
     "hierarchical_contrastive": HierarchicalContrastiveLoss,
     "hpdh": HPDHLoss,
+    "icnn": ICNNLoss,
     "multilevel_triplet": MultilevelTripletLoss,
     "orthohash": OrthoHashLoss,
+    "prototype_triplet": PrototypeTripletLoss,
+    "prototypical": PrototypicalLoss,
     "rank_consistency": RankConsistencyLoss,
     "sdc": SDCLoss,
 }
@@ -59,8 +67,12 @@ __all__ = [
     "HPDHLoss",
     "HashNetLoss",
     "HierarchicalContrastiveLoss",
+    "ICNNLoss",
+    "MeanLoss",
     "MultilevelTripletLoss",
     "OrthoHashLoss",
+    "PrototypeTripletLoss",
+    "PrototypicalLoss",
     "RankConsistencyLoss",
     "SDCLoss",
     "SignBinaryCrossEntropyLoss",
