@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from fasthash._moved import moved_names
 from fasthash.train.encoder import HashHead, encoder
+from fasthash.train.episode_batches import EpisodeBatches
 from fasthash.train.estimator import NotFittedError
 from fasthash.train.hasher import Hasher
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
 
-__all__ = ["HashHead", "Hasher", "History", "NotFittedError", "Objective", "encoder", "train"]
+__all__ = ["EpisodeBatches", "HashHead", "Hasher", "History", "NotFittedError", "Objective", "encoder", "train"]
 if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fasthash.train.episode_batches import EpisodeBatches
 from fasthash.train.neighbor_batches import NeighborBatches
 
 
@@ -57,6 +58,7 @@ def shuffled_batches(
     generator: torch.Generator,
     nearest: Tensor | None = None,
     group: int = 1,
+    episodes: EpisodeBatches | None = None,
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
@@ -64,7 +66,7 @@ def shuffled_batches(
     """A DataLoader of batches with one part for each column, in a new order each epoch, without an incomplete last one.
 
     nearest: with it, and group > 1, batches hold near rows together (see `NeighborBatches`), and the rows of an epoch
-    are drawn instead of being gone through.
+    are drawn instead of being gone through. episodes: the batches themselves, in the place of those of batch_size.
     workers: processes that read ahead, for columns that are read from a disk; the batches are the same. Of `world`
     ranks, whose generators are alike, each gets its part of every batch.
 
@@ -73,8 +75,10 @@ def shuffled_batches(
     (2, [2, 2])
     """
     rows = Rows(*columns)
-    sampler: ShuffledBatches | NeighborBatches = ShuffledBatches(len(rows), batch_size, generator, rank, world)
-    if nearest is not None and group > 1:
+    sampler: Sampler[list[int]] = ShuffledBatches(len(rows), batch_size, generator, rank, world)
+    if episodes is not None:
+        sampler = episodes
+    elif nearest is not None and group > 1:
         sampler = NeighborBatches(nearest, group, batch_size, generator, rank, world)
     # Forked processes share the columns; others would be sent a copy of memory-mapped ones.
     context = "fork" if workers and sys.platform == "linux" else None

@@ -23,6 +23,7 @@ from fasthash.train.batches import shuffled_batches
 from fasthash.train.class_batches import ClassBatches
 from fasthash.train.drawn_rows import DrawnRows
 from fasthash.train.encoder import encoder, set_weights
+from fasthash.train.episode_batches import EpisodeBatches
 from fasthash.train.features import Features
 from fasthash.train.neighbor_batches import nearest_rows
 from fasthash.train.objective import Objective
@@ -78,6 +79,7 @@ def fit_batches(
         generator=order,
         nearest=near,
         group=settings.neighbors,
+        episodes=_episodes(settings, targets, order, rank, world),
         workers=settings.workers,
         rank=rank,
         world=world,
@@ -106,6 +108,35 @@ def fit_batches(
         rank=rank,
         world=world,
         standard=standard,
+    )
+
+
+def _episodes(
+    settings: SimpleNamespace, targets: Targets, order: torch.Generator, rank: int, world: int
+) -> EpisodeBatches | None:
+    """Batches of as many rows of each of their classes, where that is asked for."""
+    if targets.kind != "labels" or settings.rows_per_class == 1:
+        return None
+    counts = torch.bincount(targets.values.cpu())
+    smallest, present = int(counts[counts > 0].min()), int((counts > 0).sum())
+    asked, size = settings.rows_per_class, settings.batch_size
+    if asked is None:
+        wanted = getattr(LOSSES.get(settings.loss, settings.loss), "rows_per_class", None)
+        asked = min(wanted or 1, smallest, size // 2)
+        if asked == 1:
+            return None
+    elif asked > min(smallest, size):
+        limit, what = (size, "batch_size") if size < smallest else (smallest, "the rows of the smallest class")
+        whole(asked, "Hasher.fit", "rows_per_class", 1, limit, what)
+    way = min(size // asked, present)
+    return EpisodeBatches(
+        targets.values,
+        way=way,
+        queries=asked - 1,  # which rows are support is the loss's to say
+        batches=max(1, len(targets.values) // (way * asked)),
+        generator=order,
+        rank=rank,
+        world=world,
     )
 
 

@@ -85,6 +85,9 @@ class Hasher:
             step costs 1 + draws.
         neighbors: for embeddings: a batch is made of groups of so many rows, a random one and others of its 64 nearest
             by target, since random batches hold nearly no neighbours; 1: batches are random; None: 16.
+        rows_per_class: for class labels: a batch is an episode, batch_size // rows_per_class random classes with so
+            many random rows of each (see `EpisodeBatches`); 1: batches are random; None: what the loss asks for (16
+            with "icnn", "prototype_triplet" and "prototypical", or as many as the smallest class has; else 1).
         init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
             20,000 rows (bits must not exceed the features then); None: "itq" for y=None where that can be.
         temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.15
@@ -139,6 +142,7 @@ class Hasher:
         preserve: float = 0.0,
         draws: int = 1,
         neighbors: int | None = None,
+        rows_per_class: int | None = None,
         init: str | None = None,
         temperature_y: float | None = None,
         temperature_z: float | None = None,
@@ -174,6 +178,7 @@ class Hasher:
         self.preserve = preserve
         self.draws = draws
         self.neighbors = neighbors
+        self.rows_per_class = rows_per_class
         self.init = init
         self.temperature_y = temperature_y
         self.temperature_z = temperature_z

@@ -74,6 +74,7 @@ LIMITS: dict[str, Callable[[Any, str, str], Any]] = {
     "preserve": partial(number, least=0),
     "draws": partial(whole, low=0),
     "neighbors": optional(partial(whole, low=1)),
+    "rows_per_class": optional(partial(whole, low=1)),
     "init": optional(partial(choice, allowed=("random", "itq"))),
     "temperature_y": optional(partial(number, above=0)),
     "temperature_z": optional(partial(number, above=0)),
@@ -112,12 +113,14 @@ def checked(settings: Mapping[str, Any], function: str) -> dict[str, Any]:
 def completed(settings: dict[str, Any], kind: str, supervised: bool, features: int) -> SimpleNamespace:
     """All settings, by attribute, with what None means for targets of this kind, with or without a y, and `features`.
 
-    Raises ValueError for neighbors of targets that are no embeddings: their batches are random, neighbors is 1; and for
-    item_bits where codes cannot be divided.
+    Raises ValueError for neighbors of targets that are no embeddings: their batches are random, neighbors is 1; for
+    rows_per_class of targets that are no class labels; and for item_bits where codes cannot be divided.
     """
     near = kind == "embedding"
     if not near and settings["neighbors"] not in (None, 1):
         raise ValueError(f"Hasher.fit: neighbors needs target embeddings, got target {kind!r}")
+    if kind != "labels" and settings["rows_per_class"] not in (None, 1):
+        raise ValueError(f"Hasher.fit: rows_per_class needs class labels, got target {kind!r}")
     hidden = settings["hidden"] if settings["hidden"] is not None else HIDDEN if supervised else ()
     item_bits = _item_bits(settings, kind)
     short = not supervised and 3 * settings["bits"] <= features
