@@ -204,7 +204,17 @@ def test_every_result_has_its_line_once() -> None:
 
 def test_every_learning_method_has_as_many_settings() -> None:
     for method in methods.METHODS:
-        fixed = ("lsh", "pca", "itq", "rotation", "sign", "features-itq", "ours-default", "ours-undivided")
+        fixed = (
+            "lsh",
+            "pca",
+            "itq",
+            "rotation",
+            "sign",
+            "features-itq",
+            "few-untrained",
+            "ours-default",
+            "ours-undivided",
+        )
         learns = method.base is None and method.name not in fixed
         for settings in (method.settings, *method.elsewhere.values()):
             assert len(settings) == (methods.TRIED if learns else 1), method.name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.quality import few_shot
 from benchmarks.quality.image_tasks import task_b, task_c, task_unseen_images
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.multilabel_task import task_f
@@ -31,7 +32,9 @@ TASKS = EMBEDDING_TASKS | {
     "e-open-images-reduced": partial(task_open_images, reduced=True),
     "e-half-images-reduced": partial(task_open_images, half=True, reduced=True),
     "f": task_f,
+    **few_shot.TASKS,
 }
+TOGETHER = {"j": tuple(few_shot.TASKS)}  # a name for several tasks
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks.quality",
         description="Quality of codes on real data.",
     )
-    parser.add_argument("--task", nargs="+", choices=list(TASKS), default=[], help="which tasks to run")
+    parser.add_argument("--task", nargs="+", choices=[*TASKS, *TOGETHER], default=[], help="which tasks to run")
     parser.add_argument(
         "--method",
         nargs="+",
@@ -71,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name a --task, or --tables, or --plots")
     torch.set_num_threads(options.threads)
     methods = [m for m in METHODS if options.method is None or m.name in options.method]
-    for name in options.task:
+    for name in (each for given in options.task for each in TOGETHER.get(given, (given,))):
         try:
             task = TASKS[name](options.data)
         except FileNotFoundError as error:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.quality import few_shot
 from benchmarks.quality.class_byte import ClassByte, fit_class_byte
 from benchmarks.quality.image_tasks import network_outputs, trained_network
 from benchmarks.quality.measure import BitWeights, array_ranking
@@ -33,6 +34,7 @@ OPEN = ("e-open", "e-half")
 OPEN_IMAGES = ("e-open-images", "e-half-images", "e-open-images-reduced", "e-half-images-reduced")
 LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
 ANCHORED = ("a", "b", "b-reduced", "c", "c-reduced")  # every class has rows to train on
+FEW_SHOT = tuple(few_shot.TASKS)
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,30 @@ def _image_network(task: Task, rows: Items, bits: int, seed: int, settings: Sett
     return trained_network(task, rows, bits, seed, own, **fixed)
 
 
+def fit_few_shot(*losses: str) -> Callable[..., Model]:
+    """Trained in episodes, by the mean of these losses."""
+
+    def fit(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+        module = few_shot.fit_episodes(losses, task, rows, bits, seed, settings)
+        return Model(lambda X: _outputs(module, X, sigmoid=False), "l2")
+
+    return fit
+
+
+def fit_few_shot_itq(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+    codes = baselines.itq(few_shot.pooled(rows.X), bits, seed=seed)
+    return Model(lambda X: codes.transform(few_shot.pooled(X)), "cosine")
+
+
+def fit_few_shot_ours(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+    """This package's objective, of random batches."""
+    if task.kind != "images":
+        fixed = {**UNDIVIDED, "epochs": few_shot.EMBEDDING_EPOCHS}
+        return fit_hasher("l1", **fixed)(task, rows, bits, seed, settings)
+    module = few_shot.fit_objective(task, rows, bits, seed, settings)
+    return Model(lambda X: _outputs(module, X, sigmoid=True), "l1")
+
+
 def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
     def fit(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
         return Model(fit_noisy(rows, task, bits, seed, loss, settings), "l1")
@@ -247,6 +273,11 @@ def _trained(name: str, title: str, metric: str, *settings: Settings, **more: An
     learns = "inputs" if more.pop("unsupervised", False) else "labels"
     fixed: Settings = {"loss": name} | ({"unsupervised": True} if learns == "inputs" else {})
     return Method(name, title, learns, fit_hasher(metric, **fixed), settings, **{"tasks": LABELLED, **more})
+
+
+def _few_shot(name: str, title: str, third: Settings, *losses: str) -> Method:
+    tried: tuple[Settings, ...] = ({}, {"lr": 1e-3}, third)
+    return Method(f"few-{name}", title, "labels", fit_few_shot(*losses), tried, tasks=FEW_SHOT)
 
 
 def _with_ablations(method: Method, *changes: tuple[str, str, Settings]) -> tuple[Method, ...]:
@@ -304,6 +335,9 @@ OURS = Method(
     UNSEEN | dict.fromkeys((*TREE_IMAGES, *OPEN_IMAGES), TREE_IMAGES_TRIED) | {"f": MULTILABEL_TRIED},
     tasks=(*CLASSES, *OPEN_IMAGES),
 )
+
+SUM = ("prototypical", "prototype_triplet", "icnn")  # SuSana Distancia
+FEW_SUM = _few_shot("sum", "ProtoNet + prototype triplet + ICNN", {"loss.temperature": 16.0}, *SUM)
 
 METHODS: tuple[Method, ...] = (
     Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*LABELLED, "d", "e-noisy", "f")),
@@ -458,6 +492,39 @@ METHODS: tuple[Method, ...] = (
         NO_KL,
         STRESS,
         ("stress-no-kl", "stress, no KL", {"similarity": "stress", "kl": 0.0}),
+    ),
+    Method("few-itq", "ITQ", "inputs", fit_few_shot_itq, tasks=FEW_SHOT),
+    replace(
+        _few_shot("untrained", "untrained network", {}, "icnn"),
+        settings=({"lr": 1e-9, "epochs": 1},),  # norms take their statistics
+    ),
+    _few_shot("prototypical", "ProtoNet", {"loss.temperature": 16.0}, "prototypical"),
+    _few_shot("triplet", "prototype triplet", {"loss.margin": 2.0}, "prototype_triplet"),
+    _few_shot("icnn", "ICNN", {"loss.neighbors": 2}, "icnn"),
+    _few_shot("both", "prototype triplet + ICNN", {"loss.margin": 2.0}, "prototype_triplet", "icnn"),
+    FEW_SUM,
+    *(
+        replace(
+            FEW_SUM,
+            name=f"few-sum-no-{name}",
+            title=f"ProtoNet + prototype triplet + ICNN, without {title}",
+            fit=fit_few_shot(*(each for each in SUM if each != left_out)),
+            settings=({},),
+            base="few-sum",
+        )
+        for name, title, left_out in (
+            ("triplet", "prototype triplet", "prototype_triplet"),
+            ("icnn", "ICNN", "icnn"),
+        )
+    ),
+    Method(
+        "few-ours",
+        "fasthash, labels",
+        "labels",
+        fit_few_shot_ours,
+        ({}, {"kl": 1.0}, {"preserve": 7.0, "similarity_weight": 2.0, "kl": 2.0}),
+        dict.fromkeys((name for name in FEW_SHOT if "images" in name), ({}, {"kl": 1.0}, {"lr": 1e-3})),
+        tasks=FEW_SHOT,
     ),
     Method(
         "noisy-hashnet",

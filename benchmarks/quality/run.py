@@ -15,6 +15,7 @@ from tqdm import tqdm
 from benchmarks.kit import machine
 from benchmarks.quality import results
 from benchmarks.quality.class_byte import ClassByte
+from benchmarks.quality.few_shot import VALIDATED, measure_episodes
 from benchmarks.quality.measure import (
     array_ranking,
     asymmetric_distances,
@@ -109,7 +110,7 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
 def validation_score(task: Task, model: Model | ClassByte, bits: int) -> float:
     """What settings are chosen by: with classes `task.score` of codes, with several labels for each row NDCG@100.
 
-    Without any, the mean of R@10 and overlap@10.
+    In episodes, the accuracy of outputs. Without any, the mean of R@10 and overlap@10.
 
     With as many bits as inputs, where signs of the inputs are the rival, overlap@10 does not count.
     """
@@ -120,6 +121,10 @@ def validation_score(task: Task, model: Model | ClassByte, bits: int) -> float:
     if task.kind == "multilabel":
         assert isinstance(model, Model)
         return float(np.mean([_several(model, sides)[f"NDCG@{AT}"] for sides in task.validation.values()]))
+    if task.episodes is not None:
+        assert isinstance(model, Model)
+        items = task.validation["episodes"][0]
+        return measure_episodes(model.outputs(items.X), items.y, task.episodes, VALIDATED)["accuracy"]
     return class_score(model, task.validation, task.score, task.similarity)
 
 
@@ -146,6 +151,13 @@ def measure(task: Task, model: Model | ClassByte, bits: int) -> dict[str, dict[s
             found[f"codes {name}"] = _several(model, sides) | code_statistics(model.codes(sides[1].X), bits)
             outputs = [model.outputs(items.X) for items in sides]
             found[f"outputs {name}"] = measure_multilabel(array_ranking(outputs, sides, model.metric))
+        return _rounded(found)
+    if task.episodes is not None:
+        assert isinstance(model, Model)
+        items = task.test["episodes"][0]
+        u = model.outputs(items.X)
+        for name, rows in (("outputs", u), ("codes", np.where(u > 0, 1.0, -1.0))):
+            found[f"{name} episodes"] = measure_episodes(rows, items.y, task.episodes, task.episodes.tested)
         return _rounded(found)
     for name, sides in task.test.items():
         found[f"codes {name}"] = measure_codes(model, sides, task.similarity, bits)
@@ -175,6 +187,13 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
             found[f"random {name}"] = measure_multilabel(array_ranking(same, sides))
             inputs = [items.flat for items in sides]
             found[f"input cosine {name}"] = measure_multilabel(array_ranking(inputs, sides, "cosine"))
+    elif task.episodes is not None:
+        items = task.test["episodes"][0]
+        X, count = items.flat, task.episodes.tested
+        found["random episodes"] = {"accuracy": 1 / task.episodes.way}
+        found["real-valued inputs episodes"] = measure_episodes(X, items.y, task.episodes, count)
+        signs = np.where(X - task.train.flat.mean(axis=0) > 0, 1.0, -1.0)
+        found[f"sign(x - mean), {X.shape[1]} bits episodes"] = measure_episodes(signs, items.y, task.episodes, count)
     else:
         similarity = task.similarity
         for name, sides in task.test.items():

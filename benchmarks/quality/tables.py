@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.class_anchors_acceptance import class_anchors_acceptance
+from benchmarks.quality.few_shot_acceptance import few_shot_acceptance
 from benchmarks.quality.goals import goals
-from benchmarks.quality.methods import METHODS, OPEN, TRIED
+from benchmarks.quality.methods import FEW_SHOT, METHODS, OPEN, TRIED
 from benchmarks.quality.multilabel_acceptance import multilabel_acceptance
 from benchmarks.quality.results import FOLDER, Line, find, read_all
 from benchmarks.quality.run import TUNING_BITS, TUNING_SEED
@@ -34,6 +35,7 @@ CLASSES = (
 )
 GROUPS = ("R@10", "overlap@10", "overlap@100", "R@10 saturated", "codes")
 MULTILABEL = ("NDCG@100", "ACG@100", "mAP", "codes")
+EPISODES = ("accuracy", "ICNN")
 TRIALS = FOLDER.with_name("quality-trials.jsonl")
 ANCHORS = FOLDER.with_name("class-anchors.json")
 ABLATIONS = (
@@ -105,6 +107,7 @@ def write_tables(folder: Path = FOLDER, docs: Path = DOCS) -> Path:
     parts = [HEAD.format(tried=TRIED, bits=TUNING_BITS, seed=TUNING_SEED, trials=_trials())]
     parts += ["## Goals", "", *goals(runs, floors), ""]
     parts += [PARETO] if any(task in floors for task in OPEN) else []
+    parts += few_shot_acceptance(runs)
     parts += [_task(name, floor, runs, tasks[name]) for name, floor in floors.items()]
     document = docs / "results.md"
     document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
@@ -130,6 +133,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     if not found:
         return ""
     columns = {"d": GROUPS, "f": MULTILABEL}.get(name, CLASSES)
+    columns = {"d": GROUPS, **dict.fromkeys(FEW_SHOT, EPISODES)}.get(name, CLASSES)
     lines = [f"## Task {name}: {floor['title']}", ""]
     lines += [f"- {note}" for note in floor["notes"]] + ([""] if floor["notes"] else [])
     sides = list(next(iter(found.values()))[0]["metrics"])
@@ -156,6 +160,7 @@ def _table(
 ) -> list[str]:
     outputs = f"outputs {database}"
     main = next(column for column in ("mAHP@250", "NDCG@100", "R@10") if column in columns)
+    main = next(column for column in ("mAHP@250", "accuracy", "R@10") if column in columns)
     rows = [(m.name, found[m.name, bits]) for m in METHODS if (m.name, bits) in found]
     have = [run["metrics"] for _, each in rows for run in each if any(s.startswith("outputs") for s in run["metrics"])]
     real = bool(have) and all(outputs in metrics for metrics in have)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,20 @@ Pair = tuple[Items, Items]  # queries, and the database that they are asked in
 Sides = dict[str, Pair]
 
 
+class Episodes(NamedTuple):
+    """What an episode holds: classes, and support and query rows of each; classes and queries of those in training.
+
+    tested: episodes of the test.
+    """
+
+    way: int
+    shot: int
+    queries: int
+    train_way: int
+    train_queries: int
+    tested: int
+
+
 @dataclass(frozen=True)
 class Task:
     """One experiment: what is trained on, and what is asked in which database; `train` may differ in validation.
@@ -78,6 +92,7 @@ class Task:
     notes: tuple[str, ...] = ()
     score: str = "mAHP@250"
     graded: Hierarchy | None = None
+    episodes: Episodes | None = None  # what is measured is few-shot accuracy; both sides of a pair are the same rows
 
     @property
     def similarity(self) -> Array:
