@@ -132,8 +132,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     found = {(method, bits): each for (task, method, bits), each in runs.items() if task == name}
     if not found:
         return ""
-    columns = {"d": GROUPS, "f": MULTILABEL}.get(name, CLASSES)
-    columns = {"d": GROUPS, **dict.fromkeys(FEW_SHOT, EPISODES)}.get(name, CLASSES)
+    columns = {"d": GROUPS, "f": MULTILABEL, **dict.fromkeys(FEW_SHOT, EPISODES)}.get(name, CLASSES)
     lines = [f"## Task {name}: {floor['title']}", ""]
     lines += [f"- {note}" for note in floor["notes"]] + ([""] if floor["notes"] else [])
     sides = list(next(iter(found.values()))[0]["metrics"])
