@@ -135,7 +135,7 @@ def test_methods_run_and_its_tables_follow(kind: str, tmp_path: Path, monkeypatc
     for line in (line for line in lines if line["kind"] == "run"):
         assert set(line["metrics"]) == {"outputs episodes", "codes episodes"}
         assert all(0 <= value <= 1 for side in line["metrics"].values() for value in side.values())
-    text = tables.write_tables(tmp_path, tmp_path / "results.md", tmp_path / "method.md").read_text()
+    text = tables.write_tables(tmp_path, tmp_path).read_text()
     assert "| method | accuracy | ICNN | outputs accuracy | retention |" in text
     assert f"| *sign(x - mean), {task.train.flat.shape[1]} bits* |" in text
     assert "| fasthash, labels (1) |" in text

@@ -158,8 +158,7 @@ def _table(
     columns: Iterable[str],
 ) -> list[str]:
     outputs = f"outputs {database}"
-    main = next(column for column in ("mAHP@250", "NDCG@100", "R@10") if column in columns)
-    main = next(column for column in ("mAHP@250", "accuracy", "R@10") if column in columns)
+    main = next(column for column in ("mAHP@250", "NDCG@100", "accuracy", "R@10") if column in columns)
     rows = [(m.name, found[m.name, bits]) for m in METHODS if (m.name, bits) in found]
     have = [run["metrics"] for _, each in rows for run in each if any(s.startswith("outputs") for s in run["metrics"])]
     real = bool(have) and all(outputs in metrics for metrics in have)
