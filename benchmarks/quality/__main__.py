@@ -12,6 +12,7 @@ import torch
 from benchmarks.quality.image_tasks import task_b, task_c, task_unseen_images
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.open_tasks import task_open, task_open_images
+from benchmarks.quality.recommendation import task_h
 from benchmarks.quality.run import floors, run
 from benchmarks.quality.tables import write_tables
 from benchmarks.quality.tasks import TASKS as EMBEDDING_TASKS
@@ -29,6 +30,7 @@ TASKS = EMBEDDING_TASKS | {
     "e-half-images": partial(task_open_images, half=True),
     "e-open-images-reduced": partial(task_open_images, reduced=True),
     "e-half-images-reduced": partial(task_open_images, half=True, reduced=True),
+    "h": task_h,
 }
 
 
