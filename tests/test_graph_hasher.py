@@ -216,6 +216,26 @@ def test_codes_find_the_items_of_the_own_group(hasher: GraphHasher) -> None:
         assert (ids[ids >= 0] % 2 == np.repeat(everyone % 2, (ids >= 0).sum(1))).mean() > 0.95
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers": 1},
+        {"negatives": 3},
+        {"beta": 1.0},
+        {"beta_rise": 0.9},
+        {"cross_entropy": 2.0},
+        {"epochs": 5},
+        {"batch_size": 50},
+        {"lr": 1e-3},
+        {"weight_decay": 1.0},
+    ],
+    ids=str,
+)
+def test_every_setting_counts(change: dict[str, float]) -> None:
+    plain, changed = (GraphHasher(**{**QUICK, **more}).fit(groups()).transform().users for more in ({}, change))
+    assert not np.array_equal(plain, changed)
+
+
 def test_edges_that_repeat_count_once() -> None:
     pairs = groups()
     once = GraphHasher(**QUICK).fit(np.unique(pairs, axis=0), shape=(USERS, ITEMS))

@@ -13,17 +13,16 @@ from torch.nn.functional import softplus
 
 from benchmarks.quality.recommendation import Recommender, asked
 from benchmarks.quality.tasks import Items, Task
-from fasthash import GraphHasher, Hasher, baselines, kl_loss
+from fasthash import GraphHasher, Hasher, baselines
 from fasthash.train import train
 from fasthash.train.edges import Edges
-from fasthash.train.hash_gnn import Graph, GraphEncoder, LinkBatches, LinkLoss, RowOutputs
+from fasthash.train.hash_gnn import LinkBatches
 from fasthash.train.randomness import seeded
 
 Array = NDArray[Any]
 Settings = dict[str, Any]
 Factors = tuple[Array, Array]
 CPU = torch.device("cpu")
-KL_ROWS = 512  # of a batch, whose films the KL term sees: each costs as much as all others of the step together
 
 
 def shape_of(task: Task) -> tuple[int, int]:
@@ -36,41 +35,6 @@ def fit_graph(task: Task, rows: Items, bits: int, seed: int, settings: Settings)
     hasher = GraphHasher(bits, seed=seed, progress=False, **settings).fit(rows.X, shape=shape_of(task))
     outputs = hasher.transform()
     return Recommender(2 * outputs.users - 1, 2 * outputs.items - 1)
-
-
-class WithKL(nn.Module):
-    """HashGNN's loss, and `kl_loss` of the films of a batch, one that is liked and one that is drawn in each row."""
-
-    def __init__(self, kl: float) -> None:
-        super().__init__()
-        self.links, self.kl = LinkLoss(0.1), kl
-
-    def forward(self, z: Tensor, beta: Tensor) -> Tensor:
-        both = (kl_loss((1 + z[:KL_ROWS, place]) / 2) for place in (1, 2))
-        return self.links(z, beta) + self.kl * sum(both)
-
-
-def fit_graph_with_kl(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Recommender:
-    """The defaults of GraphHasher, with this package's KL term beside its loss."""
-    chosen = GraphHasher().get_params()
-    edges = Edges(rows.X, shape_of(task))
-    with seeded(seed, CPU):
-        encoder, graph = GraphEncoder(edges.shape, bits, chosen["layers"]), Graph(edges)
-        batches = LinkBatches(
-            edges, chosen["negatives"], batch_size=chosen["batch_size"], seed=seed, rise=chosen["beta_rise"]
-        )
-        train(
-            RowOutputs(encoder, graph),
-            batches,
-            WithKL(settings["kl"]),
-            epochs=chosen["epochs"],
-            lr=chosen["lr"],
-            weight_decay=chosen["weight_decay"],
-            progress=False,
-        )
-    with torch.no_grad():
-        users, films = (side.numpy() for side in encoder(graph))
-    return Recommender(users, films)
 
 
 class Factorisation(nn.Module):
