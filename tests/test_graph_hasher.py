@@ -281,6 +281,11 @@ def test_outputs_are_in_0_to_1_and_codes_their_rounding(hasher: GraphHasher) -> 
         assert outputs.dtype == np.float32
         assert 0 <= outputs.min() < outputs.max() <= 1
         np.testing.assert_array_equal(pack_bits(outputs), codes)
+    tiny = GraphHasher(**QUICK).fit(groups())
+    tiny._users[0, 0], tiny._items[0, 1] = 1e-12, -1e-12  # beside 0.5 in float32
+    for outputs, codes in zip(tiny.transform(), tiny.encode(), strict=True):
+        np.testing.assert_array_equal(pack_bits(outputs), codes)
+    assert tiny.recommend(0, 1).distances.tolist() == [[by_sorting(tiny, 0, 1, 0)[0][0]]]
     tensors = hasher.encode(torch.from_numpy(groups()))
     assert all(isinstance(part, Tensor) for part in tensors)
 
@@ -453,7 +458,13 @@ def test_settings_have_limits(setting: str, value: float, message: str) -> None:
         (np.array([[0, 0], [1, 3]]), (4, 3), ValueError, "items of edges must be below 3, the number of items, got 3"),
         (np.array([[0, 0]]), (4, 3, 2), TypeError, r"shape must be two integers \(users, items\), got \(4, 3, 2\)"),
         (np.array([[0, 0]]), (0, 3), ValueError, r"shape\[0\] must be at least 1, got 0"),
-        (np.array([[2**40, 2**40]]), None, ValueError, r"users x items must be at most 2\*\*62, got"),
+        (np.array([[0, 0]]), (2**40, 2**40), ValueError, r"users x items must be at most 2\*\*62, got"),
+        (
+            np.array([[0, 0], [2, 2000]]),
+            None,
+            ValueError,
+            r"items of edges must be numbered from 0 .*, got 2000 among 2",
+        ),
         (sparse.coo_array(np.eye(3)), (3, 4), ValueError, r"shape must be that of the matrix, \(3, 3\), got \(3, 4\)"),
         (np.array([[0, 0], [0, 1]]), None, ValueError, "edges must leave a user at least 1 item that is not theirs"),
     ],

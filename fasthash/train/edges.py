@@ -14,6 +14,7 @@ from fasthash._arguments import shown, whole
 from fasthash._arrays import dtype_name, to_tensor
 
 MOST_PAIRS = 2**62  # users x items, so that the number of a pair fits in 64 bits
+SCATTERED = 1000  # times as many numbers as edges: not numbered from 0, but ids of something
 
 
 class Edges:
@@ -82,7 +83,7 @@ def _ones(starts: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[in
 def read_edges(edges: Any, shape: Any, function: str) -> Edges:
     """Integers [E, 2] (user, item), or a scipy sparse matrix [U, I] whose entries other than 0 are edges.
 
-    shape: (U, I); None: that of the matrix, or the largest ids + 1. Raises ValueError or TypeError, naming `function`.
+    shape: (U, I); None: that of the matrix, or the largest numbers + 1, which must not be scattered. Raises ValueError or TypeError, naming `function`.
 
     >>> read_edges([[0, 0], [0, -1]], None, "GraphHasher.fit")
     Traceback (most recent call last):
@@ -110,6 +111,11 @@ def read_edges(edges: Any, shape: Any, function: str) -> Edges:
             raise ValueError(f"{function}: {side} of edges must be at least 0, got {low}")
         if limit is not None and high >= limit:
             raise ValueError(f"{function}: {side} of edges must be below {limit}, the number of {side}, got {high}")
+        if limit is None and high >= SCATTERED * len(pairs):
+            raise ValueError(
+                f"{function}: {side} of edges must be numbered from 0 (numpy.unique(ids, return_inverse=True) does "
+                f"that), got {high} among {len(pairs)} edges and no shape"
+            )
         sizes.append(high + 1 if limit is None else limit)
     return Edges(pairs, _shape(sizes, function))
 

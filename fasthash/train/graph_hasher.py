@@ -200,12 +200,12 @@ class GraphHasher:
         again. None: those of `fit`. Raises NotFittedError before `fit`, ValueError and TypeError as `fit`.
         """
         self._fitted("transform")
-        return UsersItems(*(like((1.0 + z) / 2, edges) for z in self._signed(edges, "transform")))
+        return UsersItems(*(like(_in_unit(z), edges) for z in self._signed(edges, "transform")))
 
     def encode(self, edges: Any = None) -> UsersItems:
         """Packed codes uint8 [U, ceil(bits / 8)] and [I, ceil(bits / 8)]: `pack_bits(transform(edges))`, of both."""
         self._fitted("encode")
-        return UsersItems(*(like(pack_bits(z, threshold=0.0), edges) for z in self._signed(edges, "encode")))
+        return UsersItems(*(like(pack_bits(_in_unit(z)), edges) for z in self._signed(edges, "encode")))
 
     def recommend(self, users: Any, k: int = 10, *, rescore: int = 0) -> SearchResult:
         """The k items with the nearest codes for each user, without those that the user has an edge with in `fit`.
@@ -266,13 +266,14 @@ class GraphHasher:
             given = cls(**content["settings"]).get_params()
             settings = {name: LIMITS[name](value, "its settings", name) for name, value in given.items()}
             users, items = (operator.index(n) for n in content["shape"])
-            edges = _stored_edges(tensors.pop("edges"), (users, items))
+            keys = tensors.pop("edges")
             with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
                 encoder = GraphEncoder((users, items), settings["bits"], settings["layers"])
                 expected = {f"network.{name}": value for name, value in encoder.state_dict().items()}
                 for name, rows in (("users", users), ("items", items)):
                     expected[name] = torch.empty(rows, settings["bits"], dtype=torch.float32)
             check_tensors(tensors, expected)
+            edges = _stored_edges(keys, (users, items))
             outputs = tensors.pop("users").to(place), tensors.pop("items").to(place)
             network = {name.removeprefix("network."): value for name, value in tensors.items()}
             encoder.load_state_dict(network, assign=True)
@@ -336,7 +337,7 @@ class GraphHasher:
         counts = self._edges.counts[users]
         depth = min(self.shape_[1], near + int(counts.max(initial=0)))
         of_users = self._users[torch.from_numpy(users).to(self._users.device)]
-        codes, database = (pack_bits(z, threshold=0.0) for z in (of_users, self._items))
+        codes, database = (pack_bits(_in_unit(z)) for z in (of_users, self._items))
         distances, ids = (part.numpy(force=True) for part in hamming_topk(codes, database, depth))
         known = self._edges.holds(users[:, None], ids)
         order = np.argsort(known, axis=1, kind="stable")[:, :near]
@@ -360,6 +361,11 @@ class GraphHasher:
 def _outputs(encoder: GraphEncoder, edges: Edges) -> tuple[Tensor, Tensor]:
     users, items = encoder(Graph(edges).to(next(encoder.parameters()).device))
     return users, items
+
+
+def _in_unit(z: Tensor) -> Tensor:
+    """Outputs in (-1, 1) as `transform` gives them; codes are roundings of these, to the last bit."""
+    return (1.0 + z) / 2
 
 
 def _config(settings: dict[str, Any], edges: Edges) -> dict[str, Any]:
