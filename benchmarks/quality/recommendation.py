@@ -53,8 +53,8 @@ def task_h(data: Path) -> Task:
             "ties of code at the edge go to the lowest number. Outputs: all films by real-valued outputs. Numbers of "
             "the paper: not known; its code reports re-ranked ones, with training films left in and another ideal",
             f"Settings are chosen by R@{K} of codes, by outputs for methods without codes. Methods learn from the "
-            "training edges alone, also for the test. The defaults of HashGNN came out of 24 trials on validation edges "
-            "(benchmarks/results/quality-trials.jsonl); the factors had 3",
+            "training edges alone, also for the test. The defaults of HashGNN came out of 24 trials on validation "
+            "edges (benchmarks/results/quality-trials.jsonl); the factors had 3",
         ),
     )
 
