@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from fasthash.index import HammingIndex, IndexFolderError
     from fasthash.losses import kl_loss, koleo_loss, listwise_loss, similarity_loss
     from fasthash.neighbors import Neighbors, entropy, kl_divergence, nearest
-    from fasthash.train import Hasher
+    from fasthash.train import GraphHasher, Hasher
 
 _NAMES = {
     "codes": ["pack_bits", "unpack_bits"],
@@ -55,12 +55,13 @@ _NAMES = {
     "index": ["HammingIndex", "IndexFolderError"],
     "losses": ["kl_loss", "koleo_loss", "listwise_loss", "similarity_loss"],
     "neighbors": ["Neighbors", "entropy", "kl_divergence", "nearest"],
-    "train": ["Hasher"],
+    "train": ["GraphHasher", "Hasher"],
 }
 _MODULES = [*_NAMES, "baselines", "datasets", "distributed", "evaluate", "metrics", "reference", "targets"]
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "GraphHasher",
     "HammingIndex",
     "Hasher",
     "Hierarchy",

@@ -31,6 +31,7 @@ class Kind:
 
 MODEL = Kind(FORMAT, "model", "Hasher.save", "Hasher.load")
 LINEAR = Kind("fasthash-linear-codes", "LinearCodes", "LinearCodes.save", "LinearCodes.load")
+GRAPH = Kind("fasthash-graph-hasher", "GraphHasher", "GraphHasher.save", "GraphHasher.load")
 RUN = Kind("fasthash-run", "checkpoint", "train", "train")
 
 

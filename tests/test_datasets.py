@@ -22,6 +22,7 @@ from fasthash.datasets import (
     conceptual_captions,
     image_archive,
     image_folder,
+    movielens,
 )
 from fasthash.metrics import precision_at
 
@@ -243,3 +244,76 @@ def test_the_developers_copies(shared_data: Path) -> None:
     assert captions.embeddings.shape == (25_014, 384)
     assert len(np.unique(captions.images)) == 5000
     assert len(conceptual_captions(shared_data / "conceptual_captions_val" / "captions.tsv").urls) == 15_833
+
+
+RATINGS = ["7,20,4.5,100", "3,10,3.0,90", "7,10,0.5,95"]
+FILMS = ['20,"Misérables, Les (1995)",Drama|War', "10,Heat (1995),(no genres listed)", "30,Unseen (2001),Drama"]
+
+
+def small_movielens(folder: Path, kind: str, encoding: str = "utf-8") -> None:
+    """Writes three ratings, three films and two tags as the downloads have them."""
+    heads = {
+        "ratings": "userId,movieId,rating,timestamp",
+        "movies": "movieId,title,genres",
+        "tags": "userId,movieId,tag,timestamp",
+    }
+    rows = {"ratings": RATINGS, "movies": FILMS, "tags": ['3,10,"slow, dark",5', "7,10,heist,6"]}
+    for name, lines in rows.items():
+        text = "\r\n".join([heads[name], *lines, ""])
+        if kind == "dat":
+            fields = csv.reader(lines)
+            text = "".join("::".join(each) + "\n" for each in fields)
+        (folder / f"{name}.{kind}").write_bytes(text.encode(encoding))
+
+
+@pytest.mark.parametrize(("kind", "encoding"), [("csv", "utf-8"), ("dat", "utf-8"), ("dat", "latin-1")])
+def test_movielens(kind: str, encoding: str, tmp_path: Path) -> None:
+    small_movielens(tmp_path, kind, encoding)
+    found = movielens(tmp_path)
+    assert found.user_ids.tolist() == [3, 7]
+    assert found.film_ids.tolist() == [10, 20, 30]
+    assert found.users.tolist() == [1, 0, 1]
+    assert found.films.tolist() == [1, 0, 0]
+    assert found.ratings.tolist() == [4.5, 3.0, 0.5]
+    assert found.ratings.dtype == np.float32
+    assert found.times.tolist() == [100, 90, 95]
+    assert found.titles == ["Heat (1995)", "Misérables, Les (1995)", "Unseen (2001)"]
+    assert found.genres == [(), ("Drama", "War"), ("Drama",)]
+    assert found.tags == [("slow, dark", "heist"), (), ()]
+    (tmp_path / f"tags.{kind}").unlink()  # ml-1m has none
+    assert movielens(tmp_path).tags == [(), (), ()]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("ratings", "3,10,4.0", r"ratings\.csv, line 5: must have 4 columns, got 3"),
+        ("ratings", "x,10,4.0,1", r"ratings\.csv, line 5: must be an integer, got 'x'"),
+        ("ratings", "3,10,6.0,1", r"ratings\.csv, line 5: a rating must be a number between 0 and 5, got '6.0'"),
+        ("ratings", "3,10,good,1", r"ratings\.csv, line 5: a rating must be a number between 0 and 5, got 'good'"),
+        ("ratings", "3,11,4.0,1", r"ratings\.csv, line 5: film 11 is not among the 3 of the file of movies"),
+        ("movies", "ten,Heat,Drama", r"movies\.csv, line 5: must be an integer, got 'ten'"),
+        ("tags", "3,11,slow,1", r"tags\.csv, line 4: film 11 is not among the 3 of the file of movies"),
+    ],
+)
+def test_movielens_refuses_other_files(name: str, line: str, message: str, tmp_path: Path) -> None:
+    small_movielens(tmp_path, "csv")
+    with (tmp_path / f"{name}.csv").open("a", newline="") as file:
+        file.write(line + "\r\n")
+    with pytest.raises(ValueError, match=f"movielens: .*{message}"):
+        movielens(tmp_path)
+
+
+def test_movielens_without_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"movielens: .*movies\.csv does not exist \(give the folder"):
+        movielens(tmp_path)
+
+
+def test_movielens_as_it_is_distributed(shared_data: Path) -> None:
+    found = movielens(shared_data / "movielens_latest_small")
+    assert len(found.ratings) == 100_836
+    assert len(found.user_ids) == 610
+    assert len(found.film_ids) == len(found.titles) == 9_742
+    assert sum(map(len, found.tags)) == 3_683
+    assert found.titles[0] == "Toy Story (1995)"
+    assert int((found.ratings >= 4).sum()) == 48_580

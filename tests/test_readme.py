@@ -27,7 +27,7 @@ def test_python_runs(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_python_blocks_were_found() -> None:
-    assert len(blocks("python")) == 6
+    assert len(blocks("python")) == 7
 
 
 def test_commands_parse() -> None:
@@ -52,4 +52,4 @@ def test_the_tree_is_the_repositorys() -> None:
     tree = README.split("## What is where")[1].split("\n## ")[0]
     for name in re.findall(r"\b([a-z_]+\.py|[a-z]+/)(?=[\s,:;])", tree):
         places = (ROOT / name, ROOT / "fasthash" / name, ROOT / "tests" / name, ROOT / "csrc" / name)
-        assert any(place.exists() for place in (*places, ROOT / "benchmarks" / name)), name
+        assert any(place.exists() for place in (*places, ROOT / "benchmarks" / name, ROOT / "examples" / name)), name

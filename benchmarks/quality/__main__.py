@@ -14,6 +14,7 @@ from benchmarks.quality.image_tasks import task_b, task_c, task_unseen_images
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.multilabel_task import task_f
 from benchmarks.quality.open_tasks import task_open, task_open_images
+from benchmarks.quality.recommendation import task_h
 from benchmarks.quality.run import floors, run
 from benchmarks.quality.tables import write_tables
 from benchmarks.quality.tasks import TASKS as EMBEDDING_TASKS
@@ -33,6 +34,7 @@ TASKS = EMBEDDING_TASKS | {
     "e-half-images-reduced": partial(task_open_images, half=True, reduced=True),
     "f": task_f,
     **few_shot.TASKS,
+    "h": task_h,
 }
 TOGETHER = {"j": tuple(few_shot.TASKS)}  # a name for several tasks
 

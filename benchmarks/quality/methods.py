@@ -16,6 +16,13 @@ from benchmarks.quality.class_byte import ClassByte, fit_class_byte
 from benchmarks.quality.image_tasks import network_outputs, trained_network
 from benchmarks.quality.measure import BitWeights, array_ranking
 from benchmarks.quality.noise import fit_noisy
+from benchmarks.quality.recommenders import (
+    fit_factors,
+    fit_graph,
+    fit_on_factors,
+    hasher,
+    linear,
+)
 from benchmarks.quality.tasks import Items, Pair, Task, flat
 from fasthash import Hasher, baselines, pack_bits
 from fasthash.evaluate import overlap_at
@@ -31,6 +38,7 @@ UNSEEN_IMAGES = ("e-unseen-images", "e-unseen-images-reduced")
 EMBEDDED = ("a", "e-unseen")
 CLASSES = (*EMBEDDED, "b", "b-reduced", "c", "c-reduced", *UNSEEN_IMAGES)
 OPEN = ("e-open", "e-half")
+EDGES = ("h",)
 OPEN_IMAGES = ("e-open-images", "e-half-images", "e-open-images-reduced", "e-half-images-reduced")
 LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
 ANCHORED = ("a", "b", "b-reduced", "c", "c-reduced")  # every class has rows to train on
@@ -322,6 +330,8 @@ BYTE_ITQ_TRIED: tuple[Settings, ...] = (
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
 MULTILABEL_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temperature_y": 0.15})
+GRAPH_TRIED: tuple[Settings, ...] = ({}, {"beta_rise": 0.02}, {"cross_entropy": 1.0})
+FACTORS_TRIED: tuple[Settings, ...] = ({"l2": 1e-3}, {"l2": 1e-2}, {"l2": 3e-2})
 
 DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes
 UNDIVIDED: Settings = {"item_bits": 0}
@@ -554,4 +564,16 @@ METHODS: tuple[Method, ...] = (
         NO_KL,
         STRESS,
     ),
+    *_with_ablations(
+        Method("graph", "HashGNN", "edges", fit_graph, GRAPH_TRIED, tasks=EDGES),
+        ("no-graph", "no graph", {"layers": 0}),
+        ("continuous", "outputs alone in training", {"beta": 0.0, "beta_rise": 0.0}),
+        ("codes", "codes from the start", {"beta": 1.0}),
+        ("no-entropy", "no cross-entropy", {"cross_entropy": 0.0}),
+    ),
+    Method("mf", "BPR-MF, floats", "edges", fit_factors(coded=False), FACTORS_TRIED, tasks=EDGES),
+    Method("mf-sign", "BPR-MF, sign", "edges", fit_factors(), FACTORS_TRIED, tasks=EDGES),
+    Method("mf-lsh", "BPR-MF, LSH", "edges", fit_on_factors(linear(baselines.lsh)), FACTORS_TRIED, tasks=EDGES),
+    Method("mf-itq", "BPR-MF, ITQ", "edges", fit_on_factors(linear(baselines.itq)), FACTORS_TRIED, tasks=EDGES),
+    Method("mf-ours", "BPR-MF, fasthash", "edges", fit_on_factors(hasher), FACTORS_TRIED, tasks=EDGES),
 )

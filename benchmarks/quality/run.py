@@ -30,6 +30,7 @@ from benchmarks.quality.measure import (
 )
 from benchmarks.quality.methods import METHODS, Method, Model, Settings
 from benchmarks.quality.multilabel_task import AT, measure_multilabel
+from benchmarks.quality.recommendation import Recommender, edge_floors, edge_score, measure_edges
 from benchmarks.quality.results import FOLDER
 from benchmarks.quality.tasks import Pair, Task
 from fasthash.evaluate import code_statistics
@@ -73,9 +74,9 @@ def run(
                 "machine": machine(),
                 "metrics": measure(task, model, bits),
             }
-            if model.bit_weights is not None:
+            if not isinstance(model, Recommender) and model.bit_weights is not None:
                 result["bit_weights"] = model.bit_weights
-            if model.outputs is not None:
+            if not isinstance(model, Recommender) and model.outputs is not None:
                 result["histogram"] = histogram(model.outputs(next(iter(task.test.values()))[0].X))
             results.put(folder, result)
             bar.update()
@@ -107,13 +108,15 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
     return dict(candidates[best])
 
 
-def validation_score(task: Task, model: Model | ClassByte, bits: int) -> float:
+def validation_score(task: Task, model: Model | ClassByte | Recommender, bits: int) -> float:
     """What settings are chosen by: with classes `task.score` of codes, with several labels for each row NDCG@100.
 
-    In episodes, the accuracy of outputs. Without any, the mean of R@10 and overlap@10.
+    In episodes, the accuracy of outputs; with edges R@50. Without any, the mean of R@10 and overlap@10.
 
     With as many bits as inputs, where signs of the inputs are the rival, overlap@10 does not count.
     """
+    if isinstance(model, Recommender):
+        return edge_score(task, model)
     if task.kind == "groups":
         database = task.validation["all"][1]
         found = measure_groups(code_distances(model.codes(database.X), model.bit_weights), task, "validation")
@@ -128,9 +131,11 @@ def validation_score(task: Task, model: Model | ClassByte, bits: int) -> float:
     return class_score(model, task.validation, task.score, task.similarity)
 
 
-def measure(task: Task, model: Model | ClassByte, bits: int) -> dict[str, dict[str, float]]:
+def measure(task: Task, model: Model | ClassByte | Recommender, bits: int) -> dict[str, dict[str, float]]:
     """Metrics on test queries, by what was searched: "codes train", "outputs train" ..., rounded to 5 digits."""
     found: dict[str, dict[str, float]] = {}
+    if isinstance(model, Recommender):
+        return _rounded(measure_edges(task, model, "test"))
     if task.kind == "groups":
         assert isinstance(model, Model)
         database = task.test["all"][1]
@@ -177,7 +182,9 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
     if results.find(results.read(folder, task.name), kind="floors"):
         return
     found: dict[str, dict[str, float]] = {}
-    if task.kind == "groups":
+    if task.kind == "edges":
+        found = edge_floors(task)
+    elif task.kind == "groups":
         X = task.test["all"][1].X
         found["input cosine all"] = measure_groups(output_distances(X, "cosine"), task, "test")
         found["random all"] = measure_groups(lambda rows: torch.zeros(len(rows), len(X)), task, "test")
@@ -228,7 +235,7 @@ def _coarse(similarity: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _fits(method: Method, task: Task, bits: int) -> bool:
     if task.name not in method.tasks:
         return False
-    width = task.train.flat.shape[1] if task.kind != "images" else np.inf
+    width = task.train.flat.shape[1] if task.kind not in ("images", "edges") else np.inf
     return bits == width if method.name == "sign" else bits <= width
 
 

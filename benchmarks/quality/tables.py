@@ -15,6 +15,7 @@ from benchmarks.quality.few_shot_acceptance import few_shot_acceptance
 from benchmarks.quality.goals import goals
 from benchmarks.quality.methods import FEW_SHOT, METHODS, OPEN, TRIED
 from benchmarks.quality.multilabel_acceptance import multilabel_acceptance
+from benchmarks.quality.recommendation_acceptance import recommendation_acceptance
 from benchmarks.quality.results import FOLDER, Line, find, read_all
 from benchmarks.quality.run import TUNING_BITS, TUNING_SEED
 from benchmarks.quality.which_method import which_method
@@ -33,9 +34,16 @@ CLASSES = (
     "overlap@10",
     "codes",
 )
+EDGES = ("R@50", "nDCG@50", "codes")
 GROUPS = ("R@10", "overlap@10", "overlap@100", "R@10 saturated", "codes")
 MULTILABEL = ("NDCG@100", "ACG@100", "mAP", "codes")
 EPISODES = ("accuracy", "ICNN")
+SIDES = {
+    "codes": "codes",
+    "asymmetric": "float query against codes",
+    "reranked": "the nearest codes re-ranked by outputs",
+    "outputs": "outputs",
+}
 TRIALS = FOLDER.with_name("quality-trials.jsonl")
 ANCHORS = FOLDER.with_name("class-anchors.json")
 ABLATIONS = (
@@ -132,19 +140,20 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     found = {(method, bits): each for (task, method, bits), each in runs.items() if task == name}
     if not found:
         return ""
-    columns = {"d": GROUPS, "f": MULTILABEL, **dict.fromkeys(FEW_SHOT, EPISODES)}.get(name, CLASSES)
+    columns = {"d": GROUPS, "f": MULTILABEL, "h": EDGES, **dict.fromkeys(FEW_SHOT, EPISODES)}.get(name, CLASSES)
     lines = [f"## Task {name}: {floor['title']}", ""]
     lines += [f"- {note}" for note in floor["notes"]] + ([""] if floor["notes"] else [])
-    sides = list(next(iter(found.values()))[0]["metrics"])
+    sides = list({side: None for each in found.values() for run in each for side in run["metrics"]})
     for bits in sorted({bits for _, bits in found}):
         for side in (s for s in sides if not s.startswith("outputs")):
             kind, database = side.split(" ", 1)
-            what = "codes" if kind == "codes" else "float query against codes"
+            what = SIDES[kind]
             lines += [f"### {bits} bits, {what}, database: {database}", ""]
             lines += _table(found, floor, bits, side, database, columns)
     if name == "a" and any(method == "class_anchor_margin" for method, _ in found):
         lines += class_anchors_acceptance(json.loads(ANCHORS.read_text(encoding="utf-8")))
     lines += multilabel_acceptance(runs, floor) if name == "f" else []
+    lines += recommendation_acceptance(runs, floor) if name == "h" else []
     lines += _chosen(task)
     return "\n".join(lines)
 
@@ -158,7 +167,7 @@ def _table(
     columns: Iterable[str],
 ) -> list[str]:
     outputs = f"outputs {database}"
-    main = next(column for column in ("mAHP@250", "NDCG@100", "accuracy", "R@10") if column in columns)
+    main = next(column for column in ("mAHP@250", "NDCG@100", "accuracy", "R@10", "R@50") if column in columns)
     rows = [(m.name, found[m.name, bits]) for m in METHODS if (m.name, bits) in found]
     have = [run["metrics"] for _, each in rows for run in each if any(s.startswith("outputs") for s in run["metrics"])]
     real = bool(have) and all(outputs in metrics for metrics in have)
@@ -179,12 +188,13 @@ def _table(
     for name, each in rows:
         cells = [f"{TITLES[name]} ({len(each)})"]
         for column in shown:
-            text = _cell([run["metrics"][side].get(column) for run in each], column)
+            text = _cell([run["metrics"].get(side, {}).get(column) for run in each], column)
             top = column in best and abs(_mean(each, side, column) - best[column]) < 1e-9
             cells.append(f"**{text}**" if top else text)
         if real:
             cells.append(_cell([run["metrics"].get(outputs, {}).get(main) for run in each], main))
-            cells.append(f"{_mean(each, side, main) / best_real:.3f}")
+            kept = _mean(each, side, main) / best_real
+            cells.append(f"{kept:.3f}" if math.isfinite(kept) else "")
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
 

@@ -70,9 +70,9 @@ class Task:
     """One experiment: what is trained on, and what is asked in which database; `train` may differ in validation.
 
     kind: "classes", where y are classes of `hierarchy` (None: flat); "images", the same for images; "noisy", where
-    training sees only noisy similarities; "multilabel", where y are multi-hot labels uint8 [N, L]; "groups", where
-    nothing is known in training, y tells which rows belong together, and query i is row `own[i]` of the database. Rows
-    of `train` may have no label (y = UNLABELLED).
+    training sees only noisy similarities; "multilabel", where y are multi-hot labels uint8 [N, L]; "edges", where rows
+    of X are (user, film) and y their users; "groups", where nothing is known in training, y tells which rows belong
+    together, and query i is row `own[i]` of the database. Rows of `train` may have no label (y = UNLABELLED).
 
     score: what settings are chosen by on validation data with classes, "mAHP@250" of the first pair, or "mAP", the mean
     over all pairs. hierarchy: what methods are given. graded: what the similarity of classes is measured by, where that

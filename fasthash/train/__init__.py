@@ -1,4 +1,4 @@
-"""Learning: Hasher for embeddings, and the parts it is made of for any module and loader.
+"""Learning: Hasher for embeddings, GraphHasher for edges, and the parts it is made of for any module and loader.
 
 The package can be called: `fasthash.train(module, loader, objective)` is `fasthash.train.train`.
 """
@@ -11,11 +11,22 @@ from fasthash._moved import moved_names
 from fasthash.train.encoder import HashHead, encoder
 from fasthash.train.episode_batches import EpisodeBatches
 from fasthash.train.estimator import NotFittedError
+from fasthash.train.graph_hasher import GraphHasher
 from fasthash.train.hasher import Hasher
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
 
-__all__ = ["EpisodeBatches", "HashHead", "Hasher", "History", "NotFittedError", "Objective", "encoder", "train"]
+__all__ = [
+    "EpisodeBatches",
+    "GraphHasher",
+    "HashHead",
+    "Hasher",
+    "History",
+    "NotFittedError",
+    "Objective",
+    "encoder",
+    "train",
+]
 if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 
