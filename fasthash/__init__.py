@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         datasets,
         distributed,
         evaluate,
+        gradients,
         hamming,
         hierarchy,
         index,
@@ -57,7 +58,7 @@ _NAMES = {
     "neighbors": ["Neighbors", "entropy", "kl_divergence", "nearest"],
     "train": ["Hasher"],
 }
-_MODULES = [*_NAMES, "baselines", "datasets", "distributed", "evaluate", "metrics", "reference", "targets"]
+_MODULES = [*_NAMES, "baselines", "datasets", "distributed", "evaluate", "gradients", "metrics", "reference", "targets"]
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "distributed",
     "entropy",
     "evaluate",
+    "gradients",
     "hamming",
     "hamming_distances",
     "hamming_histogram",
