@@ -143,7 +143,7 @@ def _two_evaluations(name: str, logits: Tensor, f: Costs, first: Tensor, second:
     with torch.no_grad():
         difference = costs.detach() - _checked(name, f(second), logits)
         gradient = (difference[..., None] * direction).to(logits)
-    carried: Tensor = _WithGradient.apply(costs, logits, gradient)
+    carried: Tensor = _WithGradient.apply(costs, logits, gradient)  # type: ignore[no-untyped-call]
     return carried
 
 

@@ -1,4 +1,4 @@
-"""Learning: Hasher for embeddings, and the parts it is made of for any module and loader.
+"""Learning: Hasher for embeddings, TextHasher for bags of words, and the parts it is made of for any module and loader.
 
 The package can be called: `fasthash.train(module, loader, objective)` is `fasthash.train.train`.
 """
@@ -13,8 +13,9 @@ from fasthash.train.estimator import NotFittedError
 from fasthash.train.hasher import Hasher
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
+from fasthash.train.text_hasher import TextHasher
 
-__all__ = ["HashHead", "Hasher", "History", "NotFittedError", "Objective", "encoder", "train"]
+__all__ = ["HashHead", "Hasher", "History", "NotFittedError", "Objective", "TextHasher", "encoder", "train"]
 if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 
