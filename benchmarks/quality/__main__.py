@@ -15,6 +15,7 @@ from benchmarks.quality.open_tasks import task_open, task_open_images
 from benchmarks.quality.run import floors, run
 from benchmarks.quality.tables import write_tables
 from benchmarks.quality.tasks import TASKS as EMBEDDING_TASKS
+from benchmarks.quality.text_task import task_g
 
 TASKS = EMBEDDING_TASKS | {
     "b": task_b,
@@ -29,6 +30,7 @@ TASKS = EMBEDDING_TASKS | {
     "e-half-images": partial(task_open_images, half=True),
     "e-open-images-reduced": partial(task_open_images, reduced=True),
     "e-half-images-reduced": partial(task_open_images, half=True, reduced=True),
+    "g": task_g,
 }
 
 

@@ -16,6 +16,7 @@ from benchmarks.quality.image_tasks import network_outputs, trained_network
 from benchmarks.quality.measure import BitWeights, array_ranking
 from benchmarks.quality.noise import fit_noisy
 from benchmarks.quality.tasks import Items, Pair, Task, flat
+from benchmarks.quality.text_task import fit_psh
 from fasthash import Hasher, baselines, pack_bits
 from fasthash.evaluate import overlap_at
 from fasthash.losses.published import LOSSES
@@ -139,11 +140,11 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
         hierarchy = None if y is None else task.hierarchy
         if chosen.pop("centred", False):  # near by the cosine of X - mean
             y, chosen["hidden"] = rows.X - rows.X.mean(axis=0), ()
-        hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(rows.X, y)
+        hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(flat(rows.X), y)
         module = hasher.module_ if loss is None else hasher.module_[0]
-        queries = None if loss is not None else (lambda X: 2.0 * hasher.queries(X) - 1.0)
+        queries = None if loss is not None else (lambda X: 2.0 * hasher.queries(flat(X)) - 1.0)
         weights = getattr(hasher, "bit_weights_", None)
-        return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric, queries, weights)
+        return Model(lambda X: _outputs(module, flat(X), sigmoid=loss is None), metric, queries, weights)
 
     return fit
 
@@ -219,6 +220,11 @@ def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
     return fit
 
 
+def fit_words(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+    """A TextHasher on bags of words."""
+    return Model(fit_psh(rows, bits, seed, settings), "l1")
+
+
 def _loss(name: str, bits: int, task: Task, rows: Items, own: Settings) -> torch.nn.Module:
     classes = np.unique(rows.y)
     known: dict[str, Any] = {"bits": bits, "classes": len(classes)}
@@ -282,6 +288,7 @@ BYTE_ITQ_TRIED: tuple[Settings, ...] = (
     {"weight": 64},
     {"weight": 255},
 )
+PSH_TRIED: tuple[Settings, ...] = ({}, {"pair": 30.0}, {"lr": 1e-2})
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
 DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes
@@ -300,10 +307,10 @@ OURS = Method(
 METHODS: tuple[Method, ...] = (
     Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*LABELLED, "d", "e-noisy")),
     Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*LABELLED, "d")),
-    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy")),
+    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy", "g")),
     Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
     Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("a", *OPEN, "d")),
-    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=LABELLED),
+    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=(*LABELLED, "g")),
     Method(
         "class-byte-itq",
         "class byte and ITQ of the residual",
@@ -412,6 +419,22 @@ METHODS: tuple[Method, ...] = (
         NO_KL,
         STRESS,
         ("stress-no-kl", "stress, no KL", {"similarity": "stress", "kl": 0.0}),
+    ),
+    *_with_ablations(
+        Method("psh", "PSH (DisARM)", "labels", fit_words, PSH_TRIED, tasks=("g",)),
+        ("arm", "ARM", {"gradient": "arm"}),
+        ("vae", "the VAE alone", {"pair": 0.0, "classification": 0.0}),
+        ("no-pair", "no pairs", {"pair": 0.0}),
+        ("no-cls", "no classifier", {"classification": 0.0}),
+        ("no-kl", "no KL of bits", {"kl": 0.0}),
+    ),
+    *(
+        Method(f"psh-{name.replace('_', '-')}", f"PSH ({title})", "labels", fit_words, tried, tasks=("g",))
+        for name, title in (("straight_through", "straight-through"), ("gumbel", "Gumbel"))
+        for tried in [tuple({**settings, "gradient": name} for settings in PSH_TRIED)]
+    ),
+    *_with_ablations(
+        Method("texts-ours", "fasthash", "labels", fit_hasher("l1", **UNDIVIDED), OURS_TRIED, tasks=("g",)), NO_KL
     ),
     Method(
         "noisy-hashnet",

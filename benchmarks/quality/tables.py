@@ -14,6 +14,7 @@ from benchmarks.quality.goals import goals
 from benchmarks.quality.methods import METHODS, OPEN, TRIED
 from benchmarks.quality.results import FOLDER, Line, find, read_all
 from benchmarks.quality.run import TUNING_BITS, TUNING_SEED
+from benchmarks.quality.text_acceptance import text_acceptance
 
 METHOD = Path(__file__).resolve().parents[2] / "docs" / "method.md"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results.md"
@@ -31,6 +32,7 @@ CLASSES = (
     "codes",
 )
 GROUPS = ("R@10", "overlap@10", "overlap@100", "R@10 saturated", "codes")
+TEXTS = ("P@100", "P@10", "mAP", "overlap@10", "codes")
 TRIALS = FOLDER.with_name("quality-trials.jsonl")
 MARKS = ("<!-- ablations -->", "<!-- end -->")
 ABLATIONS = (
@@ -118,7 +120,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     found = {(method, bits): each for (task, method, bits), each in runs.items() if task == name}
     if not found:
         return ""
-    columns = GROUPS if name == "d" else CLASSES
+    columns = {"d": GROUPS, "g": TEXTS}.get(name, CLASSES)
     lines = [f"## Task {name}: {floor['title']}", ""]
     lines += [f"- {note}" for note in floor["notes"]] + ([""] if floor["notes"] else [])
     sides = list(next(iter(found.values()))[0]["metrics"])
@@ -128,6 +130,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
             what = "codes" if kind == "codes" else "float query against codes"
             lines += [f"### {bits} bits, {what}, database: {database}", ""]
             lines += _table(found, floor, bits, side, database, columns)
+    lines += text_acceptance(runs) if name == "g" else []
     lines += _chosen(task)
     return "\n".join(lines)
 
@@ -141,7 +144,7 @@ def _table(
     columns: Iterable[str],
 ) -> list[str]:
     outputs = f"outputs {database}"
-    main = "mAHP@250" if "mAHP@250" in columns else "R@10"
+    main = next(column for column in ("mAHP@250", "P@100", "R@10") if column in columns)
     rows = [(m.name, found[m.name, bits]) for m in METHODS if (m.name, bits) in found]
     have = [run["metrics"] for _, each in rows for run in each if any(s.startswith("outputs") for s in run["metrics"])]
     real = bool(have) and all(outputs in metrics for metrics in have)
