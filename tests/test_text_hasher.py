@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,10 @@ def test_mean_gradient_is_that_of_the_formula(weights: tuple[float, float, float
     variables = [outputs, *loss.parameters()]
     exact = torch.autograd.grad(wanted, variables)
     draws = 800
-    found = [torch.autograd.grad(loss(outputs, bags, y), variables) for _ in range(draws)]
+    losses = [loss(outputs, bags, y) for _ in range(draws)]
+    found = [torch.autograd.grad(each, variables) for each in losses]
+    values = torch.stack(losses).detach()
+    assert abs(float(values.mean() - wanted.detach())) <= 4 * float(values.std()) / draws**0.5 + 1e-7
     for gradient, each in zip(exact, zip(*found, strict=True), strict=True):
         drawn = torch.stack(each)
         error = (drawn.mean(0) - gradient).abs()
@@ -568,3 +572,22 @@ def test_what_is_a_list_of_texts() -> None:
         assert texts_of(given, "f", "X") == rows
     assert texts_of(np.zeros((2, 3)), "f", "X") is None
     assert vocabulary(rows, 10, "f") == ["play"]
+
+
+# The page
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "texts.md"
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the docs are not here")
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
+    assert len(blocks) == 2
+    for source in blocks:
+        exec(compile(source, PAGE.name, "exec"), {"__name__": "page"})
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        assert (PAGE.parent / target).exists(), target
+    for name in re.findall(r"`(\w+)`(?: \(default\))?(?:, `(\w+)`)? \|", text):
+        assert set(filter(None, name)) <= set(ESTIMATORS), name

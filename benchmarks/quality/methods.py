@@ -15,7 +15,7 @@ from benchmarks.quality.class_byte import ClassByte, fit_class_byte
 from benchmarks.quality.image_tasks import network_outputs, trained_network
 from benchmarks.quality.measure import BitWeights, array_ranking
 from benchmarks.quality.noise import fit_noisy
-from benchmarks.quality.tasks import Items, Pair, Task, flat
+from benchmarks.quality.tasks import Bags, Items, Pair, Task, flat
 from benchmarks.quality.text_task import fit_psh
 from fasthash import Hasher, baselines, pack_bits
 from fasthash.evaluate import overlap_at
@@ -118,9 +118,14 @@ def fit_sign(task: Task, rows: Items, bits: int, seed: int, settings: Settings) 
 def fit_byte(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> ClassByte:
     """The class by a linear classifier: of embeddings, or of the outputs of an image network trained with labels."""
     if task.kind != "images":
-        return fit_class_byte(rows, bits, seed, task.similarity, flat, **settings)
+        return fit_class_byte(rows, bits, seed, task.similarity, _linear_features, **settings)
     network = fit_hasher("cosine", loss="ce")(task, rows.labelled, bits, seed, {})
     return fit_class_byte(rows, bits, seed, task.similarity, network.outputs, **settings)
+
+
+def _linear_features(X: Any) -> Any:
+    """What a linear classifier takes: of bags of words TF-IDF, else the rows themselves."""
+    return X.tfidf if isinstance(X, Bags) else flat(X)
 
 
 def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
@@ -288,7 +293,7 @@ BYTE_ITQ_TRIED: tuple[Settings, ...] = (
     {"weight": 64},
     {"weight": 255},
 )
-PSH_TRIED: tuple[Settings, ...] = ({}, {"pair": 30.0}, {"lr": 1e-2})
+PSH_TRIED: tuple[Settings, ...] = ({}, {"pair": 3.0}, {"lr": 4e-2, "classification": 100.0})
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
 DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes

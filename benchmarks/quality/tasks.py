@@ -22,17 +22,17 @@ NOISE = 0.2  # standard deviation of the noise on similarities, of task e
 
 @dataclass(frozen=True)
 class Bags:
-    """Bags of words: counts [N, V], a scipy.sparse matrix, and dense features float32 [N, F] of the same rows."""
+    """Bags of words: counts and TF-IDF [N, V], scipy.sparse matrices, and dense features float32 [N, F] of these."""
 
     counts: Any
+    tfidf: Any
     features: Array
-    ndim = 2
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, rows: Array) -> Bags:
-        return Bags(self.counts[rows], self.features[rows])
+        return Bags(self.counts[rows], self.tfidf[rows], self.features[rows])
 
 
 def flat(X: Any) -> Array:
@@ -78,7 +78,7 @@ class Task:
 
     score: what settings are chosen by on validation data with classes, "mAHP@250" or "P@100" of the first pair, or
     "mAP", the mean over all pairs. hierarchy: what methods are given. graded: what the similarity of classes is
-    measured by, where that is more.
+    measured by, where that is more. outputs: whether the same models are measured before rounding too.
     """
 
     name: str
@@ -94,6 +94,7 @@ class Task:
     notes: tuple[str, ...] = ()
     score: str = "mAHP@250"
     graded: Hierarchy | None = None
+    outputs: bool = True
 
     @property
     def similarity(self) -> Array:

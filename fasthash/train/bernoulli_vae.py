@@ -13,6 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from fasthash.gradients import ESTIMATORS
 from fasthash.train.encoder import Dropout
 
+DRAWS = 8  # of bits, for the hinge: they cost little beside the network
+
 
 class TextEncoder(nn.Module):
     """Bags of words, sparse [B, V] -> s(phi) [B, K], the probabilities of the bits: a bit is on above 1/2.
@@ -59,9 +61,10 @@ class PairwiseHashingLoss(nn.Module):
         Pair_i = 1/K sum_j [M_ij D_ij + (1 - M_ij) relu(K/3 - D_ij)]    D: Hamming distance, M: same class
         CE_i   = cross-entropy of a linear classifier on the last hidden layer
 
-    b are drawn bits. Rec and the hinge of Pair are sampled, with the gradient of `ESTIMATORS[gradient]`; KL and the
-    mean of D over draws, sum_k [p_ik (1 - p_jk) + p_jk (1 - p_ik)], are exact. Of row i, the estimator sees Rec_i and
-    the pairs of i. The value counts a hinge for both rows of a pair; gradients are those of the sum above.
+    b are drawn bits. Rec and the hinge of Pair are sampled, with the gradient of `ESTIMATORS[gradient]`: Rec by one
+    draw, the hinge by the mean of 8. KL and the mean of D over draws, sum_k [p_ik (1 - p_jk) + p_jk (1 - p_ik)], are
+    exact. For the bits of row i the estimator compares Rec_i and the pairs of i: the other rows' costs do not depend on
+    them.
 
     y: classes int64 [B], -1 for a row without a label; or multi-hot [B, C], a row of zeros has none. Same class: at
     least one label in common. Rows without a label are in no pair and not classified.
@@ -69,8 +72,8 @@ class PairwiseHashingLoss(nn.Module):
     Source: Dadaneh et al., "Pairwise supervised hashing with Bernoulli variational auto-encoder and self-control
     gradient estimator", UAI 2020. How sure: Rec, KL, Pair and the margin K/3 restated from public code of another
     paper's authors (SSB-VAE, its class PSH_GS), as is CE, of which it is not known whether the paper has it. ARM is the
-    paper's estimator: from memory, high. Ours: the exact mean of D, the costs of a row alone, rows without a label, one
-    label in common, and means over rows with a weight for each term.
+    paper's estimator: from memory, high. Ours: the exact mean of D, 8 draws, the costs of a row alone, rows without a label,
+    one label in common, and means over rows with a weight for each term.
 
     >>> loss = PairwiseHashingLoss(bits=8, words=5, hidden=4, classes=2)
     >>> loss(torch.randn(6, 12), torch.rand(6, 5).to_sparse(), torch.arange(6) % 2).shape
@@ -104,14 +107,19 @@ class PairwiseHashingLoss(nn.Module):
         total = (self.kl * divergence + self.pair * together).mean()
         shares, mean_weight, mean_bias = self._words(bags)
 
-        def costs(bits: Tensor) -> Tensor:
-            words: Tensor = shares * self.decoder(bits).logsumexp(1) - (mean_weight * bits).sum(1) - mean_bias
-            if not self.pair:
-                return words
-            short: Tensor = relu(self.bits / 3 - _distances(bits, bits.detach()))
-            return words + (2 * self.pair / self.bits) * (different * short).sum(1)
+        def words(bits: Tensor) -> Tensor:
+            cost: Tensor = shares * self.decoder(bits).logsumexp(1) - (mean_weight * bits).sum(1) - mean_bias
+            return cost
 
-        total = total + self.estimate(phi, costs).mean()
+        def too_near(bits: Tensor) -> Tensor:
+            """Of row i all that its bits take part in: each pair twice, as (i, j) and (j, i)."""
+            short: Tensor = relu(self.bits / 3 - _distances(bits, bits.detach()))
+            return (2 / self.bits) * (different * short).sum(-1)
+
+        total = total + self.estimate(phi, words).mean()
+        if self.pair:
+            apart = self.estimate(phi.expand(DRAWS, -1, -1), too_near).mean()
+            total = total + self.pair * (apart - 0.5 * apart.detach())  # the value of each pair counts once a row
         if self.classifier is not None:
             total = total + self.classification * _cross_entropy(self.classifier(hidden), y)
         return total
@@ -131,7 +139,7 @@ class PairwiseHashingLoss(nn.Module):
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     """sum_k [a_ik (1 - b_jk) + b_jk (1 - a_ik)]: the Hamming distance of bits, its mean for probabilities."""
-    return a.sum(1)[:, None] + b.sum(1) - 2 * a @ b.T
+    return a.sum(-1)[..., None] + b.sum(-1)[..., None, :] - 2 * a @ b.mT
 
 
 def _pairs(y: Tensor) -> tuple[Tensor, Tensor]:
