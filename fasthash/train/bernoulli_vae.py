@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from fasthash.gradients import ESTIMATORS
 from fasthash.train.encoder import Dropout
 
+TINY = 1e-300
 DRAWS = 8  # of bits, for the hinge: they cost little beside the network
 
 
@@ -42,9 +43,9 @@ class TextEncoder(nn.Module):
 
     def forward(self, bags: Tensor) -> Tensor:
         (row, word), rows = bags.indices(), torch.arange(bags.shape[0], device=bags.device)
-        weights = bags.values() * self.idf[word]
+        weights = bags.values().double() * self.idf[word]  # squares of what float32 holds, large or small
         lengths = torch.zeros_like(rows, dtype=weights.dtype).index_add(0, row, weights.square()).sqrt()
-        weights = weights / lengths[row]
+        weights = (weights / lengths[row].clamp(min=TINY)).to(self.words)
         starts = torch.searchsorted(row.contiguous(), rows)
         hidden = self.hidden(embedding_bag(word, self.words, starts, mode="sum", per_sample_weights=weights))
         phi: Tensor = self.logits(hidden)
@@ -71,9 +72,9 @@ class PairwiseHashingLoss(nn.Module):
 
     Source: Dadaneh et al., "Pairwise supervised hashing with Bernoulli variational auto-encoder and self-control
     gradient estimator", UAI 2020. How sure: Rec, KL, Pair and the margin K/3 restated from public code of another
-    paper's authors (SSB-VAE, its class PSH_GS), as is CE, of which it is not known whether the paper has it. ARM is the
-    paper's estimator: from memory, high. Ours: the exact mean of D, 8 draws, the costs of a row alone, rows without a label,
-    one label in common, and means over rows with a weight for each term.
+    paper's authors (SSB-VAE, its class PSH_GS), as is CE, of which it is not known whether the paper has it. ARM is
+    the paper's estimator: from memory, high. Ours: the exact mean of D, 8 draws, the costs of a row alone, rows
+    without a label, one label in common, and means over rows with a weight for each term.
 
     >>> loss = PairwiseHashingLoss(bits=8, words=5, hidden=4, classes=2)
     >>> loss(torch.randn(6, 12), torch.rand(6, 5).to_sparse(), torch.arange(6) % 2).shape
@@ -130,8 +131,9 @@ class PairwiseHashingLoss(nn.Module):
         They are all that the sum over w needs: sum_v w_v (W b + c)_v = (sum_v w_v W_v) b + sum_v w_v c_v.
         """
         (row, word), rows = bags.indices(), torch.arange(bags.shape[0], device=bags.device)
-        sums = torch.zeros_like(rows, dtype=bags.dtype).index_add(0, row, bags.values())
-        w, starts = bags.values() / sums[row], torch.searchsorted(row.contiguous(), rows)
+        values, starts = bags.values().double(), torch.searchsorted(row.contiguous(), rows)
+        sums = torch.zeros_like(rows, dtype=values.dtype).index_add(0, row, values)
+        w = (values / sums[row].clamp(min=TINY)).to(self.decoder.weight)
         table = torch.cat([self.decoder.weight, self.decoder.bias[:, None]], 1)
         means = embedding_bag(word, table, starts, mode="sum", per_sample_weights=w)
         return (sums > 0).to(means), means[:, :-1], means[:, -1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthash._arrays import dtype_name
@@ -34,7 +35,7 @@ class WordBags:
         return len(self.starts) - 1
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        index = torch.arange(len(self))[rows]
+        index = torch.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         first = self.starts[index]
         lengths = self.starts[index + 1] - first
         before = lengths.cumsum(0) - lengths
@@ -56,46 +57,47 @@ class WordBags:
 
 def read_bags(X: Any, function: str, name: str) -> WordBags:
     """X [N, V] of numbers >= 0, a scipy.sparse matrix or an array; raises TypeError and ValueError for others."""
-    if not hasattr(X, "tocsr"):
-        X = _Dense(X, function, name)
-    if len(X.shape) != 2 or X.shape[1] < 1:
-        raise ValueError(f"{function}: {name} must have shape [N, V] with V >= 1, got {tuple(X.shape)}")
+    starts, words, given, shape = _of_sparse(X, function, name) if hasattr(X, "tocsr") else _of_array(X, function, name)
+    with np.errstate(over="ignore"):
+        values = given.astype(np.float32)
+    wrong = ~(np.isfinite(values) & (given > 0))
+    if wrong.any():
+        place = int(wrong.argmax())
+        row = int(np.searchsorted(starts, place, side="right")) - 1
+        raise ValueError(f"{function}: {name} must hold finite numbers >= 0, got {given[place]} in row {row}")
+    first, word = (torch.from_numpy(part.astype(np.int64)) for part in (starts, words))
+    return WordBags(first, word, torch.from_numpy(values), shape[1])
+
+
+Parts = tuple[NDArray[Any], NDArray[Any], NDArray[Any], tuple[int, ...]]  # starts, words, values but 0, and the shape
+
+
+def _of_sparse(X: Any, function: str, name: str) -> Parts:
+    """Of a scipy.sparse matrix, without importing scipy: who has one has it. It stays as it is."""
+    _check_shape(X.shape, function, name)
     rows = X.tocsr()
     if np.dtype(rows.dtype).kind not in "biuf":
         raise TypeError(f"{function}: {name} must hold real numbers, got {dtype_name(rows)}")
-    if not rows.has_canonical_format or (len(rows.data) and not rows.data.all()):
+    if not rows.has_canonical_format or not rows.data.all():
         rows = rows.copy()
         rows.sum_duplicates()
         rows.eliminate_zeros()
-    with np.errstate(over="ignore"):
-        values = rows.data.astype(np.float32)
-    wrong = ~(np.isfinite(values) & (values > 0))
-    if wrong.any():
-        place = int(wrong.argmax())
-        row = int(np.searchsorted(rows.indptr, place, side="right")) - 1
-        raise ValueError(f"{function}: {name} must hold finite numbers >= 0, got {rows.data[place]} in row {row}")
-    starts, words = (torch.from_numpy(part.astype(np.int64)) for part in (rows.indptr, rows.indices))
-    return WordBags(starts, words, torch.from_numpy(values), int(rows.shape[1]))
+    return rows.indptr, rows.indices, rows.data, rows.shape
 
 
-class _Dense:
-    """The little of a scipy.sparse matrix that `read_bags` needs, of an array: scipy need not be there."""
+def _of_array(X: Any, function: str, name: str) -> Parts:
+    values = X.numpy(force=True) if isinstance(X, Tensor) else np.asarray(X)
+    if values.dtype.kind not in "biuf":
+        got = f"{type(X).__name__} of {dtype_name(values)}"
+        raise TypeError(f"{function}: {name} must be texts, or a matrix of numbers, got {got}")
+    _check_shape(values.shape, function, name)
+    row, words = values.nonzero()
+    return np.searchsorted(row, np.arange(len(values) + 1)), words, values[row, words], values.shape
 
-    has_canonical_format = True
 
-    def __init__(self, X: Any, function: str, name: str) -> None:
-        values = X.numpy(force=True) if isinstance(X, Tensor) else np.asarray(X)
-        if values.dtype.kind not in "biuf":
-            got = f"{type(X).__name__} of {dtype_name(values)}"
-            raise TypeError(f"{function}: {name} must be texts, or a matrix of numbers, got {got}")
-        self.shape, self.dtype = values.shape, values.dtype
-        if values.ndim == 2:
-            row, self.indices = values.nonzero()
-            self.data = values[row, self.indices]
-            self.indptr = np.concatenate([[0], np.bincount(row, minlength=len(values)).cumsum()])
-
-    def tocsr(self) -> _Dense:
-        return self
+def _check_shape(shape: tuple[int, ...], function: str, name: str) -> None:
+    if len(shape) != 2 or shape[1] < 1:
+        raise ValueError(f"{function}: {name} must have shape [N, V] with V >= 1, got {tuple(shape)}")
 
 
 def texts_of(X: Any, function: str, name: str) -> list[str] | None:
