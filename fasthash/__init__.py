@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         datasets,
         distributed,
         evaluate,
+        gradients,
         hamming,
         hierarchy,
         index,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from fasthash.index import HammingIndex, IndexFolderError
     from fasthash.losses import kl_loss, koleo_loss, listwise_loss, similarity_loss
     from fasthash.neighbors import Neighbors, entropy, kl_divergence, nearest
-    from fasthash.train import GraphHasher, Hasher
+    from fasthash.train import GraphHasher, Hasher, TextHasher
 
 _NAMES = {
     "codes": ["pack_bits", "unpack_bits"],
@@ -55,9 +56,9 @@ _NAMES = {
     "index": ["HammingIndex", "IndexFolderError"],
     "losses": ["kl_loss", "koleo_loss", "listwise_loss", "similarity_loss"],
     "neighbors": ["Neighbors", "entropy", "kl_divergence", "nearest"],
-    "train": ["GraphHasher", "Hasher"],
+    "train": ["GraphHasher", "Hasher", "TextHasher"],
 }
-_MODULES = [*_NAMES, "baselines", "datasets", "distributed", "evaluate", "metrics", "reference", "targets"]
+_MODULES = [*_NAMES, "baselines", "datasets", "distributed", "evaluate", "gradients", "metrics", "reference", "targets"]
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "Neighbors",
     "RangeResult",
     "SearchResult",
+    "TextHasher",
     "__version__",
     "baselines",
     "codes",
@@ -76,6 +78,7 @@ __all__ = [
     "distributed",
     "entropy",
     "evaluate",
+    "gradients",
     "hamming",
     "hamming_distances",
     "hamming_histogram",

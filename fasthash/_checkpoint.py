@@ -32,6 +32,7 @@ class Kind:
 MODEL = Kind(FORMAT, "model", "Hasher.save", "Hasher.load")
 LINEAR = Kind("fasthash-linear-codes", "LinearCodes", "LinearCodes.save", "LinearCodes.load")
 GRAPH = Kind("fasthash-graph-hasher", "GraphHasher", "GraphHasher.save", "GraphHasher.load")
+TEXT = Kind("fasthash-text-hasher", "text model", "TextHasher.save", "TextHasher.load")
 RUN = Kind("fasthash-run", "checkpoint", "train", "train")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from fasthash.datasets import (
     image_archive,
     image_folder,
     movielens,
+    svmlight_bags,
+    uci_bags,
 )
 from fasthash.metrics import precision_at
 
@@ -237,6 +242,105 @@ def test_conceptual_captions(tmp_path: Path) -> None:
     path.write_text("x\ty\nonly\n")
     with pytest.raises(ValueError, match="line 2: must be caption, tab, url, got 'only"):
         conceptual_captions(path)
+
+
+def test_svmlight_bags(tmp_path: Path) -> None:
+    from scipy.sparse import csr_matrix
+
+    path = tmp_path / "news20"
+    path.write_text("# a comment\n3 1:2 4:1\n-1\n3 2:0.5  # there\n")
+    found = svmlight_bags(path)
+    np.testing.assert_array_equal(found.X.toarray(), [[2, 0, 0, 1], [0, 0, 0, 0], [0, 0.5, 0, 0]])
+    assert found.labels is not None
+    assert (found.labels.dtype, found.labels.tolist()) == (np.int64, [3, -1, 3])
+    assert (found.classes, found.words) == (None, None)
+    assert svmlight_bags(path, words=9).X.shape == (3, 9)
+    fasthash.TextHasher(8, epochs=1, hidden=(4,), progress=False).fit(found.X)
+    from sklearn.datasets import dump_svmlight_file
+
+    counts = np.random.default_rng(0).poisson(0.3, size=(20, 12))
+    counts[:, 0] = 1
+    dump_svmlight_file(csr_matrix(counts), np.arange(20) % 4, str(tmp_path / "from_0"))
+    again = svmlight_bags(tmp_path / "from_0", words=12)
+    np.testing.assert_array_equal(again.X.toarray(), counts)
+    for opened, name in ((gzip.open, "a.gz"), (bz2.open, "a.bz2")):
+        with opened(tmp_path / name, "wb") as file:
+            file.write(path.read_bytes())
+        np.testing.assert_array_equal(svmlight_bags(tmp_path / name).X.toarray(), found.X.toarray())
+
+
+def test_svmlight_bags_with_several_labels(tmp_path: Path) -> None:
+    path = tmp_path / "rcv1"
+    path.write_text("34 1:2\n34,59 2:1\n 3:1\n7 1:1 2:1\n")
+    found = svmlight_bags(path)
+    assert found.classes == [7, 34, 59]
+    assert found.labels is not None
+    assert found.labels.tolist() == [[0, 1, 0], [0, 1, 1], [0, 0, 0], [1, 0, 0]]
+    np.testing.assert_array_equal(found.X.toarray(), [[2, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
+
+
+def test_svmlight_bags_refuses_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "bags"
+    with pytest.raises(FileNotFoundError, match=r"svmlight_bags: .*bags does not exist"):
+        svmlight_bags(path)
+    for text, message in (("0.5 1:2\n", "labels must be whole numbers, got 0.5"), ("a b c\n", "is not a file of the")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"^svmlight_bags: .*{message}"):
+            svmlight_bags(path)
+    path.write_text("1 7:2\n")
+    with pytest.raises(ValueError, match=r"^svmlight_bags: .* is not a file of the LIBSVM format: n_features"):
+        svmlight_bags(path, words=3)
+
+
+def test_uci_bags(tmp_path: Path) -> None:
+    docword, vocab = tmp_path / "docword.kos.txt", tmp_path / "vocab.kos.txt"
+    docword.write_text("3\n4\n3\n1 2 5\n1 4 1\n3 1 2\n")
+    vocab.write_text("apple\nbell\ncat\ndog\n")
+    found = uci_bags(docword, vocab)
+    np.testing.assert_array_equal(found.X.toarray(), [[0, 5, 0, 1], [0, 0, 0, 0], [2, 0, 0, 0]])
+    assert found.words == ["apple", "bell", "cat", "dog"]
+    assert (found.labels, found.classes) == (None, None)
+    for path in (docword, vocab):
+        with gzip.open(f"{path}.gz", "wb") as file:
+            file.write(path.read_bytes())
+    again = uci_bags(f"{docword}.gz", f"{vocab}.gz")
+    np.testing.assert_array_equal(again.X.toarray(), found.X.toarray())
+    assert again.words == found.words
+    assert uci_bags(docword).words is None
+    vocab.write_text("apple\n")
+    with pytest.raises(ValueError, match=r"uci_bags: .*vocab.kos.txt must have 4 words, as docword.kos.txt says"):
+        uci_bags(docword, vocab)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3\n4\n2\n1 2 5\n", "must have 2 entries, as its third line says, got 1"),
+        ("3\n4\n1\n4 2 5\n", "a document must be between 1 and 3, got 4"),
+        ("3\n4\n1\n1 0 5\n", "a word must be between 1 and 4, got 0"),
+        ("3\n4\n", "is not a docword file"),
+        ("3\n4\n1\n1 2\n", "is not a docword file"),
+        ("some words\n", "is not a docword file"),
+    ],
+)
+def test_uci_bags_refuses_other_files(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "docword.txt").write_text(text)
+    with pytest.raises(ValueError, match=f"^uci_bags: .*docword.txt:? {message}"):
+        uci_bags(tmp_path / "docword.txt")
+    with pytest.raises(FileNotFoundError, match=r"uci_bags: .*none does not exist"):
+        uci_bags(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [("sklearn.datasets", svmlight_bags), ("scipy.sparse", uci_bags)],
+    ids=["svmlight_bags", "uci_bags"],
+)
+def test_bags_without_their_library(module: str, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"{call.__name__}: needs .*pip install 'fasthash\[text\]'"):
+        call(tmp_path / "file")
 
 
 def test_the_developers_copies(shared_data: Path) -> None:

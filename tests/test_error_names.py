@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import fasthash
-from fasthash import Hierarchy, baselines, codes, evaluate, losses, metrics, targets
+from fasthash import Hierarchy, baselines, codes, evaluate, gradients, losses, metrics, targets
 from fasthash.losses.published import LOSSES
 
 rng = np.random.default_rng(0)
@@ -66,6 +66,8 @@ SHARED: dict[str, Any] = {
     "threshold": 0.5,
     "iterations": 2,
     "seed": 0,
+    "logits": torch.zeros(10, 6),
+    "f": lambda bits: bits.sum(-1),
 }
 OWN: dict[str, dict[str, Any]] = {
     "pack_bits": {"z": X},
@@ -99,7 +101,7 @@ ENDLESS = {("itq", "iterations", 10**30)}  # a number that is legal, and takes t
 
 def functions() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {}
-    for home in (fasthash, codes, targets, baselines, evaluate, losses, metrics):
+    for home in (fasthash, codes, targets, baselines, evaluate, gradients, losses, metrics):
         for name in getattr(home, "__all__", vars(home)):
             value = getattr(home, name)
             own = home is fasthash or value.__module__.startswith(home.__name__) if inspect.isfunction(value) else False

@@ -35,7 +35,7 @@ LEVELS = [
         "reference",
     ],
     ["codes", "hamming", "hierarchy", "distributed"],
-    ["neighbors", "losses", "index", "targets"],
+    ["neighbors", "gradients", "losses", "index", "targets"],
     ["metrics", "baselines"],
     ["evaluate"],
     ["train"],

@@ -18,6 +18,7 @@ from benchmarks.quality.recommendation import task_h
 from benchmarks.quality.run import floors, run
 from benchmarks.quality.tables import write_tables
 from benchmarks.quality.tasks import TASKS as EMBEDDING_TASKS
+from benchmarks.quality.text_task import task_g
 
 TASKS = EMBEDDING_TASKS | {
     "b": task_b,
@@ -33,8 +34,9 @@ TASKS = EMBEDDING_TASKS | {
     "e-open-images-reduced": partial(task_open_images, reduced=True),
     "e-half-images-reduced": partial(task_open_images, half=True, reduced=True),
     "f": task_f,
-    **few_shot.TASKS,
+    "g": task_g,
     "h": task_h,
+    **few_shot.TASKS,
 }
 TOGETHER = {"j": tuple(few_shot.TASKS)}  # a name for several tasks
 

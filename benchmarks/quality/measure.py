@@ -180,10 +180,16 @@ def histogram(outputs: Array) -> list[int]:
 
 
 def class_score(model: Model | ClassByte, sides: Sides, name: str, similarity: Array) -> float:
-    """What settings are chosen by on tasks with classes: "mAHP@250" of codes on the first pair, or "mAP", the mean."""
+    """What settings are chosen by on tasks with classes, of codes.
+
+    "mAHP@250" or "P@100" on the first pair, or "mAP", the mean over all.
+    """
     rankings = [model.rankings(pair) for pair in sides.values()]
     if name == "mAP":
         return float(np.mean([_mean_average_precision(each["class"]) for each in rankings]))
+    if name == "P@100":
+        ranking = rankings[0]["class"]
+        return float(ranking.score(lambda g: found_at(g, 100) / 100, ranking.labels.relevant))
     ranking = rankings[0].get("hierarchy", rankings[0]["class"])
     gain = ranking.labels.table("similarity", similarity)
     best = best_sums(ranking, gain, 250)

@@ -23,7 +23,8 @@ from benchmarks.quality.recommenders import (
     hasher,
     linear,
 )
-from benchmarks.quality.tasks import Items, Pair, Task, flat
+from benchmarks.quality.tasks import Bags, Items, Pair, Task, flat
+from benchmarks.quality.text_task import fit_psh
 from fasthash import Hasher, baselines, pack_bits
 from fasthash.evaluate import overlap_at
 from fasthash.losses.published import LOSSES
@@ -128,9 +129,14 @@ def fit_sign(task: Task, rows: Items, bits: int, seed: int, settings: Settings) 
 def fit_byte(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> ClassByte:
     """The class by a linear classifier: of embeddings, or of the outputs of an image network trained with labels."""
     if task.kind != "images":
-        return fit_class_byte(rows, bits, seed, task.similarity, flat, **settings)
+        return fit_class_byte(rows, bits, seed, task.similarity, _linear_features, **settings)
     network = fit_hasher("cosine", loss="ce")(task, rows.labelled, bits, seed, {})
     return fit_class_byte(rows, bits, seed, task.similarity, network.outputs, **settings)
+
+
+def _linear_features(X: Any) -> Any:
+    """What a linear classifier takes: of bags of words TF-IDF, else the rows themselves."""
+    return X.tfidf if isinstance(X, Bags) else flat(X)
 
 
 def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
@@ -152,11 +158,11 @@ def fit_hasher(metric: str, **fixed: Any) -> Callable[..., Model]:
             y = np.random.default_rng(seed).permutation(y)
         if chosen.pop("centred", False):  # near by the cosine of X - mean
             y, chosen["hidden"] = rows.X - rows.X.mean(axis=0), ()
-        hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(rows.X, y)
+        hasher = Hasher(bits, hierarchy, seed=seed, progress=False, **chosen).fit(flat(rows.X), y)
         module = hasher.module_ if loss is None else hasher.module_[0]
-        queries = None if loss is not None else (lambda X: 2.0 * hasher.queries(X) - 1.0)
+        queries = None if loss is not None else (lambda X: 2.0 * hasher.queries(flat(X)) - 1.0)
         weights = getattr(hasher, "bit_weights_", None)
-        return Model(lambda X: _outputs(module, X, sigmoid=loss is None), metric, queries, weights)
+        return Model(lambda X: _outputs(module, flat(X), sigmoid=loss is None), metric, queries, weights)
 
     return fit
 
@@ -256,6 +262,11 @@ def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
     return fit
 
 
+def fit_words(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+    """A TextHasher on bags of words."""
+    return Model(fit_psh(rows, bits, seed, settings), "l1")
+
+
 def _loss(name: str, bits: int, task: Task, rows: Items, own: Settings) -> torch.nn.Module:
     known: dict[str, Any] = {"bits": bits}
     if task.kind == "multilabel":
@@ -327,6 +338,7 @@ BYTE_ITQ_TRIED: tuple[Settings, ...] = (
     {"weight": 64},
     {"weight": 255},
 )
+PSH_TRIED: tuple[Settings, ...] = ({}, {"pair": 3.0}, {"lr": 4e-2, "classification": 100.0})
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
 MULTILABEL_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temperature_y": 0.15})
@@ -352,10 +364,10 @@ FEW_SUM = _few_shot("sum", "ProtoNet + prototype triplet + ICNN", {"loss.tempera
 METHODS: tuple[Method, ...] = (
     Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*LABELLED, "d", "e-noisy", "f")),
     Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*LABELLED, "d", "f")),
-    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy", "f")),
+    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy", "f", "g")),
     Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
     Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("a", *OPEN, "d")),
-    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=LABELLED),
+    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=(*LABELLED, "g")),
     Method(
         "class-byte-itq",
         "class byte and ITQ of the residual",
@@ -535,6 +547,22 @@ METHODS: tuple[Method, ...] = (
         ({}, {"kl": 1.0}, {"preserve": 7.0, "similarity_weight": 2.0, "kl": 2.0}),
         dict.fromkeys((name for name in FEW_SHOT if "images" in name), ({}, {"kl": 1.0}, {"lr": 1e-3})),
         tasks=FEW_SHOT,
+    ),
+    *_with_ablations(
+        Method("psh", "PSH (DisARM)", "labels", fit_words, PSH_TRIED, tasks=("g",)),
+        ("arm", "ARM", {"gradient": "arm"}),
+        ("vae", "the VAE alone", {"pair": 0.0, "classification": 0.0}),
+        ("no-pair", "no pairs", {"pair": 0.0}),
+        ("no-cls", "no classifier", {"classification": 0.0}),
+        ("no-kl", "no KL of bits", {"kl": 0.0}),
+    ),
+    *(
+        Method(f"psh-{name.replace('_', '-')}", f"PSH ({title})", "labels", fit_words, tried, tasks=("g",))
+        for name, title in (("straight_through", "straight-through"), ("gumbel", "Gumbel"))
+        for tried in [tuple({**settings, "gradient": name} for settings in PSH_TRIED)]
+    ),
+    *_with_ablations(
+        Method("texts-ours", "fasthash", "labels", fit_hasher("l1", **UNDIVIDED), OURS_TRIED, tasks=("g",)), NO_KL
     ),
     Method(
         "noisy-hashnet",

@@ -166,7 +166,7 @@ def measure(task: Task, model: Model | ClassByte | Recommender, bits: int) -> di
         return _rounded(found)
     for name, sides in task.test.items():
         found[f"codes {name}"] = measure_codes(model, sides, task.similarity, bits)
-        if model.outputs is None or name in ("val", "held out"):
+        if model.outputs is None or not task.outputs or name in ("val", "held out"):
             continue  # outputs are measured once: what rounding costs does not depend on the database
         outputs = [weighted(model.outputs(items.X), model.bit_weights) for items in sides]
         found[f"outputs {name}"] = measure_classes(array_ranking(outputs, sides, model.metric), task.similarity)

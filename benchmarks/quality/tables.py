@@ -18,6 +18,7 @@ from benchmarks.quality.multilabel_acceptance import multilabel_acceptance
 from benchmarks.quality.recommendation_acceptance import recommendation_acceptance
 from benchmarks.quality.results import FOLDER, Line, find, read_all
 from benchmarks.quality.run import TUNING_BITS, TUNING_SEED
+from benchmarks.quality.text_acceptance import text_acceptance
 from benchmarks.quality.which_method import which_method
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -44,6 +45,7 @@ SIDES = {
     "reranked": "the nearest codes re-ranked by outputs",
     "outputs": "outputs",
 }
+TEXTS = ("P@100", "P@10", "mAP", "overlap@10", "codes")
 TRIALS = FOLDER.with_name("quality-trials.jsonl")
 ANCHORS = FOLDER.with_name("class-anchors.json")
 ABLATIONS = (
@@ -140,7 +142,9 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     found = {(method, bits): each for (task, method, bits), each in runs.items() if task == name}
     if not found:
         return ""
-    columns = {"d": GROUPS, "f": MULTILABEL, "h": EDGES, **dict.fromkeys(FEW_SHOT, EPISODES)}.get(name, CLASSES)
+    columns = {"d": GROUPS, "f": MULTILABEL, "g": TEXTS, "h": EDGES, **dict.fromkeys(FEW_SHOT, EPISODES)}.get(
+        name, CLASSES
+    )
     lines = [f"## Task {name}: {floor['title']}", ""]
     lines += [f"- {note}" for note in floor["notes"]] + ([""] if floor["notes"] else [])
     sides = list({side: None for each in found.values() for run in each for side in run["metrics"]})
@@ -154,6 +158,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
         lines += class_anchors_acceptance(json.loads(ANCHORS.read_text(encoding="utf-8")))
     lines += multilabel_acceptance(runs, floor) if name == "f" else []
     lines += recommendation_acceptance(runs, floor) if name == "h" else []
+    lines += text_acceptance(runs) if name == "g" else []
     lines += _chosen(task)
     return "\n".join(lines)
 
@@ -167,7 +172,7 @@ def _table(
     columns: Iterable[str],
 ) -> list[str]:
     outputs = f"outputs {database}"
-    main = next(column for column in ("mAHP@250", "NDCG@100", "accuracy", "R@10", "R@50") if column in columns)
+    main = next(each for each in ("mAHP@250", "NDCG@100", "P@100", "accuracy", "R@10", "R@50") if each in columns)
     rows = [(m.name, found[m.name, bits]) for m in METHODS if (m.name, bits) in found]
     have = [run["metrics"] for _, each in rows for run in each if any(s.startswith("outputs") for s in run["metrics"])]
     real = bool(have) and all(outputs in metrics for metrics in have)

@@ -20,16 +20,33 @@ UNLABELLED = -1  # in the place of the class of a row without a label
 NOISE = 0.2  # standard deviation of the noise on similarities, of task e
 
 
-def flat(X: Array) -> Array:
-    """Embeddings as they are; images uint8 as rows of pixels float32 in [0, 1]."""
+@dataclass(frozen=True)
+class Bags:
+    """Bags of words: counts and TF-IDF [N, V], scipy.sparse matrices, and dense features float32 [N, F] of these."""
+
+    counts: Any
+    tfidf: Any
+    features: Array
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: Array) -> Bags:
+        return Bags(self.counts[rows], self.tfidf[rows], self.features[rows])
+
+
+def flat(X: Any) -> Array:
+    """Embeddings as they are; bags of words as their features; images uint8 as pixels float32 in [0, 1]."""
+    if isinstance(X, Bags):
+        return X.features
     return X if X.ndim == 2 else (X.reshape(len(X), -1) / 255).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Items:
-    """Rows of one kind: embeddings X float32 [N, F] (or images uint8 [N, H, W, 3]) and their classes or groups y."""
+    """Rows of one kind: embeddings X float32 [N, F], images uint8 [N, H, W, 3] or `Bags`; their classes or groups y."""
 
-    X: Array
+    X: Any
     y: Array
 
     def part(self, rows: Array) -> Items:
@@ -74,9 +91,9 @@ class Task:
     of X are (user, film) and y their users; "groups", where nothing is known in training, y tells which rows belong
     together, and query i is row `own[i]` of the database. Rows of `train` may have no label (y = UNLABELLED).
 
-    score: what settings are chosen by on validation data with classes, "mAHP@250" of the first pair, or "mAP", the mean
-    over all pairs. hierarchy: what methods are given. graded: what the similarity of classes is measured by, where that
-    is more.
+    score: what settings are chosen by on validation data with classes, "mAHP@250" or "P@100" of the first pair, or
+    "mAP", the mean over all pairs. hierarchy: what methods are given. graded: what the similarity of classes is
+    measured by, where that is more. outputs: whether the same models are measured before rounding too.
     """
 
     name: str
@@ -93,6 +110,7 @@ class Task:
     score: str = "mAHP@250"
     graded: Hierarchy | None = None
     episodes: Episodes | None = None  # what is measured is few-shot accuracy; both sides of a pair are the same rows
+    outputs: bool = True
 
     @property
     def similarity(self) -> Array:

@@ -1,5 +1,6 @@
 """Data sets: clinc150 inside the package, and loaders of public ones as they are distributed. Nothing is downloaded."""
 
+from fasthash.datasets.bags_of_words import BagsOfWords, svmlight_bags, uci_bags
 from fasthash.datasets.captions import CocoCaptions, ConceptualCaptions, coco_captions, conceptual_captions
 from fasthash.datasets.cifar import Images, cifar10, cifar100
 from fasthash.datasets.clinc150 import Clinc150, Clinc150Names, clinc150, clinc150_hierarchy, clinc150_names
@@ -7,6 +8,7 @@ from fasthash.datasets.image_files import ImageFiles, image_archive, image_folde
 from fasthash.datasets.movielens import MovieLens, movielens
 
 __all__ = [
+    "BagsOfWords",
     "Clinc150",
     "Clinc150Names",
     "CocoCaptions",
@@ -24,4 +26,6 @@ __all__ = [
     "image_archive",
     "image_folder",
     "movielens",
+    "svmlight_bags",
+    "uci_bags",
 ]

@@ -1,4 +1,4 @@
-"""Learning: Hasher for embeddings, GraphHasher for edges, and the parts it is made of for any module and loader.
+"""Learning: Hasher for embeddings, TextHasher for bags of words, GraphHasher for edges, and the parts they are made of.
 
 The package can be called: `fasthash.train(module, loader, objective)` is `fasthash.train.train`.
 """
@@ -15,6 +15,7 @@ from fasthash.train.graph_hasher import GraphHasher
 from fasthash.train.hasher import Hasher
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
+from fasthash.train.text_hasher import TextHasher
 
 __all__ = [
     "EpisodeBatches",
@@ -24,6 +25,7 @@ __all__ = [
     "History",
     "NotFittedError",
     "Objective",
+    "TextHasher",
     "encoder",
     "train",
 ]

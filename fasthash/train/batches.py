@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,10 +14,20 @@ from fasthash.train.episode_batches import EpisodeBatches
 from fasthash.train.neighbor_batches import NeighborBatches
 
 
+class Column(Protocol):
+    """What batches are made of: a tensor [N, ...], or what gives one of some rows (`fasthash.train.word_bags`)."""
+
+    device: torch.device
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
+
+
 class Rows(Dataset[tuple[Tensor, ...]]):
     """Aligned tensors [N, ...]. An item is the batch of a list of rows, so nothing is collated row by row."""
 
-    def __init__(self, *columns: Tensor) -> None:
+    def __init__(self, *columns: Column) -> None:
         self.columns = columns
 
     def __len__(self) -> int:
@@ -53,7 +64,7 @@ class ShuffledBatches(Sampler[list[int]]):
 
 
 def shuffled_batches(
-    *columns: Tensor,
+    *columns: Column,
     batch_size: int,
     generator: torch.Generator,
     nearest: Tensor | None = None,

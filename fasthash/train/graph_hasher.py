@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
-from collections.abc import Callable
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -25,10 +23,11 @@ from fasthash.train.edges import Edges, read_edges
 from fasthash.train.estimator import not_fitted
 from fasthash.train.hash_gnn import Graph, GraphEncoder, LinkBatches, LinkLoss, RowOutputs
 from fasthash.train.loop import run
+from fasthash.train.params import Params
 from fasthash.train.plan import LIMITS as PLAN
 from fasthash.train.plan import Plan, optional
 from fasthash.train.randomness import seeded
-from fasthash.train.settings import MAX_BITS
+from fasthash.train.settings import MAX_BITS, NOT_SAVED, Limits, as_given, checked
 from fasthash.train.state import History
 from fasthash.train.threads import short_waits
 
@@ -36,7 +35,7 @@ WARMUP = 0.1  # as in `train`
 MOST_LAYERS = 8
 BLOCK = 1 << 24  # codes that the searches of a block of users may give
 
-LIMITS: dict[str, Callable[[Any, str, str], Any]] = {
+LIMITS: Limits = {
     "bits": partial(whole, low=1, high=MAX_BITS),
     "layers": partial(whole, low=0, high=MOST_LAYERS),
     "negatives": partial(whole, low=1),
@@ -47,12 +46,11 @@ LIMITS: dict[str, Callable[[Any, str, str], Any]] = {
     "batch_size": partial(whole, low=1),
     "lr": PLAN["lr"],
     "weight_decay": PLAN["weight_decay"],
-    "run_dir": lambda value, function, name: value,
+    "run_dir": as_given,
     "device": optional(lambda value, function, name: one_device(value, function)),
     "seed": partial(whole, low=0, high=2**63 - 1),
-    "progress": lambda value, function, name: value,
+    "progress": as_given,
 }
-NOT_SAVED = ("run_dir", "device", "progress")  # where and how to run, not what is learned
 
 
 class UsersItems(NamedTuple):
@@ -62,7 +60,7 @@ class UsersItems(NamedTuple):
     items: Any
 
 
-class GraphHasher:
+class GraphHasher(Params):
     """Learns binary codes of users and items from edges between them: items that may come next are near the user.
 
     HashGNN: a network along the edges makes outputs of all users and items. A loss asks for a user's items to be nearer
@@ -153,7 +151,7 @@ class GraphHasher:
         do not fit: ids below 0 or beyond shape, no edge, no user to whom an item is left. FloatingPointError: the loss
         became NaN or infinite.
         """
-        settings = {name: LIMITS[name](value, "GraphHasher.fit", name) for name, value in self.get_params().items()}
+        settings = checked(self.get_params(), "GraphHasher.fit", LIMITS)
         read = read_edges(edges, shape, "GraphHasher.fit")
         batches = LinkBatches(
             read,
@@ -263,8 +261,7 @@ class GraphHasher:
         tensors, content = load_checkpoint(path, GRAPH)
         place = one_device("cpu" if device is None else device, GRAPH.load)
         try:
-            given = cls(**content["settings"]).get_params()
-            settings = {name: LIMITS[name](value, "its settings", name) for name, value in given.items()}
+            settings = checked(cls(**content["settings"]).get_params(), "its settings", LIMITS)
             users, items = (operator.index(n) for n in content["shape"])
             keys = tensors.pop("edges")
             with torch.device("meta"):  # shapes without memory: sizes in the file are not trusted
@@ -285,27 +282,8 @@ class GraphHasher:
         hasher._take(settings, encoder.to(place).eval(), edges, outputs, history)
         return hasher
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name, as given."""
-        return {name: getattr(self, name) for name in inspect.signature(GraphHasher).parameters}
-
-    def set_params(self, **params: Any) -> GraphHasher:
-        """Changes settings by name; they count from the next `fit`. Raises ValueError for unknown names."""
-        known = self.get_params()
-        for name in params:
-            if name not in known:
-                raise ValueError(f"GraphHasher.set_params: {name!r} is not one of {', '.join(known)}")
-        for name, value in params.items():
-            setattr(self, name, value)
-        return self
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
-
-    def __repr__(self) -> str:
-        defaults = inspect.signature(GraphHasher).parameters
-        changed = (f"{name}={v!r}" for name, v in self.get_params().items() if v is not defaults[name].default)
-        return f"GraphHasher({', '.join(changed)})"
 
     def _take(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -34,6 +33,7 @@ from fasthash.train.features import check_finite, read_features, scan
 from fasthash.train.fit_parts import fit_batches, fit_network, fit_objective
 from fasthash.train.loop import run
 from fasthash.train.model_file import Model, read_model, write_model
+from fasthash.train.params import Params
 from fasthash.train.plan import Plan, warn_slow
 from fasthash.train.pseudo_classes import with_pseudo_classes
 from fasthash.train.randomness import seeded
@@ -50,7 +50,7 @@ EPOCHS, STEPS, TWO_PART_STEPS, LINEAR_STEPS = 15, 900, 1500, 5400
 WARMUP = 0.1  # as in `train`
 
 
-class Hasher:
+class Hasher(Params):
     """Learns binary codes of embeddings: `fit`, then `transform` (outputs in [0, 1]) or `encode` (packed codes).
 
     The targets y of `fit` say what near means:
@@ -398,20 +398,6 @@ class Hasher:
         hasher._take(model)
         return hasher
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name, as given."""
-        return {name: getattr(self, name) for name in inspect.signature(Hasher.__init__).parameters if name != "self"}
-
-    def set_params(self, **params: Any) -> Hasher:
-        """Changes settings by name; they count from the next `fit`. Raises ValueError for unknown names."""
-        known = self.get_params()
-        for name in params:
-            if name not in known:
-                raise ValueError(f"Hasher.set_params: {name!r} is not one of {', '.join(known)}")
-        for name, value in params.items():
-            setattr(self, name, value)
-        return self
-
     def set_output(self, *, transform: str | None = None) -> Hasher:
         """What `transform` and `fit_transform` give: "pandas" or "polars" for a data frame, "default"; None: no change.
 
@@ -442,11 +428,6 @@ class Hasher:
             transformer_tags=TransformerTags(preserves_dtype=[]),
             input_tags=InputTags(),
         )
-
-    def __repr__(self) -> str:
-        defaults = inspect.signature(Hasher.__init__).parameters
-        changed = (f"{name}={v!r}" for name, v in self.get_params().items() if v is not defaults[name].default)
-        return f"Hasher({', '.join(changed)})"
 
     def _take(self, model: Model) -> None:
         self._settings = model.settings

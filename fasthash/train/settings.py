@@ -47,18 +47,19 @@ def _loss(value: Any, function: str, name: str) -> str | nn.Module:
     return value
 
 
-def _widths(value: Any, function: str, name: str) -> tuple[int, ...]:
+def widths(value: Any, function: str, name: str) -> tuple[int, ...]:
     if not isinstance(value, Iterable):
         raise TypeError(f"{function}: {name} must be a sequence of integers, got {value!r}")
     return tuple(whole(width, function, f"a width of {name}", 1) for width in value)
 
 
-def _as_given(value: Any, function: str, name: str) -> Any:
+def as_given(value: Any, function: str, name: str) -> Any:
     return value
 
 
 # Each check takes (value, function, name) and gives the value as Python's own int, float or str.
-LIMITS: dict[str, Callable[[Any, str, str], Any]] = {
+Limits = Mapping[str, Callable[[Any, str, str], Any]]
+LIMITS: Limits = {
     "bits": partial(whole, low=1, high=MAX_BITS),
     "item_bits": optional(partial(whole, low=0, high=MAX_BITS)),
     "hierarchy": optional(_hierarchy),
@@ -78,7 +79,7 @@ LIMITS: dict[str, Callable[[Any, str, str], Any]] = {
     "init": optional(partial(choice, allowed=("random", "itq"))),
     "temperature_y": optional(partial(number, above=0)),
     "temperature_z": optional(partial(number, above=0)),
-    "hidden": optional(_widths),
+    "hidden": optional(widths),
     "dropout": partial(number, least=0, below=1),
     "head_scale": partial(number, above=0),
     "epochs": optional(PLAN["epochs"]),
@@ -88,16 +89,16 @@ LIMITS: dict[str, Callable[[Any, str, str], Any]] = {
     "precision": PLAN["precision"],
     "ema": PLAN["ema"],
     "patience": PLAN["patience"],
-    "compile": _as_given,
+    "compile": as_given,
     "workers": partial(whole, low=0),
-    "run_dir": _as_given,
+    "run_dir": as_given,
     "device": optional(lambda value, function, name: one_device(value, function)),
     "seed": partial(whole, low=0, high=2**63 - 1),
-    "progress": _as_given,
+    "progress": as_given,
 }
 
 
-def checked(settings: Mapping[str, Any], function: str) -> dict[str, Any]:
+def checked(settings: Mapping[str, Any], function: str, limits: Limits = LIMITS) -> dict[str, Any]:
     """The settings, each inside its limits. Raises ValueError and TypeError, naming `function`, setting and limit.
 
     >>> checked({"bits": 0}, "Hasher.fit")
@@ -105,9 +106,9 @@ def checked(settings: Mapping[str, Any], function: str) -> dict[str, Any]:
     ValueError: Hasher.fit: bits must be between 1 and 4096, got 0
     """
     for name in settings:
-        if name not in LIMITS:
-            raise ValueError(f"{function}: {name!r} is not one of {', '.join(LIMITS)}")
-    return {name: LIMITS[name](value, function, name) for name, value in settings.items()}
+        if name not in limits:
+            raise ValueError(f"{function}: {name!r} is not one of {', '.join(limits)}")
+    return {name: limits[name](value, function, name) for name, value in settings.items()}
 
 
 def completed(settings: dict[str, Any], kind: str, supervised: bool, features: int) -> SimpleNamespace:

@@ -74,7 +74,14 @@ def targets_of(features: Features, y: Any, kind: str | None, hierarchy: Hierarch
     return Targets("embedding", rows, centre=lambda values: standard(values.to(features.mean.device)).to(values.device))
 
 
-def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | None, name: str = "y") -> Targets:
+def read_targets(
+    y: Any,
+    rows: int,
+    kind: str | None,
+    hierarchy: Hierarchy | None,
+    name: str = "y",
+    function: str = "Hasher.fit",
+) -> Targets:
     """Reads y, the targets of `rows` rows, as `kind` or (None) as what it looks like.
 
     1-D, or one column [N, 1]: class labels, integers or strings; 2-D integer or boolean: multi-hot labels; 2-D floating
@@ -86,28 +93,28 @@ def read_targets(y: Any, rows: int, kind: str | None, hierarchy: Hierarchy | Non
     >>> read_targets(["cat", "dog", "cat"], 3, None, None).values
     tensor([0, 1, 0])
     """
-    y, missing = without_missing(y, kind, hierarchy, name)
-    array, found = read_array(y, rows, kind, "Hasher.fit", name)
+    y, missing = without_missing(y, kind, hierarchy, name, function)
+    array, found = read_array(y, rows, kind, function, name)
     if found == "labels":
         values, classes = _labels(array)
         if missing is not None:
             values[torch.from_numpy(missing)] = -1
         if hierarchy is not None:
-            _check_known(classes, hierarchy, name)
+            _check_known(classes, hierarchy, name, function)
             if name == "y":
-                telling_distances(hierarchy, classes, "Hasher.fit")
+                telling_distances(hierarchy, classes, function)
         return Targets("labels", values, classes, _distances(classes, hierarchy))
     if hierarchy is not None:
-        raise ValueError(f"Hasher.fit: a hierarchy is for 1-D class labels, got {name} of shape {tuple(array.shape)}")
-    values = to_tensor(array, "Hasher.fit", name)
+        raise ValueError(f"{function}: a hierarchy is for 1-D class labels, got {name} of shape {tuple(array.shape)}")
+    values = to_tensor(array, function, name)
     if found == "multilabel":
         if any(bool(((block != 0) & (block != 1)).any()) for block in values.split(ROWS)):
-            raise ValueError(f"Hasher.fit: {name} must hold 0 and 1 only (multi-hot labels), got others")
+            raise ValueError(f"{function}: {name} must hold 0 and 1 only (multi-hot labels), got others")
         return Targets("multilabel", values.view(torch.uint8) if values.element_size() == 1 else values.to(torch.uint8))
     values = values if values.is_floating_point() else values.float()
     bad = sum(int((~torch.isfinite(block.float())).any(1).sum()) for block in values.split(ROWS))
     if bad:
-        raise ValueError(f"Hasher.fit: {name} must be finite, got NaN or infinity in {bad} of {rows} rows")
+        raise ValueError(f"{function}: {name} must be finite, got NaN or infinity in {bad} of {rows} rows")
     return Targets("embedding", values)
 
 
@@ -170,7 +177,7 @@ def read_array(
 
 
 def without_missing(
-    y: Any, kind: str | None, hierarchy: Hierarchy | None, name: str
+    y: Any, kind: str | None, hierarchy: Hierarchy | None, name: str, function: str = "Hasher.fit"
 ) -> tuple[Any, NDArray[np.bool_] | None]:
     """y with any of its labels in the place of missing ones, and where they were [N]; (y, None) where none is missing.
 
@@ -184,17 +191,17 @@ def without_missing(
     values, missing = found
     if missing.all():
         raise ValueError(
-            f"Hasher.fit: {name} has no label in any of its {len(missing)} rows; leave y out, or give some"
+            f"{function}: {name} has no label in any of its {len(missing)} rows; leave y out, or give some"
         )
     given = values[~missing]
     if given.dtype.kind == "f" and np.isfinite(given).all() and (given == np.round(given)).all():
         given = given.astype(np.int64)  # integers beside NaN, as pandas has them
-    array = label_array(given.tolist() if given.dtype == object else given, "Hasher.fit", name)
+    array = label_array(given.tolist() if given.dtype == object else given, function, name)
     if array.dtype.kind == "i" and any(map(is_minus_one, values[missing].tolist())):
         others = np.unique(array)
         if len(others) < 2 or (others < 0).any():
             raise ValueError(
-                f"Hasher.fit: -1 in {name} marks rows without a label, and the others must have two classes or more, "
+                f"{function}: -1 in {name} marks rows without a label, and the others must have two classes or more, "
                 f"none negative, got {others[:4].tolist()}; number classes from 0, or leave missing labels None"
             )
     filled = np.full(len(values), array[0], dtype=array.dtype)
@@ -223,7 +230,7 @@ def _distances(classes: list[Name], hierarchy: Hierarchy | None) -> Tensor:
     return torch.from_numpy(hierarchy.distance_matrix(classes)).float()
 
 
-def _check_known(classes: list[Name], hierarchy: Hierarchy, name: str) -> None:
+def _check_known(classes: list[Name], hierarchy: Hierarchy, name: str, function: str) -> None:
     unknown = [label for label in classes if label not in hierarchy]
     if not unknown:
         return
@@ -232,6 +239,6 @@ def _check_known(classes: list[Name], hierarchy: Hierarchy, name: str) -> None:
     if isinstance(other, str) and other != unknown[0] and other in hierarchy:
         hint = f" ({other!r} is: names are str or int, and 3 is not '3')"
     raise ValueError(
-        f"Hasher.fit: every label of {name} must be in the hierarchy, got {len(unknown)} that are not, the first "
+        f"{function}: every label of {name} must be in the hierarchy, got {len(unknown)} that are not, the first "
         f"{unknown[0]!r}{hint}"
     )

@@ -18,6 +18,7 @@ from fasthash.metrics import hierarchical_precision, mean_average_precision
 from fasthash.train.features import Features, read_features, scan
 from fasthash.train.supervision import Targets, read_array, read_validation
 from fasthash.train.threads import forward_operations, own_threads, short_waits, threads_for
+from fasthash.train.word_bags import WordBags
 
 BitWeights = list[tuple[int, int]] | None
 # A score is taken many times in a training run: larger sets are sampled down to these sizes.
@@ -60,7 +61,7 @@ def read_held_out(
     return HeldOut(features, read_validation(targets, validation[1], len(own), hierarchy))
 
 
-def output_blocks(module: nn.Module, X: Tensor, device: torch.device, rows: int = 8192) -> Iterator[Tensor]:
+def output_blocks(module: nn.Module, X: Tensor | WordBags, device: torch.device, rows: int = 8192) -> Iterator[Tensor]:
     """Outputs float32 [<= rows, bits] of blocks of rows of X, on the device of X; in evaluation mode. At least one."""
     module.eval()
     for start in range(0, max(len(X), 1), rows):
