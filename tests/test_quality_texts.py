@@ -58,7 +58,7 @@ def test_methods_of_the_task_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert all("g" in m.tasks for m in chosen)
     run.floors(task, tmp_path)
     assert run.run(task, chosen, [16], [0], tmp_path) == len(chosen)
-    text = tables.write_tables(tmp_path, tmp_path / "results.md", tmp_path / "method.md").read_text()
+    text = tables.write_tables(tmp_path, tmp_path).read_text()
     assert "| PSH (DisARM) (1) |" in text
     assert "| 16 | PSH (DisARM) at least Gumbel - 0.005 |" in text
     assert "| 16 | PSH (DisARM), no pairs |" in text
