@@ -136,7 +136,7 @@ ROWS = (
     ),
     Row(
         "few rows of classes that come later",
-        "`Hasher(bits=64, hierarchy=h).fit(X, y)` on other classes, prototypes of its outputs",
+        "`Hasher(bits=64, item_bits=0).fit(X, y)` on other classes; a class is the mean of its codes",
         "j-clinc150-5-shot",
         "few-ours",
         64,
