@@ -45,6 +45,8 @@ fasthash.HammingIndex.build(folder / "index", codes, progress=False)
 hasher.save(folder / "hasher")
 linear = baselines.lsh(X, 32)
 linear.save(folder / "linear")
+counts = rng.poisson(0.2, (1000, 200))
+edges = rng.integers(0, 500, (3000, 2))
 many_hot = torch.from_numpy(rng.integers(0, 2, (3000, 30)))
 
 
@@ -96,6 +98,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "Hasher.queries": lambda: hasher.queries(X),
     "Hasher.score": lambda: hasher.score(X, y),
     "Hasher.load": lambda: fasthash.Hasher.load(folder / "hasher").save(folder / "again"),
+    "TextHasher": lambda: fasthash.TextHasher(16, epochs=1, progress=False).fit(counts, y[:1000]).encode(counts),
+    "GraphHasher": lambda: fasthash.GraphHasher(16, epochs=1, progress=False).fit(edges).recommend([0, 1], k=5),
     "HammingIndex.open": changes,
     "HammingIndex.get": lambda: index.get(index.ids),
     "check_codes": lambda: packing.check_codes(torch.from_numpy(codes), 64, "f"),
@@ -107,7 +111,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "class_levels": lambda: targets.class_levels(between),
     "label_distances": lambda: targets.label_distances(torch.from_numpy(y), between),
     "multilabel_distances": lambda: targets.multilabel_distances(many_hot),
+    "shared_label_distances": lambda: targets.shared_label_distances(many_hot),
     "default_weight": lambda: published.default_weight(torch.rand(1000, 1000)),
+    "code_distance_bounds": lambda: published.code_distance_bounds(64, 150),
     "LinearCodes": lambda: baselines.LinearCodes.load(folder / "linear").queries(X),
     "KLLoss": lambda: backward(published.KLLoss(), z),
     "KoLeoLoss": lambda: backward(published.KoLeoLoss(), z),

@@ -121,7 +121,7 @@ def test_minus_one_marks_rows_without_a_label(
         command += ["--hierarchy", "tree.txt", "--hierarchy-order", "parent child"]
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["bit_weights"] == [[44, 3], [20, 1]]
+    assert found["bit_weights"] == [[44, 4], [20, 1]]
     assert found["classes"] == 3
     assert found["new_classes"] >= 1
     assert found["rows_of_new_classes"] >= 35
