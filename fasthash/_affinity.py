@@ -19,7 +19,7 @@ NAME = "refine_by_affinity"
 DECAY = 1e-5  # of the two linear classifiers
 ITERATIONS = 30  # of LBFGS, for each fit of one
 WIDTH = 16  # columns of P
-AFFINITY_STEPS, AFFINITY_RATE = 20, 0.01  # of Adam, in each round
+AFFINITY_STEPS, AFFINITY_RATE = 20, 0.003  # of Adam, in each round; the rate by validation nodes of Cora
 SHRINK = 0.1  # of the first P: affinities begin nearly equal
 CELL = 20  # most rows of a cell
 AGREE = 0.8  # part of a cell that has to be of one class
@@ -79,8 +79,8 @@ def refine_by_affinity(
     Returns:
         `Refined`: labels and classifier [N, C], mined bool [N], arrays where X was one, and the energies. Rows of
         labels sum to 1. A row without an edge has what the classifier says. The same arguments on the same machine
-        give the same labels. Near by the cosine of labels: `targets.embedding_distances(labels)` is what `Hasher`
-        learns from labels; `labels.argmax(1)` are classes.
+        give the same labels. For Hasher: `fit(X, labels.argmax(1))`, or soft, `fit(X, labels - labels.mean(0))`, which
+        is near by cosine. Without the mean flat rows are all near each other, and codes learn little.
 
     Raises:
         ValueError, TypeError: an argument outside what is said above.

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.quality.class_byte import ClassByte, fit_class_byte
+from benchmarks.quality.graph_task import propagated, refined, spread_then
 from benchmarks.quality.image_tasks import network_outputs, trained_network
 from benchmarks.quality.measure import BitWeights, array_ranking
 from benchmarks.quality.noise import fit_noisy
@@ -40,13 +41,14 @@ class Model:
     """What a method gives: outputs float32 [N, bits] of X, whose signs (u > 0) are the bits, and how they compare.
 
     queries: what real-valued queries of a search in codes are, where they are not the outputs. bit_weights: of the
-    Hamming distance.
+    Hamming distance. reached: what was measured of the labels that it learned from, where it made some.
     """
 
     outputs: Callable[[Array], Array]
     metric: str
     queries: Callable[[Array], Array] | None = None
     bit_weights: BitWeights = None
+    reached: dict[str, Any] | None = None
 
     def codes(self, X: Array) -> Array:
         codes: Array = pack_bits(self.outputs(X), threshold=0.0)
@@ -249,6 +251,14 @@ def _trained(name: str, title: str, metric: str, *settings: Settings, **more: An
     return Method(name, title, learns, fit_hasher(metric, **fixed), settings, **{"tasks": LABELLED, **more})
 
 
+def _on_graph(name: str, title: str, spread: Callable[..., Any], ablation: bool = False) -> Method:
+    """Hasher on the labels that `spread` gives all nodes; an ablation has the settings chosen for "graph-refined"."""
+    fit = spread_then(fit_hasher("l1", **ON_GRAPH), name, spread)
+    base = "graph-refined" if ablation else None
+    tried: tuple[Settings, ...] = ({},) if ablation else GRAPH_TRIED
+    return Method(name, title, "labels", fit, tried, base=base, tasks=("k",), unlabelled=True)
+
+
 def _with_ablations(method: Method, *changes: tuple[str, str, Settings]) -> tuple[Method, ...]:
     """A method, and for each (name, title, change) the same with its chosen settings changed."""
     ablations = (
@@ -292,6 +302,13 @@ UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
 MULTILABEL_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temperature_y": 0.15})
 
+ON_GRAPH: Settings = {"item_bits": 0, "hidden": (256,), "epochs": 30}
+GRAPH_TRIED: tuple[Settings, ...] = (
+    {"target": "hard"},
+    {"target": "hard", "temperature_z": 0.15},
+    {"target": "soft", "neighbors": 1, "temperature_y": 0.15, "temperature_z": 0.1, "kl": 0.1},
+)
+
 DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes
 UNDIVIDED: Settings = {"item_bits": 0}
 
@@ -308,10 +325,10 @@ OURS = Method(
 METHODS: tuple[Method, ...] = (
     Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*LABELLED, "d", "e-noisy", "f")),
     Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*LABELLED, "d", "f")),
-    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy", "f")),
+    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy", "f", "k")),
     Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
     Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("a", *OPEN, "d")),
-    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=LABELLED),
+    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=(*LABELLED, "k")),
     Method(
         "class-byte-itq",
         "class byte and ITQ of the residual",
@@ -447,6 +464,28 @@ METHODS: tuple[Method, ...] = (
         ("hard-labels", "one class as the target", {"soft_labels": 0.0}),
         ("scale-4", "scale 4 of the head", {"scale": 4.0}),
     )[1:],
+    Method(
+        "graph-seeds",
+        "fasthash on the seeds alone",
+        "labels",
+        fit_hasher("l1", **UNDIVIDED | {"hidden": (256,), "epochs": 330}),  # as many steps as with all rows
+        OURS_TRIED,
+        tasks=("k",),
+    ),
+    Method(
+        "graph-pseudo",
+        "fasthash, -1 in y",
+        "labels",
+        fit_hasher("l1", **ON_GRAPH),
+        OURS_TRIED[:1],
+        tasks=("k",),
+        unlabelled=True,
+    ),
+    _on_graph("graph-propagated", "fasthash on label propagation", propagated),
+    _on_graph("graph-refined", "fasthash on refined labels", refined()),
+    _on_graph("graph-refined-no-mining", "fasthash on refined labels, no mining", refined(mining=False), True),
+    _on_graph("graph-refined-one-round", "fasthash on refined labels, one round", refined(rounds=1), True),
+    _on_graph("graph-refined-uniform", "fasthash on refined labels, w = 1", refined(affinity="uniform"), True),
     *_with_ablations(
         Method(
             "ours-sim",

@@ -74,6 +74,8 @@ def run(
             }
             if model.bit_weights is not None:
                 result["bit_weights"] = model.bit_weights
+            if isinstance(model, Model) and model.reached is not None:
+                result["reached"] = model.reached
             if model.outputs is not None:
                 result["histogram"] = histogram(model.outputs(next(iter(task.test.values()))[0].X))
             results.put(folder, result)

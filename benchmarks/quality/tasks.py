@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,15 @@ class Items:
         return flat(self.X)
 
 
+class Graph(NamedTuple):
+    """Nodes are the rows of `Task.train`. edges int64 [E, 2]; y [N], the classes of all; validation and test nodes."""
+
+    edges: Array
+    y: Array
+    validation: Array
+    test: Array
+
+
 Pair = tuple[Items, Items]  # queries, and the database that they are asked in
 Sides = dict[str, Pair]
 
@@ -78,6 +87,7 @@ class Task:
     notes: tuple[str, ...] = ()
     score: str = "mAHP@250"
     graded: Hierarchy | None = None
+    graph: Graph | None = None  # between the rows of `train`
 
     @property
     def similarity(self) -> Array:

@@ -4,6 +4,7 @@ from fasthash.datasets.captions import CocoCaptions, ConceptualCaptions, coco_ca
 from fasthash.datasets.cifar import Images, cifar10, cifar100
 from fasthash.datasets.clinc150 import Clinc150, Clinc150Names, clinc150, clinc150_hierarchy, clinc150_names
 from fasthash.datasets.image_files import ImageFiles, image_archive, image_folder
+from fasthash.datasets.planetoid import Planetoid, planetoid
 
 __all__ = [
     "Clinc150",
@@ -12,6 +13,7 @@ __all__ = [
     "ConceptualCaptions",
     "ImageFiles",
     "Images",
+    "Planetoid",
     "cifar10",
     "cifar100",
     "clinc150",
@@ -21,4 +23,5 @@ __all__ = [
     "conceptual_captions",
     "image_archive",
     "image_folder",
+    "planetoid",
 ]
