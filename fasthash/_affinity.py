@@ -55,8 +55,8 @@ def refine_by_affinity(
         w_ij = exp(-|P x_i - P x_j|^2), w_ii = the mean of w_ij over the neighbours j of i     [ours]
         G = row-normalised w;  p = G^steps u, and the labels that are given stay               [restated; steps: ours]
         f learns p by softmax cross-entropy, and then gives the next u                         [restated]
-        P learns from  -mean_i log p'_i[Y_i] + 0.1 mean_ij (w_ij - mean w of the cell)^2       [restated; weight: ours]
-        J = 1/2 sum_ij |p_i - p_j|^2, a pair for each direction of an edge                     [restated; w_ij = 1: ours]
+        P learns from -mean_i log p'_i[Y_i] + 0.1 mean_ij (w_ij - mean w of the cell)^2        [restated; weight: ours]
+        J = 1/2 sum_ij |p_i - p_j|^2, an edge in both directions                               [restated; w = 1: ours]
 
     p' is one step without w_ii: a row whose own label counts would teach P to trust nobody [ours]. Y are classes of
     mined rows: a cell is at most 20 rows that edges connect, nearest first; cells of which 80 in 100 rows have one
@@ -195,7 +195,10 @@ class _Graph:
         kept = (share >= AGREE).nonzero()[:, 0]
         confident = torch.zeros(self.cells, dtype=torch.bool, device=u.device)
         for fold in range(FOLDS):
-            asked, fitted = kept[fold::FOLDS], torch.cat([kept[other::FOLDS] for other in range(FOLDS) if other != fold])
+            asked, fitted = (
+                kept[fold::FOLDS],
+                torch.cat([kept[other::FOLDS] for other in range(FOLDS) if other != fold]),
+            )
             if len(asked) and len(fitted):
                 f = _softmax_classifier(means[fitted], one_hot(winner[fitted], u.shape[1]).to(u.dtype))
                 confident[asked] = _probabilities(means[asked], f).argmax(1) == winner[asked]

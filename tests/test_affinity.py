@@ -106,7 +106,11 @@ def test_duplicates_self_loops_and_direction_count_as_nothing() -> None:
     X, classes, edges = two_groups()
     loops = np.stack([np.arange(60)] * 2, 1)
     plain = refine_by_affinity(X, few(classes), edges)
-    for other in (np.concatenate([edges, edges[::-1], loops]), edges[:, ::-1].astype(np.int32), torch.from_numpy(edges)):
+    for other in (
+        np.concatenate([edges, edges[::-1], loops]),
+        edges[:, ::-1].astype(np.int32),
+        torch.from_numpy(edges),
+    ):
         np.testing.assert_array_equal(refine_by_affinity(X, few(classes), other).labels, plain.labels)
 
 
@@ -122,7 +126,9 @@ def test_a_sparse_matrix_is_its_edges() -> None:
         if make is sparse.coo_matrix or (0, 1) in {tuple(sorted(pair)) for pair in edges.tolist()}:
             np.testing.assert_array_equal(found.labels, plain.labels)
         assert found.labels.shape == (60, 2)
-    with pytest.raises(ValueError, match=r"refine_by_affinity: edges must be an adjacency matrix \[60, 60\], got \[3, 3\]"):
+    with pytest.raises(
+        ValueError, match=r"refine_by_affinity: edges must be an adjacency matrix \[60, 60\], got \[3, 3\]"
+    ):
         refine_by_affinity(X, few(classes), sparse.csr_matrix(np.eye(3)))
 
 
@@ -190,7 +196,9 @@ def test_hasher_learns_from_refined_labels(soft: bool) -> None:
     def score(hasher: Hasher) -> float:
         codes = hasher.encode(X)
         weights = hasher.bit_weights_
-        return float(mean_average_precision(codes[:100], codes[100:], classes[:100], classes[100:], bit_weights=weights))
+        return float(
+            mean_average_precision(codes[:100], codes[100:], classes[:100], classes[100:], bit_weights=weights)
+        )
 
     few_rows = {**settings, "batch_size": 4}
     alone = Hasher(16, **few_rows).fit(X[y >= 0], y[y >= 0])  # type: ignore[arg-type]
@@ -208,19 +216,43 @@ X6, Y6 = np.eye(6), [0, 1, -1, -1, -1, -1]
         (lambda: refine_by_affinity(X6, [0, 1, 5, -1, -1, -1], classes=3), ValueError, "between -1 and 2, got -1 to 5"),
         (lambda: refine_by_affinity(X6, [0, -2, 1, 0, 0, 0]), ValueError, "y must be between -1 and 1, got -2 to 1"),
         (lambda: refine_by_affinity(X6, ["a"] * 6), TypeError, "y must hold integer classes, -1 where unknown, got"),
-        (lambda: refine_by_affinity(X6, [0, 1]), ValueError, r"y must have shape \[6\], one class a row of X, got \[2\]"),
-        (lambda: refine_by_affinity(X6[0], [0]), ValueError, r"X must have shape \[N, F\] with N and F >= 1, got \[6\]"),
-        (lambda: refine_by_affinity(X6[:0], []), ValueError, r"X must have shape \[N, F\] with N and F >= 1, got \[0, 6\]"),
+        (
+            lambda: refine_by_affinity(X6, [0, 1]),
+            ValueError,
+            r"y must have shape \[6\], one class a row of X, got \[2\]",
+        ),
+        (
+            lambda: refine_by_affinity(X6[0], [0]),
+            ValueError,
+            r"X must have shape \[N, F\] with N and F >= 1, got \[6\]",
+        ),
+        (
+            lambda: refine_by_affinity(X6[:0], []),
+            ValueError,
+            r"X must have shape \[N, F\] with N and F >= 1, got \[0, 6\]",
+        ),
         (lambda: refine_by_affinity(X6.astype(int), Y6), TypeError, "X must be floating point, got int64"),
-        (lambda: refine_by_affinity(X6 * np.nan, Y6), ValueError, "X must be finite, got NaN or infinity in 6 of 6 rows"),
+        (
+            lambda: refine_by_affinity(X6 * np.nan, Y6),
+            ValueError,
+            "X must be finite, got NaN or infinity in 6 of 6 rows",
+        ),
         (lambda: refine_by_affinity(X6, Y6, [[0, 6]]), ValueError, "edges must name rows between 0 and 5, got 0 to 6"),
-        (lambda: refine_by_affinity(X6, Y6, [[-1, 2]]), ValueError, "edges must name rows between 0 and 5, got -1 to 2"),
+        (
+            lambda: refine_by_affinity(X6, Y6, [[-1, 2]]),
+            ValueError,
+            "edges must name rows between 0 and 5, got -1 to 2",
+        ),
         (lambda: refine_by_affinity(X6, Y6, [[0.0, 1.0]]), TypeError, "edges must hold integers, got float"),
         (lambda: refine_by_affinity(X6, Y6, [[0, 1, 2]]), ValueError, r"edges must have shape \[E, 2\] or be a sparse"),
         (lambda: refine_by_affinity(X6, Y6, rounds=0), ValueError, "rounds must be at least 1, got 0"),
         (lambda: refine_by_affinity(X6, Y6, steps=0), ValueError, "steps must be at least 1, got 0"),
         (lambda: refine_by_affinity(X6, Y6, neighbors=65), ValueError, "neighbors must be between 1 and 64, got 65"),
-        (lambda: refine_by_affinity(X6, Y6, affinity="w"), ValueError, "affinity must be 'learned' or 'uniform', got 'w'"),
+        (
+            lambda: refine_by_affinity(X6, Y6, affinity="w"),
+            ValueError,
+            "affinity must be 'learned' or 'uniform', got 'w'",
+        ),
     ],
 )
 def test_errors(call: Any, kind: type[Exception], message: str) -> None:

@@ -95,7 +95,9 @@ class Hostile:
 def test_a_file_that_asks_for_more_is_refused(tmp_path: Path, part: str) -> None:
     trap = tmp_path / "trap"
     write(tmp_path, files() | {part: Hostile(os.mkdir, str(trap))})
-    with pytest.raises(ValueError, match=rf"planetoid: .*ind\.small\.{part} is damaged or not .*: it asks for posix.mkdir"):
+    with pytest.raises(
+        ValueError, match=rf"planetoid: .*ind\.small\.{part} is damaged or not .*: it asks for posix.mkdir"
+    ):
         planetoid(tmp_path, "small")
     assert not trap.exists()
 
@@ -133,7 +135,9 @@ def broken_columns() -> Any:
 )
 def test_files_that_do_not_fit_together(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     write(tmp_path, files() | change)
-    with pytest.raises(ValueError, match=rf"^planetoid: the files ind\.small\.\* of .* do not fit together: .*{message}"):
+    with pytest.raises(
+        ValueError, match=rf"^planetoid: the files ind\.small\.\* of .* do not fit together: .*{message}"
+    ):
         planetoid(tmp_path, "small")
 
 

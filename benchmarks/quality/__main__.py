@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.quality.graph_task import task_k
+from benchmarks.quality.graph_task import task_k, task_k_clinc150
 from benchmarks.quality.image_tasks import task_b, task_c, task_unseen_images
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.multilabel_task import task_f
@@ -33,6 +33,7 @@ TASKS = EMBEDDING_TASKS | {
     "e-half-images-reduced": partial(task_open_images, half=True, reduced=True),
     "f": task_f,
     "k": task_k,
+    "k-clinc150": task_k_clinc150,
 }
 
 

@@ -33,6 +33,7 @@ CLASSES = (*EMBEDDED, "b", "b-reduced", "c", "c-reduced", *UNSEEN_IMAGES)
 OPEN = ("e-open", "e-half")
 OPEN_IMAGES = ("e-open-images", "e-half-images", "e-open-images-reduced", "e-half-images-reduced")
 LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
+GRAPHS = ("k", "k-clinc150")
 ANCHORED = ("a", "b", "b-reduced", "c", "c-reduced")  # every class has rows to train on
 
 
@@ -256,7 +257,7 @@ def _on_graph(name: str, title: str, spread: Callable[..., Any], ablation: bool 
     fit = spread_then(fit_hasher("l1", **ON_GRAPH), name, spread)
     base = "graph-refined" if ablation else None
     tried: tuple[Settings, ...] = ({},) if ablation else GRAPH_TRIED
-    return Method(name, title, "labels", fit, tried, base=base, tasks=("k",), unlabelled=True)
+    return Method(name, title, "labels", fit, tried, base=base, tasks=GRAPHS, unlabelled=True)
 
 
 def _with_ablations(method: Method, *changes: tuple[str, str, Settings]) -> tuple[Method, ...]:
@@ -325,10 +326,10 @@ OURS = Method(
 METHODS: tuple[Method, ...] = (
     Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*LABELLED, "d", "e-noisy", "f")),
     Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*LABELLED, "d", "f")),
-    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy", "f", "k")),
+    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy", "f", *GRAPHS)),
     Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
     Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("a", *OPEN, "d")),
-    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=(*LABELLED, "k")),
+    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=(*LABELLED, *GRAPHS)),
     Method(
         "class-byte-itq",
         "class byte and ITQ of the residual",
@@ -468,9 +469,9 @@ METHODS: tuple[Method, ...] = (
         "graph-seeds",
         "fasthash on the seeds alone",
         "labels",
-        fit_hasher("l1", **UNDIVIDED | {"hidden": (256,), "epochs": 330}),  # as many steps as with all rows
+        fit_hasher("l1", **UNDIVIDED),
         OURS_TRIED,
-        tasks=("k",),
+        tasks=GRAPHS,
     ),
     Method(
         "graph-pseudo",
@@ -478,7 +479,7 @@ METHODS: tuple[Method, ...] = (
         "labels",
         fit_hasher("l1", **ON_GRAPH),
         OURS_TRIED[:1],
-        tasks=("k",),
+        tasks=GRAPHS,
         unlabelled=True,
     ),
     _on_graph("graph-propagated", "fasthash on label propagation", propagated),

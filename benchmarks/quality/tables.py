@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.quality.class_anchors_acceptance import class_anchors_acceptance
 from benchmarks.quality.goals import goals
-from benchmarks.quality.methods import METHODS, OPEN, TRIED
+from benchmarks.quality.graph_acceptance import graph_acceptance
+from benchmarks.quality.methods import GRAPHS, METHODS, OPEN, TRIED
 from benchmarks.quality.multilabel_acceptance import multilabel_acceptance
 from benchmarks.quality.results import FOLDER, Line, find, read_all
 from benchmarks.quality.run import TUNING_BITS, TUNING_SEED
@@ -142,6 +143,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     if name == "a" and any(method == "class_anchor_margin" for method, _ in found):
         lines += class_anchors_acceptance(json.loads(ANCHORS.read_text(encoding="utf-8")))
     lines += multilabel_acceptance(runs, floor) if name == "f" else []
+    lines += graph_acceptance(runs, name) if name in GRAPHS else []
     lines += _chosen(task)
     return "\n".join(lines)
 

@@ -48,12 +48,11 @@ class Items:
 
 
 class Graph(NamedTuple):
-    """Nodes are the rows of `Task.train`. edges int64 [E, 2]; y [N], the classes of all; validation and test nodes."""
+    """Nodes are the rows of `Task.train`. edges int64 [E, 2]; y [N], the classes of all. asked: those that count."""
 
     edges: Array
     y: Array
-    validation: Array
-    test: Array
+    asked: Array
 
 
 Pair = tuple[Items, Items]  # queries, and the database that they are asked in

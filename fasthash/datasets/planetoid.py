@@ -68,7 +68,9 @@ def _assembled(
             raise ValueError(f"{shapes}; they must be [rows, columns]")
     before, known = len(parts["allx"]), len(parts["x"])
     if len(place) != len(parts["tx"]) or len(np.unique(place)) != len(place) or known > before:
-        raise ValueError(f"{len(place)} numbers of test nodes for {len(parts['tx'])} rows, {known} of {before} labelled")
+        raise ValueError(
+            f"{len(place)} numbers of test nodes for {len(parts['tx'])} rows, {known} of {before} labelled"
+        )
     if len(place) and place.min() < before:
         raise ValueError(f"test nodes must be {before} or higher, got {place.min()}")
     N = max(before, int(place.max(initial=-1)) + 1)
