@@ -108,7 +108,7 @@ def refine_by_affinity(
     noise = torch.randn(rows.shape[1], WIDTH, generator=torch.Generator().manual_seed(seed), dtype=rows.dtype)
     P = (noise * (SHRINK / WIDTH**0.5)).to(rows.device)
     f = _softmax_classifier(rows[given], wanted)
-    taken: Refined | None = None
+    taken: list[Refined] = []
     for _ in range(rounds):
         u = _probabilities(rows, f)
         u[given] = wanted
@@ -119,13 +119,12 @@ def refine_by_affinity(
         p = graph.walk(graph.affinities(P) if affinity == "learned" else graph.ones, u, steps)
         p[given] = wanted
         energy = graph.energy(p)
-        if taken is not None and energy > taken.energy[-1]:
+        if taken and energy > taken[-1].energy[-1]:
             break
         f = _softmax_classifier(rows, p, f)
-        energies = [*(taken.energy if taken else []), energy]
-        taken = Refined(p, _probabilities(rows, f), mined, energies)
-    assert taken is not None
-    return Refined(like(taken.labels, X), like(taken.classifier, X), like(taken.mined, X), taken.energy)
+        taken = [Refined(p, _probabilities(rows, f), mined, [*(taken[-1].energy if taken else []), energy])]
+    labels, classifier, mined, energies = taken[-1]  # a first round is always taken
+    return Refined(like(labels, X), like(classifier, X), like(mined, X), energies)
 
 
 class _Graph:
