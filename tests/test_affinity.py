@@ -56,6 +56,24 @@ def test_labels_spread_and_energy_never_rises(affinity: str) -> None:
     assert refined.mined[y >= 0].all()
 
 
+def test_a_round_that_raises_the_energy_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, classes, edges = two_groups()
+    known = few(classes)
+    for energies, taken in (([3.0, 2.0, 2.5, 1.0], 2), ([3.0, 4.0, 1.0, 1.0], 1), ([3.0, 3.0, 2.0, 1.0], 4)):
+        left = iter(energies)
+        monkeypatch.setattr(_Graph, "energy", lambda graph, p, left=left: next(left))
+        refined = refine_by_affinity(X, known, edges)
+        assert refined.energy == energies[:taken]
+        plain = refine_labels(X, known, edges, taken, monkeypatch)
+        np.testing.assert_array_equal(refined.labels, plain)
+
+
+def refine_labels(X: Any, y: Any, edges: Any, rounds: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The labels after exactly so many rounds."""
+    monkeypatch.setattr(_Graph, "energy", lambda graph, p: 0.0)
+    return refine_by_affinity(X, y, edges, rounds=rounds).labels
+
+
 def test_steps_of_the_walk_lower_the_energy() -> None:
     X, _, edges = two_groups()
     graph = _Graph(torch.from_numpy(X).double(), _pairs(edges, len(X)))
