@@ -478,7 +478,7 @@ METHODS: tuple[Method, ...] = (
         "fasthash, -1 in y",
         "labels",
         fit_hasher("l1", **ON_GRAPH),
-        OURS_TRIED[:1],
+        OURS_TRIED,
         tasks=GRAPHS,
         unlabelled=True,
     ),
