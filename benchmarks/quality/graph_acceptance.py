@@ -46,6 +46,8 @@ def graph_acceptance(runs: Runs, task: str) -> list[str]:
             if method.base == "graph-refined" and (method.name, bits) in own:
                 for what, values in (("accuracy", _accuracy), ("mAP", _scores)):
                     whole, changed = (values(own, name, bits) for name in (method.base, method.name))
+                    if len(whole) != len(changed):
+                        continue  # not all of its seeds are there
                     difference = statistics.fmean(changed) - statistics.fmean(whole)
                     spread = statistics.stdev(whole) + statistics.stdev(changed) if len(whole) > 1 < len(changed) else 0
                     verdict = (
