@@ -1,6 +1,7 @@
 """Semantic distances between the targets of a batch: what `similarity_loss` and `listwise_loss` take.
 
-Every function gives a float32 [B, B] tensor with a zero diagonal, on the device of its argument and without a gradient.
+Every function named for distances gives a float32 [B, B] tensor with a zero diagonal, on the device of its argument and
+without a gradient. `refine_by_affinity` makes targets of few labels and a graph.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fasthash._affinity import Refined as Refined
+from fasthash._affinity import refine_by_affinity as refine_by_affinity
 from fasthash._arguments import whole
 from fasthash._arrays import Array, dtype_name, to_tensor
 from fasthash._directions import unit_rows

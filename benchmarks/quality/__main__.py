@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.quality import few_shot
+from benchmarks.quality.graph_task import task_k, task_k_clinc150
 from benchmarks.quality.image_tasks import task_b, task_c, task_unseen_images
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.multilabel_task import task_f
@@ -37,6 +38,8 @@ TASKS = EMBEDDING_TASKS | {
     "g": task_g,
     "h": task_h,
     **few_shot.TASKS,
+    "k": task_k,
+    "k-clinc150": task_k_clinc150,
 }
 TOGETHER = {"j": tuple(few_shot.TASKS)}  # a name for several tasks
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality import few_shot
 from benchmarks.quality.class_byte import ClassByte, fit_class_byte
+from benchmarks.quality.graph_task import propagated, refined, spread_then
 from benchmarks.quality.image_tasks import network_outputs, trained_network
 from benchmarks.quality.measure import BitWeights, array_ranking
 from benchmarks.quality.noise import fit_noisy
@@ -42,6 +43,7 @@ OPEN = ("e-open", "e-half")
 EDGES = ("h",)
 OPEN_IMAGES = ("e-open-images", "e-half-images", "e-open-images-reduced", "e-half-images-reduced")
 LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
+GRAPHS = ("k", "k-clinc150")
 ANCHORED = ("a", "b", "b-reduced", "c", "c-reduced")  # every class has rows to train on
 FEW_SHOT = tuple(few_shot.TASKS)
 
@@ -51,13 +53,14 @@ class Model:
     """What a method gives: outputs float32 [N, bits] of X, whose signs (u > 0) are the bits, and how they compare.
 
     queries: what real-valued queries of a search in codes are, where they are not the outputs. bit_weights: of the
-    Hamming distance.
+    Hamming distance. reached: what was measured of the labels that it learned from, where it made some.
     """
 
     outputs: Callable[[Array], Array]
     metric: str
     queries: Callable[[Array], Array] | None = None
     bit_weights: BitWeights = None
+    reached: dict[str, Any] | None = None
 
     def codes(self, X: Array) -> Array:
         codes: Array = pack_bits(self.outputs(X), threshold=0.0)
@@ -299,6 +302,14 @@ def _few_shot(name: str, title: str, third: Settings, *losses: str) -> Method:
     return Method(f"few-{name}", title, "labels", fit_few_shot(*losses), tried, tasks=FEW_SHOT)
 
 
+def _on_graph(name: str, title: str, spread: Callable[..., Any], ablation: bool = False) -> Method:
+    """Hasher on the labels that `spread` gives all nodes; an ablation has the settings chosen for "graph-refined"."""
+    fit = spread_then(fit_hasher("l1", **ON_GRAPH), name, spread)
+    base = "graph-refined" if ablation else None
+    tried: tuple[Settings, ...] = ({},) if ablation else GRAPH_TRIED
+    return Method(name, title, "labels", fit, tried, base=base, tasks=GRAPHS, unlabelled=True)
+
+
 def _with_ablations(method: Method, *changes: tuple[str, str, Settings]) -> tuple[Method, ...]:
     """A method, and for each (name, title, change) the same with its chosen settings changed."""
     ablations = (
@@ -342,8 +353,15 @@ PSH_TRIED: tuple[Settings, ...] = ({}, {"pair": 3.0}, {"lr": 4e-2, "classificati
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
 MULTILABEL_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temperature_y": 0.15})
-GRAPH_TRIED: tuple[Settings, ...] = ({}, {"beta_rise": 0.02}, {"cross_entropy": 1.0})
+HASHGNN_TRIED: tuple[Settings, ...] = ({}, {"beta_rise": 0.02}, {"cross_entropy": 1.0})
 FACTORS_TRIED: tuple[Settings, ...] = ({"l2": 1e-3}, {"l2": 1e-2}, {"l2": 3e-2})
+
+ON_GRAPH: Settings = {"item_bits": 0, "hidden": (256,), "epochs": 30}
+GRAPH_TRIED: tuple[Settings, ...] = (
+    {"target": "hard"},
+    {"target": "hard", "temperature_z": 0.15},
+    {"target": "soft", "neighbors": 1, "temperature_y": 0.15, "temperature_z": 0.1, "kl": 0.1},
+)
 
 DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes
 UNDIVIDED: Settings = {"item_bits": 0}
@@ -364,10 +382,16 @@ FEW_SUM = _few_shot("sum", "ProtoNet + prototype triplet + ICNN", {"loss.tempera
 METHODS: tuple[Method, ...] = (
     Method("lsh", "LSH", "inputs", fit_linear(baselines.lsh, True), tasks=(*LABELLED, "d", "e-noisy", "f")),
     Method("pca", "PCA, sign", "inputs", fit_linear(baselines.pca_sign, False), tasks=(*LABELLED, "d", "f")),
-    Method("itq", "ITQ", "inputs", fit_linear(baselines.itq, True), tasks=(*LABELLED, "d", "e-noisy", "f", "g")),
+    Method(
+        "itq",
+        "ITQ",
+        "inputs",
+        fit_linear(baselines.itq, True),
+        tasks=(*LABELLED, "d", "e-noisy", "f", "g", *GRAPHS),
+    ),
     Method("rotation", "random rotation, sign", "inputs", fit_rotation, tasks=("d",)),
     Method("sign", "sign(x - mean)", "inputs", fit_sign, tasks=("a", *OPEN, "d")),
-    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=(*LABELLED, "g")),
+    Method("class-byte", "class byte, 8 bits in all", "labels", fit_byte, BYTE_TRIED, tasks=(*LABELLED, "g", *GRAPHS)),
     Method(
         "class-byte-itq",
         "class byte and ITQ of the residual",
@@ -503,6 +527,28 @@ METHODS: tuple[Method, ...] = (
         ("hard-labels", "one class as the target", {"soft_labels": 0.0}),
         ("scale-4", "scale 4 of the head", {"scale": 4.0}),
     )[1:],
+    Method(
+        "graph-seeds",
+        "fasthash on the seeds alone",
+        "labels",
+        fit_hasher("l1", **UNDIVIDED),
+        OURS_TRIED,
+        tasks=GRAPHS,
+    ),
+    Method(
+        "graph-pseudo",
+        "fasthash, -1 in y",
+        "labels",
+        fit_hasher("l1", **ON_GRAPH),
+        OURS_TRIED,
+        tasks=GRAPHS,
+        unlabelled=True,
+    ),
+    _on_graph("graph-propagated", "fasthash on label propagation", propagated),
+    _on_graph("graph-refined", "fasthash on refined labels", refined()),
+    _on_graph("graph-refined-no-mining", "fasthash on refined labels, no mining", refined(mining=False), True),
+    _on_graph("graph-refined-one-round", "fasthash on refined labels, one round", refined(rounds=1), True),
+    _on_graph("graph-refined-uniform", "fasthash on refined labels, w = 1", refined(affinity="uniform"), True),
     *_with_ablations(
         Method(
             "ours-sim",
@@ -593,7 +639,7 @@ METHODS: tuple[Method, ...] = (
         STRESS,
     ),
     *_with_ablations(
-        Method("graph", "HashGNN", "edges", fit_graph, GRAPH_TRIED, tasks=EDGES),
+        Method("graph", "HashGNN", "edges", fit_graph, HASHGNN_TRIED, tasks=EDGES),
         ("no-graph", "no graph", {"layers": 0}),
         ("continuous", "outputs alone in training", {"beta": 0.0, "beta_rise": 0.0}),
         ("codes", "codes from the start", {"beta": 1.0}),

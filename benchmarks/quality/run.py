@@ -76,6 +76,8 @@ def run(
             }
             if not isinstance(model, Recommender) and model.bit_weights is not None:
                 result["bit_weights"] = model.bit_weights
+            if isinstance(model, Model) and model.reached is not None:
+                result["reached"] = model.reached
             if not isinstance(model, Recommender) and model.outputs is not None:
                 result["histogram"] = histogram(model.outputs(next(iter(task.test.values()))[0].X))
             results.put(folder, result)

@@ -13,7 +13,8 @@ from typing import Any
 from benchmarks.quality.class_anchors_acceptance import class_anchors_acceptance
 from benchmarks.quality.few_shot_acceptance import few_shot_acceptance
 from benchmarks.quality.goals import goals
-from benchmarks.quality.methods import FEW_SHOT, METHODS, OPEN, TRIED
+from benchmarks.quality.graph_acceptance import graph_acceptance
+from benchmarks.quality.methods import FEW_SHOT, GRAPHS, METHODS, OPEN, TRIED
 from benchmarks.quality.multilabel_acceptance import multilabel_acceptance
 from benchmarks.quality.recommendation_acceptance import recommendation_acceptance
 from benchmarks.quality.results import FOLDER, Line, find, read_all
@@ -159,6 +160,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     lines += multilabel_acceptance(runs, floor) if name == "f" else []
     lines += recommendation_acceptance(runs, floor) if name == "h" else []
     lines += text_acceptance(runs) if name == "g" else []
+    lines += graph_acceptance(runs, name) if name in GRAPHS else []
     lines += _chosen(task)
     return "\n".join(lines)
 

@@ -64,6 +64,14 @@ class Items:
         return flat(self.X)
 
 
+class Graph(NamedTuple):
+    """Nodes are the rows of `Task.train`. edges int64 [E, 2]; y [N], the classes of all. asked: those that count."""
+
+    edges: Array
+    y: Array
+    asked: Array
+
+
 Pair = tuple[Items, Items]  # queries, and the database that they are asked in
 Sides = dict[str, Pair]
 
@@ -111,6 +119,7 @@ class Task:
     graded: Hierarchy | None = None
     episodes: Episodes | None = None  # what is measured is few-shot accuracy; both sides of a pair are the same rows
     outputs: bool = True
+    graph: Graph | None = None  # between the rows of `train`
 
     @property
     def similarity(self) -> Array:

@@ -69,6 +69,17 @@ ROWS = (
         "ITQ",
     ),
     Row(
+        "a graph, and class labels for few of the rows",
+        "`targets.refine_by_affinity`, then `Hasher`",
+        "k",
+        "graph-refined",
+        32,
+        {"unlabelled": ""},
+        ("mAP",),
+        "graph-seeds",
+        "the labelled rows alone",
+    ),
+    Row(
         "classes that are in no row of training",
         "`preserve=7, similarity_weight=2, kl=2`",
         "e-unseen",

@@ -6,6 +6,7 @@ from fasthash.datasets.cifar import Images, cifar10, cifar100
 from fasthash.datasets.clinc150 import Clinc150, Clinc150Names, clinc150, clinc150_hierarchy, clinc150_names
 from fasthash.datasets.image_files import ImageFiles, image_archive, image_folder
 from fasthash.datasets.movielens import MovieLens, movielens
+from fasthash.datasets.planetoid import Planetoid, planetoid
 
 __all__ = [
     "BagsOfWords",
@@ -16,6 +17,7 @@ __all__ = [
     "ImageFiles",
     "Images",
     "MovieLens",
+    "Planetoid",
     "cifar10",
     "cifar100",
     "clinc150",
@@ -26,6 +28,7 @@ __all__ = [
     "image_archive",
     "image_folder",
     "movielens",
+    "planetoid",
     "svmlight_bags",
     "uci_bags",
 ]
