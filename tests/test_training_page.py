@@ -18,7 +18,7 @@ PAGE = (Path(__file__).resolve().parent.parent / "docs" / "training.md").read_te
 def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.S | re.M)
-    assert len(blocks) == 7
+    assert len(blocks) == 6
     names: dict[str, object] = {"__name__": "page"}
     for source in blocks:
         exec(compile(source, "training.md", "exec"), names)

@@ -62,9 +62,12 @@ class ICNNLoss(nn.Module):
         few = self.neighbors + 2 >= len(u)
         k = max(len(u) - 2, 1) if few else self.neighbors
         ahead = int(same.sum(1).max()) if self.look_ahead is None else self.look_ahead
+        size = (u - u.mean(0)).detach().abs().amax()
+        apart = size > torch.finfo(u.dtype).tiny ** 0.5  # else rows are taken for equal: their squares are 0
+        u = u / torch.where(apart, size.log2().floor().exp2(), 1.0)  # a power of 2: nothing is rounded
         found = nearest(u, k=min(max(ahead, k), MAX_NEIGHBORS, len(u) - 1))
         spread = (u - u.mean(0)).square().sum(1).mean()
-        distances = found.distances * torch.where(spread > 0, spread, 1.0).rsqrt()
+        distances = found.distances * torch.where(apart, spread, 1.0).rsqrt()
         same = same.gather(1, found.indices)
         radius = distances.masked_fill(same, math.inf).amin(1, keepdim=True)
         largest = distances.masked_fill(same, 0.0).amax()
