@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.quality import few_shot
+from benchmarks.quality.asymmetric import fit_asymmetric
 from benchmarks.quality.class_byte import ClassByte, fit_class_byte
 from benchmarks.quality.graph_task import propagated, refined, spread_then
 from benchmarks.quality.image_tasks import network_outputs, trained_network
@@ -53,7 +54,8 @@ class Model:
     """What a method gives: outputs float32 [N, bits] of X, whose signs (u > 0) are the bits, and how they compare.
 
     queries: what real-valued queries of a search in codes are, where they are not the outputs. bit_weights: of the
-    Hamming distance. reached: what was measured of the labels that it learned from, where it made some.
+    Hamming distance. reached: what was measured of the labels that it learned from, where it made some. free: packed
+    codes of the rows it was fitted on, where those are not the signs of their outputs.
     """
 
     outputs: Callable[[Array], Array]
@@ -61,6 +63,7 @@ class Model:
     queries: Callable[[Array], Array] | None = None
     bit_weights: BitWeights = None
     reached: dict[str, Any] | None = None
+    free: Array | None = None
 
     def codes(self, X: Array) -> Array:
         codes: Array = pack_bits(self.outputs(X), threshold=0.0)
@@ -265,6 +268,12 @@ def fit_from_noise(loss: str | None = None) -> Callable[..., Model]:
     return fit
 
 
+def fit_free_codes(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+    """An AsymmetricHasher; of images what it does, with their network."""
+    outputs, codes = fit_asymmetric(task, rows, bits, seed, settings)
+    return Model(outputs, "l1", free=codes)
+
+
 def fit_words(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
     """A TextHasher on bags of words."""
     return Model(fit_psh(rows, bits, seed, settings), "l1")
@@ -349,6 +358,7 @@ BYTE_ITQ_TRIED: tuple[Settings, ...] = (
     {"weight": 64},
     {"weight": 255},
 )
+ASYMMETRIC_TRIED: tuple[Settings, ...] = ({}, {"lr": 1e-3}, {"epochs": 1})
 PSH_TRIED: tuple[Settings, ...] = ({}, {"pair": 3.0}, {"lr": 4e-2, "classification": 100.0})
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
@@ -449,6 +459,13 @@ METHODS: tuple[Method, ...] = (
         {"dropout": 0.0},
         elsewhere=dict.fromkeys(ANCHORED[1:], ({}, {"lr": 1e-3}, {"loss.repel": 10.0})),  # networks without dropout
         tasks=ANCHORED,
+    ),
+    *_with_ablations(
+        Method("asymmetric", "DSAH", "labels", fit_free_codes, ASYMMETRIC_TRIED, tasks=("a", "c", "c-reduced")),
+        ("no-quantization", "no L_q", {"quantization": 0.0}),
+        ("no-second", "no second label", {"second": 0.0}),
+        ("no-affinity", "no L_a", {"affinity": 0.0}),
+        ("by-row", "to a row's own code", {"prior": "row"}),
     ),
     _trained("bihalf", "BiHalf", "l1", {}, {"lr": 1e-3}, {"loss.gamma": 1.0}),
     _trained("hpdh", "HPDH", "l2", {}, {"lr": 1e-3}, {"loss.pull": 1.0}),

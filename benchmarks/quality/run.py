@@ -134,7 +134,10 @@ def validation_score(task: Task, model: Model | ClassByte | Recommender, bits: i
 
 
 def measure(task: Task, model: Model | ClassByte | Recommender, bits: int) -> dict[str, dict[str, float]]:
-    """Metrics on test queries, by what was searched: "codes train", "outputs train" ..., rounded to 5 digits."""
+    """Metrics on test queries, by what was searched: "codes train", "outputs train" ..., rounded to 5 digits.
+
+    "free train": codes of queries in the free codes of the training rows, where a method has them.
+    """
     found: dict[str, dict[str, float]] = {}
     if isinstance(model, Recommender):
         return _rounded(measure_edges(task, model, "test"))
@@ -168,6 +171,9 @@ def measure(task: Task, model: Model | ClassByte | Recommender, bits: int) -> di
         return _rounded(found)
     for name, sides in task.test.items():
         found[f"codes {name}"] = measure_codes(model, sides, task.similarity, bits)
+        if isinstance(model, Model) and model.free is not None and name == "train":
+            codes = model.codes(sides[0].X), model.free
+            found["free train"] = measure_classes(array_ranking(codes, sides), task.similarity)
         if model.outputs is None or not task.outputs or name in ("val", "held out"):
             continue  # outputs are measured once: what rounding costs does not depend on the database
         outputs = [weighted(model.outputs(items.X), model.bit_weights) for items in sides]

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality.asymmetric_acceptance import TASKS as ASYMMETRIC
+from benchmarks.quality.asymmetric_acceptance import asymmetric_acceptance
 from benchmarks.quality.class_anchors_acceptance import class_anchors_acceptance
 from benchmarks.quality.few_shot_acceptance import few_shot_acceptance
 from benchmarks.quality.goals import goals
@@ -150,13 +152,14 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     lines += [f"- {note}" for note in floor["notes"]] + ([""] if floor["notes"] else [])
     sides = list({side: None for each in found.values() for run in each for side in run["metrics"]})
     for bits in sorted({bits for _, bits in found}):
-        for side in (s for s in sides if not s.startswith("outputs")):
+        for side in (s for s in sides if not s.startswith(("outputs", "free"))):
             kind, database = side.split(" ", 1)
             what = SIDES[kind]
             lines += [f"### {bits} bits, {what}, database: {database}", ""]
             lines += _table(found, floor, bits, side, database, columns)
     if name == "a" and any(method == "class_anchor_margin" for method, _ in found):
         lines += class_anchors_acceptance(json.loads(ANCHORS.read_text(encoding="utf-8")))
+    lines += asymmetric_acceptance(runs) if name == ASYMMETRIC[-1] else []
     lines += multilabel_acceptance(runs, floor) if name == "f" else []
     lines += recommendation_acceptance(runs, floor) if name == "h" else []
     lines += text_acceptance(runs) if name == "g" else []

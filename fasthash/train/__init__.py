@@ -1,4 +1,4 @@
-"""Learning: Hasher for embeddings, TextHasher for bags of words, GraphHasher for edges, and the parts they are made of.
+"""Learning: Hasher and AsymmetricHasher for embeddings, TextHasher for bags of words, GraphHasher for edges; parts.
 
 The package can be called: `fasthash.train(module, loader, objective)` is `fasthash.train.train`.
 """
@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fasthash._moved import moved_names
+from fasthash.train.asymmetric_hasher import AsymmetricHasher
 from fasthash.train.encoder import HashHead, encoder
 from fasthash.train.episode_batches import EpisodeBatches
 from fasthash.train.estimator import NotFittedError
@@ -18,6 +19,7 @@ from fasthash.train.objective import Objective
 from fasthash.train.text_hasher import TextHasher
 
 __all__ = [
+    "AsymmetricHasher",
     "EpisodeBatches",
     "GraphHasher",
     "HashHead",

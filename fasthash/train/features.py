@@ -49,15 +49,15 @@ class Features:
         warn_far_out(self.far_out, len(self.rows), function, name, "in training and in codes")
 
 
-def read_features(X: Any, method: str, name: str, *, one: bool = False) -> Tensor:
-    """X [N, F] as a tensor without a copy; raises ValueError or TypeError in the name of `Hasher.<method>`.
+def read_features(X: Any, method: str, name: str, *, one: bool = False, owner: str = "Hasher") -> Tensor:
+    """X [N, F] as a tensor without a copy; raises ValueError or TypeError in the name of `<owner>.<method>`.
 
     one: X [F] is one row.
 
     >>> read_features([[1, 2]], "fit", "X").shape
     torch.Size([1, 2])
     """
-    function = f"Hasher.{method}"
+    function = f"{owner}.{method}"
     rows = to_tensor(_dense(X, function, name), function, name)
     if one and rows.dim() == 1:
         rows = rows[None]
@@ -89,16 +89,24 @@ def _dense(X: Any, function: str, name: str) -> Any:
         raise TypeError(f"{function}: {name} must be a numeric array or tensor ({error})") from None
 
 
-def scan(rows: Tensor, name: str, *, checksum: bool, usual: Usual | None = None, method: str = "fit") -> Features:
+def scan(
+    rows: Tensor,
+    name: str,
+    *,
+    checksum: bool,
+    usual: Usual | None = None,
+    method: str = "fit",
+    owner: str = "Hasher",
+) -> Features:
     """Reads rows [N, F], N >= 1, once, in blocks; twice where values lie far out or features differ in unit.
 
     usual: what is usual in other rows, where far out is to be measured by them. Raises ValueError, in the name of
-    `Hasher.<method>`, unless all of the rows are finite in float32.
+    `<owner>.<method>`, unless all of the rows are finite in float32.
     """
     taken = Checksum() if checksum else None
     extent = Extent(rows)
     mean, deviation = feature_scales(rows, taken, extent)
-    check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), method, name)
+    check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), method, name, owner)
     if taken is not None:
         taken.add(mean, deviation)  # a checksum of large features is of a sample; these are of all of them
     text = "" if taken is None else taken.text()
@@ -175,12 +183,12 @@ def feature_scales(X: Array, checksum: Checksum | None = None, extent: Extent | 
     return mean.float(), torch.where(deviation == 0, torch.ones_like(deviation), deviation)
 
 
-def check_finite(rows: Tensor, finite: bool, method: str, name: str) -> None:
+def check_finite(rows: Tensor, finite: bool, method: str, name: str, owner: str = "Hasher") -> None:
     """Raises the error of rows that are known not to be `finite`: ValueError, with their number."""
     if finite:
         return
     starts = range(0, len(rows), ROWS)
     bad = sum(int((~torch.isfinite(rows[start : start + ROWS].float())).any(1).sum()) for start in starts)
     raise ValueError(
-        f"Hasher.{method}: {name} must be finite in float32, got NaN or infinity in {bad} of {len(rows)} rows"
+        f"{owner}.{method}: {name} must be finite in float32, got NaN or infinity in {bad} of {len(rows)} rows"
     )
