@@ -6,6 +6,7 @@ import bz2
 import csv
 import gzip
 import io
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from fasthash.datasets import (
     image_archive,
     image_folder,
     movielens,
+    pubmedqa,
     svmlight_bags,
     uci_bags,
 )
@@ -421,3 +423,81 @@ def test_movielens_as_it_is_distributed(shared_data: Path) -> None:
     assert sum(map(len, found.tags)) == 3_683
     assert found.titles[0] == "Toy Story (1995)"
     assert int((found.ratings >= 4).sum()) == 48_580
+
+
+def small_pubmedqa() -> dict[str, dict[str, Any]]:
+    """Three questions as ori_pqal.json has them."""
+    return {
+        str(100 - row): {
+            "QUESTION": f"Does {row} help?",
+            "CONTEXTS": [f"We tried {row}.", "It was cold."][: 2 - row % 2],
+            "LABELS": ["METHODS", "RESULTS"][: 2 - row % 2],
+            "MESHES": ["Humans", f"Term, {row}"],
+            "YEAR": "2011",
+            "reasoning_required_pred": "yes",
+            "reasoning_free_pred": "yes",
+            "final_decision": decision,
+            "LONG_ANSWER": f"{row} ± 1 helps.",
+        }
+        for row, decision in enumerate(("yes", "no", "maybe"))
+    }
+
+
+def write_json(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content, indent=4), encoding="utf-8")
+    return path
+
+
+def test_pubmedqa(tmp_path: Path) -> None:
+    rows = small_pubmedqa()
+    file = write_json(tmp_path / "ori_pqal.json", rows)
+    assert pubmedqa(tmp_path).test is None
+    write_json(tmp_path / "test_ground_truth.json", {"98": "maybe", "100": "yes"})
+    found = pubmedqa(tmp_path)
+    assert found.ids == ["100", "99", "98"]
+    assert found.questions == ["Does 0 help?", "Does 1 help?", "Does 2 help?"]
+    assert found.contexts == ["We tried 0. It was cold.", "We tried 1.", "We tried 2. It was cold."]
+    assert found.conclusions[1] == "1 ± 1 helps."
+    assert found.mesh[2] == ("Humans", "Term, 2")
+    assert (found.years, found.decisions) == (["2011"] * 3, ["yes", "no", "maybe"])
+    assert found.test is not None
+    assert found.test.tolist() == [True, False, True]
+    assert pubmedqa(file)._replace(test=found.test.tolist()) == found._replace(test=found.test.tolist())
+    for row in rows.values():  # ori_pqau.json has no decisions, and some papers no year
+        del row["final_decision"]
+        row["YEAR"] = None
+    without = pubmedqa(write_json(tmp_path / "ori_pqau.json", rows))
+    assert (without.years, without.decisions, without.test) == ([""] * 3, [""] * 3, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("QUESTION", None, "QUESTION must be a text, got None"),
+        ("LONG_ANSWER", 3, "LONG_ANSWER must be a text, got 3"),
+        ("CONTEXTS", "text", "CONTEXTS must be a list of texts, got 'text'"),
+        ("MESHES", ["Humans", 3], r"MESHES must be a list of texts, got \['Humans', 3\]"),
+        ("YEAR", 2011, "YEAR must be a text, got 2011"),
+    ],
+)
+def test_pubmedqa_refuses_other_files(key: str, value: Any, message: str, tmp_path: Path) -> None:
+    rows = small_pubmedqa()
+    rows["99"][key] = value
+    with pytest.raises(ValueError, match=rf"^pubmedqa: .*ori_pqal\.json, row '99': {message}"):
+        pubmedqa(write_json(tmp_path / "ori_pqal.json", rows))
+    with pytest.raises(ValueError, match=r"^pubmedqa: .* must hold an object with an entry for each id, got list"):
+        pubmedqa(write_json(tmp_path / "list.json", [1]))
+    with pytest.raises(ValueError, match=r"^pubmedqa: .*, row '1': QUESTION must be a text, got None"):
+        pubmedqa(write_json(tmp_path / "rows.json", {"1": "text"}))
+    (tmp_path / "data.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    with pytest.raises(ValueError, match=r"^pubmedqa: .*data\.jsonl is not a JSON file: "):
+        pubmedqa(tmp_path / "data.jsonl")
+    write_json(tmp_path / "ori_pqal.json", small_pubmedqa())
+    write_json(tmp_path / "test_ground_truth.json", {"7": "yes"})
+    with pytest.raises(ValueError, match=r"^pubmedqa: .*test_ground_truth\.json names '7', which is not among the 3"):
+        pubmedqa(tmp_path)
+
+
+def test_pubmedqa_without_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"pubmedqa: .*ori_pqal\.json does not exist"):
+        pubmedqa(tmp_path)

@@ -188,7 +188,8 @@ def test_dsrh_is_its_formula() -> None:
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.array([[(x & y).sum() / max((x | y).sum(), 1) for y in b] for x in a])
+    """-1 where one of the two has no label: such a pair is in no list."""
+    return np.array([[(x & y).sum() / (x | y).sum() if x.any() and y.any() else -1 for y in b] for x in a])
 
 
 def loop_triplets(
@@ -197,7 +198,7 @@ def loop_triplets(
     distance = half(a, pool)
     hinges, far = [], []
     for q in range(first, len(a), step):
-        items = [i for i in range(len(pool)) if itself or i != q]
+        items = [i for i in range(len(pool)) if s[q, i] >= 0 and (itself or i != q)]
         far += [max(0.0, delta - distance[q, i]) for i in items if s[q, i] == 0]
         hinges += [
             max(0.0, distance[q, p] - distance[q, n] + delta * (s[q, p] - s[q, n]))
@@ -205,7 +206,7 @@ def loop_triplets(
             for n in items
             if s[q, p] > s[q, n]
         ]
-    return (np.mean(hinges) + np.mean(far)) / a.shape[1]
+    return (sum(hinges) / max(len(hinges), 1) + sum(far) / max(len(far), 1)) / a.shape[1]
 
 
 def test_rmsh_is_its_formula() -> None:
@@ -227,7 +228,10 @@ def test_pseudo_codes_have_all_labels_of_the_rows_that_they_fuse(monkeypatch: py
     drawn, sizes = torch.tensor([[0, 1, 2], [4, 4, 9]]), torch.tensor([[2], [3]])
     answers = iter([drawn, sizes])
     monkeypatch.setattr(torch, "randint", lambda *_, **__: next(answers))
-    pools, sets = MultilevelTripletLoss(BITS, LABELS, pseudo=2 / B)._pools([u.tanh(), v.tanh()], labels.double())
+    listed = [torch.arange(B) != 9, torch.arange(B) != 2]  # 9 is in a second code, 2 drawn for the first and not used
+    loss = MultilevelTripletLoss(BITS, LABELS, pseudo=2 / B)
+    pools, sets, found = loss._pools([u.tanh(), v.tanh()], labels.double(), listed)
+    assert [here[B:].tolist() for here in found] == [[True, False], [True, True]]
     assert torch.equal(sets[B:], torch.stack([labels[[0, 1]].amax(0), labels[[4, 9]].amax(0)]).double())
     for outputs, pool in zip((u, v), pools, strict=True):
         h = outputs.tanh().detach()
@@ -236,8 +240,37 @@ def test_pseudo_codes_have_all_labels_of_the_rows_that_they_fuse(monkeypatch: py
         close(pool[B + 1], (2 * h[4] + h[9]).sign())
     answers = iter([torch.tensor([[3, 5, 0]]), torch.tensor([[2]])])
     h = torch.stack([torch.full((BITS,), 0.5 if row == 3 else -0.5) for row in range(B)])  # a tie of rows 3 and 5
-    pools, _ = MultilevelTripletLoss(BITS, LABELS, pseudo=1 / B)._pools([h], labels.float())
+    pools, _, _ = MultilevelTripletLoss(BITS, LABELS, pseudo=1 / B)._pools([h], labels.float(), [torch.ones(B).bool()])
     assert torch.equal(pools[0][B], torch.ones(BITS))
+
+
+def test_rmsh_of_pairs_with_a_missing_side() -> None:
+    (u, labels), (v, _) = batch(), batch(1)
+    (x, t), Y = numpy_sides(u, v), labels.numpy()
+    present = torch.ones(B, 2, dtype=torch.bool)
+    present[[1, 6], 0], present[[3, 4, 7], 1] = False, False
+    loss = MultilevelTripletLoss(BITS, LABELS, delta=3.0, pairing=0.3, quantization=0.2).eval()
+    first, second = present.numpy().T
+
+    def known(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.where(a[:, None] & b, jaccard(Y, Y), -1)
+
+    inside = loop_triplets(x, x, known(first, first), 3.0, False, 1, 2)
+    inside += loop_triplets(t, t, known(second, second), 3.0, False, 0, 2)
+    across = loop_triplets(x, t, known(first, second), 3.0, True, 0, 2)
+    across += loop_triplets(t, x, known(second, first), 3.0, True, 1, 2)
+    paired = np.mean(np.diag(half(x, t))[first & second]) / BITS
+    bits = np.mean([np.mean((np.abs(h[here]) - 1) ** 2) for h, here in ((x, first), (t, second))])
+    wanted = across / 2 + 0.5 * inside / 2 + 0.3 * paired + 0.2 * bits
+    nowhere = [torch.where(here[:, None], each, torch.nan) for here, each in zip(present.T, (u, v), strict=True)]
+    found = loss(nowhere[0], labels, nowhere[1], present)
+    close(found, wanted)
+    for each, here in zip(torch.autograd.grad(found, (u, v)), present.T, strict=True):
+        assert each.isfinite().all()
+        assert not each[~here].any()
+        assert each[here].any(1).all()
+    assert loss(u, labels, v, torch.ones_like(present)) == loss(u, labels, v)
+    assert loss(u, labels, v, torch.zeros_like(present)) == 0
 
 
 @pytest.mark.parametrize("two", [False, True])
@@ -248,9 +281,12 @@ def test_pseudo_codes_are_compared_with(two: bool, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch, "randint", lambda *_, **__: next(answers))
     loss = MultilevelTripletLoss(BITS, LABELS, delta=3.0, pseudo=3 / B, pairing=0.0, quantization=0.0)
     sides, Y = [u.tanh(), v.tanh()], labels.numpy()
-    pools, sets = loss._pools(sides, labels.double())
+    pools, sets, _ = loss._pools(sides, labels.double(), [labels.any(1)] * 2)
     (x, t), (fused_x, fused_t) = numpy_sides(u, v), [pool.detach().numpy() for pool in pools]
     s = jaccard(Y, sets.numpy().astype(int))
+    for pseudo, rows in enumerate(([0, 1], [4, 3, 9], [6, 8])):
+        if not labels[rows].any(1).all():
+            s[:, B + pseudo] = -1
     if two:
         inside = loop_triplets(x, x, s, 3.0, False, 1, 2) + loop_triplets(t, t, s, 3.0, False, 0, 2)
         across = loop_triplets(x, fused_t, s, 3.0, True, 0, 2) + loop_triplets(t, fused_x, s, 3.0, True, 1, 2)
@@ -420,6 +456,11 @@ def test_a_run_with_multi_hot_labels_resumes_and_its_model_loads(name: str, tmp_
             lambda: MultilevelTripletLoss(8)(torch.ones(3, 8), torch.arange(3), torch.ones(2, 8)),
             ValueError,
             r"MultilevelTripletLoss: other must have the shape of u, \(3, 8\), got \(2, 8\)",
+        ),
+        (
+            lambda: MultilevelTripletLoss(8)(torch.ones(3, 8), torch.arange(3), torch.ones(3, 8), torch.ones(3, 2)),
+            ValueError,
+            r"MultilevelTripletLoss: present must be boolean of shape \[3, 2\], got float32 \[3, 2\]",
         ),
         (
             lambda: MultilevelTripletLoss(8)(torch.ones(3, 8), torch.arange(3), [1.0]),

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.quality import few_shot
+from benchmarks.quality.cross_modal_task import task_movielens, task_pubmedqa
 from benchmarks.quality.graph_task import task_k, task_k_clinc150
 from benchmarks.quality.image_tasks import task_b, task_c, task_unseen_images
 from benchmarks.quality.methods import METHODS
@@ -37,11 +38,13 @@ TASKS = EMBEDDING_TASKS | {
     "f": task_f,
     "g": task_g,
     "h": task_h,
+    "i-movielens": task_movielens,
+    "i-pubmedqa": task_pubmedqa,
     **few_shot.TASKS,
     "k": task_k,
     "k-clinc150": task_k_clinc150,
 }
-TOGETHER = {"j": tuple(few_shot.TASKS)}  # a name for several tasks
+TOGETHER = {"i": ("i-pubmedqa", "i-movielens"), "j": tuple(few_shot.TASKS)}  # a name for several tasks
 
 
 def main(arguments: list[str] | None = None) -> int:

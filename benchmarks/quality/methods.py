@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 from benchmarks.quality import few_shot
 from benchmarks.quality.asymmetric import fit_asymmetric
 from benchmarks.quality.class_byte import ClassByte, fit_class_byte
+from benchmarks.quality.cross_modal_methods import (
+    FixedMargin,
+    JointObjective,
+    PairContrastive,
+    fit_cca,
+    fit_joint,
+    fit_rmsh,
+)
 from benchmarks.quality.graph_task import propagated, refined, spread_then
 from benchmarks.quality.image_tasks import network_outputs, trained_network
 from benchmarks.quality.measure import BitWeights, array_ranking
@@ -42,6 +50,7 @@ EMBEDDED = ("a", "e-unseen")
 CLASSES = (*EMBEDDED, "b", "b-reduced", "c", "c-reduced", *UNSEEN_IMAGES)
 OPEN = ("e-open", "e-half")
 EDGES = ("h",)
+PAIRS = ("i-pubmedqa", "i-movielens")
 OPEN_IMAGES = ("e-open-images", "e-half-images", "e-open-images-reduced", "e-half-images-reduced")
 LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
 GRAPHS = ("k", "k-clinc150")
@@ -364,6 +373,8 @@ UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
 MULTILABEL_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temperature_y": 0.15})
 HASHGNN_TRIED: tuple[Settings, ...] = ({}, {"beta_rise": 0.02}, {"cross_entropy": 1.0})
+RMSH_TRIED: tuple[Settings, ...] = ({}, {"lr": 1e-3}, {"dropout": 0.5})
+CCA_TRIED: tuple[Settings, ...] = tuple({"regularization": part} for part in (0.1, 1.0, 10.0))
 FACTORS_TRIED: tuple[Settings, ...] = ({"l2": 1e-3}, {"l2": 1e-2}, {"l2": 3e-2})
 
 ON_GRAPH: Settings = {"item_bits": 0, "hidden": (256,), "epochs": 30}
@@ -667,4 +678,33 @@ METHODS: tuple[Method, ...] = (
     Method("mf-lsh", "BPR-MF, LSH", "edges", fit_on_factors(linear(baselines.lsh)), FACTORS_TRIED, tasks=EDGES),
     Method("mf-itq", "BPR-MF, ITQ", "edges", fit_on_factors(linear(baselines.itq)), FACTORS_TRIED, tasks=EDGES),
     Method("mf-ours", "BPR-MF, fasthash", "edges", fit_on_factors(hasher), FACTORS_TRIED, tasks=EDGES),
+    *_with_ablations(
+        Method("rmsh", "RMSH", "labels", fit_rmsh, RMSH_TRIED, tasks=PAIRS),
+        ("no-pseudo", "no pseudo-codes", {"pseudo": 0.0}),
+        ("no-pairing", "no L_pair", {"pairing": 0.0}),
+        ("no-quantization", "no L_q", {"quantization": 0.0}),
+        ("delta-1", "delta 1", {"delta": 1.0}),
+        ("delta-half", "half of delta", {"delta": "half"}),
+        ("delta-upper", "delta at the upper bound", {"delta": "upper"}),
+        ("delta-k-2", "delta K / 2", {"delta": "K/2"}),
+    ),
+    Method(
+        "pairs-fixed",
+        "triplets with the margin K / 4",
+        "labels",
+        fit_joint(FixedMargin),
+        RMSH_TRIED,
+        tasks=PAIRS,
+    ),
+    Method("pairs-ours", "fasthash, labels", "labels", fit_joint(JointObjective), RMSH_TRIED, tasks=PAIRS),
+    Method(
+        "pairs-contrastive",
+        "contrastive of pairs, sign",
+        "inputs",
+        fit_joint(PairContrastive),
+        ({}, {"temperature": 0.2}, {"dropout": 0.5}),
+        tasks=PAIRS,
+    ),
+    Method("cca-sign", "CCA, sign", "inputs", fit_cca(itq=False), CCA_TRIED, tasks=PAIRS),
+    Method("cca-itq", "CCA, ITQ", "inputs", fit_cca(itq=True), CCA_TRIED, tasks=PAIRS),
 )

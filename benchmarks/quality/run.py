@@ -15,6 +15,7 @@ from tqdm import tqdm
 from benchmarks.kit import machine
 from benchmarks.quality import results
 from benchmarks.quality.class_byte import ClassByte
+from benchmarks.quality.cross_modal_task import CrossModal, measure_pairs, pair_floors, pair_score
 from benchmarks.quality.few_shot import VALIDATED, measure_episodes
 from benchmarks.quality.measure import (
     array_ranking,
@@ -74,11 +75,12 @@ def run(
                 "machine": machine(),
                 "metrics": measure(task, model, bits),
             }
-            if not isinstance(model, Recommender) and model.bit_weights is not None:
+            own = isinstance(model, (Recommender, CrossModal))
+            if not own and model.bit_weights is not None:
                 result["bit_weights"] = model.bit_weights
             if isinstance(model, Model) and model.reached is not None:
                 result["reached"] = model.reached
-            if not isinstance(model, Recommender) and model.outputs is not None:
+            if not own and model.outputs is not None:
                 result["histogram"] = histogram(model.outputs(next(iter(task.test.values()))[0].X))
             results.put(folder, result)
             bar.update()
@@ -110,15 +112,18 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
     return dict(candidates[best])
 
 
-def validation_score(task: Task, model: Model | ClassByte | Recommender, bits: int) -> float:
+def validation_score(task: Task, model: Model | ClassByte | Recommender | CrossModal, bits: int) -> float:
     """What settings are chosen by: with classes `task.score` of codes, with several labels for each row NDCG@100.
 
-    In episodes, the accuracy of outputs; with edges R@50. Without any, the mean of R@10 and overlap@10.
+    In episodes, the accuracy of outputs; with edges R@50; of two modalities NDCG@50, the mean of both ways. Without
+    any, the mean of R@10 and overlap@10.
 
     With as many bits as inputs, where signs of the inputs are the rival, overlap@10 does not count.
     """
     if isinstance(model, Recommender):
         return edge_score(task, model)
+    if isinstance(model, CrossModal):
+        return pair_score(task, model, bits)
     if task.kind == "groups":
         database = task.validation["all"][1]
         found = measure_groups(code_distances(model.codes(database.X), model.bit_weights), task, "validation")
@@ -133,7 +138,7 @@ def validation_score(task: Task, model: Model | ClassByte | Recommender, bits: i
     return class_score(model, task.validation, task.score, task.similarity)
 
 
-def measure(task: Task, model: Model | ClassByte | Recommender, bits: int) -> dict[str, dict[str, float]]:
+def measure(task: Task, model: Model | ClassByte | Recommender | CrossModal, bits: int) -> dict[str, dict[str, float]]:
     """Metrics on test queries, by what was searched: "codes train", "outputs train" ..., rounded to 5 digits.
 
     "free train": codes of queries in the free codes of the training rows, where a method has them.
@@ -141,6 +146,8 @@ def measure(task: Task, model: Model | ClassByte | Recommender, bits: int) -> di
     found: dict[str, dict[str, float]] = {}
     if isinstance(model, Recommender):
         return _rounded(measure_edges(task, model, "test"))
+    if isinstance(model, CrossModal):
+        return _rounded(measure_pairs(task, model, "test", bits))
     if task.kind == "groups":
         assert isinstance(model, Model)
         database = task.test["all"][1]
@@ -192,6 +199,8 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
     found: dict[str, dict[str, float]] = {}
     if task.kind == "edges":
         found = edge_floors(task)
+    elif task.kind == "pairs":
+        found = pair_floors(task)
     elif task.kind == "groups":
         X = task.test["all"][1].X
         found["input cosine all"] = measure_groups(output_distances(X, "cosine"), task, "test")
@@ -243,7 +252,7 @@ def _coarse(similarity: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _fits(method: Method, task: Task, bits: int) -> bool:
     if task.name not in method.tasks:
         return False
-    width = task.train.flat.shape[1] if task.kind not in ("images", "edges") else np.inf
+    width = task.train.flat.shape[1] if task.kind not in ("images", "edges", "pairs") else np.inf
     return bits == width if method.name == "sign" else bits <= width
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from benchmarks.quality.asymmetric_acceptance import TASKS as ASYMMETRIC
 from benchmarks.quality.asymmetric_acceptance import asymmetric_acceptance
 from benchmarks.quality.class_anchors_acceptance import class_anchors_acceptance
+from benchmarks.quality.cross_modal_acceptance import cross_modal_acceptance
 from benchmarks.quality.few_shot_acceptance import few_shot_acceptance
 from benchmarks.quality.goals import goals
 from benchmarks.quality.graph_acceptance import graph_acceptance
-from benchmarks.quality.methods import FEW_SHOT, GRAPHS, METHODS, OPEN, TRIED
+from benchmarks.quality.methods import FEW_SHOT, GRAPHS, METHODS, OPEN, PAIRS, TRIED
 from benchmarks.quality.multilabel_acceptance import multilabel_acceptance
 from benchmarks.quality.recommendation_acceptance import recommendation_acceptance
 from benchmarks.quality.results import FOLDER, Line, find, read_all
@@ -42,6 +43,7 @@ EDGES = ("R@50", "nDCG@50", "codes")
 GROUPS = ("R@10", "overlap@10", "overlap@100", "R@10 saturated", "codes")
 MULTILABEL = ("NDCG@100", "ACG@100", "mAP", "codes")
 EPISODES = ("accuracy", "ICNN")
+CROSS_MODAL = ("NDCG@50", "mAP", "R@10", "far", "far, training", "codes")
 SIDES = {
     "codes": "codes",
     "asymmetric": "float query against codes",
@@ -145,9 +147,9 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     found = {(method, bits): each for (task, method, bits), each in runs.items() if task == name}
     if not found:
         return ""
-    columns = {"d": GROUPS, "f": MULTILABEL, "g": TEXTS, "h": EDGES, **dict.fromkeys(FEW_SHOT, EPISODES)}.get(
-        name, CLASSES
-    )
+    by_task = {"d": GROUPS, "f": MULTILABEL, "g": TEXTS, "h": EDGES}
+    by_task |= dict.fromkeys(FEW_SHOT, EPISODES) | dict.fromkeys(PAIRS, CROSS_MODAL)
+    columns = by_task.get(name, CLASSES)
     lines = [f"## Task {name}: {floor['title']}", ""]
     lines += [f"- {note}" for note in floor["notes"]] + ([""] if floor["notes"] else [])
     sides = list({side: None for each in found.values() for run in each for side in run["metrics"]})
@@ -164,6 +166,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     lines += recommendation_acceptance(runs, floor) if name == "h" else []
     lines += text_acceptance(runs) if name == "g" else []
     lines += graph_acceptance(runs, name) if name in GRAPHS else []
+    lines += cross_modal_acceptance(runs, name) if name in PAIRS else []
     lines += _chosen(task)
     return "\n".join(lines)
 
@@ -177,7 +180,9 @@ def _table(
     columns: Iterable[str],
 ) -> list[str]:
     outputs = f"outputs {database}"
-    main = next(each for each in ("mAHP@250", "NDCG@100", "P@100", "accuracy", "R@10", "R@50") if each in columns)
+    main = next(
+        each for each in ("mAHP@250", "NDCG@100", "NDCG@50", "P@100", "accuracy", "R@10", "R@50") if each in columns
+    )
     rows = [(m.name, found[m.name, bits]) for m in METHODS if (m.name, bits) in found]
     have = [run["metrics"] for _, each in rows for run in each if any(s.startswith("outputs") for s in run["metrics"])]
     real = bool(have) and all(outputs in metrics for metrics in have)
@@ -194,7 +199,9 @@ def _table(
                 *([""] * 2 if real else []),
             ]
             lines.append("| " + " | ".join(cells) + " |")
-    best = {c: _best(_mean(each, side, c) for _, each in rows) for c in shown if c != "codes"}
+    best = {
+        c: _best(_mean(each, side, c) for _, each in rows) for c in shown if c != "codes" and not c.startswith("far")
+    }
     for name, each in rows:
         cells = [f"{TITLES[name]} ({len(each)})"]
         for column in shown:

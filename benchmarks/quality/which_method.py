@@ -178,6 +178,17 @@ ROWS = (
         "mf-itq",
         "ITQ of factors",
     ),
+    Row(
+        "pairs of two modalities, with labels",
+        "`CrossModalHasher(bits=64).fit(first, second, Y)`",
+        "i-movielens",
+        "rmsh",
+        64,
+        {"tags": "ratings find tags: ", "ratings": "tags find ratings: "},
+        ("NDCG@50",),
+        "cca-itq",
+        "CCA, ITQ",
+    ),
 )
 
 

@@ -7,6 +7,7 @@ from fasthash.datasets.clinc150 import Clinc150, Clinc150Names, clinc150, clinc1
 from fasthash.datasets.image_files import ImageFiles, image_archive, image_folder
 from fasthash.datasets.movielens import MovieLens, movielens
 from fasthash.datasets.planetoid import Planetoid, planetoid
+from fasthash.datasets.pubmedqa import PubMedQA, pubmedqa
 
 __all__ = [
     "BagsOfWords",
@@ -18,6 +19,7 @@ __all__ = [
     "Images",
     "MovieLens",
     "Planetoid",
+    "PubMedQA",
     "cifar10",
     "cifar100",
     "clinc150",
@@ -29,6 +31,7 @@ __all__ = [
     "image_folder",
     "movielens",
     "planetoid",
+    "pubmedqa",
     "svmlight_bags",
     "uci_bags",
 ]

@@ -1,4 +1,7 @@
-"""Learning: Hasher and AsymmetricHasher for embeddings, TextHasher for bags of words, GraphHasher for edges; parts.
+"""Learning: estimators of codes, and the parts they are made of for any module and loader.
+
+Hasher and AsymmetricHasher are for embeddings, CrossModalHasher for pairs of embeddings of two modalities, TextHasher
+for bags of words, GraphHasher for edges.
 
 The package can be called: `fasthash.train(module, loader, objective)` is `fasthash.train.train`.
 """
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fasthash._moved import moved_names
 from fasthash.train.asymmetric_hasher import AsymmetricHasher
+from fasthash.train.cross_modal_hasher import CrossModalHasher
 from fasthash.train.encoder import HashHead, encoder
 from fasthash.train.episode_batches import EpisodeBatches
 from fasthash.train.estimator import NotFittedError
@@ -20,6 +24,7 @@ from fasthash.train.text_hasher import TextHasher
 
 __all__ = [
     "AsymmetricHasher",
+    "CrossModalHasher",
     "EpisodeBatches",
     "GraphHasher",
     "HashHead",
