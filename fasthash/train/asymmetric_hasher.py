@@ -22,7 +22,6 @@ from fasthash.train.asymmetric_loss import AsymmetricLoss, CodeRounds
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.checksum import fingerprint
 from fasthash.train.encoder import encoder
-from fasthash.train.estimator import not_fitted
 from fasthash.train.features import Features, check_finite, read_features, scan
 from fasthash.train.loop import run
 from fasthash.train.params import Params
@@ -37,7 +36,6 @@ from fasthash.train.validation import output_blocks, outputs
 
 STEPS = 900  # with rounds=None: at least so many steps, and LEAST rounds
 LEAST = 5
-WARMUP = 0.1  # as in `train`
 START_ROWS = 20_000  # that the first codes are learned from
 PRIORS = ("class", "row")
 
@@ -191,20 +189,10 @@ class AsymmetricHasher(Params):
                     epochs=count * settings["epochs"],
                     lr=settings["lr"],
                     weight_decay=settings["weight_decay"],
-                    warmup=WARMUP,
-                    accumulate=1,
-                    precision="float32",
-                    ema=0.0,
-                    score_every=1,
-                    patience=None,
                 ),
                 device,
-                score=None,
                 run_dir=run_dir,
                 config=None if run_dir is None else _config(settings, features, targets),
-                log=None,
-                compile=False,
-                group=None,
                 progress=settings["progress"],
             )
             rounds.fit_codes()
@@ -272,9 +260,6 @@ class AsymmetricHasher(Params):
             ) from None
         return hasher
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
     def _take(
         self,
         settings: dict[str, Any],
@@ -302,11 +287,6 @@ class AsymmetricHasher(Params):
             check_finite(rows, finite, method, "X", "AsymmetricHasher")
             start += len(block)
             yield block
-
-    def _fitted(self, method: str) -> nn.Module:
-        if not hasattr(self, "module_"):
-            raise not_fitted(f"AsymmetricHasher.{method}: call fit first (or AsymmetricHasher.load)")
-        return self.module_
 
 
 def first_codes(features: Features, bits: int, seed: int) -> Tensor:

@@ -21,7 +21,6 @@ from fasthash.losses.published import MultilevelTripletLoss
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.checksum import fingerprint
 from fasthash.train.encoder import Squash, Standardize
-from fasthash.train.estimator import not_fitted
 from fasthash.train.features import Features, check_finite, read_features, scan
 from fasthash.train.loop import run
 from fasthash.train.pair_encoder import FEWEST, PairEncoder, PairLoss, SideBySide
@@ -37,7 +36,6 @@ from fasthash.train.validation import output_blocks
 OWNER = "CrossModalHasher"
 SIDES = ("first", "second")
 EPOCHS, STEPS = 15, 900  # with epochs=None: at least so many passes, and so many steps
-WARMUP = 0.1  # as in `train`
 TRIPLET = 3  # rows
 
 LIMITS: Limits = {
@@ -176,20 +174,10 @@ class CrossModalHasher(Params):
                     epochs=settings["epochs"] or max(EPOCHS, math.ceil(STEPS / len(batches))),
                     lr=settings["lr"],
                     weight_decay=settings["weight_decay"],
-                    warmup=WARMUP,
-                    accumulate=1,
-                    precision="float32",
-                    ema=0.0,
-                    score_every=1,
-                    patience=None,
                 ),
                 device,
-                score=None,
                 run_dir=settings["run_dir"],
                 config=_config(settings, sides, present, targets) if in_folder else None,
-                log=None,
-                compile=False,
-                group=None,
                 progress=settings["progress"],
             )
         self._take(settings, module.eval(), targets.classes, history)
@@ -263,9 +251,6 @@ class CrossModalHasher(Params):
             ) from None
         return hasher
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
     def _take(self, settings: dict[str, Any], module: PairEncoder, classes: list[Any] | None, history: History) -> None:
         self._settings, self.module_, self.history_ = settings, module, history
         self.classes_ = None if classes is None else np.array(classes)
@@ -283,11 +268,6 @@ class CrossModalHasher(Params):
             check_finite(rows, bool(torch.isfinite(given).all() & torch.isfinite(block).all()), method, "X", OWNER)
             start += len(block)
             yield block
-
-    def _fitted(self, method: str) -> PairEncoder:
-        if not hasattr(self, "module_"):
-            raise not_fitted(f"{OWNER}.{method}: call fit first (or {OWNER}.load)")
-        return self.module_
 
 
 def _present(given: list[Tensor], function: str) -> Tensor:

@@ -20,7 +20,6 @@ from fasthash.codes import pack_bits
 from fasthash.hamming import SearchResult, hamming_topk
 from fasthash.train.checksum import fingerprint
 from fasthash.train.edges import Edges, read_edges
-from fasthash.train.estimator import not_fitted
 from fasthash.train.hash_gnn import Graph, GraphEncoder, LinkBatches, LinkLoss, RowOutputs
 from fasthash.train.loop import run
 from fasthash.train.params import Params
@@ -31,7 +30,6 @@ from fasthash.train.settings import MAX_BITS, NOT_SAVED, Limits, as_given, check
 from fasthash.train.state import History
 from fasthash.train.threads import short_waits
 
-WARMUP = 0.1  # as in `train`
 MOST_LAYERS = 8
 BLOCK = 1 << 24  # codes that the searches of a block of users may give
 
@@ -166,7 +164,7 @@ class GraphHasher(Params):
             raise ValueError(f"GraphHasher.fit: edges must leave a user at least 1 item that is not theirs, got {got}")
         here = edges.device if isinstance(edges, Tensor) else torch.device("cpu")
         device = here if settings["device"] is None else settings["device"]
-        plan = Plan(settings["epochs"], settings["lr"], settings["weight_decay"], WARMUP, 1, "float32", 0.0, 1, None)
+        plan = Plan(settings["epochs"], settings["lr"], settings["weight_decay"])
         run_dir = settings["run_dir"]
         with seeded(settings["seed"], device):
             encoder = GraphEncoder(read.shape, settings["bits"], settings["layers"])
@@ -176,12 +174,8 @@ class GraphHasher(Params):
                 LinkLoss(settings["cross_entropy"]),
                 plan,
                 device,
-                score=None,
                 run_dir=run_dir,
                 config=None if run_dir is None else _config(settings, read),
-                log=None,
-                compile=False,
-                group=None,
                 progress=settings["progress"],
             )
         if not read.counts.all():
@@ -282,9 +276,6 @@ class GraphHasher(Params):
         hasher._take(settings, encoder.to(place).eval(), edges, outputs, history)
         return hasher
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
     def _take(
         self,
         settings: dict[str, Any],
@@ -298,10 +289,6 @@ class GraphHasher(Params):
         self.module_ = encoder
         self.shape_ = edges.shape
         self.history_ = history
-
-    def _fitted(self, method: str) -> None:
-        if not hasattr(self, "module_"):
-            raise not_fitted(f"GraphHasher.{method}: call fit first (or GraphHasher.load)")
 
     def _signed(self, edges: Any, method: str) -> tuple[Tensor, Tensor]:
         """Outputs in (-1, 1) of users and items."""

@@ -26,7 +26,6 @@ from fasthash.train.estimator import (
     check_input_features,
     column_names,
     in_frame,
-    not_fitted,
     output_kind,
 )
 from fasthash.train.features import check_finite, read_features, scan
@@ -47,7 +46,6 @@ from fasthash.train.validation import output_blocks, own_score, read_held_out, r
 # With epochs=None a run has at least so many passes and so many steps: small sets need more passes, and so do two-part
 # codes, and an encoder without hidden layers, whose steps cost little.
 EPOCHS, STEPS, TWO_PART_STEPS, LINEAR_STEPS = 15, 900, 1500, 5400
-WARMUP = 0.1  # as in `train`
 
 
 class Hasher(Params):
@@ -263,8 +261,6 @@ class Hasher(Params):
                     epochs=epochs,
                     lr=settings.lr,
                     weight_decay=settings.weight_decay,
-                    warmup=WARMUP,
-                    accumulate=1,
                     precision=settings.precision,
                     ema=settings.ema,
                     score_every=max(1, epochs // 5) if settings.patience is None else 1,
@@ -274,7 +270,6 @@ class Hasher(Params):
                 score=None if score is None else lambda _: score(squashed),
                 run_dir=settings.run_dir,
                 config=run_config(given, features, targets, held_out) if in_folder else None,
-                log=None,
                 compile=settings.compile,
                 group=group,
                 progress=settings.progress,
@@ -416,9 +411,6 @@ class Hasher(Params):
         check_input_features(input_features, self._names(), self.n_features_in_)
         return np.array([f"hasher{bit}" for bit in range(self._settings["bits"])], dtype=object)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags  # scikit-learn is what calls this
 
@@ -459,11 +451,6 @@ class Hasher(Params):
             check_finite(rows, bool(torch.isfinite(given).all() and torch.isfinite(block).all()), method, "X")
             start += len(block)
             yield block
-
-    def _fitted(self, method: str) -> nn.Module:
-        if not hasattr(self, "module_"):
-            raise not_fitted(f"Hasher.{method}: call fit first (or Hasher.load)")
-        return self.module_
 
     def _names(self) -> Any:
         return getattr(self, "feature_names_in_", None)

@@ -140,13 +140,13 @@ def run(
     plan: Plan,
     device: torch.device,
     *,
-    score: Callable[[nn.Module], float] | None,
-    run_dir: str | PathLike[str] | None,
-    config: dict[str, Any] | None,
-    log: Callable[[dict[str, Any]], None] | None,
-    compile: bool,
-    group: Any,
-    progress: bool | None,
+    score: Callable[[nn.Module], float] | None = None,
+    run_dir: str | PathLike[str] | None = None,
+    config: dict[str, Any] | None = None,
+    log: Callable[[dict[str, Any]], None] | None = None,
+    compile: bool = False,
+    group: Any = None,
+    progress: bool | None = None,
 ) -> History:
     """`train`, with its numbers as a `Plan`."""
     trained = nn.ModuleList([module.to(device)])

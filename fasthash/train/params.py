@@ -1,15 +1,20 @@
-"""Settings of an estimator by name, as scikit-learn has them: those of its constructor."""
+"""What all estimators share: settings by name, as scikit-learn has them, and the error before `fit`."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any, TypeVar
 
+from fasthash.train.estimator import not_fitted
+
 Self = TypeVar("Self", bound="Params")
 
 
 class Params:
-    """get_params, set_params and repr of a class whose constructor keeps each argument under its own name."""
+    """get_params, set_params and repr of a class whose constructor keeps each argument under its own name.
+
+    After `fit` it has module_.
+    """
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The settings by name, as given."""
@@ -24,6 +29,16 @@ class Params:
         for name, value in params.items():
             setattr(self, name, value)
         return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    def _fitted(self, method: str) -> Any:
+        """module_. Raises NotFittedError before `fit`."""
+        if not hasattr(self, "module_"):
+            name = type(self).__name__
+            raise not_fitted(f"{name}.{method}: call fit first (or {name}.load)")
+        return self.module_
 
     def __repr__(self) -> str:
         given, defaults = self.get_params(), _defaults(self)

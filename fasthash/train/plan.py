@@ -45,12 +45,12 @@ class Plan:
     epochs: int
     lr: float
     weight_decay: float
-    warmup: float
-    accumulate: int
-    precision: str
-    ema: float
-    score_every: int
-    patience: int | None
+    warmup: float = 0.1
+    accumulate: int = 1
+    precision: str = "float32"
+    ema: float = 0.0
+    score_every: int = 1
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         for name, check in LIMITS.items():

@@ -21,7 +21,6 @@ from fasthash.gradients import ESTIMATORS
 from fasthash.train.batches import shuffled_batches
 from fasthash.train.bernoulli_vae import PairwiseHashingLoss, TextEncoder
 from fasthash.train.checksum import fingerprint
-from fasthash.train.estimator import not_fitted
 from fasthash.train.loop import run
 from fasthash.train.params import Params
 from fasthash.train.plan import LIMITS as PLAN
@@ -34,7 +33,7 @@ from fasthash.train.validation import output_blocks
 from fasthash.train.word_bags import WordBags, counted, read_bags, texts_of, vocabulary
 
 EPOCHS, STEPS = 15, 900  # with epochs=None: at least so many passes, and so many steps
-WARMUP, WEIGHT_DECAY = 0.1, 1e-2  # as in `train`
+WEIGHT_DECAY = 1e-2  # as in `train`
 
 
 def _layers(value: Any, function: str, name: str) -> tuple[int, ...]:
@@ -185,20 +184,10 @@ class TextHasher(Params):
                     epochs=settings["epochs"] or max(EPOCHS, math.ceil(STEPS / len(batches))),
                     lr=settings["lr"],
                     weight_decay=WEIGHT_DECAY,
-                    warmup=WARMUP,
-                    accumulate=1,
-                    precision="float32",
-                    ema=0.0,
-                    score_every=1,
-                    patience=None,
                 ),
                 device,
-                score=None,
                 run_dir=settings["run_dir"],
                 config=None if settings["run_dir"] is None else _config(settings, bags, words, targets),
-                log=None,
-                compile=False,
-                group=None,
                 progress=settings["progress"],
             )
         self._take(settings, module.eval(), targets.classes, words, whole_numbers, history)
@@ -266,9 +255,6 @@ class TextHasher(Params):
             raise ValueError(f"TextHasher.load: {path} is damaged or not a fasthash text model: {error}") from None
         return hasher
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
     def _take(
         self,
         settings: dict[str, Any],
@@ -296,11 +282,6 @@ class TextHasher(Params):
         if self._counts and not bags.counts:
             raise ValueError(f"{function}: X must hold word counts, whole numbers as in fit, got others")
         return output_blocks(module, bags, next(module.parameters()).device)
-
-    def _fitted(self, method: str) -> TextEncoder:
-        if not hasattr(self, "module_"):
-            raise not_fitted(f"TextHasher.{method}: call fit first (or TextHasher.load)")
-        return self.module_
 
 
 def _targets(y: Any, rows: int, function: str) -> Targets:
