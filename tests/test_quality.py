@@ -18,7 +18,7 @@ if not (ROOT / "benchmarks" / "quality").is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.append(str(ROOT))  # last: the sources beside it have no compiled extension
 
-from benchmarks.quality import image_tasks, measure, methods, noise, results, run, tables, tasks  # noqa: E402
+from benchmarks.quality import fits, image_tasks, measure, methods, noise, results, run, tables, tasks  # noqa: E402
 from benchmarks.quality.__main__ import main  # noqa: E402
 from fasthash import Hierarchy, evaluate, metrics, pack_bits  # noqa: E402
 
@@ -39,7 +39,7 @@ def small_task(kind: str = "classes") -> tasks.Task:
 def test_metrics_are_those_of_the_package() -> None:
     task = small_task()
     items = task.test["train"]
-    model = methods.Model(lambda X: X[:, :8], "cosine")
+    model = fits.Model(lambda X: X[:, :8], "cosine")
     codes = [model.codes(item.X) for item in items]
     similarity = task.similarity
     labels = items[0].y, items[1].y
@@ -112,13 +112,13 @@ def test_noise_belongs_to_the_pair() -> None:
 
 
 def quick(name: str, title: str, **more: Any) -> methods.Method:
-    fit = methods.fit_hasher("l1", epochs=2, hidden=(16,), batch_size=64)
+    fit = fits.fit_hasher("l1", epochs=2, hidden=(16,), batch_size=64)
     return methods.Method(name, title, "labels", fit, ({}, {"lr": 1e-3}), tasks=("a", "d"), **more)
 
 
 def test_runs_resume_and_tables_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = (
-        methods.Method("itq", "ITQ", "inputs", methods.fit_linear(methods.baselines.itq, True), tasks=("a", "d")),
+        methods.Method("itq", "ITQ", "inputs", fits.fit_linear(fits.baselines.itq, True), tasks=("a", "d")),
         quick("ours", "fasthash"),
         quick("ours-no-kl", "no KL", base="ours", change={"kl": 0.0}),
     )
@@ -282,7 +282,7 @@ def test_images_from_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         {"loss": "contrastive", "loss.temperature": 0.2},
     ):
         fixed = {"loss": settings["loss"]} if "loss" in settings else {}
-        model = methods.fit_hasher("l1", **fixed)(task, task.train, 16, 0, settings)
+        model = fits.fit_hasher("l1", **fixed)(task, task.train, 16, 0, settings)
         found = run.measure(task, model, 16)
         assert 0 < found["codes train"]["mAP"] <= 1
         assert set(found) == {"codes train", "outputs train", "codes held out"}

@@ -15,7 +15,7 @@ if not (ROOT / "benchmarks" / "quality").is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.append(str(ROOT))  # last: the sources beside it have no compiled extension
 
-from benchmarks.quality import asymmetric, asymmetric_acceptance, methods, run, tables, tasks  # noqa: E402
+from benchmarks.quality import asymmetric, asymmetric_acceptance, fits, methods, run, tables, tasks  # noqa: E402
 from fasthash import AsymmetricHasher, metrics  # noqa: E402
 from fasthash.train import asymmetric_hasher  # noqa: E402
 
@@ -70,7 +70,7 @@ def test_methods_run_and_three_searches_are_measured(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_codes_are_those_of_the_hasher() -> None:
     task = task_of()
-    model = methods.fit_free_codes(task, task.train, 8, 3, {"affinity": 0.5})
+    model = fits.fit_free_codes(task, task.train, 8, 3, {"affinity": 0.5})
     hasher = AsymmetricHasher(8, affinity=0.5, seed=3, progress=False).fit(task.train.X, task.train.y)
     query, database = task.test["train"]
     np.testing.assert_array_equal(model.codes(query.X), hasher.encode(query.X))
@@ -83,7 +83,7 @@ def test_codes_are_those_of_the_hasher() -> None:
 @pytest.mark.usefixtures("quick")
 def test_images_have_a_network_of_their_own() -> None:
     task = task_of("images")
-    model = methods.fit_free_codes(task, task.train, 8, 0, {"lr": 1e-2, "epochs": 1, "second": 0.0})
+    model = fits.fit_free_codes(task, task.train, 8, 0, {"lr": 1e-2, "epochs": 1, "second": 0.0})
     assert model.free is not None
     assert model.free.shape == model.codes(task.train.X).shape == (120, 1)
     query, database = task.test["train"]

@@ -15,7 +15,7 @@ if not (ROOT / "benchmarks" / "quality").is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.append(str(ROOT))
 
-from benchmarks.quality import graph_task, methods, results, run, tables, tasks  # noqa: E402
+from benchmarks.quality import fits, graph_task, methods, results, run, tables, tasks  # noqa: E402
 from benchmarks.quality.graph_acceptance import graph_acceptance  # noqa: E402
 
 
@@ -46,7 +46,7 @@ def test_propagation_is_the_harmonic_solution() -> None:
 def test_runs_are_measured_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_task, "_spread", {})
     quick = {"epochs": 3, "hidden": (16,), "batch_size": 32}
-    fit = methods.fit_hasher("l1", **quick)
+    fit = fits.fit_hasher("l1", **quick)
     tried: tuple[dict[str, Any], ...] = ({"target": "hard"}, {"target": "soft", "neighbors": 1})
 
     def of(name: str, spread: Any, **more: Any) -> methods.Method:
@@ -55,7 +55,7 @@ def test_runs_are_measured_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
             name, name, "labels", fitted, **{"settings": tried, "tasks": ("k",), **more}, unlabelled=True
         )
 
-    few = methods.fit_hasher("l1", **{**quick, "batch_size": 4})
+    few = fits.fit_hasher("l1", **{**quick, "batch_size": 4})
     chosen = (
         methods.Method("graph-seeds", "seeds", "labels", few, tasks=("k",)),
         of("graph-propagated", graph_task.propagated),

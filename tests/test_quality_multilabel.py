@@ -14,7 +14,7 @@ if not (ROOT / "benchmarks" / "quality").is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.append(str(ROOT))
 
-from benchmarks.quality import methods, multilabel_task, results, run, tables, tasks  # noqa: E402
+from benchmarks.quality import fits, methods, multilabel_task, results, run, tables, tasks  # noqa: E402
 from benchmarks.quality.measure import array_ranking  # noqa: E402
 from benchmarks.quality.multilabel_acceptance import multilabel_acceptance  # noqa: E402
 from fasthash import metrics  # noqa: E402
@@ -40,7 +40,7 @@ def test_metrics_are_those_of_the_package() -> None:
 
 def test_runs_are_measured_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"epochs": 3, "hidden": (16,), "batch_size": 64}
-    fit = methods.fit_hasher("cosine", loss="rank_consistency", **quick)
+    fit = fits.fit_hasher("cosine", loss="rank_consistency", **quick)
     whole = methods.Method("rank_consistency", "RCDH", "labels", fit, ({}, {"loss.rank": 2.0}), tasks=("f",))
     chosen = (
         *methods._with_ablations(
@@ -48,7 +48,7 @@ def test_runs_are_measured_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
             ("no-rank", "no L_RC", {"loss.rank": 0.0}),
             ("permuted", "labels of other rows", {"permuted": True}),
         ),
-        methods.Method("ours", "fasthash", "labels", methods.fit_hasher("l1", **quick), ({},), tasks=("f",)),
+        methods.Method("ours", "fasthash", "labels", fits.fit_hasher("l1", **quick), ({},), tasks=("f",)),
     )
     for module in (methods, run, tables):
         monkeypatch.setattr(module, "METHODS", chosen)

@@ -19,6 +19,7 @@ sys.path.append(str(ROOT))  # last: the sources beside it have no compiled exten
 
 from benchmarks.quality import (  # noqa: E402
     class_byte,
+    fits,
     goals,
     measure,
     methods,
@@ -64,7 +65,7 @@ def oracle_distances(model: class_byte.ClassByte, sides: tuple[tasks.Items, task
 @pytest.mark.parametrize("settings", [{}, {"weight": 9}, {"weight": 5, "graded": False}])
 def test_the_class_byte_ranks_as_it_is_defined(settings: dict[str, int]) -> None:
     task = open_task()
-    model = methods.fit_byte(task, task.train, 16, 0, settings)
+    model = fits.fit_byte(task, task.train, 16, 0, settings)
     sides = task.test["known"]
     codes = model.codes(sides[1].X)
     assert codes.shape == (300, 2 if settings else 1)
@@ -99,7 +100,7 @@ def test_equal_scores_are_tied() -> None:
 
 def test_the_residual_is_of_the_predicted_class_and_fitted_on_all_rows() -> None:
     task = open_task()
-    model = methods.fit_byte(task, task.train, 16, 3, {"weight": 9})
+    model = fits.fit_byte(task, task.train, 16, 3, {"weight": 9})
     rows = task.train.labelled
     known = np.unique(rows.y)
     means = np.stack([rows.X[rows.y == name].mean(0) for name in known])
@@ -186,7 +187,7 @@ def test_rows_that_a_method_is_fitted_on() -> None:
 
 def test_settings_are_chosen_by_the_mean_over_known_and_unlabelled() -> None:
     task = open_task()
-    model = methods.fit_linear(methods.baselines.itq, True)(task, task.train, 8, 0, {})
+    model = fits.fit_linear(fits.baselines.itq, True)(task, task.train, 8, 0, {})
     scores = [
         metrics.mean_average_precision(model.codes(queries.X), model.codes(database.X), queries.y, database.y)
         for queries, database in task.validation.values()
@@ -227,12 +228,12 @@ def test_weighted_bits_are_measured_as_repeated_bits() -> None:
     task, groups = open_task(), [(3, 4), (5, 1)]
     sides = task.test["known"]
     repeated = np.repeat(np.arange(8), np.repeat([4, 1], [3, 5]))
-    model = methods.Model(lambda X: X[:, :8], "l1", bit_weights=groups)
+    model = fits.Model(lambda X: X[:, :8], "l1", bit_weights=groups)
     found, wanted = (
         run.measure(task, each, bits)
-        for each, bits in ((model, 8), (methods.Model(lambda X: X[:, repeated], "l1"), len(repeated)))
+        for each, bits in ((model, 8), (fits.Model(lambda X: X[:, repeated], "l1"), len(repeated)))
     )
-    plain = run.measure(task, methods.Model(lambda X: X[:, :8], "l1"), 8)
+    plain = run.measure(task, fits.Model(lambda X: X[:, :8], "l1"), 8)
     for side in ("known", "unlabelled"):
         for kind in ("codes", "outputs"):
             for name in ("mAP", "mAHP@250", "P@10", *(["overlap@10", "codes"] if kind == "codes" else [])):
@@ -247,7 +248,7 @@ def test_weighted_bits_are_measured_as_repeated_bits() -> None:
 
 def test_the_hashers_weights_are_used() -> None:
     task = open_task()
-    fit = methods.fit_hasher("l1", epochs=1)
+    fit = fits.fit_hasher("l1", epochs=1)
     assert fit(task, task.train.labelled, 16, 0, {"item_bits": 6}).bit_weights == [(10, 4), (6, 1)]
     assert fit(task, task.train.labelled, 16, 0, {"item_bits": 0}).bit_weights is None
 
@@ -303,9 +304,9 @@ def test_on_features_fits_and_encodes_what_the_network_gives(monkeypatch: pytest
     task = open_task()
     images = dataclasses.replace(task, name="images", kind="images")
     network = torch.nn.Sequential(torch.nn.Linear(task.train.X.shape[1], 5), torch.nn.Linear(5, 64))
-    monkeypatch.setattr(methods, "_image_network", lambda *_: network)
-    fit = methods.fit_hasher("l1", epochs=1)
-    found = methods.on_features(fit)(images, task.train, 16, 0, {"item_bits": 6})
+    monkeypatch.setattr(fits, "_image_network", lambda *_: network)
+    fit = fits.fit_hasher("l1", epochs=1)
+    found = fits.on_features(fit)(images, task.train, 16, 0, {"item_bits": 6})
 
     def below(X: np.ndarray) -> np.ndarray:
         return network[0](torch.from_numpy(X)).detach().numpy()

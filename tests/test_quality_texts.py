@@ -15,7 +15,7 @@ if not (ROOT / "benchmarks" / "quality").is_dir():
 pytest.importorskip("sklearn")
 sys.path.append(str(ROOT))  # last: the sources beside it have no compiled extension
 
-from benchmarks.quality import methods, run, tables, tasks, text_acceptance, text_task  # noqa: E402
+from benchmarks.quality import fits, methods, run, tables, tasks, text_acceptance, text_task  # noqa: E402
 from fasthash import metrics  # noqa: E402
 
 
@@ -66,7 +66,7 @@ def test_methods_of_the_task_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_settings_are_chosen_by_precision_of_codes() -> None:
     task = small_task()
-    model = methods.Model(lambda X: tasks.flat(X)[:, :16] - 0.1, "l1")
+    model = fits.Model(lambda X: tasks.flat(X)[:, :16] - 0.1, "l1")
     (query, database) = task.validation["train"]
     codes = model.codes(query.X), model.codes(database.X)
     wanted = metrics.precision_at(*codes, query.y, database.y, 100)
@@ -76,11 +76,11 @@ def test_settings_are_chosen_by_precision_of_codes() -> None:
 def test_codes_of_texts_are_those_of_the_hasher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_task, "EPOCHS", 2)
     task = small_task()
-    model = methods.fit_words(task, task.train, 16, 3, {"pair": 2.0})
+    model = fits.fit_words(task, task.train, 16, 3, {"pair": 2.0})
     from fasthash import TextHasher
 
     X = task.train.X.counts
-    ours = methods.fit_hasher("l1", epochs=2)(task, task.train, 16, 0, {})
+    ours = fits.fit_hasher("l1", epochs=2)(task, task.train, 16, 0, {})
     assert ours.codes(task.train.X).shape == (300, 2)
     hasher = TextHasher(16, seed=3, epochs=2, pair=2.0, progress=False).fit(X, task.train.y)
     np.testing.assert_array_equal(model.codes(task.train.X), hasher.encode(X))

@@ -18,8 +18,9 @@ import torch
 
 from benchmarks.kit import machine
 from benchmarks.quality import results
+from benchmarks.quality.fits import Model
 from benchmarks.quality.measure import array_ranking, measure_classes
-from benchmarks.quality.methods import METHODS, Model
+from benchmarks.quality.methods import METHODS
 from benchmarks.quality.run import choose
 from benchmarks.quality.tasks import Pair, task_a
 from fasthash import Hasher, pack_bits

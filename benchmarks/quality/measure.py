@@ -19,7 +19,7 @@ from fasthash.metrics.ranking import Ranking
 
 if TYPE_CHECKING:
     from benchmarks.quality.class_byte import ClassByte
-    from benchmarks.quality.methods import Model
+    from benchmarks.quality.fits import Model
 
 Array = NDArray[Any]
 BitWeights = list[tuple[int, int]] | None  # groups (bits, weight) of a weighted Hamming distance; None: undivided codes

@@ -17,6 +17,7 @@ from benchmarks.quality import results
 from benchmarks.quality.class_byte import ClassByte
 from benchmarks.quality.cross_modal_task import CrossModal, measure_pairs, pair_floors, pair_score
 from benchmarks.quality.few_shot import VALIDATED, measure_episodes
+from benchmarks.quality.fits import Model, Settings
 from benchmarks.quality.measure import (
     array_ranking,
     asymmetric_distances,
@@ -29,7 +30,7 @@ from benchmarks.quality.measure import (
     output_distances,
     weighted,
 )
-from benchmarks.quality.methods import METHODS, Method, Model, Settings
+from benchmarks.quality.methods import METHODS, Method
 from benchmarks.quality.multilabel_task import AT, measure_multilabel
 from benchmarks.quality.recommendation import Recommender, edge_floors, edge_score, measure_edges
 from benchmarks.quality.results import FOLDER
