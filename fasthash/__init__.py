@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from fasthash.index import HammingIndex, IndexFolderError
     from fasthash.losses import kl_loss, koleo_loss, listwise_loss, similarity_loss
     from fasthash.neighbors import Neighbors, entropy, kl_divergence, nearest
-    from fasthash.train import AsymmetricHasher, CrossModalHasher, GraphHasher, Hasher, TextHasher
+    from fasthash.train import CIMON, AsymmetricHasher, CrossModalHasher, GraphHasher, Hasher, TextHasher
 
 _NAMES = {
     "codes": ["pack_bits", "unpack_bits"],
@@ -56,12 +56,13 @@ _NAMES = {
     "index": ["HammingIndex", "IndexFolderError"],
     "losses": ["kl_loss", "koleo_loss", "listwise_loss", "similarity_loss"],
     "neighbors": ["Neighbors", "entropy", "kl_divergence", "nearest"],
-    "train": ["AsymmetricHasher", "CrossModalHasher", "GraphHasher", "Hasher", "TextHasher"],
+    "train": ["CIMON", "AsymmetricHasher", "CrossModalHasher", "GraphHasher", "Hasher", "TextHasher"],
 }
 _MODULES = [*_NAMES, "baselines", "datasets", "distributed", "evaluate", "gradients", "metrics", "reference", "targets"]
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "CIMON",
     "AsymmetricHasher",
     "CrossModalHasher",
     "GraphHasher",

@@ -32,6 +32,7 @@ class Kind:
 MODEL = Kind(FORMAT, "model", "Hasher.save", "Hasher.load")
 LINEAR = Kind("fasthash-linear-codes", "LinearCodes", "LinearCodes.save", "LinearCodes.load")
 ASYMMETRIC = Kind("fasthash-asymmetric-hasher", "AsymmetricHasher", "AsymmetricHasher.save", "AsymmetricHasher.load")
+CIMON = Kind("fasthash-cimon", "CIMON model", "CIMON.save", "CIMON.load")
 CROSS_MODAL = Kind("fasthash-cross-modal-hasher", "cross-modal model", "CrossModalHasher.save", "CrossModalHasher.load")
 GRAPH = Kind("fasthash-graph-hasher", "GraphHasher", "GraphHasher.save", "GraphHasher.load")
 TEXT = Kind("fasthash-text-hasher", "text model", "TextHasher.save", "TextHasher.load")

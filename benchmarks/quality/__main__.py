@@ -21,6 +21,7 @@ from benchmarks.quality.run import floors, run
 from benchmarks.quality.tables import write_tables
 from benchmarks.quality.tasks import TASKS as EMBEDDING_TASKS
 from benchmarks.quality.text_task import task_g
+from benchmarks.quality.view_task import task_kmnist, task_mnist
 
 TASKS = EMBEDDING_TASKS | {
     "b": task_b,
@@ -43,8 +44,14 @@ TASKS = EMBEDDING_TASKS | {
     **few_shot.TASKS,
     "k": task_k,
     "k-clinc150": task_k_clinc150,
+    "m-kmnist": task_kmnist,
+    "m-mnist": task_mnist,
 }
-TOGETHER = {"i": ("i-pubmedqa", "i-movielens"), "j": tuple(few_shot.TASKS)}  # a name for several tasks
+TOGETHER = {
+    "i": ("i-pubmedqa", "i-movielens"),
+    "j": tuple(few_shot.TASKS),
+    "m": ("m-mnist", "m-kmnist"),
+}  # a name for several tasks
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from benchmarks.quality.measure import BitWeights, array_ranking
 from benchmarks.quality.noise import fit_noisy
 from benchmarks.quality.tasks import Bags, Items, Pair, Task, flat
 from benchmarks.quality.text_task import fit_psh
+from benchmarks.quality.view_task import fit_cimon
 from fasthash import Hasher, baselines, pack_bits
 from fasthash.evaluate import overlap_at
 from fasthash.losses.published import LOSSES
@@ -41,8 +42,8 @@ class Model:
     """What a method gives: outputs float32 [N, bits] of X, whose signs (u > 0) are the bits, and how they compare.
 
     queries: what real-valued queries of a search in codes are, where they are not the outputs. bit_weights: of the
-    Hamming distance. reached: what was measured of the labels that it learned from, where it made some. free: packed
-    codes of the rows it was fitted on, where those are not the signs of their outputs.
+    Hamming distance. reached: what was measured of labels or pairs that it learned from, where it made some. free:
+    packed codes of the rows it was fitted on, where those are not the signs of their outputs.
     """
 
     outputs: Callable[[Array], Array]
@@ -239,6 +240,12 @@ def fit_free_codes(task: Task, rows: Items, bits: int, seed: int, settings: Sett
 def fit_words(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
     """A TextHasher on bags of words."""
     return Model(fit_psh(rows, bits, seed, settings), "l1")
+
+
+def fit_two_views(task: Task, rows: Items, bits: int, seed: int, settings: Settings) -> Model:
+    """A CIMON on images."""
+    outputs, reached = fit_cimon(rows, bits, seed, settings)
+    return Model(outputs, "l1", reached=reached)
 
 
 def _loss(name: str, bits: int, task: Task, rows: Items, own: Settings) -> torch.nn.Module:

@@ -31,6 +31,7 @@ from benchmarks.quality.fits import (
     fit_linear,
     fit_rotation,
     fit_sign,
+    fit_two_views,
     fit_words,
     on_features,
 )
@@ -43,6 +44,7 @@ from benchmarks.quality.recommenders import (
     linear,
 )
 from benchmarks.quality.tasks import Items, Task
+from benchmarks.quality.view_task import on_gradients
 from fasthash import baselines
 
 TRIED = 3  # settings of each method
@@ -55,6 +57,7 @@ PAIRS = ("i-pubmedqa", "i-movielens")
 OPEN_IMAGES = ("e-open-images", "e-half-images", "e-open-images-reduced", "e-half-images-reduced")
 LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
 GRAPHS = ("k", "k-clinc150")
+VIEWS = ("m-mnist", "m-kmnist")
 ANCHORED = ("a", "b", "b-reduced", "c", "c-reduced")  # every class has rows to train on
 FEW_SHOT = tuple(few_shot.TASKS)
 
@@ -120,7 +123,7 @@ def _with_ablations(method: Method, *changes: tuple[str, str, Settings]) -> tupl
     return method, *ablations
 
 
-CAPTION_EPOCHS = 40  # a linear encoder's steps cost little
+CAPTION_EPOCHS = 40  # without labels: a linear encoder's steps cost little
 NO_KL: tuple[str, str, Settings] = ("no-kl", "no KL", {"kl": 0.0})
 STRESS: tuple[str, str, Settings] = ("stress", "stress", {"similarity": "stress"})
 CAPTIONS: tuple[Settings, ...] = (
@@ -138,6 +141,7 @@ BYTE_ITQ_TRIED: tuple[Settings, ...] = (
     {"weight": 255},
 )
 ASYMMETRIC_TRIED: tuple[Settings, ...] = ({}, {"lr": 1e-3}, {"epochs": 1})
+CIMON_TRIED: tuple[Settings, ...] = ({}, {"contrast": 1.0}, {"contrast": 1.0, "similar": 0.1})
 PSH_TRIED: tuple[Settings, ...] = ({}, {"pair": 3.0}, {"lr": 4e-2, "classification": 100.0})
 UNSEEN = dict.fromkeys(("e-unseen", *UNSEEN_IMAGES), UNSEEN_TRIED)
 
@@ -357,6 +361,38 @@ METHODS: tuple[Method, ...] = (
         NO_KL,
         STRESS,
         ("stress-no-kl", "stress, no KL", {"similarity": "stress", "kl": 0.0}),
+    ),
+    Method("views-itq", "ITQ", "inputs", on_gradients(fit_linear(baselines.itq, True)), tasks=VIEWS),
+    Method(
+        "views-sdc",
+        "SDC",
+        "inputs",
+        on_gradients(fit_hasher("cosine", loss="sdc", epochs=CAPTION_EPOCHS)),
+        ({}, {"loss.a": 2.0, "loss.b": 2.0}, {"lr": 1e-3}),
+        tasks=VIEWS,
+    ),
+    Method(
+        "views-bihalf",
+        "BiHalf",
+        "inputs",
+        on_gradients(fit_hasher("l1", loss="bihalf", epochs=CAPTION_EPOCHS)),
+        ({}, {"lr": 1e-3}, {"loss.gamma": 1.0}),
+        tasks=VIEWS,
+    ),
+    Method(
+        "views-ours",
+        "fasthash",
+        "inputs",
+        on_gradients(fit_hasher("l1", epochs=CAPTION_EPOCHS)),
+        ({}, {"kl": 1.0}, {"hidden": (512,)}),
+        tasks=VIEWS,
+    ),
+    *_with_ablations(
+        Method("cimon", "CIMON", "inputs", fit_two_views, CIMON_TRIED, tasks=VIEWS),
+        ("no-confidence", "W1 = 1", {"confidence": False}),
+        ("no-clusters", "W2 = 1", {"clusters": 0}),
+        ("no-contrast", "no NT-Xent", {"contrast": 0.0}),
+        ("one-view", "one view", {"views": 1}),
     ),
     Method("few-itq", "ITQ", "inputs", fit_few_shot_itq, tasks=FEW_SHOT),
     replace(

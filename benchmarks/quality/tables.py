@@ -17,12 +17,13 @@ from benchmarks.quality.cross_modal_acceptance import cross_modal_acceptance
 from benchmarks.quality.few_shot_acceptance import few_shot_acceptance
 from benchmarks.quality.goals import goals
 from benchmarks.quality.graph_acceptance import graph_acceptance
-from benchmarks.quality.methods import FEW_SHOT, GRAPHS, METHODS, OPEN, PAIRS, TRIED
+from benchmarks.quality.methods import FEW_SHOT, GRAPHS, METHODS, OPEN, PAIRS, TRIED, VIEWS
 from benchmarks.quality.multilabel_acceptance import multilabel_acceptance
 from benchmarks.quality.recommendation_acceptance import recommendation_acceptance
 from benchmarks.quality.results import FOLDER, Line, find, read_all
 from benchmarks.quality.run import TUNING_BITS, TUNING_SEED
 from benchmarks.quality.text_acceptance import text_acceptance
+from benchmarks.quality.view_acceptance import view_acceptance
 from benchmarks.quality.which_method import which_method
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -167,6 +168,7 @@ def _task(name: str, floor: dict[str, Any], runs: Runs, task: list[Line]) -> str
     lines += text_acceptance(runs) if name == "g" else []
     lines += graph_acceptance(runs, name) if name in GRAPHS else []
     lines += cross_modal_acceptance(runs, name) if name in PAIRS else []
+    lines += view_acceptance(runs, name) if name in VIEWS else []
     lines += _chosen(task)
     return "\n".join(lines)
 

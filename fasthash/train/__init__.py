@@ -1,7 +1,7 @@
 """Learning: estimators of codes, and the parts they are made of for any module and loader.
 
-Hasher and AsymmetricHasher are for embeddings, CrossModalHasher for pairs of embeddings of two modalities, TextHasher
-for bags of words, GraphHasher for edges.
+Hasher and AsymmetricHasher are for embeddings, CIMON for rows in two views without labels, CrossModalHasher for pairs
+of embeddings of two modalities, TextHasher for bags of words, GraphHasher for edges.
 
 The package can be called: `fasthash.train(module, loader, objective)` is `fasthash.train.train`.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fasthash._moved import moved_names
 from fasthash.train.asymmetric_hasher import AsymmetricHasher
+from fasthash.train.cimon import CIMON
 from fasthash.train.cross_modal_hasher import CrossModalHasher
 from fasthash.train.encoder import HashHead, encoder
 from fasthash.train.episode_batches import EpisodeBatches
@@ -23,6 +24,7 @@ from fasthash.train.objective import Objective
 from fasthash.train.text_hasher import TextHasher
 
 __all__ = [
+    "CIMON",
     "AsymmetricHasher",
     "CrossModalHasher",
     "EpisodeBatches",
