@@ -211,6 +211,7 @@ def test_every_learning_method_has_as_many_settings() -> None:
             "rotation",
             "sign",
             "features-itq",
+            "views-itq",
             "few-itq",
             "few-untrained",
             "ours-default",

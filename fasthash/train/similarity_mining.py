@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasthash._directions import unit_rows
 from fasthash.neighbors import nearest
 
 SAMPLE = 2_000  # rows whose pairs give the distribution of distances
@@ -61,7 +62,7 @@ def mine(features: Tensor, *, similar: float, clusters: int, confident: bool = T
     >>> S[0, 3].item(), S[0, 1].item(), bool((W <= 1).all())
     (1.0, -1.0, True)
     """
-    directions = torch.nn.functional.normalize(features.flatten(1).float(), dim=1)
+    directions = unit_rows(features.flatten(1).float())
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(features), generator=generator)[:SAMPLE].to(features.device)
     sample = directions[chosen]

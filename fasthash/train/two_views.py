@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
+from fasthash._directions import directions
 from fasthash.train.similarity_mining import MinedPairs, mine
 
 View = Callable[[Tensor], Tensor]
@@ -130,7 +131,7 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
     >>> nt_xent(views, views, temperature=0.01).item() < 1e-6
     True
     """
-    rows = normalize(torch.cat([first, second]), dim=1)
+    rows = directions(torch.cat([first, second]))
     logits = rows @ rows.T / temperature
     itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
     partner = torch.arange(len(rows), device=rows.device).roll(len(first))
