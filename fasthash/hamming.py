@@ -18,18 +18,34 @@ _topk = torch.ops.fasthash.hamming_topk.default  # the overload itself: finding 
 
 
 class SearchResult(NamedTuple):
-    """distances [Q, k] (int32; float32 after rescoring) and ids int64 [Q, k], ordered by (distance, id)."""
+    """distances [Q, k] (int32; float32 after rescoring) and ids int64 [Q, k], ordered by (distance, id).
+
+    keys: the key of each id, where an index with keys was searched; else None.
+    """
 
     distances: Any
     ids: Any
 
+    @property
+    def keys(self) -> Any:
+        """Objects [Q, k] of a search of an index with keys, None for id -1; of other searches just None."""
+        return None
+
 
 class RangeResult(NamedTuple):
-    """Query q's results are distances[offsets[q] : offsets[q + 1]] (int32) and the same part of ids (int64)."""
+    """Query q's results are distances[offsets[q] : offsets[q + 1]] (int32) and the same part of ids (int64).
+
+    keys: the key of each id, where an index with keys was searched; else None.
+    """
 
     offsets: Any
     distances: Any
     ids: Any
+
+    @property
+    def keys(self) -> Any:
+        """Objects [T] of a search of an index with keys; of other searches just None."""
+        return None
 
 
 def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None, bit_weights: Any = None) -> SearchResult:

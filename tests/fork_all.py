@@ -40,6 +40,8 @@ between = targets.class_distances(list(range(20)))
 hasher = fasthash.Hasher(16, epochs=1, progress=False).fit(X, y)
 index = fasthash.HammingIndex(64)
 index.add(codes)
+named = fasthash.HammingIndex(64)
+named.add(codes, keys=[f"{row}" for row in range(len(codes))])
 folder = Path(tempfile.mkdtemp())
 fasthash.HammingIndex.build(folder / "index", codes, progress=False)
 hasher.save(folder / "hasher")
@@ -88,6 +90,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "HammingIndex.search": lambda: index.search(codes[:300], 10),
     "HammingIndex.range_search": lambda: index.range_search(codes[:300], 20),
     "HammingIndex.add": lambda: index.add(codes),
+    "HammingIndex.add, keys": lambda: named.add(codes, keys=[f"{row}" for row in range(len(codes))], replace=True),
     "HammingIndex.remove": lambda: index.remove(range(1000)),
     "HammingIndex.save": lambda: index.save(folder / "saved"),
     "HammingIndex.build": lambda: fasthash.HammingIndex.build(folder / "built", codes, mih=True, progress=False),

@@ -14,7 +14,9 @@ def random_codes(rows, width=8, seed=0):
 
 def content(index):
     """All that an index holds, in a form that compares."""
-    return index.bits, index.ids.tolist(), index.get(index.ids).tolist(), index._contents.next_id, index.bit_weights
+    ids = index.ids
+    keys = index.keys_of(ids).tolist() if index.keyed else None
+    return index.bits, ids.tolist(), index.get(ids).tolist(), index._contents.next_id, index.bit_weights, keys
 
 
 def make_folder(path, bit_weights=None):
@@ -23,6 +25,17 @@ def make_folder(path, bit_weights=None):
     with HammingIndex.open(path, writable=True) as index:
         index.add(random_codes(50))
         index.add(random_codes(30, seed=1), ids=np.arange(1000, 1300, 10)[::-1].copy())
+        index.remove([3, 20, 1000, 1290])
+    return path
+
+
+def make_keyed_folder(path):
+    """The same with keys, of different lengths and some of them not ASCII."""
+    HammingIndex(64).save(path)
+    with HammingIndex.open(path, writable=True) as index:
+        index.add(random_codes(50), keys=[f"köy {number}"[: 5 + number % 3] + str(number) for number in range(50)])
+        ids = np.arange(1000, 1300, 10)[::-1].copy()
+        index.add(random_codes(30, seed=1), ids=ids, keys=[f"{id:0{id % 7 + 4}d}" for id in ids.tolist()])
         index.remove([3, 20, 1000, 1290])
     return path
 

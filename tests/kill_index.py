@@ -1,10 +1,10 @@
 """Kills a process with SIGKILL again and again while it changes an index, and checks what is left after each time.
 
-    python tests/kill_index.py --kills 5000
+    python tests/kill_index.py --kills 5000 [--keys]
 
 A child does changes that are a function of their number: add, add with ids, upsert, remove, compact, build. It tells
 through a pipe when one is done. After the kill the folder must open, verify, and hold exactly what all changes that
-were done made of it, or those and the one that was under way.
+were done made of it, or those and the one that was under way. With --keys every code has a key.
 """
 
 import argparse
@@ -65,43 +65,53 @@ class Model:
         return after
 
 
-def do(folder, index, change):
+def keys_of(ids):
+    """The keys of ids, of different lengths."""
+    return [f"{'ü' * (id % 5)}{id}" for id in ids.tolist()]
+
+
+def do(folder, index, change, keyed):
     """Makes a change to the folder; gives the index, open for writing."""
     action, ids, codes = change
+    keys = keys_of(ids) if keyed else None
     if action == "build":
         index.close()
         half = len(codes) // 2
-        blocks = [(codes[:half], ids[:half]), (codes[half:], ids[half:])]
+        parts = (slice(half), slice(half, None))
+        blocks = [(codes[part], ids[part], keys and keys[part]) for part in parts]
         HammingIndex.build(folder, blocks, bits=64, overwrite=True, progress=False)
         return HammingIndex.open(folder, writable=True)
     if action == "remove":
-        index.remove(ids)
+        index.remove(keys=keys) if keyed else index.remove(ids)
     elif action == "compact":
         index.compact()
     else:
-        index.add(codes, None if action == "add" else ids, replace=action == "upsert")
+        index.add(codes, None if action == "add" else ids, keys=keys, replace=action == "upsert")
     return index
 
 
-def child(folder, model, number, pipe):
+def child(folder, model, number, pipe, keyed):
     index = HammingIndex.open(folder, writable=True)
     os.write(pipe, b"o")
     while True:
-        index = do(folder, index, model.change(number))
+        index = do(folder, index, model.change(number), keyed)
         model = model.apply(number)
         number += 1
         os.write(pipe, b"d")
 
 
-def held(folder):
+def held(folder, keyed):
     index = HammingIndex.open(folder, mmap=False)
     index.verify()
+    if keyed and index.keys_of(index.ids).tolist() != keys_of(index.ids):
+        sys.exit(f"{folder}: other keys than those of the ids")
     return dict(zip(index.ids.tolist(), map(bytes, index.get(index.ids)), strict=True))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--keys", action="store_true")
     parser.add_argument("--seed", type=int, default=None)
     arguments = parser.parse_args()
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
@@ -117,7 +127,7 @@ def main():
             process = os.fork()
             if process == 0:
                 try:
-                    child(folder, model, number, writable)
+                    child(folder, model, number, writable, arguments.keys)
                 finally:
                     os._exit(1)  # it ends by the kill alone
             os.close(writable)
@@ -133,7 +143,7 @@ def main():
                 sys.exit(f"seed {seed}, kill {kill}: the child failed at change {number + len(told)}")
             for _ in told:
                 model, number = model.apply(number), number + 1
-            found, after = held(folder), model.apply(number)
+            found, after = held(folder, arguments.keys), model.apply(number)
             if found != model.codes:
                 if found != after.codes:
                     sys.exit(f"seed {seed}, kill {kill}: not the state after change {number - 1} or {number}")

@@ -139,7 +139,7 @@ def test_options_that_would_be_ignored(here: Path, capsys: pytest.CaptureFixture
         (("eval", "real.npy", "real.npy", *labels, "--bits", "3"), "eval: --bits is for codes, got embeddings in real"),
         (
             ("index", "add", "index", "few.npy", "--replace"),
-            "index add: --replace needs --ids, new ids replace nothing",
+            "index add: --replace needs --ids or --keys, new ids replace nothing",
         ),
         (
             ("search", "index", "queries.npy", "--radius", "1", "--rescore", "2"),

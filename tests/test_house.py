@@ -49,10 +49,11 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # The same inside fasthash/index/, where what stands on one level may not import each other.
 INDEX_LEVELS = [
     ["bitmap", "errors", "groups", "progress", "readahead"],
-    ["segments"],
+    ["keys"],
+    ["key_texts", "segments"],
     ["merge"],
     ["search", "store"],
-    ["exchange", "folder"],
+    ["exchange", "folder", "keyed"],
     ["hamming_index"],
     ["anchor_index"],
     ["__init__"],

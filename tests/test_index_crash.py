@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from index_folders import content, files, make_folder, random_codes
+from index_folders import content, files, make_folder, make_keyed_folder, random_codes
 
 from fasthash import _durable
 from fasthash.index import HammingIndex, IndexFolderError, merge
@@ -29,6 +29,15 @@ def start(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def keyed_start(tmp_path_factory):
+    """A folder with keys, of few files: the model of power loss tries all subsets of those that a change deletes."""
+    folder = make_keyed_folder(tmp_path_factory.mktemp("keyed") / "index")
+    with HammingIndex.open(folder, writable=True) as index:
+        index.add(random_codes(6), keys=["0/", "1/x", "2/xx", "a", "b", "c"])
+    return folder
+
+
 def other_index():
     index = HammingIndex(64, bit_weights=[(40, 3), (24, 1)])  # the folder's has none: a change of the format's version
     index.add(random_codes(20, seed=9), ids=np.arange(20) * 7)
@@ -44,16 +53,28 @@ ACTIONS = {
     "upsert": lambda index: index.add(random_codes(3, seed=6), ids=[5, 6, 9000], replace=True),
     "compact": lambda index: index.compact(),
 }
+NAMES = ("0/", "new", "1/x", "ü", "newer")  # two of them are there
+KEYED_ACTIONS = {
+    "keyed add": lambda index: index.add(random_codes(10, seed=5), keys=[f"new {row}" for row in range(10)]),
+    "keyed replace": lambda index: index.add(random_codes(5, seed=6), keys=NAMES, replace=True),
+    "keyed replace ids": lambda index: index.add(random_codes(5, seed=6), [5, 9, 7, 9000, 8], keys=NAMES, replace=True),
+    "keyed remove": lambda index: index.remove(keys=["0/", "2/xx", "nobody"]),
+    "keyed compact": lambda index: index.compact(),
+}
+ALL_ACTIONS = ACTIONS | KEYED_ACTIONS | {"first keys": lambda index: index.add(random_codes(3), keys=["a", "b", "c"])}
 
 
 def run(action, folder, index=None):
     """Does the action on a folder, or on an index that is open for writing there."""
-    if action in ACTIONS:
+    if action in ALL_ACTIONS:
         if index is not None:
-            ACTIONS[action](index)
+            ALL_ACTIONS[action](index)
         else:
             with HammingIndex.open(folder, writable=True) as opened:
-                ACTIONS[action](opened)
+                ALL_ACTIONS[action](opened)
+    elif action == "keyed build":
+        blocks = ((random_codes(4, seed=seed), None, [f"{seed}{'y' * row}" for row in range(4)]) for seed in range(2))
+        HammingIndex.build(folder, blocks, overwrite=True)
     elif action.startswith("build"):
         blocks = ((random_codes(4, seed=seed), np.arange(4) * 9 + 3 - seed) for seed in range(3))
         HammingIndex.build(folder, blocks, overwrite=action == "build over", bit_weights=[(1, 200), (63, 1)])
@@ -75,11 +96,17 @@ def state(folder):
     return held(index)
 
 
-@pytest.fixture(params=[*ACTIONS, "overwrite", "save", "build", "build over"])
-def case(request, start, tmp_path, monkeypatch):
+@pytest.fixture(params=[*ALL_ACTIONS, "overwrite", "save", "build", "build over", "keyed build"])
+def case(request, start, keyed_start, tmp_path, monkeypatch):
     """(action, folder, state before, state after)"""
     monkeypatch.setattr(build, "_RUN_BYTES", 16 * 6)  # a build writes two segments
+    monkeypatch.setattr(build, "_KEYED_ROWS", 4)
     action, folder = request.param, tmp_path / "index"
+    if action.startswith("keyed"):
+        start = keyed_start
+    elif action == "first keys":  # the format's version changes
+        start = tmp_path / "empty"
+        HammingIndex(64).save(start)
     if action in ("save", "build"):
         before = None
     else:
@@ -148,7 +175,7 @@ def test_an_error_at_any_step(case, tmp_path):
         copy = tmp_path / f"copy{allowed}"
         if folder.exists():
             shutil.copytree(folder, copy)
-        index = HammingIndex.open(copy, writable=True) if action in ACTIONS else None
+        index = HammingIndex.open(copy, writable=True) if action in ALL_ACTIONS else None
         names = set(os.listdir(copy)) if copy.exists() else set()
         message = None
         with pytest.MonkeyPatch.context() as patch:
@@ -338,21 +365,25 @@ def test_a_new_file_never_replaces_another(tmp_path):
     assert (tmp_path / "taken").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("action", ["add", "add ids", "upsert", "compact", "build"])
-def test_a_full_disk_while_writing(start, tmp_path, action):
+def test_a_full_disk_while_writing(start, keyed_start, tmp_path, action, keyed):
     resource = pytest.importorskip("resource")
     folder, codes = tmp_path / "index", random_codes(10_000)
-    shutil.copytree(start, folder)
+    shutil.copytree(keyed_start if keyed else start, folder)
+    # the files of keys are what is too large: so many codes fit
+    codes = codes[:1500] if keyed else codes
+    count, keys = len(codes), {"keys": [f"{row:036d}" for row in range(len(codes))]} if keyed else {}
     with HammingIndex.open(folder, writable=True) as index:
         if action == "compact":
-            index.add(codes)
+            index.add(codes, **keys)
         before, names = held(index), files(folder)
         change = {
-            "add": lambda: index.add(codes),
-            "add ids": lambda: index.add(codes, np.arange(10_000) * 2 + 10_000),
-            "upsert": lambda: index.add(codes, np.arange(10_000), replace=True),
+            "add": lambda: index.add(codes, **keys),
+            "add ids": lambda: index.add(codes, np.arange(count) * 2 + 10_000, **keys),
+            "upsert": lambda: index.add(codes, np.arange(count), replace=True, **keys),
             "compact": index.compact,
-            "build": lambda: (index.close(), HammingIndex.build(folder, iter([codes]), overwrite=True)),
+            "build": lambda: (index.close(), HammingIndex.build(folder, iter([codes]), overwrite=True, **keys)),
         }[action]
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))

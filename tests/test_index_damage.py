@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import xxhash
-from index_folders import content, files, make_folder, random_codes, read_manifest, write_manifest
+from index_folders import content, files, make_folder, make_keyed_folder, random_codes, read_manifest, write_manifest
 
 from fasthash.index import HammingIndex, IndexFolderError
 
@@ -33,9 +33,10 @@ def opened_or_refused(path, before, mmap=True):
     return "same"
 
 
-@pytest.mark.parametrize("kind", ["manifest", "segment", "tombstones"])
+@pytest.mark.parametrize("kind", ["manifest", "segment", "tombstones", "keys"])
 @pytest.mark.parametrize("mmap", [True, False])
-def test_truncated_files(folder, kind, mmap):
+def test_truncated_files(tmp_path, kind, mmap):
+    folder = (make_keyed_folder if kind == "keys" else make_folder)(tmp_path / "index")
     file = files(folder, kind)[-1]
     data = file.read_bytes()
     for size in {0, 1, 7, 8, 9, 100, 4095, 4096, 4097, len(data) // 2, len(data) - 1} - {len(data)}:
@@ -51,8 +52,10 @@ def test_truncated_files(folder, kind, mmap):
         HammingIndex.open(folder, mmap=mmap)
 
 
-@pytest.mark.parametrize("kind", ["manifest", "segment", "tombstones"])
-def test_flipped_bits(folder, kind):
+@pytest.mark.parametrize("kind", ["manifest", "segment", "tombstones", "keys", "manifest of keys"])
+def test_flipped_bits(tmp_path, kind):
+    folder = (make_keyed_folder if kind.endswith("keys") else make_folder)(tmp_path / "index")
+    kind = kind.split()[0]
     before = content(HammingIndex.open(folder))
     for file in files(folder, kind):
         data = file.read_bytes()
@@ -99,7 +102,14 @@ def top(**changes):
         (top(version=2, features=["keys\n"]), r"a feature must be named by .*, got 'keys\\n'"),
         (top(version=2, features=["x" * 65]), "a feature must be named by .*, got 'xxx"),
         (top(version=2, features=["keys", "keys"]), r"features must be distinct, got \['keys', 'keys'\]"),
-        (top(version=2, features=["keys", "vectors"]), "needs feature 'keys', which this fasthash does not know; open"),
+        (
+            top(version=2, features=["keys", "vectors"]),
+            "needs feature 'vectors', which this fasthash does not know; open",
+        ),
+        (
+            top(version=2, features=["keys"]),
+            "segment 0: keys: must be the plain name of a file in the folder, got None",
+        ),
         (top(version="1"), "unknown version '1'"),
         (top(version=True), "unknown version True"),
         (top(bits=0), "bits: must be an integer between 1 and 65536, got 0"),
@@ -285,8 +295,9 @@ def test_unaligned_ids_are_refused(folder):
 # What is not a plain file in the folder
 
 
-@pytest.mark.parametrize("kind", ["manifest", "segment", "tombstones"])
-def test_links_out_of_the_folder_are_refused(folder, kind):
+@pytest.mark.parametrize("kind", ["manifest", "segment", "tombstones", "keys"])
+def test_links_out_of_the_folder_are_refused(tmp_path, kind):
+    folder = make_keyed_folder(tmp_path / "index")
     file = files(folder, kind)[0]
     file.rename(folder.parent / "elsewhere")
     file.symlink_to(folder.parent / "elsewhere")
@@ -303,7 +314,9 @@ def as_in_a_download_cache(folder):
         file.symlink_to(f"../blobs/{number}")
 
 
-def test_links_into_a_folder_that_is_named_are_followed(folder, tmp_path):
+@pytest.mark.parametrize("make", [make_folder, make_keyed_folder])
+def test_links_into_a_folder_that_is_named_are_followed(make, tmp_path):
+    folder = make(tmp_path / "index")
     expected = content(HammingIndex.open(folder))
     as_in_a_download_cache(folder)
     with pytest.raises(IndexFolderError, match=r"a symbolic link, .*cp -rL.* links_within"):
@@ -336,8 +349,9 @@ def test_links_out_of_the_named_folder_are_refused(folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-@pytest.mark.parametrize("kind", ["manifest", "segment", "tombstones"])
-def test_pipes_and_folders_are_refused(folder, kind):
+@pytest.mark.parametrize("kind", ["manifest", "segment", "tombstones", "keys"])
+def test_pipes_and_folders_are_refused(tmp_path, kind):
+    folder = make_keyed_folder(tmp_path / "index")
     file = files(folder, kind)[0]
     file.unlink()
     os.mkfifo(file)

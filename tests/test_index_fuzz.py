@@ -19,7 +19,7 @@ import pytest
 import xxhash
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from index_folders import content, files, make_folder, random_codes, read_manifest, write_manifest
+from index_folders import content, files, make_folder, make_keyed_folder, random_codes, read_manifest, write_manifest
 
 from fasthash.index import HammingIndex, IndexFolderError
 from fasthash.index.search import tables
@@ -64,7 +64,7 @@ REGRESSIONS = [
     ([("bytes", 1, 5000, b"\xff" * 16)], True, True),  # offsets of tables that lead out of the file
     ([("bytes", 1, 4096, b"\xff" * 16)], True, False),
 ]
-VERSIONS = [1, 2, "weighted"]  # of the manifest that is damaged
+VERSIONS = [1, 2, "weighted", "keyed"]  # of the manifest that is damaged
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,7 @@ def folder(tmp_path_factory):
         with HammingIndex.open(path, writable=True) as index:
             index.build_mih()
         assert len(files(path)) == 7  # manifest; two segments with tombstones and tables
+        make_keyed_folder(path.parent / "keyed")
         yield path
 
 
@@ -128,7 +129,7 @@ def sign(folder):
     with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, OSError):
         manifest = read_manifest(folder)
         for entry in manifest["segments"]:
-            for name in ("file", "tombstones", "mih"):
+            for name in ("file", "tombstones", "mih", "keys"):
                 checksum = "xxh3_128" if name == "file" else f"{name}_xxh3_128"
                 if isinstance(entry.get(name), str) and (folder / entry[name]).parent == folder:
                     entry[checksum] = xxhash.xxh3_128_hexdigest((folder / entry[name]).read_bytes())
@@ -140,8 +141,14 @@ def use(index):
     queries = random_codes(2, -(-index.bits // 8)) & 0
     for filter in (None, [0, 5, 1010], index.ids >= 0):
         with contextlib.suppress(ValueError):  # ids that are live twice make a mask of another length
-            index.search(queries, 3, filter=filter)
-            index.range_search(queries, min(index.bits, 20), filter=filter)
+            found = (
+                index.search(queries, 3, filter=filter),
+                index.range_search(queries, min(index.bits, 20), filter=filter),
+            )
+            for part in found if index.keyed else ():
+                assert part.keys.shape == part.ids.shape
+                assert isinstance("1" in index, bool)
+                assert len(index.ids_of([f"köy {number}" for number in range(20)])) == 20
     with contextlib.suppress(KeyError):
         index.get(index.ids[:3])
     assert isinstance(5 in index, bool)
@@ -149,11 +156,12 @@ def use(index):
 
 
 def try_damage(folder, damage, signed, mmap, version=1):
+    folder = folder.parent / "keyed" if version == "keyed" else folder
     before = content(HammingIndex.open(folder))
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "index"
         shutil.copytree(folder, copy)
-        if version != 1:
+        if version in (2, "weighted"):
             weighted = {"features": ["bit_weights"], "bit_weights": [[40, 3], [24, 1]]}
             write_manifest(
                 copy, {**read_manifest(copy), "version": 2, **({"features": []} if version == 2 else weighted)}
@@ -197,11 +205,11 @@ def test_what_has_crashed_once(folder, damage, signed, mmap, version):
     try_damage(folder, damage, signed, mmap, version)
 
 
-NAMES = st.one_of(st.sampled_from(["keys", "vectors", *WORDS]), st.text(max_size=70), st.integers(), st.none())
+NAMES = st.one_of(st.sampled_from(["graph", "vectors", *WORDS]), st.text(max_size=70), st.integers(), st.none())
 
 
 @settings(max_examples=100, deadline=None)
-@given(features=st.one_of(VALUES, st.lists(NAMES, max_size=4)), known=st.sets(st.sampled_from(["keys", "vectors"])))
+@given(features=st.one_of(VALUES, st.lists(NAMES, max_size=4)), known=st.sets(st.sampled_from(["graph", "vectors"])))
 def test_any_features(folder, features, known):
     """An index opens where its features are a list of distinct names, all of them known, and is refused otherwise."""
     good = isinstance(features, list) and all(isinstance(name, str) and name in known for name in features)

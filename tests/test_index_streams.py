@@ -66,10 +66,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Stream]]:
     return found
 
 
-def filled() -> HammingIndex:
+def filled(keyed: bool = False) -> HammingIndex:
     index = HammingIndex(64)
-    index.add(CODES[:100], ids=np.arange(100) * 3)
-    index.add(CODES[100:200], ids=np.arange(100) * 3 + 1)
+    for at, first in ((0, 0), (100, 1)):
+        keys = [f"{at + row}" for row in range(100)] if keyed else None
+        index.add(CODES[at : at + 100], ids=np.arange(100) * 3 + first, keys=keys)
     index.remove([3, 6])
     return index
 
@@ -92,13 +93,27 @@ READS: dict[str, Callable[[HammingIndex, Any], Any]] = {
     "remove": lambda index, folder: index.remove([0]),
     "compact": lambda index, folder: index.compact(),
 }
+KEYED: dict[str, Callable[[HammingIndex, Any], Any]] = {
+    "get keys": lambda index, folder: index.get(keys=["7"]),
+    "key in": lambda index, folder: "7" in index,
+    "ids_of": lambda index, folder: index.ids_of(["7"]),
+    "keys_of": lambda index, folder: index.keys_of([0]),
+    "search with a filter of keys": lambda index, folder: index.search(CODES[:3], 2, filter=["7", "8"]),
+    "add keys": lambda index, folder: index.add(CODES[200:], keys=[f"new {row}" for row in range(100)]),
+    "replace keys": lambda index, folder: index.add(CODES[:1], keys=["7"], replace=True),
+    "remove keys": lambda index, folder: index.remove(keys=["7"]),
+    "save keys": lambda index, folder: index.save(folder / "index"),
+    "to with keys": lambda index, folder: index.to("cpu"),
+    "compact keys": lambda index, folder: index.compact(),
+}
+READS |= KEYED
 
 
 @pytest.mark.parametrize("read", READS)
 def test_every_use_waits_for_the_change_before_and_records_what_it_reads(
     read: str, streams: Streams, recorded: list[tuple[int, Stream]], tmp_path: Any
 ) -> None:
-    index = filled()
+    index = filled(keyed=read in KEYED)
     contents, change = index._state
     assert change is not None
     reader = streams.current = Stream()
@@ -110,11 +125,26 @@ def test_every_use_waits_for_the_change_before_and_records_what_it_reads(
     assert {(tensor.data_ptr(), reader) for tensor in tensors} <= set(recorded)
 
 
-@pytest.mark.parametrize("change", ["add", "add ids", "replace", "remove", "compact"])
+def test_keys_of_a_result_wait_where_they_are_read(streams: Streams, recorded: list[tuple[int, Stream]]) -> None:
+    index = filled(keyed=True)
+    found = index.search(CODES[:3], 2)
+    contents, change = index._state
+    reader = streams.current = Stream()
+    recorded.clear()
+    assert found.keys[0, 0] == "0"
+    assert reader.comes_after(change)
+    tensors = [t for s in contents.segments for t in (s.codes, s.ids, s.live) if t is not None]
+    assert {(tensor.data_ptr(), reader) for tensor in tensors} <= set(recorded)
+
+
+CHANGES = ["add", "add ids", "replace", "remove", "compact", "add keys", "replace keys", "remove keys", "compact keys"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_every_change_ends_with_an_event_that_the_next_use_waits_for(
     change: str, streams: Streams, recorded: list[tuple[int, Stream]], tmp_path: Any
 ) -> None:
-    index = filled()
+    index = filled(keyed=change in KEYED)
     writer = streams.current = Stream()
     READS[change](index, tmp_path)
     event = index._state[1]

@@ -29,7 +29,7 @@ from fasthash.cli.parser import UserError
 from fasthash.index.exchange.code_files import CodeFile, codes_of_array, open_codes
 from fasthash.index.exchange.code_files import read_ids as ids_of_file
 
-_TABLES = ("text", "parquet", "arrow", "arrow stream")
+TABLES = ("text", "parquet", "arrow", "arrow stream")
 
 
 class Codes(NamedTuple):
@@ -74,11 +74,11 @@ def read_targets(path: str, column: str | None = None) -> NDArray[Any]:
 
 def read_codes(
     path: str, bits: int | None = None, format: str | None = None, column: str | None = None,
-    id_column: str | None = None, *, with_ids: bool = True,
+    id_column: str | None = None, *, with_ids: bool = True, key_column: str | None = None,
 ) -> Codes:  # fmt: skip
     """Codes in any form that an index can be built from."""
     with given(path):
-        names = {"format": format, "column": column, "id_column": id_column}
+        names = {"format": format, "column": column, "id_column": id_column, "key_column": key_column}
         return _whole(open_codes(Path(path), bits, "", lambda _: ROWS, with_ids=with_ids, **names))
 
 
@@ -96,7 +96,7 @@ def read_items(path: str, bits: int | None, format: str | None, column: str | No
                 return Items(*_whole(codes_of_array(array, bits, path, lambda _: ROWS))[:2])
             if empty and array.ndim == 2 and not len(array):
                 return Items(array, None)
-        elif kind.name in _TABLES and format not in ("hex", "decimal"):
+        elif kind.name in TABLES and format not in ("hex", "decimal"):
             table = open_table(Path(path), kind, "", format)
             names = _embedding(table, column)
             if names is not None:
@@ -118,7 +118,7 @@ def ids_beside(path: str, id_column: str | None) -> NDArray[np.int64] | None:
     """The ids in the table that the features are in; None where it has none."""
     with given(path):
         kind = recognise(Path(path), "")
-        if kind.name not in _TABLES:
+        if kind.name not in TABLES:
             _no_column(path, kind.words, id_column, "id_column")
             return None
         table = open_table(Path(path), kind, "")
@@ -142,7 +142,7 @@ def read_labels(path: str, rows: int, items: str, column: str | None = None) -> 
     header = ""
     with given(path):
         kind = recognise(Path(path), "")
-        if kind.name in _TABLES:
+        if kind.name in TABLES:
             table = open_table(Path(path), kind, "")
             if isinstance(table, TextTable) and len(table.names) == 1:
                 labels, header = _lines(table, rows, column)
@@ -177,7 +177,7 @@ def for_tables(paths: Sequence[str | None], column: str | None, flag: str) -> di
     for path in paths:
         if path is not None and not Path(path).is_dir():
             with given(path):
-                has[path] = recognise(Path(path), "").name in _TABLES
+                has[path] = recognise(Path(path), "").name in TABLES
     if not any(has.values()):
         raise UserError(f"{flag} names a column, but {listed(list(has))} has no columns with names; leave it out")
     return {path: column if has.get(path or "") else None for path in paths}
@@ -203,7 +203,7 @@ def _numbers(path: str, column: str | None, whole: bool) -> NDArray[Any]:
     if kind.name in ("npy", "npz"):
         _no_column(path, kind.words, column)
         return read_array(Path(path), kind, "")
-    if kind.name not in _TABLES:
+    if kind.name not in TABLES:
         raise ValueError(f"{path} is {kind.words}, which has no embeddings; they are read from .npy, CSV and Parquet")
     table = open_table(Path(path), kind, "")
     names = find_number_columns(table, column, "", whole=whole)

@@ -147,6 +147,14 @@ def _code_columns(command: argparse.ArgumentParser) -> None:
     command.add_argument("--id-column", metavar="NAME", help='column of the ids (default: "id" or "ids")')
 
 
+def _keys(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument(
+        "--keys",
+        metavar="COLUMN|FILE",
+        help=f"{what}: a column of CODES, or a file with a key a line, or a column key of CSV, Parquet or Arrow",
+    )
+
+
 def _bit_weights(command: argparse.ArgumentParser, more: str) -> None:
     command.add_argument(
         "--bit-weights",
@@ -271,6 +279,7 @@ def _index(commands: Any) -> None:
     build.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
     _code_columns(build)
     build.add_argument("--ids", metavar="IDS", help=f"{_IDS} (default: the row numbers)")
+    _keys(build, "texts that name the codes")
     _bit_weights(build, "those of --model, else 1 for all")
     build.add_argument("--model", metavar="MODEL", help="the model that made the codes: says their bits and weights")
     build.add_argument("--overwrite", action="store_true", help="replace the index that the folder holds")
@@ -287,17 +296,21 @@ def _index(commands: Any) -> None:
     add.add_argument("codes", metavar="CODES", help="as for index build")
     _code_columns(add)
     add.add_argument("--ids", metavar="IDS", help=f"{_IDS} that the index does not hold")
-    add.add_argument("--replace", action="store_true", help="codes of ids that the index holds replace the old ones")
+    _keys(add, "for an index with keys, texts that it does not hold")
+    add.add_argument(
+        "--replace", action="store_true", help="codes of ids or keys that the index holds replace the old ones"
+    )
     remove = _command(
         actions,
         "remove",
         "retrieve:index_remove",
-        "remove codes from an index folder by id",
-        "Ids that the index does not hold are ignored; the number of removed codes is printed.",
+        "remove codes from an index folder by id or key",
+        "Ids and keys that the index does not hold are ignored; the number of removed codes is printed.",
         "fasthash index remove index ids.npy",
     )
     remove.add_argument("index", metavar="FOLDER")
-    remove.add_argument("ids", metavar="IDS", help=_IDS)
+    remove.add_argument("ids", metavar="IDS", nargs="?", help=_IDS)
+    remove.add_argument("--keys", metavar="FILE", help="keys instead, one a line, or of CSV, Parquet or Arrow")
     remove.add_argument("--id-column", metavar="NAME", help='column of the ids (default: "id" or "ids")')
     mih = _command(
         actions,
@@ -325,8 +338,9 @@ def _index(commands: Any) -> None:
         "retrieve:index_export",
         "write the codes of an index folder for other programs",
         """In ascending order of id, in the format of the suffix: .npy, .u8bin, .faiss (for faiss.read_index_binary;
-        ids other than 0, 1, 2 ... are kept in an IndexBinaryIDMap), .parquet or .arrow (columns id and code; need
-        pyarrow). No format has room for weights of bits: other programs search the plain Hamming distance.""",
+        ids other than 0, 1, 2 ... are kept in an IndexBinaryIDMap), .parquet or .arrow (columns id and code, and key
+        where the index has keys; need pyarrow). The others have no room for keys, and none has for weights of bits:
+        other programs search the plain Hamming distance.""",
         "fasthash index export index --out codes.faiss",
     )
     export.add_argument("index", metavar="FOLDER")
@@ -368,8 +382,8 @@ def _search(commands: Any) -> None:
         """INDEX is an index folder, or a file of codes as for index build. QUERIES holds codes in one of these
         formats, or outputs in [0, 1] (float, [Q, bits]), or with --model the embeddings themselves (.npy, .npz, CSV,
         Parquet or Arrow). Distances, and --radius, count the weights of the index's bits, where it has some.
-        Prints one line for each result: query row, id and distance; equal distances are in the order of
-        ids.""",
+        Prints one line for each result: query row, id, distance and, where the index has keys, the key; equal
+        distances are in the order of ids.""",
         "fasthash search index queries.npy -k 5",
     )
     search.add_argument("index", metavar="INDEX")
@@ -397,7 +411,9 @@ def _search(commands: Any) -> None:
     )
     search.add_argument("--model", metavar="MODEL", help="encode the queries with this model first")
     _links_within(search)
-    search.add_argument("--out", metavar="FILE.npz", help="write the arrays ids and distances (and offsets) instead")
+    search.add_argument(
+        "--out", metavar="FILE.npz", help="write the arrays ids and distances (and offsets, keys) instead"
+    )
 
 
 def _eval(commands: Any) -> None:

@@ -26,6 +26,7 @@ from fasthash.cli.columns import (
     read_labels,
 )
 from fasthash.cli.files import class_distances, fit_to_hierarchy, output_file, print_json, read_hierarchy, to_json
+from fasthash.cli.keys import all_keys, as_strings, key_options, printed, read_keys
 from fasthash.cli.output import report, show, show_lines
 from fasthash.cli.parser import UserError
 from fasthash.cli.weights import parse_weights, same_weights, weights_of
@@ -51,41 +52,55 @@ def index_build(arguments: argparse.Namespace) -> None:
         bits = model.bits
     weights = weights_of(arguments, model)
     options = {name: getattr(arguments, name) for name in ("overwrite", "mih", "format", "column", "id_column")}
+    options |= key_options(source, arguments.keys, arguments.format)
     with _as_typed(arguments.ids):
         index = HammingIndex.build(
             arguments.out, source, bits, arguments.ids, bit_weights=weights, progress=_progress(arguments), **options
         )
     _tell(
         arguments,
-        {"index": arguments.out, "bits": index.bits, "codes": len(index), "bit_weights": index.bit_weights},
-        "{index}: {codes:,} codes of {bits} bits" + _weights_told(index),
+        {
+            "index": arguments.out,
+            "bits": index.bits,
+            "codes": len(index),
+            "bit_weights": index.bit_weights,
+            "keys": index.keyed,
+        },
+        "{index}: {codes:,} codes of {bits} bits" + (" with keys" if index.keyed else "") + _weights_told(index),
     )
 
 
 def index_add(arguments: argparse.Namespace) -> None:
     with HammingIndex.open(arguments.index, writable=True) as index:
-        beside = arguments.ids is not None
+        beside, named = arguments.ids is not None, key_options(arguments.codes, arguments.keys, arguments.format)
         id_column = None if beside else arguments.id_column
         read = read_codes(
-            arguments.codes, index.bits, arguments.format, arguments.column, id_column, with_ids=not beside
-        )
+            arguments.codes, index.bits, arguments.format, arguments.column, id_column, with_ids=not beside,
+            key_column=named.get("key_column"),
+        )  # fmt: skip
         codes, given_ids = read.codes, read.ids
         if beside:
             if given_ids is not None:
                 raise UserError(f"{arguments.codes} holds ids, --ids must not be given")
             given_ids = _ids_for(arguments.ids, arguments.id_column, codes, arguments.codes)
-        if arguments.replace and given_ids is None:
-            raise UserError("index add: --replace needs --ids, new ids replace nothing")
+        if arguments.replace and given_ids is None and not named:
+            raise UserError("index add: --replace needs --ids or --keys, new ids replace nothing")
+        keys = read_keys(named, arguments.codes, len(codes), arguments.format)
         with _as_typed():
-            ids = index.add(codes, given_ids, replace=arguments.replace)
+            ids = index.add(codes, given_ids, keys=keys, replace=arguments.replace)
         added = {"index": arguments.index, "added": len(codes), "first_id": int(ids.min()) if len(ids) else None}
         _tell(arguments, {**added, "codes": len(index)}, "{index}: added {added:,}, {codes:,} codes now")
 
 
 def index_remove(arguments: argparse.Namespace) -> None:
-    ids = read_ids(arguments.ids, arguments.id_column)
-    with HammingIndex.open(arguments.index, writable=True) as index:
-        removed = index.remove(ids)
+    if (arguments.ids is None) == (arguments.keys is None):
+        raise UserError(
+            f"index remove: either IDS or --keys must be given, got {'none' if arguments.ids is None else 'both'}"
+        )
+    ids = None if arguments.ids is None else read_ids(arguments.ids, arguments.id_column)
+    keys = None if arguments.keys is None else all_keys(arguments.keys)
+    with HammingIndex.open(arguments.index, writable=True) as index, _as_typed():
+        removed = index.remove(ids, keys=keys)
         result = {"index": arguments.index, "removed": removed, "codes": len(index)}
         _tell(arguments, result, "{index}: removed {removed:,}, {codes:,} codes now")
 
@@ -139,6 +154,7 @@ def index_info(arguments: argparse.Namespace) -> None:
         "bit_weights": index.bit_weights,
         "lowest_id": lowest,
         "highest_id": highest,
+        "keys": index.keyed,
         "disk_bytes": _disk_bytes(arguments.index),
         "segments": len(segments),
         "deleted": sum(segment.deleted for segment in segments),
@@ -147,6 +163,7 @@ def index_info(arguments: argparse.Namespace) -> None:
     line = (
         "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk, "
         "{segments:,} segments, {deleted:,} deleted rows, tables (mih) of {codes_with_tables:,} codes"
+        + (", with keys" if index.keyed else "")
         + _weights_told(index)
     )
     _answer(arguments, result, line)
@@ -171,24 +188,27 @@ def search(arguments: argparse.Namespace) -> None:
     index = _open_index(arguments, column[arguments.index], model)
     queries = _queries(arguments, index, column[arguments.queries], model)
     found = _found(arguments, index, queries)
+    keys = index.keys_of(found.ids.reshape(-1)).reshape(found.ids.shape) if index.keyed else None
     if out is not None:
         arrays = {name: array for name, array in zip(found._fields, found, strict=True)}
+        if keys is not None:
+            arrays["keys"] = as_strings(keys)
         with replaced_file(out) as file:
             np.savez(file, **arrays)
         results = int((found.ids >= 0).sum())
         result = {"out": arguments.out, "queries": len(queries), "results": results}
         _tell(arguments, result, "{out}: {results:,} results of {queries:,} queries")
         return
-    rows = (_row(found, number) for number in range(len(queries)))
+    rows = (_row(found, keys, number) for number in range(len(queries)))
     if arguments.json:
-        print_json([{"query": number, "ids": ids, "distances": near} for number, (ids, near) in enumerate(rows)])
+        print_json([{"query": number, **row} for number, row in enumerate(rows)])
         return
     lines = (
-        f"{number}\t{id}\t{distance:g}"
-        for number, (ids, near) in enumerate(rows)
-        for id, distance in zip(ids, near, strict=True)
+        f"{number}\t{id}\t{distance:g}" + "".join(f"\t{printed(key)}" for key in own)
+        for number, row in enumerate(rows)
+        for id, distance, *own in zip(*row.values(), strict=True)
     )
-    show_lines(itertools.chain(["query\tid\tdistance"], lines))
+    show_lines(itertools.chain(["query\tid\tdistance" + ("" if keys is None else "\tkey")], lines))
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -406,10 +426,12 @@ def _joined(blocks: list[Any]) -> SearchResult | RangeResult:
     return RangeResult(np.concatenate([[0], counts.cumsum()]).astype(np.int64), distances, ids)
 
 
-def _row(found: Any, number: int) -> tuple[list[int], list[float]]:
-    """Ids and distances of one query, without the places that stayed empty."""
+def _row(found: Any, keys: NDArray[Any] | None, number: int) -> dict[str, list[Any]]:
+    """Ids, distances and keys (where there are some) of one query, without the places that stayed empty."""
+    own: Any
     if isinstance(found, RangeResult):
         own = slice(int(found.offsets[number]), int(found.offsets[number + 1]))
-        return found.ids[own].tolist(), found.distances[own].tolist()
-    there = found.ids[number] >= 0
-    return found.ids[number][there].tolist(), found.distances[number][there].tolist()
+    else:
+        own = (number, found.ids[number] >= 0)
+    row = {"ids": found.ids[own].tolist(), "distances": found.distances[own].tolist()}
+    return row if keys is None else {**row, "keys": keys[own].tolist()}

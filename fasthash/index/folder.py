@@ -11,7 +11,7 @@ from fasthash.index.groups import Groups, shown_groups
 from fasthash.index.merge import Merged
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import Contents, Segment
-from fasthash.index.store import reader, untrusted
+from fasthash.index.store import key_file, reader, untrusted
 from fasthash.index.store.manifest import Manifest
 from fasthash.index.store.segment_file import ExtraFormat
 from fasthash.index.store.writer import Writer, lacks
@@ -42,7 +42,7 @@ class Folder:
         """The manifest and the contents, as they are now. `known` segments are not opened again."""
         with untrusted.links_within(self.links_within):
             manifest, segments = reader.load(self.path, self.mmap, self._extras, known)
-        return manifest, Contents.of(segments, manifest.next_id)
+        return manifest, Contents.of(segments, manifest.next_id, key_file.FEATURE in manifest.features)
 
     def refreshed(self, bits: int, bit_weights: Groups, before: Contents) -> Contents:
         """The contents as they are now; `before` itself where nobody else may change them."""
@@ -68,7 +68,7 @@ class Folder:
         rows = sum(segment.count() for segment in segments if isinstance(segment, Merged))
         with progress_bar("compact", rows, "code", progress) as bar:
             stored = self._open_writer().commit(bits, next_id, segments, self.mmap, bar.update)
-        return Contents.of(stored, next_id)
+        return Contents.of(stored, next_id, self._open_writer().keyed)
 
     def finish(self) -> None:
         """Waits until the last commit is on the disk, and tidies up after it."""
@@ -123,7 +123,7 @@ def make_extras(path: Path, extra: ExtraFormat) -> None:
 
 def save(path: Path, overwrite: bool, bits: int, bit_weights: Groups, contents: Contents) -> None:
     """Writes contents to a folder, made where it is missing (see HammingIndex.save)."""
-    writer = Writer(path, create=True, overwrite=overwrite, bit_weights=bit_weights)
+    writer = Writer(path, create=True, overwrite=overwrite, bit_weights=bit_weights, keyed=contents.keyed)
     try:
         fresh = [replace(segment, entry=None) for segment in contents.segments if segment.count]
         writer.commit(bits, contents.next_id, fresh, mmap=True)

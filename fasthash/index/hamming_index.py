@@ -20,12 +20,14 @@ from fasthash._arrays import like, to_tensor
 from fasthash._bit_weights import bit_weights as flat_bit_weights
 from fasthash.codes import check_codes, code_bytes
 from fasthash.hamming import RangeResult, SearchResult
+from fasthash.index import keyed
 from fasthash.index.errors import IndexFolderError
 from fasthash.index.exchange.build import build
 from fasthash.index.exchange.exports import export
 from fasthash.index.exchange.sources import open_source
 from fasthash.index.folder import Folder, make_extras, save
 from fasthash.index.groups import groups_of
+from fasthash.index.key_texts import key_bytes
 from fasthash.index.merge import Merged, compacted, cut, settle
 from fasthash.index.search import order
 from fasthash.index.search.devices import Devices
@@ -43,12 +45,13 @@ class HammingIndex:
     """Binary codes with ids, searched exactly by Hamming distance.
 
     `HammingIndex(bits, device="cpu")` makes an empty one in memory, `HammingIndex.open(path)` maps one that `save`
-    wrote. Codes are packed uint8 [N, ceil(bits / 8)] (`pack_bits`); ids are any unique int64 >= 0. Results are ordered
-    by (distance, id): ties go to the lowest id, whatever the order of insertion. With `bit_weights` a differing bit
-    counts the weight of its group, and all distances and radii are in these. Arguments may be numpy arrays or torch
-    tensors; results come back as the kind that was given, on the device of the queries. Searches may run in any number
-    of threads while one changes the index: each sees the state that was complete when it began. On a GPU a call runs on
-    the caller's current stream, and calls on different streams are ordered as they were made.
+    wrote. Codes are packed uint8 [N, ceil(bits / 8)] (`pack_bits`); ids are any unique int64 >= 0. All codes may also
+    have keys: unique texts, say file names. Results are ordered by (distance, id): ties go to the lowest id, whatever
+    the order of insertion. With `bit_weights` a differing bit counts the weight of its group, and all distances and
+    radii are in these. Arguments may be numpy arrays or torch tensors; results come back as the kind that was given, on
+    the device of the queries. Searches may run in any number of threads while one changes the index: each sees the
+    state that was complete when it began. On a GPU a call runs on the caller's current stream, and calls on different
+    streams are ordered as they were made.
 
     >>> import numpy as np
     >>> index = HammingIndex(bits=8)
@@ -56,6 +59,10 @@ class HammingIndex:
     array([7, 3])
     >>> index.search(np.array([[0b11110001]], dtype=np.uint8), k=2)
     SearchResult(distances=array([[1, 7]], dtype=int32), ids=array([[7, 3]]))
+    >>> index = HammingIndex(bits=8)
+    >>> _ = index.add(np.array([[0b11110000], [0b00001111]], dtype=np.uint8), keys=["cat.jpg", "dog.jpg"])
+    >>> index.search(np.array([[0b11110001]], dtype=np.uint8), k=2).keys.tolist()
+    [['cat.jpg', 'dog.jpg']]
     """
 
     def __init__(self, bits: int, device: Any = "cpu", *, bit_weights: Any = None):
@@ -131,7 +138,16 @@ class HammingIndex:
     def __len__(self) -> int:
         return self._state[0].size
 
+    @property
+    def keyed(self) -> bool:
+        """Whether its codes have keys. An index that has had some takes no codes without."""
+        return self._state[0].keyed
+
     def __contains__(self, id: object) -> bool:
+        """Whether a code has this id, or this key if it is a str."""
+        if isinstance(id, str):
+            key = key_bytes(id)
+            return key is not None and self._contents.has_key(*key)
         try:
             number = operator.index(id)  # type: ignore[arg-type]
         except TypeError:
@@ -150,59 +166,79 @@ class HammingIndex:
         """What `device` was."""
         return str(self._device) if self._devices is None else [str(device) for device in self._devices.devices]
 
-    def get(self, ids: Any) -> Any:
-        """The codes of these ids, uint8 [M, ceil(bits / 8)], in their order (an id may be repeated).
+    def get(self, ids: Any = None, *, keys: Any = None) -> Any:
+        """The codes of these ids, or of these keys, uint8 [M, ceil(bits / 8)], in their order (one may be repeated).
 
-        ids: M integers; a tensor gives a tensor on its device, anything else a numpy array. Raises KeyError, naming the
-        first, where ids are unknown.
+        ids: M integers; a tensor gives a tensor on its device, anything else a numpy array. keys: M texts. Raises
+        KeyError, naming the first, where some are unknown.
         """
-        wanted = id_tensor(ids, "HammingIndex.get")
-        codes, found = self._contents.codes_of(wanted.to(self._device), code_bytes(self._bits))
-        if not found.all():
-            unknown = (~found).nonzero()[:, 0]
-            raise KeyError(
-                f"HammingIndex.get: no code has id {int(wanted[int(unknown[0])])} "
-                f"({len(unknown)} of {len(wanted)} ids are unknown)"
-            )
-        return like(codes.to(wanted.device), ids)
+        contents = self._contents
+        wanted, named = keyed.asked_ids(contents, ids, keys, self._device, "HammingIndex.get")
+        codes, found = contents.codes_of(wanted, code_bytes(self._bits))
+        keyed.refuse_unknown(wanted, named, found, "HammingIndex.get")
+        return like(codes.to(ids.device) if isinstance(ids, Tensor) else codes, ids)
+
+    def ids_of(self, keys: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The ids of these keys, int64 [M]; -1 where no code has the key. Raises ValueError or TypeError."""
+        ids, _ = keyed.known_keys(self._contents, keys, self._device, "HammingIndex.ids_of")
+        found: np.ndarray[Any, np.dtype[np.int64]] = ids.cpu().numpy()
+        return found
+
+    def keys_of(self, ids: Any) -> np.ndarray[Any, np.dtype[Any]]:
+        """The keys of these ids, objects [M]; None where no code has the id, or codes have no keys.
+
+        >>> import numpy as np
+        >>> index = HammingIndex(bits=8)
+        >>> index.add(np.array([[1], [2]], dtype=np.uint8), keys=["a", "b"])
+        array([0, 1])
+        >>> index.keys_of([1, 5]).tolist(), index.ids_of(["b", "c"]).tolist(), "a" in index
+        (['b', None], [1, -1], True)
+        """
+        return self._contents.keys_of_ids(id_tensor(ids, "HammingIndex.keys_of").to(self._device))
 
     # Changing it
 
-    def add(self, codes: Any, ids: Any = None, *, replace: bool = False) -> Any:
+    def add(self, codes: Any, ids: Any = None, *, keys: Any = None, replace: bool = False) -> Any:
         """Adds codes, uint8 [N, ceil(bits / 8)], and gives their ids, int64 [N], as the kind that the codes are.
 
         ids: N distinct integers >= 0 that the index does not hold, in any order (those of removed codes may be used
-        again); None continues from the highest ever used + 1. replace=True: codes of ids that the index holds take the
-        place of the old ones. On an opened index one call is one durable transaction: when it returns, the codes are on
-        the disk. Raises ValueError or TypeError, before anything changes, for codes of another width or type, non-zero
-        padding bits, and ids that are repeated, taken or out of range.
+        again); None continues from the highest ever used + 1. keys: N distinct texts of at most 2**20 bytes in UTF-8
+        that the index does not hold; all codes of an index have keys, or none has. Texts are compared byte by byte, so
+        that the composed and the decomposed form of a letter differ. replace=True: new codes take the place of those
+        with the same id, and of those with the same key, whose ids are then free. On an opened index one call is one
+        durable transaction: when it returns, the codes are on the disk. Raises ValueError or TypeError, before anything
+        changes, for codes of another width or type, non-zero padding bits, and ids or keys that are repeated, taken or
+        cannot be one.
         """
         packed = to_tensor(codes, "HammingIndex.add", "codes")
         check_codes(packed, self._bits, "HammingIndex.add")
         with self._change("add") as contents:
+            named = keyed.parse_new_keys(contents, keys, len(packed), "HammingIndex.add")
             numbers, next_id = contents.new_ids(ids, len(packed), replace, self._device)
             if len(packed):
                 need = packed.nbytes + (0 if isinstance(numbers, int) else numbers.nbytes)
                 with memory_for(f"HammingIndex.add: no memory for {need} bytes on {self._device}"):
                     kept = packed.to(self._device, copy=self._folder is None).contiguous()  # a file is copy enough
-                segments = contents.segments
-                if replace and not isinstance(numbers, int):
-                    segments = without(segments, numbers.sort().values)[0]
-                self._commit(settle((*segments, *cut(make_segment(kept, numbers)))), next_id)
+                new, segments = make_segment(kept, numbers, named), contents.segments
+                gone = keyed.replaced_ids(contents, new, named, replace, self._device, "HammingIndex.add")
+                if replace:
+                    gone = gone if isinstance(numbers, int) else torch.cat([gone, numbers])
+                    segments = without(segments, gone.unique())[0]
+                self._commit(settle((*segments, *cut(new))), next_id)
         if ids is None:
             given = torch.arange(len(packed), device=packed.device) + contents.next_id
         else:
             given = id_tensor(ids, "HammingIndex.add").to(packed.device)
         return like(given, codes)
 
-    def remove(self, ids: Any) -> int:
-        """Removes the codes of these ids and gives how many there were; unknown and repeated ids count for nothing.
+    def remove(self, ids: Any = None, *, keys: Any = None) -> int:
+        """Removes the codes of these ids, or of these keys, and gives how many there were.
 
-        On an opened index one call is one durable transaction.
+        Unknown and repeated ones count for nothing. On an opened index one call is one durable transaction.
         """
-        wanted = torch.unique(id_tensor(ids, "HammingIndex.remove").to(self._device))
         with self._change("remove") as contents:
-            segments, removed = without(contents.segments, wanted)
+            wanted, _ = keyed.asked_ids(contents, ids, keys, self._device, "HammingIndex.remove")
+            segments, removed = without(contents.segments, wanted.unique())
             if removed:
                 self._commit(settle(segments), contents.next_id)
         return removed
@@ -268,7 +304,7 @@ class HammingIndex:
         """Makes these segments the state of the index: on disk first, where it lives there."""
         if self._folder is None:
             made = [segment.made() if isinstance(segment, Merged) else segment for segment in segments]
-            self._contents = Contents.of(made, next_id)
+            self._contents = Contents.of(made, next_id, self.keyed)
         else:
             self._contents = self._folder.commit(self._bits, next_id, segments, progress)
             self._folder.finish()
@@ -282,10 +318,10 @@ class HammingIndex:
         k: any number >= 1; where fewer codes are eligible, the missing places have id -1 and the largest distance + 1
         (bits + 1; with bit_weights the sum of bits x weight, + 1).
         filter: which codes are eligible, for all queries: a boolean mask aligned with `index.ids`, or an array of
-        allowed ids (unknown ones are ignored). rescore: f >= 1 takes the f * k nearest of real-valued queries and
-        orders them by the asymmetric distance sum_d w_d |q_d - b_d|, w_d = 1 or the weight of bit d, ties by id.
-        Distances are int32, float32 with rescore; ids are int64. Raises ValueError or TypeError; MemoryError where
-        there is no room for so many results.
+        allowed ids or keys (unknown ones are ignored). rescore: f >= 1 takes the f * k nearest of real-valued queries
+        and orders them by the asymmetric distance sum_d w_d |q_d - b_d|, w_d = 1 or the weight of bit d, ties by id.
+        Distances are int32, float32 with rescore; ids are int64; `keys` of the result are those of the ids, where the
+        index has keys. Raises ValueError or TypeError; MemoryError where there is no room for so many results.
         """
         function = "HammingIndex.search"
         query, real = parse_queries(queries, self._bits, self._weights, self._device, function)
@@ -295,6 +331,7 @@ class HammingIndex:
         if rescore and real is None:
             raise ValueError(f"{function}: rescore needs real-valued queries [Q, {self._bits}], got packed codes")
         contents = self._contents
+        filter = keyed.filter_of_ids(contents, filter, self._device, function)
         wanted = min(k * rescore, max(k, contents.size)) if rescore else k
         with memory_for(f"{function}: no memory for {wanted} results of {len(query)} queries"):
             if self._devices is not None:
@@ -304,7 +341,7 @@ class HammingIndex:
                 found = topk(query, parts, wanted, contents.ordered)
         if rescore and real is not None:
             found = rescored(contents.codes_of, real, self._weights, found.ids, k)
-        return _to_kind(found, queries)
+        return self._told(found, queries, contents)
 
     def range_search(self, queries: Any, radius: int, filter: Any = None) -> RangeResult:
         """All codes within `radius` (inclusive, >= 0; with bit_weights a weighted distance) of each query.
@@ -317,18 +354,27 @@ class HammingIndex:
         query, _ = parse_queries(queries, self._bits, self._weights, self._device, function)
         radius = min(whole(radius, function, "radius", 0), query.largest)
         contents = self._contents
+        filter = keyed.filter_of_ids(contents, filter, self._device, function)
         with memory_for(f"{function}: no memory for the results of {len(query)} queries"):
             if self._devices is not None:
                 found = self._devices.within(contents, query, filter, radius, function)
             else:
                 parts = eligible_parts(contents, filter, self._device, function, self._parts_of)
                 found = within(query, parts, radius, contents.ordered)
-            return _to_kind(found, queries)
+            return self._told(found, queries, contents)
+
+    def _told(self, found: _Result, queries: Any, contents: Contents) -> _Result:
+        """A result as the kind that the queries are, on their device, and with keys where there are some."""
+
+        def before_use() -> None:
+            order.before_use(contents, self._state[1], self._device)
+
+        return keyed.told(found, queries, contents, self._device, before_use)
 
     # Where it lives
 
     def to(self, device: Any) -> HammingIndex:
-        """A new index in memory, on another torch device (or a list), with the same codes, ids, next id and weights."""
+        """A new index in memory, on another torch device (or a list), with the same codes, ids, keys and weights."""
         copy = HammingIndex(self._bits, device, bit_weights=self.bit_weights)
         contents = self._contents
         segments = []
@@ -339,7 +385,7 @@ class HammingIndex:
                 with memory_for(f"HammingIndex.to: no memory for {made.codes.nbytes} bytes on {copy._device}"):
                     codes = made.codes.to(copy._device, copy=True)
                 segments.append(changed(made, codes=codes, ids=ids))
-        copy._contents = Contents.of(segments, contents.next_id)
+        copy._contents = Contents.of(segments, contents.next_id, contents.keyed)
         return copy
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -421,6 +467,8 @@ class HammingIndex:
         format: str | None = None,
         column: str | None = None,
         id_column: str | None = None,
+        keys: Any = None,
+        key_column: str | None = None,
         overwrite: bool = False,
         mih: bool = False,
         bit_weights: Any = None,
@@ -430,21 +478,23 @@ class HammingIndex:
 
         Memory is bounded by a block (some hundred MiB), not by the number of codes. source: packed codes uint8
         [N, ceil(bits / 8)], numbers of 16, 32 or 64 bits [N] or booleans [N, bits] (numpy, memmap or torch); an
-        iterable of blocks of packed codes, or of pairs (codes, ids); or a file, whose content decides what it is: .npy,
-        .npz with one array, text of hexadecimal or decimal hashes, CSV, TSV, Parquet, Arrow, faiss IndexBinaryFlat or
-        .u8bin (docs/files.md). Bit 0 of a code is a number's most significant bit.
+        iterable of blocks of packed codes, of pairs (codes, ids) or of (codes, ids or None, keys); or a file, whose
+        content decides what it is: .npy, .npz with one array, text of hexadecimal or decimal hashes, CSV, TSV, Parquet,
+        Arrow, faiss IndexBinaryFlat or .u8bin (docs/files.md). Bit 0 of a code is a number's most significant bit.
 
         bits: 8 for each byte unless given. ids: N distinct integers >= 0 or a file of them; None: the column "id" or
         "ids" of a table, else 0 .. N - 1, which take no space. Explicit ids are sorted in runs, of which each becomes a
-        segment; `compact` merges them. format: what the file is said to be, "raw" for packed codes without a header
-        (needs bits), "hex" or "decimal" for text that could be both; a content of another kind is refused. column,
-        id_column: the columns of codes and ids in a table, where several could be meant or ids have another name.
+        segment; `compact` merges them. keys: N distinct texts, or a file of them: text with a key a line, CSV, Parquet
+        or Arrow. key_column: the column of keys, in the table of codes or in that file. format: what the file is said
+        to be, "raw" for packed codes without a header (needs bits), "hex" or "decimal" for text that could be both; a
+        content of another kind is refused. column, id_column: the columns of codes and ids in a table, where several
+        could be meant or ids have another name.
 
         mih=True: then makes the tables of `build_mih`, in a second transaction. bit_weights: as for an index in memory,
-        of `bits` bits altogether. progress: a bar on stderr; None: where
-        that is a terminal. Raises ValueError or TypeError for codes and ids that cannot be added or a file that is of
-        another kind, OSError where a file cannot be read or the disk is full, IndexFolderError as `save`; the folder is
-        then as it was. Warns where rows are numbered although a column looks like ids.
+        of `bits` bits altogether. progress: a bar on stderr; None: where that is a terminal. Raises ValueError or
+        TypeError for codes, ids and keys that cannot be added or a file that is of another kind, OSError where a file
+        cannot be read or the disk is full, IndexFolderError as `save`; the folder is then as it was. Warns where rows
+        are numbered although a column looks like ids.
 
         >>> import numpy as np, tempfile
         >>> blocks = (np.full((1000, 8), number, dtype=np.uint8) for number in range(3))
@@ -453,7 +503,8 @@ class HammingIndex:
         3000
         """
         folder = Path(path).absolute()
-        opened = open_source(source, bits, ids, "HammingIndex.build", format=format, column=column, id_column=id_column)
+        names = {"format": format, "column": column, "id_column": id_column, "key_column": key_column}
+        opened = open_source(source, bits, ids, "HammingIndex.build", keys=keys, **names)
         build(folder, opened, overwrite, groups_of(bit_weights, opened.bits, "HammingIndex.build"), progress)
         if mih:
             with cls.open(folder, writable=True) as index:
@@ -467,9 +518,10 @@ class HammingIndex:
 
         The suffix says the format: `.npy` (uint8 [N, ceil(bits / 8)]), `.u8bin`, `.faiss` or `.ibxf` (for
         `faiss.read_index_binary`: an IndexBinaryFlat, inside an IndexBinaryIDMap where the ids are not 0 .. N - 1),
-        `.parquet`, `.arrow` or `.feather` (columns id and code; need pyarrow). ids: a `.npy` file to write the ids to.
-        No format has room for bit_weights: other programs search by the number of differing bits. Memory is bounded by
-        a block. Raises ValueError for another suffix, OSError where a file cannot be written.
+        `.parquet`, `.arrow` or `.feather` (columns id, key where there are some, and code; need pyarrow). ids: a `.npy`
+        file to write the ids to. The other formats have no room for keys, which a warning says, and none has for
+        bit_weights: other programs search by the number of differing bits. Memory is bounded by a block. Raises
+        ValueError for another suffix, OSError where a file cannot be written.
         """
         export(self._contents, self._bits, Path(path), None if ids is None else Path(ids), progress)
 
@@ -526,10 +578,3 @@ def _made_again(
     index = kind(bits, device, bit_weights=bit_weights)
     index._contents = contents
     return index
-
-
-def _to_kind(result: _Result, given: Any) -> _Result:
-    """A result tuple as the kind that the queries are, on their device."""
-    if isinstance(given, Tensor):
-        return type(result)(*(field.to(given.device) for field in result))
-    return type(result)(*(like(field, given) for field in result))

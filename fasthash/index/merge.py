@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fasthash.index.errors import IndexFolderError
-from fasthash.index.segments import Segment, make_segment
+from fasthash.index.keys import KEY_ROWS, Bytes, KeyRows, Keys, Numbers, joined_rows, reordered
+from fasthash.index.segments import BLOCK_BYTES, Segment, make_segment
 
 MERGE_FAN = 8  # segments of one size class before they are merged
 MERGE_ROWS = 1 << 25  # rows of the largest segment that an add or a remove makes by merging (bounds how long it takes)
@@ -56,11 +57,51 @@ class Merged:
             if sum(map(len, codes)):
                 yield codes[0] if len(codes) == 1 else joined(codes)[id_order(joined([ids for _, ids in chosen]))]
 
+    def key_places(self, rows: int) -> Iterator[tuple[list[tuple[Keys, Numbers]], Numbers | None]]:
+        """Where their keys are, at most `rows` at a time: rows of tables, and what sorts all of these (None: nothing).
+
+        All segments must have keys.
+        """
+        for window in windows(self.parts, rows):
+            chosen = [_live(*part) for part in window]
+            places = [
+                (_keys(segment), np.arange(start, stop) if live is None else live.cpu().numpy())
+                for (segment, start, stop), (live, _) in zip(window, chosen, strict=True)
+            ]
+            if sum(len(own) for _, own in places):
+                order = id_order(joined([ids for _, ids in chosen])).cpu().numpy() if len(places) > 1 else None
+                yield places, order
+
+    def text_blocks(self, rows: int) -> Iterator[tuple[Bytes, Numbers]]:
+        """Their keys in UTF-8, one after the other, and the length of each, at most `rows` at a time."""
+        for places, order in self.key_places(rows):
+            parts = [keys.text_of(own) for keys, own in places]
+            text, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
+            yield (text, lengths) if order is None else (reordered(text, lengths, order), lengths[order])
+
+    def hashes_by_row(self) -> dict[int, Numbers]:
+        """The hashes of each table of keys in the order of its rows, by its id()."""
+        return {id(segment.keys): segment.keys.by_row() for segment, _, _ in self.parts if segment.keys is not None}
+
+    def text_rows(self, rows: int) -> int:
+        """How many rows have at most about a block of text, `rows` at most."""
+        held = [segment.keys for segment, _, _ in self.parts if segment.keys is not None]
+        return max(1, min(rows, BLOCK_BYTES * sum(k.size for k in held) // max(1, sum(len(k.text) for k in held))))
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the segments have keys."""
+        return bool(self.parts) and self.parts[0][0].keys is not None
+
     def made(self) -> Segment:
         """The segment, in memory."""
         everything = 1 << 62
         ids, codes = list(self.id_blocks(everything)), list(self.code_blocks(everything))
-        return make_segment(joined(codes), joined(ids))
+        keys = None
+        if self.keyed:
+            by_row = self.hashes_by_row()
+            keys = joined_rows([_joined_keys(*block, by_row) for block in self.key_places(everything)])
+        return make_segment(joined(codes), joined(ids), keys)
 
 
 def windows(parts: Sequence[Rows], rows: int) -> Iterator[list[Rows]]:
@@ -153,34 +194,42 @@ def settle(segments: Sequence[Segment]) -> list[Segment | Merged]:
 
 def cut(segment: Segment) -> list[Segment]:
     """A segment without deleted rows, cut where it has more rows than one may have."""
-    return [
-        Segment(
-            segment.codes[start : start + SEGMENT_ROWS],
-            segment.id_at(start),
-            None if segment.ids is None else segment.ids[start : start + SEGMENT_ROWS],
-        )
-        for start in range(0, segment.rows, SEGMENT_ROWS)
-    ]
+    most = _most_rows([segment])
+    if segment.rows <= most:
+        return [segment]
+    by_row = None if segment.keys is None else segment.keys.by_row()
+    result = []
+    for start in range(0, segment.rows, most):
+        stop = min(start + most, segment.rows)
+        keys = None
+        if segment.keys is not None and by_row is not None:
+            offsets = segment.keys.offsets[start : stop + 1]
+            text = segment.keys.text[offsets[0] : offsets[-1]]
+            keys = Keys.of(KeyRows(text, offsets - offsets[0], by_row[start:stop]))
+        ids = None if segment.ids is None else segment.ids[start:stop]
+        result.append(Segment(segment.codes[start:stop], segment.id_at(start), ids, keys=keys))
+    return result
 
 
 def compacted(segments: Sequence[Segment], rows: int) -> list[Segment | Merged]:
     """The fewest segments that hold all live rows: disjoint, nothing deleted, at most about SEGMENT_ROWS rows each.
 
-    rows: about how many are in memory at once, at most SEGMENT_ROWS.
+    With keys, at most about KEY_ROWS. rows: about how many are in memory at once, at most that.
     """
+    most = _most_rows(segments)
     ascending = sorted((s for s in segments if s.count), key=lambda segment: segment.first_id)
     disjoint = all(a.last_id < b.first_id for a, b in itertools.pairwise(ascending))
-    fewest = all(a.count + b.count > SEGMENT_ROWS for a, b in itertools.pairwise(ascending))
+    fewest = all(a.count + b.count > most for a, b in itertools.pairwise(ascending))
     if disjoint and fewest and not any(segment.deleted for segment in ascending):
         return list(ascending)
-    if sum(segment.count for segment in ascending) <= SEGMENT_ROWS:
+    if sum(segment.count for segment in ascending) <= most:
         return [Merged.of(ascending)] if ascending else []
     result: list[Segment | Merged] = []
     count, spans = 0, dict[int, list[int]]()  # spans: number in `ascending` -> [start, stop]
     number_of = {id(segment): number for number, segment in enumerate(ascending)}
-    for window in windows([(segment, 0, segment.rows) for segment in ascending], min(rows, SEGMENT_ROWS)):
+    for window in windows([(segment, 0, segment.rows) for segment in ascending], min(rows, most)):
         here = sum(segment.live_count(start, stop) for segment, start, stop in window)
-        if count and count + here > SEGMENT_ROWS:
+        if count and count + here > most:
             result.append(_of_spans(ascending, spans))
             count, spans = 0, {}
         count += here
@@ -194,6 +243,30 @@ def compacted(segments: Sequence[Segment], rows: int) -> list[Segment | Merged]:
 
 def _of_spans(segments: Sequence[Segment], spans: dict[int, list[int]]) -> Merged:
     return Merged(tuple((segments[number], start, stop) for number, (start, stop) in spans.items()))
+
+
+def _most_rows(segments: Sequence[Segment]) -> int:
+    """Rows of the largest segment that is made of these."""
+    return min(SEGMENT_ROWS, KEY_ROWS) if any(segment.keys is not None for segment in segments) else SEGMENT_ROWS
+
+
+def _keys(segment: Segment) -> Keys:
+    if segment.keys is None:
+        raise IndexFolderError("a segment has no keys, others have; verify the index")
+    return segment.keys
+
+
+def _joined_keys(
+    places: Sequence[tuple[Keys, Numbers]], order: Numbers | None, by_row: Mapping[int, Numbers]
+) -> KeyRows:
+    """The keys of rows of several tables in one order."""
+    parts = []
+    for keys, rows in places:
+        text, lengths = keys.text_of(rows)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        parts.append(KeyRows(text, offsets, by_row[id(keys)][rows]))
+    whole = joined_rows(parts)
+    return whole if order is None else whole.taken(order)
 
 
 def _live(segment: Segment, start: int, stop: int) -> tuple[Tensor | None, Tensor]:

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fasthash._arrays import dtype_name, to_tensor
 from fasthash.codes import code_bytes
 from fasthash.index.bitmap import all_rows, has_rows, row_blocks, rows_between, unpack_rows, without_rows
+from fasthash.index.keys import KeyRows, Keys, Numbers
+from fasthash.index.keys import repeated_key as repeated
 
 ID_END = 2**63  # ids are 0 .. 2**63 - 1
 BLOCK_BYTES = 16 << 20  # codes and ids that are read, checked or written at a time
@@ -67,6 +70,7 @@ class Segment:
     entry: SegmentEntry | None = None  # the file that holds it; None: not on disk
     mapped: bool = False  # codes and ids are pages of that file
     extras: Mapping[str, Any] = field(default_factory=dict)  # what its extra files hold, by their kind
+    keys: Keys | None = None  # of all rows, in the host's memory
 
     @property
     def rows(self) -> int:
@@ -102,6 +106,15 @@ class Segment:
         if self.live is not None:
             found &= has_rows(self.live, torch.where(found, rows, 0))
         return torch.where(found, rows, -1)
+
+    def is_live(self, rows: Numbers) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of some rows are live, bool."""
+        if self.live is None:
+            return np.ones(len(rows), np.bool_)
+        there: np.ndarray[Any, np.dtype[np.bool_]] = (
+            has_rows(self.live, torch.from_numpy(rows).to(self.live.device)).cpu().numpy()
+        )
+        return there
 
     def ids_of(self, rows: Tensor) -> Tensor:
         """int64 rows of any shape -> their ids."""
@@ -167,13 +180,15 @@ class Contents(NamedTuple):
     next_id: int  # highest id ever used + 1
     ordered: bool  # segment order is id order
     size: int  # live codes
+    keyed: bool = False  # whether codes have keys; an index that has had some takes no codes without them
 
     @classmethod
-    def of(cls, segments: Sequence[Segment], next_id: int) -> Contents:
+    def of(cls, segments: Sequence[Segment], next_id: int, keyed: bool = False) -> Contents:
         """The contents of these segments, in any order."""
         ascending = tuple(sorted(segments, key=lambda segment: (segment.first_id, segment.last_id)))
         ordered = all(a.last_id < b.first_id for a, b in itertools.pairwise(ascending))
-        return cls(ascending, next_id, ordered, sum(segment.count for segment in ascending))
+        keyed = keyed or any(segment.keys is not None for segment in ascending)
+        return cls(ascending, next_id, ordered, sum(segment.count for segment in ascending), keyed)
 
     def ids(self) -> Tensor:
         """The live ids, ascending."""
@@ -199,6 +214,37 @@ class Contents(NamedTuple):
             codes[here] = segment.codes.index_select(0, rows[here])
             found |= here
         return codes, found
+
+    def ids_of_keys(self, keys: KeyRows, device: torch.device) -> Tensor:
+        """The id of each key, int64 [M] on the device of the codes; -1 where no code has it."""
+        ids = torch.full((keys.size,), -1, dtype=torch.int64, device=device)
+        for segment in self.segments:
+            if segment.keys is not None:
+                rows = segment.keys.find(keys)
+                here = np.flatnonzero(rows >= 0)
+                here = here[segment.is_live(rows[here])]
+                places, found = (torch.from_numpy(part).to(device) for part in (here, rows[here]))
+                ids[places] = segment.ids_of(found)
+        return ids
+
+    def has_key(self, key: bytes, hash: int) -> bool:
+        """Whether a live code has this key, whose hash is given too."""
+        for segment in self.segments:
+            row = -1 if segment.keys is None else segment.keys.find_one(key, hash)
+            if row >= 0 and (segment.live is None or bool(segment.is_live(np.array([row]))[0])):
+                return True
+        return False
+
+    def keys_of_ids(self, ids: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+        """The keys of ids of any shape, objects of that shape: None where no code has the id."""
+        flat = ids.reshape(-1)
+        keys = np.full(len(flat), None, object)
+        for segment in self.segments:
+            if segment.keys is not None:
+                rows = segment.find(flat).cpu().numpy()
+                here = np.flatnonzero(rows >= 0)
+                keys[here] = segment.keys.texts(rows[here])
+        return keys.reshape(tuple(ids.shape))
 
     def new_ids(self, ids: Any, count: int, replace: bool, device: torch.device) -> tuple[Tensor | int, int]:
         """The ids of `count` new codes (a number: from there on), and the next id when these are used.
@@ -262,15 +308,26 @@ def id_tensor(ids: Any, function: str, name: str = "ids") -> Tensor:
     return numbers.to(torch.int64)
 
 
-def make_segment(codes: Tensor, ids: Tensor | int) -> Segment:
-    """A segment of n >= 1 codes, uint8 [n, W], with ids int64 [n] (unique, any order) or from `ids` on.
+def make_segment(codes: Tensor, ids: Tensor | int, keys: KeyRows | None = None) -> Segment:
+    """A segment of n >= 1 codes, uint8 [n, W], with ids int64 [n] (unique, any order) or from `ids` on, and their keys.
 
     Contiguous ids are kept as a range. The codes are not copied unless they have to be sorted.
     """
     if isinstance(ids, int):
-        return Segment(codes, ids)
+        return Segment(codes, ids, keys=_table(keys))
     if bool((ids[1:] < ids[:-1]).any()):
         ids, order = ids.sort()
         codes = codes[order]
+        keys = None if keys is None else keys.taken(order.cpu().numpy())
     first, last = int(ids[0]), int(ids[-1])
-    return Segment(codes, first, None if last - first + 1 == len(ids) else ids)
+    return Segment(codes, first, None if last - first + 1 == len(ids) else ids, keys=_table(keys))
+
+
+def repeated_key(segments: Sequence[Segment]) -> str | None:
+    """A key that is live more than once; None where all are distinct."""
+    tables = [(s.keys, s.is_live if s.deleted else None) for s in segments if s.keys is not None]
+    return repeated(tables) if tables else None
+
+
+def _table(keys: KeyRows | None) -> Keys | None:
+    return None if keys is None else Keys.of(keys)

@@ -1,7 +1,8 @@
 """Building an index folder from a stream of codes: one transaction, memory bounded by a block of it.
 
-Codes without ids go straight to the file. Codes with ids are collected into runs of 256 MiB, each sorted and written as
-a segment of its own; ids that are repeated between runs are found at the end by merging the sorted ids by blocks.
+Codes without ids go straight to the file. Codes with ids or keys are collected into runs of 256 MiB, each sorted and
+written as a segment of its own; ids that are repeated between runs are found at the end by merging the sorted ids by
+blocks, and so are keys.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from fasthash.codes import check_codes, code_bytes
 from fasthash.index import merge
 from fasthash.index.exchange.sources import Block, Source
 from fasthash.index.groups import Groups
+from fasthash.index.keys import joined_rows, shown
 from fasthash.index.progress import progress_bar
-from fasthash.index.segments import ID_END, block_rows
+from fasthash.index.segments import ID_END, Segment, block_rows, make_segment, repeated_key
 from fasthash.index.store.segment_file import read_segment, write_rows
 from fasthash.index.store.writer import Writer
 
-_RUN_BYTES = 1 << 28  # codes and ids that are sorted at once
+_RUN_BYTES = 1 << 28  # codes, ids and keys that are sorted at once
+_KEY_BYTES = 28  # what a key takes beside its text: where it ends, and its entry of the table
+_KEYED_ROWS = 1 << 14  # rows with keys that are taken at once, of which one may have 2**20 bytes
 _WINDOW = 1 << 21  # ids that are compared at once
 _FUNCTION = "HammingIndex.build"
 
 
 def build(path: Path, opened: Source, overwrite: bool, bit_weights: Groups, progress: bool | None) -> None:
     """Makes the codes of a source the state of a folder (see HammingIndex.build); on any failure it keeps its state."""
-    writer = Writer(path, create=True, overwrite=overwrite, bit_weights=bit_weights)
+    writer = Writer(path, create=True, overwrite=overwrite, bit_weights=bit_weights, keyed=opened.keyed)
     try:
         _write(writer, opened, progress)
     finally:
@@ -46,14 +50,21 @@ def _write(writer: Writer, source: Source, progress: bool | None) -> None:
     try:
         with progress_bar("build", source.rows, "code", progress) as bar:
             stream = _Stream(source, bar)
-            make = _ranges if stream.first_ids() is None else _runs
-            segments = []
-            for where, entry in make(stream, source, new_segment):
-                segments.append(read_segment(where.parent, entry, source.bits, ID_END, mmap=True)[0])
+            first, segments = stream.first(), []
+            if first is not None and first.keys is not None:
+                for segment in _keyed_runs(stream, source):
+                    segments.append(writer.write(segment, source.bits, ID_END, True, written))
+            else:
+                make = _ranges if first is None or first.ids is None else _runs
+                for where, entry in make(stream, source, new_segment):
+                    segments.append(read_segment(where.parent, entry, source.bits, ID_END, mmap=True)[0])
         for group in merge.overlapping(segments):
             repeated = merge.repeated_id(group, _WINDOW)
             if repeated is not None:
                 raise ValueError(f"{_FUNCTION}: ids must be distinct, got {repeated[0]} more than once")
+        key = repeated_key(segments)
+        if key is not None:
+            raise ValueError(f"{_FUNCTION}: keys must be distinct, got {shown(key)} more than once")
         next_id = max((segment.last_id + 1 for segment in segments), default=0)
         writer.commit(source.bits, next_id, segments, mmap=True)
     except BaseException:
@@ -68,11 +79,11 @@ class _Stream:
     def __init__(self, source: Source, bar: Any):
         self._source, self._bar = source, bar
         self._ahead: list[Block] = []
-        self._explicit: bool | None = None
+        self._form: tuple[bool, bool] | None = None  # whether blocks have ids, and keys
 
-    def first_ids(self) -> Tensor | None:
-        """The ids of the first block; None where it has none, or there is no block."""
-        return self._ahead[0][1] if self.more() else None
+    def first(self) -> Block | None:
+        """The first block that is left; None where there is none."""
+        return self._ahead[0] if self.more() else None
 
     def more(self) -> bool:
         """Whether there are rows left."""
@@ -80,27 +91,27 @@ class _Stream:
             block = next(self._source.blocks, None)
             if block is None:
                 return False
-            codes, ids = block
-            check_codes(codes, self._source.bits, _FUNCTION)
-            if not len(codes):
+            check_codes(block.codes, self._source.bits, _FUNCTION)
+            if not block.rows:
                 continue
-            if self._explicit is None:
-                self._explicit = ids is not None
-            if self._explicit != (ids is not None):
-                raise ValueError(f"{_FUNCTION}: either all blocks have ids or none has, got both")
+            form = block.ids is not None, block.keys is not None
+            self._form = self._form or form
+            for what, had, has in zip(("ids", "keys"), self._form, form, strict=True):
+                if had != has:
+                    raise ValueError(f"{_FUNCTION}: either all blocks have {what} or none has, got both")
             self._ahead = [block]
         return True
 
     def take(self, rows: int) -> Iterator[Block]:
         """The next blocks, `rows` rows altogether or all that are left."""
         while rows and self.more():
-            codes, ids = self._ahead.pop()
-            if len(codes) > rows:
-                self._ahead = [(codes[rows:], None if ids is None else ids[rows:])]
-                codes, ids = codes[:rows], None if ids is None else ids[:rows]
-            rows -= len(codes)
-            yield codes, ids
-            self._bar.update(len(codes))
+            block = self._ahead.pop()
+            if block.rows > rows:
+                self._ahead = [block.part(rows, block.rows)]
+                block = block.part(0, rows)
+            rows -= block.rows
+            yield block
+            self._bar.update(block.rows)
 
 
 def _ranges(stream: _Stream, source: Source, new_segment: Any) -> Iterator[tuple[Path, Any]]:
@@ -108,7 +119,7 @@ def _ranges(stream: _Stream, source: Source, new_segment: Any) -> Iterator[tuple
     first = 0
     while stream.more():
         rows = -1 if source.rows is None else min(merge.SEGMENT_ROWS, source.rows - first)
-        codes = (_contiguous(codes) for codes, _ in stream.take(merge.SEGMENT_ROWS))
+        codes = (_contiguous(block.codes) for block in stream.take(merge.SEGMENT_ROWS))
         where = new_segment()
         entry = write_rows(where, source.bits, rows, (first, first + rows - 1), (), codes)
         first += entry.rows
@@ -124,24 +135,48 @@ def _runs(stream: _Stream, source: Source, new_segment: Any) -> Iterator[tuple[P
     all_codes, all_ids = np.empty((rows, width), np.uint8), np.empty(rows, np.int64)
     while stream.more():
         count = 0
-        for codes, given in stream.take(rows):
-            if given is not None:
-                all_codes[count : count + len(codes)], all_ids[count : count + len(codes)] = codes, given
-                count += len(codes)
+        for block in stream.take(rows):
+            if block.ids is not None:
+                all_codes[count : count + block.rows], all_ids[count : count + block.rows] = block.codes, block.ids
+                count += block.rows
         ids, order = all_ids[:count], None
         if (ids[1:] <= ids[:-1]).any():
             order = np.argsort(ids)
             ids = ids[order]
-            repeated = ids[1:][ids[1:] == ids[:-1]]
-            if len(repeated):
-                raise ValueError(f"{_FUNCTION}: ids must be distinct, got {repeated[0]} more than once")
-        if ids[0] < 0:
-            raise ValueError(f"{_FUNCTION}: ids must be between 0 and 2**63 - 1, got {ids[0]}")
+        _check_ids(ids)
         spans = [slice(start, min(start + size, count)) for start in range(0, count, size)]
         blocks = (all_codes[span if order is None else order[span]] for span in spans)
         where = new_segment()
         bounds = int(ids[0]), int(ids[-1])
         yield where, write_rows(where, source.bits, count, bounds, (ids[span] for span in spans), blocks)
+
+
+def _keyed_runs(stream: _Stream, source: Source) -> Iterator[Segment]:
+    """Segments of sorted runs with keys, in memory; without ids these are ranges, from 0 on."""
+    first, one = 0, 8 + code_bytes(source.bits) + _KEY_BYTES
+    while stream.more():
+        blocks, size = list[Block](), 0
+        while size < _RUN_BYTES and stream.more():
+            for block in stream.take(_KEYED_ROWS):
+                blocks.append(block)
+                size += one * block.rows + (0 if block.keys is None else len(block.keys.text))
+        codes = merge.joined([block.codes for block in blocks]).contiguous()
+        keys = joined_rows([block.keys for block in blocks if block.keys is not None])
+        ids: Tensor | int = first
+        if blocks[0].ids is not None:
+            ids = merge.joined([block.ids for block in blocks if block.ids is not None])
+            _check_ids(np.sort(ids.numpy()))
+        first += len(codes)
+        blocks = []  # they would stay while the segment is written
+        yield make_segment(codes, ids, keys)
+
+
+def _check_ids(ascending: Any) -> None:
+    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+    if len(repeated):
+        raise ValueError(f"{_FUNCTION}: ids must be distinct, got {repeated[0]} more than once")
+    if ascending[0] < 0:
+        raise ValueError(f"{_FUNCTION}: ids must be between 0 and 2**63 - 1, got {ascending[0]}")
 
 
 def _contiguous(codes: Tensor) -> Any:

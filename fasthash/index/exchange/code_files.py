@@ -44,8 +44,11 @@ def open_codes(
     column: str | None = None,
     id_column: str | None = None,
     with_ids: bool = True,
+    key_column: str | None = None,
 ) -> CodeFile:
     """Opens a file of codes. block_rows: a function from bits to rows. with_ids=False: ids are given beside the file.
+
+    key_column: a column that holds neither codes nor ids.
 
     Raises ValueError for what cannot be read or has no codes, OSError where the file cannot be opened.
     """
@@ -53,7 +56,7 @@ def open_codes(
     where = label(path, function)
     if kind.name in ("parquet", "arrow", "arrow stream", "text"):
         table = open_table(path, kind, function, format)
-        return _from_table(table, bits, function, block_rows, format, column, id_column, with_ids)
+        return _from_table(table, bits, function, block_rows, format, column, id_column, with_ids, key_column)
     for option, value in (("column", column), ("id_column", id_column)):
         if value is not None:
             raise ValueError(f"{where} is {kind.words}, which has no columns with names; leave {option}= out")
@@ -153,6 +156,7 @@ def _from_table(
     column: str | None,
     id_column: str | None,
     with_ids: bool,
+    key_column: str | None,
 ) -> CodeFile:
     id_name = None
     named = not isinstance(table, TextTable) or table.headed
@@ -162,14 +166,17 @@ def _from_table(
         except ValueError:
             if with_ids or id_column is not None:
                 raise
-    found = find_code_column(table, column, id_name, bits, format, function)
+    found = find_code_column(table, column, (id_name, key_column), bits, format, function)
+    for name, what in ((found.name, "codes"), (id_name, "ids")):
+        if name == key_column and key_column is not None:
+            raise ValueError(f"{table.where}: column {name!r} cannot be both the keys and the {what}")
     if found.name == id_name:
         if column is None or id_column is not None:
             raise ValueError(f"{table.where}: column {found.name!r} cannot be both the codes and the ids")
         id_name = None
     if id_name is None and with_ids and named:
-        others = look_alikes(table, (found.name,))
-        unfit = meant(table, (found.name,))
+        taken = [name for name in (found.name, key_column) if name is not None]
+        others, unfit = look_alikes(table, taken), meant(table, taken)
         if others or unfit:
             way = f"{listed(others)} looks like ids: pass id_column={others[0]!r} to use it, or" if others else ""
             if not others:

@@ -45,7 +45,12 @@ class CodeColumn(NamedTuple):
 
 
 def find_code_column(
-    table: Table, column: str | None, id_name: str | None, bits: int | None, format: str | None, function: str
+    table: Table,
+    column: str | None,
+    others: tuple[str | None, ...],
+    bits: int | None,
+    format: str | None,
+    function: str,
 ) -> CodeColumn:
     """The column that holds codes, and their form and bits; raises ValueError where none or several could be meant."""
     if isinstance(table, TextTable) and not table.headed:
@@ -60,7 +65,7 @@ def find_code_column(
     elif isinstance(table, TextTable) and len(table.names) == 1:
         name, form = table.names[0], _form(table, table.names[0]) or "text"
     else:
-        name, form = _only_candidate(table, id_name)
+        name, form = _only_candidate(table, others)
     return _with_bits(table, name, form, bits, format)
 
 
@@ -128,10 +133,10 @@ def _sample(table: Table, name: str) -> list[str]:
     return [] if first is None else [text.strip() for text in first.columns[0].to_pylist()]
 
 
-def _only_candidate(table: Table, id_name: str | None) -> tuple[str, str]:
+def _only_candidate(table: Table, others: tuple[str | None, ...]) -> tuple[str, str]:
     tiers: dict[str, list[tuple[str, str]]] = {tier: [] for tier in _TIERS}
     for name in table.names:
-        form = None if name == id_name or table.names.count(name) > 1 else _form(table, name)
+        form = None if name in others or table.names.count(name) > 1 else _form(table, name)
         if form is None:
             continue
         tier = "number" if form == "number" else "bytes"

@@ -15,6 +15,7 @@ import numpy as np
 from fasthash._durable import replaced_file
 from fasthash._tables import import_arrow
 from fasthash._tables.kinds import U8BIN_HEADER
+from fasthash._warnings import warn
 from fasthash.codes import code_bytes
 from fasthash.index.exchange.faiss_file import FAISS_FLAT, FAISS_HEADER, FAISS_ID_MAPS
 from fasthash.index.merge import Merged
@@ -34,6 +35,7 @@ class _Job(NamedTuple):
     plain_ids: bool
     codes: Callable[[], Iterator[_Array]]
     ids: Callable[[], Iterator[_Array]]
+    keys: Callable[[], Iterator[tuple[_Array, _Array]]] | None = None  # UTF-8, and the length of each
 
 
 def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, progress: bool | None) -> None:
@@ -43,19 +45,23 @@ def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, pro
         raise ValueError(f"{_FUNCTION}: the suffix must be one of {', '.join(_WRITERS)}, got {path.suffix!r} of {path}")
     if ids_path is not None and ids_path.suffix.lower() != ".npy":
         raise ValueError(f"{_FUNCTION}: ids are written as .npy, got {ids_path}")
+    if contents.keyed and path.suffix.lower() not in _WITH_KEYS:
+        warn(f"{_FUNCTION}: {path.suffix} files have no room for keys, {path} has none; {_KEYS_FIT} have")
     merged, rows = Merged.of(contents.segments), contents.size
+    step = merged.text_rows(block_rows(bits)) if merged.keyed else block_rows(bits)
     bounds = contents.bounds()
     with progress_bar("export", rows, "code", progress) as bar:
 
         def codes() -> Iterator[_Array]:
-            for block in merged.code_blocks(block_rows(bits)):
+            for block in merged.code_blocks(step):
                 yield np.ascontiguousarray(block.cpu().numpy())
                 bar.update(len(block))
 
         def ids() -> Iterator[_Array]:
-            return (np.ascontiguousarray(b.cpu().numpy(), "<i8") for b in merged.id_blocks(block_rows(bits)))
+            return (np.ascontiguousarray(b.cpu().numpy(), "<i8") for b in merged.id_blocks(step))
 
-        job = _Job(rows, code_bytes(bits), bounds is None or bounds == (0, rows - 1), codes, ids)
+        keys = (lambda: merged.text_blocks(step)) if contents.keyed else None
+        job = _Job(rows, code_bytes(bits), bounds is None or bounds == (0, rows - 1), codes, ids, keys)
         with replaced_file(path) as file:
             write(file, job)
         if ids_path is not None:
@@ -121,22 +127,32 @@ def _write_faiss(file: BinaryIO, job: _Job) -> None:
 
 
 def _write_arrow(file: BinaryIO, job: _Job, parquet: bool) -> None:
-    """Columns id (int64) and code (FixedSizeBinary), or output (lists of float32)."""
+    """Columns id (int64), key (text, where there are some) and code (FixedSizeBinary) or output (lists of float32)."""
     arrow = import_arrow("pyarrow", _FUNCTION)
     writer: Any = None
-    for rows, ids in zip(job.codes(), job.ids(), strict=True):
+    named = [] if job.keys is None else [("key", arrow.large_string())]
+    texts: Iterator[Any] = itertools.repeat(None) if job.keys is None else job.keys()
+    for rows, ids, text in zip(job.codes(), job.ids(), texts, strict=False):
         if rows.dtype == np.uint8:
             name, kind = "code", arrow.binary(job.width)
             column = arrow.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, arrow.py_buffer(rows.data)])
         else:
             column = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), job.width)
             name, kind = "output", column.type
-        schema = arrow.schema([("id", arrow.int64()), (name, kind)])
+        schema = arrow.schema([("id", arrow.int64()), *named, (name, kind)])
         writer = writer or _arrow_writer(file, schema, parquet)
-        writer.write_batch(arrow.record_batch([arrow.array(ids), column], schema=schema))
+        keys = [] if text is None else [_arrow_texts(arrow, *text)]
+        writer.write_batch(arrow.record_batch([arrow.array(ids), *keys, column], schema=schema))
     if writer is None:
-        writer = _arrow_writer(file, arrow.schema([("id", arrow.int64()), ("code", arrow.binary(job.width))]), parquet)
+        schema = arrow.schema([("id", arrow.int64()), *named, ("code", arrow.binary(job.width))])
+        writer = _arrow_writer(file, schema, parquet)
     writer.close()
+
+
+def _arrow_texts(arrow: Any, text: _Array, lengths: _Array) -> Any:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
+    buffers = (arrow.py_buffer(np.ascontiguousarray(part).data) for part in (offsets, text))
+    return arrow.LargeStringArray.from_buffers(len(lengths), *buffers)
 
 
 def _arrow_writer(file: BinaryIO, schema: Any, parquet: bool) -> Any:
@@ -145,6 +161,8 @@ def _arrow_writer(file: BinaryIO, schema: Any, parquet: bool) -> Any:
     return import_arrow("pyarrow.ipc", _FUNCTION).new_file(file, schema)
 
 
+_WITH_KEYS = (".parquet", ".arrow", ".feather")
+_KEYS_FIT = ", ".join(_WITH_KEYS)
 _WRITERS: dict[str, Callable[[BinaryIO, _Job], None]] = {
     ".npy": _write_npy,
     ".u8bin": _write_u8bin,

@@ -17,9 +17,27 @@ from torch import Tensor
 from fasthash._arguments import MAX_BITS, whole
 from fasthash._arrays import to_tensor
 from fasthash.index.exchange.code_files import CodeFile, codes_of_array, open_codes, read_ids
+from fasthash.index.exchange.key_sources import open_keys
+from fasthash.index.key_texts import key_rows
+from fasthash.index.keys import KeyRows
 from fasthash.index.segments import block_rows, id_tensor
 
-Block = tuple[Tensor, Tensor | None]  # codes uint8 [n, W], ids int64 [n]
+
+class Block(NamedTuple):
+    """Some rows."""
+
+    codes: Tensor  # uint8 [n, W]
+    ids: Tensor | None = None  # int64 [n]
+    keys: KeyRows | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.codes)
+
+    def part(self, start: int, stop: int) -> Block:
+        """Rows from start to before stop."""
+        ids = None if self.ids is None else self.ids[start:stop]
+        return Block(self.codes[start:stop], ids, None if self.keys is None else self.keys.part(start, stop))
 
 
 class Source(NamedTuple):
@@ -28,6 +46,7 @@ class Source(NamedTuple):
     bits: int
     rows: int | None  # None: known when the blocks have ended
     blocks: Iterator[Block]
+    keyed: bool = False  # whether blocks have keys, where that is known
 
 
 def open_source(
@@ -39,8 +58,29 @@ def open_source(
     format: str | None = None,
     column: str | None = None,
     id_column: str | None = None,
+    keys: Any = None,
+    key_column: str | None = None,
 ) -> Source:
     """Opens what holds codes (see HammingIndex.build); raises ValueError, TypeError or OSError where it does not."""
+    names = {"format": format, "column": column, "id_column": id_column}
+    if keys is None and key_column is None:
+        return _open(source, bits, ids, function, **names)
+    named = open_keys(keys, key_column, source, function, format)
+    own = key_column if keys is None else None
+    return _with_keys(_open(source, bits, ids, function, **names, key_column=own), named, function)
+
+
+def _open(
+    source: Any,
+    bits: int | None,
+    ids: Any,
+    function: str,
+    format: str | None,
+    column: str | None,
+    id_column: str | None,
+    key_column: str | None = None,
+) -> Source:
+    """The source without keys beside it; key_column: one that holds neither codes nor ids."""
     if bits is not None:
         bits = whole(bits, function, "bits", 1, MAX_BITS)
     ids_column = None
@@ -50,7 +90,7 @@ def open_source(
     if ids is not None:
         ids = id_tensor(ids, function).cpu()
     if isinstance(source, (str, os.PathLike)):
-        options = {"format": format, "column": column, "id_column": id_column}
+        options = {"format": format, "column": column, "id_column": id_column, "key_column": key_column}
         file = open_codes(Path(source), bits, function, block_rows, with_ids=ids is None, **options)
         if file.has_ids and ids is not None:
             raise ValueError(f"{function}: {source} holds ids, so the source gives ids itself; ids must be None")
@@ -67,7 +107,7 @@ def open_source(
         if codes.ndim != 2 or codes.shape[1] == 0:
             raise ValueError(f"{function}: codes must be [N, bytes of a code], got shape {tuple(codes.shape)}")
         bits = 8 * codes.shape[1] if bits is None else bits
-        parts = ((codes[start : start + block_rows(bits)].cpu(), None) for start in _starts(len(codes), bits))
+        parts = (Block(codes[start : start + block_rows(bits)].cpu()) for start in _starts(len(codes), bits))
         return _with_ids(Source(bits, len(codes), parts), ids, function)
     if not isinstance(source, Iterable):
         raise TypeError(f"{function}: source must be an array, a path or blocks of codes, got {type(source).__name__}")
@@ -75,7 +115,7 @@ def open_source(
 
 
 def _of_file(file: CodeFile) -> Source:
-    blocks = ((to_tensor(codes), None if ids is None else to_tensor(ids)) for codes, ids in file.blocks)
+    blocks = (Block(to_tensor(codes), None if ids is None else to_tensor(ids)) for codes, ids in file.blocks)
     return Source(file.bits, file.rows, blocks)
 
 
@@ -92,12 +132,12 @@ def _with_ids(source: Source, ids: Tensor | None, function: str) -> Source:
 
     def blocks() -> Iterator[Block]:
         at = 0
-        for codes, own in source.blocks:
+        for codes, own, keys in source.blocks:
             if own is not None:
                 raise ValueError(f"{function}: the source gives ids itself; ids must be None")
             if at + len(codes) > len(ids):
                 raise ValueError(f"{function}: more than {len(ids)} codes, which need as many ids, got {len(ids)}")
-            yield codes, ids[at : at + len(codes)]
+            yield Block(codes, ids[at : at + len(codes)], keys)
             at += len(codes)
         if at != len(ids):
             raise ValueError(f"{function}: {at} codes need as many ids, got {len(ids)}")
@@ -105,17 +145,46 @@ def _with_ids(source: Source, ids: Tensor | None, function: str) -> Source:
     return Source(source.bits, len(ids), blocks())
 
 
+def _with_keys(source: Source, keys: Iterator[KeyRows], function: str) -> Source:
+    """The source with keys beside it, in blocks as large as those of the keys at most."""
+
+    def blocks() -> Iterator[Block]:
+        given = (part for part in keys if part.size)
+        at, ahead = 0, next(given, None)
+        for block in source.blocks:
+            if block.keys is not None:
+                raise ValueError(f"{function}: the source gives keys itself; keys must be None")
+            start = 0
+            while start < block.rows:
+                if ahead is None:
+                    codes = f"more than {at}" if source.rows is None else source.rows
+                    raise ValueError(f"{function}: {codes} codes need as many keys, got {at}")
+                count = min(block.rows - start, ahead.size)
+                yield block.part(start, start + count)._replace(keys=ahead.part(0, count))
+                start, at = start + count, at + count
+                ahead = ahead.part(count, ahead.size) if count < ahead.size else next(given, None)
+        if ahead is not None:
+            raise ValueError(f"{function}: {at} codes need as many keys, got {at + ahead.size} or more")
+
+    return Source(source.bits, source.rows, blocks(), keyed=True)
+
+
 def _open_blocks(source: Iterable[Any], bits: int | None, function: str) -> Source:
     def blocks() -> Iterator[Block]:
         for block in source:
-            codes, ids = block if isinstance(block, tuple) and len(block) == 2 else (block, None)
+            codes, ids, keys = block, None, None
+            if isinstance(block, tuple) and len(block) in (2, 3):
+                codes, ids, keys = (*block, None)[:3]
             codes = to_tensor(codes, function, "codes").cpu()
             if codes.ndim != 2:
                 raise ValueError(f"{function}: a block must be [N, bytes of a code], got shape {tuple(codes.shape)}")
             numbers = None if ids is None else id_tensor(ids, function).cpu()
             if numbers is not None and len(numbers) != len(codes):
                 raise ValueError(f"{function}: a block of {len(codes)} codes needs as many ids, got {len(numbers)}")
-            yield codes, numbers
+            named = None if keys is None else key_rows(keys, function)
+            if named is not None and named.size != len(codes):
+                raise ValueError(f"{function}: a block of {len(codes)} codes needs as many keys, got {named.size}")
+            yield Block(codes, numbers, named)
 
     rest = blocks()
     if bits is None:

@@ -19,8 +19,9 @@ from fasthash.index.store.untrusted import IndexFolderError, parse_json, plain_n
 
 MANIFEST = "manifest.json"
 FORMAT = "fasthash-index"
-KNOWN_FEATURES = frozenset({"bit_weights"})  # what a reader must know to read an index right
+KNOWN_FEATURES = frozenset({"bit_weights", "keys"})  # what a reader must know to read an index right
 EXTRA_KINDS = ("mih",)  # files of a segment that a reader may leave alone
+FEATURE_KINDS = ("keys",)  # features that are a file of every segment, of the same name
 _FEATURE_KEYS = {"bit_weights"}  # features that the manifest holds a value of, under their own name
 MANIFEST_LIMIT = 1 << 26  # bytes; an entry takes about 300
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")
@@ -125,7 +126,7 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     if not isinstance(entries, list):
         raise IndexFolderError(f"{where}: segments must be a list, got {shorten(entries)}")
     segments = tuple(
-        _parse_entry(entry, next_id, f"{where}: segment {number}", strict=expected is None)
+        _parse_entry(entry, next_id, f"{where}: segment {number}", features, strict=expected is None)
         for number, entry in enumerate(entries)
     )
     names = [name for entry in segments for name in entry.files]
@@ -167,11 +168,12 @@ def _parse_bit_weights(groups: Any, bits: int, where: str) -> Groups:
     return tuple((count, weight) for count, weight in groups)
 
 
-def _parse_entry(entry: Any, next_id: int, where: str, strict: bool) -> SegmentEntry:
+def _parse_entry(entry: Any, next_id: int, where: str, features: tuple[str, ...], strict: bool) -> SegmentEntry:
     if not isinstance(entry, dict):
         raise IndexFolderError(f"{where}: must be an object, got {shorten(entry)}")
+    needed = [kind for kind in FEATURE_KINDS if kind in features]
     if strict:
-        _refuse_unknown(entry, _SEGMENT_KEYS, where)
+        _refuse_unknown(entry, _SEGMENT_KEYS.union(*({kind, f"{kind}_xxh3_128"} for kind in needed)), where)
     rows = whole_number(entry.get("rows"), 1, 2**63 - 1, f"{where}: rows")
     first_id = whole_number(entry.get("first_id"), 0, 2**63 - 1, f"{where}: first_id")
     if first_id + rows > next_id:
@@ -185,11 +187,11 @@ def _parse_entry(entry: Any, next_id: int, where: str, strict: bool) -> SegmentE
     extras = tuple(
         ExtraFile(
             kind,
-            plain_name(entry[kind], f"{where}: {kind}"),
+            plain_name(entry.get(kind), f"{where}: {kind}"),
             _checksum(entry.get(f"{kind}_xxh3_128"), f"{where}: {kind}_xxh3_128"),
         )
-        for kind in EXTRA_KINDS
-        if entry.get(kind) is not None
+        for kind in (*needed, *EXTRA_KINDS)
+        if kind in needed or entry.get(kind) is not None
     )
     return SegmentEntry(
         file=plain_name(entry.get("file"), f"{where}: file"),

@@ -10,10 +10,12 @@ from typing import NamedTuple, TypeVar
 from fasthash.index.errors import IndexFolderError
 from fasthash.index.merge import overlapping, repeated_id
 from fasthash.index.progress import progress_bar
-from fasthash.index.segments import Segment, SegmentEntry, block_rows
+from fasthash.index.segments import Segment, SegmentEntry, block_rows, repeated_key
+from fasthash.index.store import key_file
 from fasthash.index.store.manifest import MANIFEST, Manifest, index_manifest, parse_manifest
 from fasthash.index.store.segment_file import ExtraFormat, check_segment, read_segment
 from fasthash.index.store.tensorfile import TensorFile
+from fasthash.index.store.untrusted import shorten
 
 _ATTEMPTS = 20  # manifests that a reader tries while a writer replaces them under its feet
 _Read = TypeVar("_Read")
@@ -39,6 +41,8 @@ def load(path: Path, mmap: bool, extras: Sequence[ExtraFormat] = (), known: Sequ
         if entry in have:
             return have[entry]
         segment = read_segment(path, entry, manifest.bits, manifest.next_id, mmap)[0]
+        if key_file.FEATURE in manifest.features:
+            segment = key_file.attach(path, segment, mmap)[0]
         found = {extra.KIND: extra.read(path, entry, manifest.bits, mmap) for extra in extras}
         return replace(segment, extras={kind: own[0] for kind, own in found.items() if own is not None})
 
@@ -46,7 +50,7 @@ def load(path: Path, mmap: bool, extras: Sequence[ExtraFormat] = (), known: Sequ
 
 
 def verify(path: Path, extras: Sequence[ExtraFormat] = (), progress: bool | None = False) -> None:
-    """Reads every byte of the current state: checksums, order and uniqueness of ids, padding of codes.
+    """Reads every byte of the current state: checksums, order and uniqueness of ids and keys, padding of codes.
 
     extras: the kinds of extra files that are read too. Raises IndexFolderError, naming the file, for the first fault.
     """
@@ -57,7 +61,12 @@ def verify(path: Path, extras: Sequence[ExtraFormat] = (), progress: bool | None
             named, own = entry.extra(extra.KIND), extra.read(path, entry, manifest.bits, mmap=True)
             if named is not None and own is not None:
                 found.append((own[1], named.checksum))
-        return *read_segment(path, entry, manifest.bits, manifest.next_id, mmap=True), found
+        segment, file = read_segment(path, entry, manifest.bits, manifest.next_id, mmap=True)
+        keys = entry.extra(key_file.KIND)
+        if keys is not None:
+            segment, own_file = key_file.attach(path, segment, mmap=True)
+            found.append((own_file, keys.checksum))
+        return segment, file, found
 
     manifest, parts = _read(path, read)
     size = sum(len(file.data) + sum(len(extra.data) for extra, _ in found) for _, file, found in parts)
@@ -67,6 +76,8 @@ def verify(path: Path, extras: Sequence[ExtraFormat] = (), progress: bool | None
                 for _ in extra.check_bytes(checksum, bar.update):
                     pass
             check_segment(segment, file, entry.checksum, manifest.bits, bar.update)
+            if segment.keys is not None:
+                key_file.check(segment.keys, found[-1][0].path)
     segments = [segment for segment, _, _ in parts]
     for group in overlapping(segments):
         repeated = repeated_id(group, block_rows(manifest.bits))
@@ -76,6 +87,9 @@ def verify(path: Path, extras: Sequence[ExtraFormat] = (), progress: bool | None
                 e.file for e, segment in zip(manifest.segments, segments, strict=True) if segment is holders[-1]
             )
             raise IndexFolderError(f"{path / name}: damaged: an id is in another segment too, {number}")
+    key = repeated_key(segments)
+    if key is not None:
+        raise IndexFolderError(f"{path}: damaged: a key is in two segments, {shorten(key)}")
 
 
 def _read(path: Path, read: Callable[[SegmentEntry, Manifest], _Read]) -> tuple[Manifest, tuple[_Read, ...]]:

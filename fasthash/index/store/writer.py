@@ -23,8 +23,10 @@ from fasthash._durable import Lock, LockedError, make_folder, new_file, sync_fol
 from fasthash.index.groups import Groups
 from fasthash.index.merge import Merged
 from fasthash.index.segments import ExtraFile, Segment, SegmentEntry, block_rows
+from fasthash.index.store import key_file
 from fasthash.index.store.manifest import (
     EXTRA_KINDS,
+    FEATURE_KINDS,
     MANIFEST,
     MANIFEST_LIMIT,
     Manifest,
@@ -37,7 +39,7 @@ from fasthash.index.store.untrusted import IndexFolderError, shorten
 
 _LOCK = "lock"
 # Files that only a writer makes, and that it may delete when no manifest names them.
-_KINDS = "|".join(("segment", "tombstones", *EXTRA_KINDS))
+_KINDS = "|".join(("segment", "tombstones", *FEATURE_KINDS, *EXTRA_KINDS))
 _WORK_FILE = re.compile(rf"({_KINDS})-\d{{8,}}-[0-9a-f]{{16}}\.safetensors|manifest-[0-9a-f]{{16}}\.tmp")
 
 
@@ -47,10 +49,17 @@ class Writer:
     A change is `commit` (from then on new readers see the new state), then `finish` (from then on it is on the disk).
     """
 
-    def __init__(self, path: Path, create: bool = False, overwrite: bool = False, bit_weights: Groups = ()):
+    def __init__(
+        self,
+        path: Path,
+        create: bool = False,
+        overwrite: bool = False,
+        bit_weights: Groups = (),
+        keyed: bool = False,
+    ):
         """Locks the folder. create=True: a folder that will hold a new index; else one that holds an index.
 
-        bit_weights: of a new index; one that is there keeps what it has.
+        bit_weights, keyed (whether its codes have keys): of a new index; one that is there keeps what it has.
         Raises IndexFolderError where the folder is locked, read-only, or not what was asked for.
         """
         if create:
@@ -70,10 +79,17 @@ class Writer:
             self._text, self._generation, self._features, self._bit_weights = _current(path, create)
             if create and bit_weights:
                 self._features, self._bit_weights = ("bit_weights",), bit_weights
+            if create and keyed:
+                self._features = (*self._features, key_file.FEATURE)
             self._remove_leftovers()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the codes of the folder have keys."""
+        return key_file.FEATURE in self._features
 
     def close(self) -> None:
         """Gives up the lock."""
@@ -104,12 +120,14 @@ class Writer:
         self.check_process()
         if manifest_text(self.path) != self._text:
             raise IndexFolderError(f"{self.path}: changed by something that does not hold its lock; open it again")
-        generation = self._generation + 1
+        generation, features = self._generation + 1, self._features
+        if key_file.FEATURE not in features and any(_keyed(segment) for segment in segments):
+            features = (*features, key_file.FEATURE)
         written: list[Path] = []
         try:
             stored = tuple(self._store(segment, bits, next_id, mmap, written, advance) for segment in segments)
             entries = tuple(segment.entry for segment in stored if segment.entry is not None)
-            text = Manifest(bits, generation, next_id, entries, self._features, self._bit_weights).to_bytes()
+            text = Manifest(bits, generation, next_id, entries, features, self._bit_weights).to_bytes()
             if len(text) > MANIFEST_LIMIT:
                 raise IndexFolderError(f"{self.path}: {len(segments)} segments are too many for one manifest")
             aside = self.path / f"manifest-{secrets.token_hex(8)}.tmp"
@@ -126,7 +144,7 @@ class Writer:
             if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise IndexFolderError(f"{self.path}: cannot be written ({error.strerror})") from error
             raise
-        self._text, self._generation = text, generation
+        self._text, self._generation, self._features = text, generation, features
         return stored
 
     def finish(self) -> None:
@@ -176,6 +194,29 @@ class Writer:
                 with contextlib.suppress(OSError):
                     file.unlink()
 
+    def write(
+        self,
+        segment: Segment | Merged,
+        bits: int,
+        next_id: int,
+        mmap: bool,
+        written: list[Path],
+        advance: Callable[[int], object] = lambda count: None,
+    ) -> Segment:
+        """Writes the live rows of a segment, and their keys, to new files of the next commit; gives it as it is there.
+
+        Files are noted in `written` before they exist. `advance` is told of codes written.
+        """
+        merged = segment if isinstance(segment, Merged) else Merged.of([segment])
+        written.append(self.new_name("segment"))
+        entry = _write_segment(written[-1], merged, bits, advance)
+        if not merged.keyed:
+            return read_segment(self.path, entry, bits, next_id, mmap)[0]
+        written.append(self.new_name(key_file.KIND))
+        checksum = key_file.write(written[-1], merged, entry.checksum, block_rows(bits))
+        entry = replace(entry, extras=(ExtraFile(key_file.KIND, written[-1].name, checksum),))
+        return key_file.attach(self.path, read_segment(self.path, entry, bits, next_id, mmap)[0], mmap)[0]
+
     def _store(
         self,
         segment: Segment | Merged,
@@ -189,9 +230,7 @@ class Writer:
         if isinstance(segment, Merged) or segment.entry is None or segment.live is None:
             if isinstance(segment, Segment) and segment.entry is not None:
                 return segment
-            written.append(self.new_name("segment"))
-            entry = _write_segment(written[-1], segment, bits, advance)
-            return read_segment(self.path, entry, bits, next_id, mmap)[0]
+            return self.write(segment, bits, next_id, mmap, written, advance)
         if segment.entry.deleted == segment.deleted:
             return segment
         written.append(self.new_name("tombstones"))
@@ -224,9 +263,12 @@ def lacks(segment: Segment, extra: ExtraFormat) -> bool:
     return segment.entry is not None and segment.entry.extra(extra.KIND) is None and extra.can_have(segment)
 
 
-def _write_segment(where: Path, segment: Segment | Merged, bits: int, advance: Callable[[int], object]) -> SegmentEntry:
-    """Writes the live rows of a segment, or of several in the order of ids; memory is bounded by the block."""
-    merged = segment if isinstance(segment, Merged) else Merged.of([segment])
+def _keyed(segment: Segment | Merged) -> bool:
+    return segment.keyed if isinstance(segment, Merged) else segment.keys is not None
+
+
+def _write_segment(where: Path, merged: Merged, bits: int, advance: Callable[[int], object]) -> SegmentEntry:
+    """Writes the live rows of segments in the order of ids; memory is bounded by the block."""
     rows = block_rows(bits)
     ids = (block.cpu().numpy() for block in merged.id_blocks(rows))
 
