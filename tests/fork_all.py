@@ -47,6 +47,7 @@ fasthash.HammingIndex.build(folder / "index", codes, progress=False)
 hasher.save(folder / "hasher")
 linear = baselines.lsh(X, 32)
 linear.save(folder / "linear")
+baselines.rabitq(X).save(folder / "grid")
 counts = rng.poisson(0.2, (1000, 200))
 edges = rng.integers(0, 500, (3000, 2))
 many_hot = torch.from_numpy(rng.integers(0, 2, (3000, 30)))
@@ -121,6 +122,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "shared_label_distances": lambda: targets.shared_label_distances(many_hot),
     "default_weight": lambda: published.default_weight(torch.rand(1000, 1000)),
     "code_distance_bounds": lambda: published.code_distance_bounds(64, 150),
+    "GridCodes": lambda: baselines.GridCodes.load(folder / "grid").queries(X),
     "LinearCodes": lambda: baselines.LinearCodes.load(folder / "linear").queries(X),
     "KLLoss": lambda: backward(published.KLLoss(), z),
     "KoLeoLoss": lambda: backward(published.KoLeoLoss(), z),
@@ -137,6 +139,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "lsh": lambda: baselines.lsh(X, 32).encode(X),
     "pca_sign": lambda: baselines.pca_sign(X, 32).encode(X),
     "itq": lambda: baselines.itq(X, 32).encode(X),
+    "rabitq": lambda: baselines.rabitq(X, 2).encode(X),
+    "osq": lambda: baselines.osq(X, 2).encode(X),
+    "turboquant": lambda: baselines.turboquant(X, 2).encode(X),
     "mean_average_precision": lambda: metrics.mean_average_precision(codes[:500], codes[:4000], y[:500], y),
     "mean_average_precision of floats": lambda: metrics.mean_average_precision(X[:500], X, y[:500], y),
     "hierarchical_precision": lambda: metrics.hierarchical_precision(X[:500], X, y[:500], y, 1 - between.numpy()),

@@ -66,6 +66,7 @@ SHARED: dict[str, Any] = {
     "threshold": 0.5,
     "iterations": 2,
     "seed": 0,
+    "bits_per_dimension": 2,
     "logits": torch.zeros(10, 6),
     "f": lambda bits: bits.sum(-1),
 }
