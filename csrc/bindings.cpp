@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "asymmetric/asymmetric_topk.h"
 #include "core/cpu_features.h"
 #include "hamming/asymmetric.h"
 #include "hamming/hamming.h"
@@ -164,6 +165,30 @@ PYBIND11_MODULE(_core, m) {
                                       groups.group_bits,   groups.group_weights, groups.G};
         run([&](fh_cancel* c) { return fh_asymmetric_distances_cpu(&p, at<float>(distances), threads, c); });
     });
+
+    m.def("asymmetric_topk_cpu",
+          [](Address queries, fh_dtype dtype, Address database, Address mask, Address scales, int64_t Q, int64_t D,
+             int64_t N, int64_t W, int64_t stride, int32_t metric, const std::vector<int32_t>& bit_weights, int64_t K,
+             Address distances, Address ids, int32_t threads) {
+              const Hamming groups({}, bit_weights);
+              const fh_asymmetric_topk_problem p{at<void>(queries),
+                                                 dtype,
+                                                 at<uint8_t>(database),
+                                                 at<uint64_t>(mask),
+                                                 at<uint16_t>(scales),
+                                                 Q,
+                                                 D,
+                                                 N,
+                                                 W,
+                                                 stride,
+                                                 static_cast<fh_asymmetric_metric>(metric),
+                                                 groups.group_bits,
+                                                 groups.group_weights,
+                                                 groups.G};
+              run([&](fh_cancel* c) {
+                  return fh_asymmetric_topk_cpu(&p, K, at<float>(distances), at<int64_t>(ids), threads, c);
+              });
+          });
 
     // Multi-index hashing. Addresses as mih.h names them.
     m.def("mih_offsets_cpu", [](const Hamming& p, int32_t start, int32_t length, Address offsets, int32_t threads) {

@@ -11,6 +11,7 @@ from fasthash._core import __version__
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
     from fasthash import (
+        asymmetric,
         baselines,
         codes,
         datasets,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         targets,
         train,
     )
+    from fasthash.asymmetric import asymmetric_topk
     from fasthash.codes import pack_bits, unpack_bits
     from fasthash.hamming import (
         RangeResult,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from fasthash.train import CIMON, AsymmetricHasher, CrossModalHasher, GraphHasher, Hasher, TextHasher
 
 _NAMES = {
+    "asymmetric": ["asymmetric_topk"],
     "codes": ["pack_bits", "unpack_bits"],
     "hamming": [
         "RangeResult",
@@ -75,6 +78,8 @@ __all__ = [
     "SearchResult",
     "TextHasher",
     "__version__",
+    "asymmetric",
+    "asymmetric_topk",
     "baselines",
     "codes",
     "datasets",

@@ -7,18 +7,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fasthash import _ops
-from fasthash._arguments import refuse_zeros_and_ones, whole
+from fasthash import _ops  # noqa: F401  (registers the ops)
+from fasthash._arguments import whole
 from fasthash._arrays import dtype_name, like, to_tensor
 from fasthash._bit_weights import bit_weights as flat_bit_weights
 from fasthash._bit_weights import largest
+from fasthash._code_arguments import eligible_mask, packed_codes
 from fasthash._labels import label_array, one_column
 
 _topk = torch.ops.fasthash.hamming_topk.default  # the overload itself: finding it takes a microsecond of a small search
 
 
 class SearchResult(NamedTuple):
-    """distances [Q, k] (int32; float32 after rescoring) and ids int64 [Q, k], ordered by (distance, id).
+    """distances [Q, k] (int32; float32 of real-valued queries) and ids int64 [Q, k], ordered by (distance, id).
 
     keys: the key of each id, where an index with keys was searched; else None.
     """
@@ -82,7 +83,7 @@ def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None, bit
     """
     codes, base = _code_pair("hamming_topk", queries, database)
     k = whole(k, "hamming_topk", "k", 1, len(base))
-    mask = _mask("hamming_topk", filter, base)
+    mask = eligible_mask("hamming_topk", filter, base)
     if bit_weights is None:  # looking at it costs a microsecond of a small search
         distances, ids = _topk(codes, base, mask, k)
     else:
@@ -117,7 +118,7 @@ def hamming_range(
     codes, base = _code_pair("hamming_range", queries, database)
     radius = whole(radius, "hamming_range", "radius", 0)
     weights = flat_bit_weights(bit_weights, "hamming_range", base.shape[1])
-    mask = _mask("hamming_range", filter, base)
+    mask = eligible_mask("hamming_range", filter, base)
     radius = min(radius, largest(weights, base.shape[1]))
     found = torch.ops.fasthash.hamming_range(codes, base, mask, radius, weights)
     return RangeResult(*(like(part, queries) for part in found))
@@ -210,8 +211,8 @@ def _integer_labels(given: Any) -> Tensor:
 def _code_pair(
     function: str, queries: Any, database: Any, names: tuple[str, str] = ("queries", "database")
 ) -> tuple[Tensor, Tensor]:
-    a, width = _codes(function, names[0], queries)
-    b, other = _codes(function, names[1], database)
+    a, width = packed_codes(function, names[0], queries)
+    b, other = packed_codes(function, names[1], database)
     if width != other:
         raise ValueError(
             f"{function}: {names[0]} and {names[1]} must have codes of one width, got {width} and {other} bytes"
@@ -219,49 +220,6 @@ def _code_pair(
     if a.device != b.device:
         raise ValueError(f"{function}: {names[0]} and {names[1]} must be on one device, got {a.device} and {b.device}")
     return a, b
-
-
-def _codes(function: str, name: str, given: Any) -> tuple[Tensor, int]:
-    codes = to_tensor(given, function, name)
-    if codes.dtype != torch.uint8:
-        hint = "; fasthash.codes.from_signed reads packed bits minus 128" if codes.dtype == torch.int8 else ""
-        raise TypeError(f"{function}: {name} must be packed codes of dtype uint8, got {dtype_name(codes)}{hint}")
-    shape = codes.shape
-    if len(shape) == 1 and name == "queries":
-        codes = codes[None]
-        shape = codes.shape
-    if len(shape) != 2 or shape[1] < 1:
-        raise ValueError(f"{function}: {name} must have shape [rows, bytes], got {list(shape)}")
-    return codes, shape[1]
-
-
-def _mask(function: str, filter: Any, database: Tensor) -> Tensor | None:
-    """The eligible codes as the bitmap that the kernels read."""
-    if filter is None:
-        return None
-    given = _on(database, to_tensor(filter, function, "filter"))
-    count = len(database)
-    if given.dtype == torch.bool:
-        if given.shape != (count,):
-            raise ValueError(f"{function}: a boolean filter must have shape [{count}], got {list(given.shape)}")
-        return _ops.mask_words(given)
-    if given.numel() == 0:
-        given = given.long()
-    if given.is_floating_point() or given.dim() != 1:
-        raise TypeError(
-            f"{function}: filter must be a boolean mask or a 1-D array of integer positions, "
-            f"got {dtype_name(given)} of shape {list(given.shape)}"
-        )
-    refuse_zeros_and_ones(given, function)
-    positions = given.long()
-    if len(positions) and not (int(positions.min()) >= 0 and int(positions.max()) < count):
-        raise ValueError(
-            f"{function}: filter positions must be in 0..{count - 1}, "
-            f"got {int(positions.min())}..{int(positions.max())}"
-        )
-    allowed = torch.zeros(count, dtype=torch.bool, device=database.device)
-    allowed[positions] = True
-    return _ops.mask_words(allowed)
 
 
 def _on(database: Tensor, tensor: Tensor) -> Tensor:

@@ -106,6 +106,44 @@ def asymmetric_distances(queries: Tensor, codes: Tensor, bit_weights: BitWeights
     return ((queries.double().unsqueeze(1) - bits).abs() * torch.tensor(weights, device=codes.device)).sum(-1).float()
 
 
+def asymmetric_topk(
+    queries: Tensor,
+    database: Tensor,
+    k: int,
+    *,
+    code_scale: Tensor | None = None,
+    metric: str = "l1",
+    mask: Tensor | None = None,
+    bit_weights: BitWeights | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k nearest (distances float32, positions int64) by (distance, position); missing ones (infinity, -1).
+
+    Sums are float64, four bits at a time in ascending order, as asymmetric_topk.h says.
+    """
+    q, D = queries.double(), queries.shape[1]
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=database.device)
+    bits = (database.unsqueeze(-1) >> shifts & 1).flatten(1)[:, :D]
+    weights = [weight for count, weight in bit_weights or [(D, 1)] for _ in range(count)]
+    w = torch.tensor(weights, dtype=torch.float64, device=database.device)
+    terms = w * (q[:, None] - bits).abs() if metric == "l1" else q[:, None] * (1 - 2.0 * bits)
+    terms = torch.nn.functional.pad(terms, (0, -D % 4)).unflatten(-1, (-1, 4))
+    sums = terms.cumsum(-1)[..., -1].cumsum(-1)[..., -1]  # cumsum adds one after the other
+    norms = q.square().cumsum(1)[:, -1:]
+    scale = torch.ones(1, device=database.device) if code_scale is None else code_scale
+    s = 1 / torch.tensor([D]).double().sqrt() if metric == "cosine" and code_scale is None else scale.double()
+    if metric == "cosine":
+        distances = 1 + torch.where(norms > 0, 1 / norms.sqrt(), 0) * (sums * s)
+    else:
+        distances = ((norms + 2 * (sums * s)) + D * (s * s)).clamp(min=0) if metric == "l2" else sums * s
+    values, order = distances.float().sort(dim=-1, stable=True)
+    if mask is not None:
+        eligible = mask[order]
+        first = (~eligible).long().argsort(dim=-1, stable=True)
+        values, order = values.masked_fill(~eligible, torch.inf), order.masked_fill(~eligible, -1)
+        values, order = values.gather(1, first), order.gather(1, first)
+    return values[:, :k], order[:, :k]
+
+
 def hamming_topk(
     queries: Tensor, database: Tensor, k: int, *, mask: Tensor | None = None, bit_weights: BitWeights | None = None
 ) -> tuple[Tensor, Tensor]:

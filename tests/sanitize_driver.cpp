@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <random>
 #include <string>
@@ -16,6 +18,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "asymmetric/asymmetric_topk.h"
 #include "core/cpu_features.h"
 #include "hamming/asymmetric.h"
 #include "hamming/hamming.h"
@@ -219,6 +222,61 @@ void asymmetric(const Codes& codes, int32_t threads, Bytes& all) {
     }
 }
 
+// The distance of a code, four bits at a time. scale: a power of two, 2^exponent.
+float real_distance(const Codes& codes, const float* query, int64_t n, bool dot, int exponent) {
+    double sum = 0;
+    for (int64_t nibble = 0; nibble < 2 * codes.shape.W; ++nibble) {
+        double four = 0;
+        for (int64_t bit = 4 * nibble; bit < std::min(4 * nibble + 4, 8 * codes.shape.W - 3); ++bit) {
+            const int set = codes.database[n * (codes.shape.W + codes.shape.gap) + bit / 8] >> (7 - bit % 8) & 1;
+            const double q = query[bit];
+            four += dot ? (set != 0 ? -q : q) : std::fabs(q - set);
+        }
+        sum += four;
+    }
+    return static_cast<float>(std::ldexp(sum, exponent));
+}
+
+void asymmetric_topk(const Codes& codes, int64_t K, bool dot, int32_t threads, bool compare, Bytes& all) {
+    const Shape& shape = codes.shape;
+    const int64_t D = 8 * shape.W - 3;
+    std::mt19937 random(static_cast<unsigned>(shape.N));
+    std::vector<float> queries(shape.Q * D), distances(shape.Q * K);
+    std::vector<int64_t> ids(shape.Q * K);
+    std::vector<uint16_t> scales(shape.N);
+    for (auto& q : queries) q = static_cast<float>(random() % 1000) / 1000 - (dot ? 0.5f : 0.0f);
+    for (auto& scale : scales) scale = static_cast<uint16_t>((12 + random() % 6) << 10);  // 2^-3 to 2^2
+    const fh_asymmetric_topk_problem p{queries.data(),
+                                       FH_FLOAT32,
+                                       codes.database.data(),
+                                       codes.mask.empty() ? nullptr : codes.mask.data(),
+                                       dot ? scales.data() : nullptr,
+                                       shape.Q,
+                                       D,
+                                       shape.N,
+                                       shape.W,
+                                       shape.W + shape.gap,
+                                       dot ? FH_DOT : FH_L1,
+                                       nullptr,
+                                       nullptr,
+                                       0};
+    run([&] { return fh_asymmetric_topk_cpu(&p, K, distances.data(), ids.data(), threads, nullptr); },
+        "asymmetric_topk");
+    for (int64_t q = 0; compare && q < p.Q; ++q) {
+        std::vector<std::pair<float, int64_t>> wanted;
+        for (int64_t n = 0; n < p.N; ++n)
+            if (codes.eligible(n))
+                wanted.emplace_back(real_distance(codes, &queries[q * D], n, dot, dot ? (scales[n] >> 10) - 15 : 0), n);
+        std::sort(wanted.begin(), wanted.end());
+        wanted.resize(K, {std::numeric_limits<float>::infinity(), -1});
+        for (int64_t i = 0; i < K; ++i)
+            check(distances[q * K + i] == wanted[i].first && ids[q * K + i] == wanted[i].second,
+                  "asymmetric_topk: results");
+    }
+    append(all, distances);
+    append(all, ids);
+}
+
 void mih(const Codes& codes, bool weighted, int32_t threads, Bytes& all) {
     fh_hamming_problem p = codes.problem();
     if (p.W < 4) return;
@@ -334,6 +392,8 @@ Bytes everything(const std::vector<Shape>& shapes, int64_t most_points, int32_t 
         range(weighted, static_cast<int32_t>(10 * shape.W), threads, compare, all);
         counts(weighted, threads, all);
         asymmetric(codes, threads, all);
+        for (const int64_t K : {int64_t{1}, int64_t{10}, (shape.N + 1) / 2})
+            for (const bool dot : {false, true}) asymmetric_topk(codes, K, dot, threads, compare, all);
         for (const bool with_weights : {false, true}) mih(codes, with_weights, threads, all);
     }
     for (const int64_t N : {int64_t{5}, most_points / 3 + 1, most_points}) {
@@ -376,12 +436,15 @@ void unknown_instruction_set() {
     const fh_hamming_problem codes{code, code, nullptr, 1, 0, 1, 1, nullptr, nullptr, 0};
     refused(fh_hamming_topk_cpu(&codes, 1, distances, ids, 1, nullptr), "hamming_topk");
     refused(fh_hamming_mask_cpu(code, 1, mask, 1), "hamming_mask");
+    const float x[2] = {};
+    float out[4];
+    const fh_asymmetric_topk_problem real{x, FH_FLOAT32, code, nullptr, nullptr, 1,       1,
+                                          0, 1,          1,    FH_L1,   nullptr, nullptr, 0};
+    refused(fh_asymmetric_topk_cpu(&real, 1, out, ids, 1, nullptr), "asymmetric_topk");
     const fh_mih_table table{0, 1, offsets, code, offsets};
     const fh_mih_tables tables{&table, 1, 8, 4};
     refused(fh_mih_topk_cpu(&codes, &tables, 1, nullptr, 1, distances, ids, visited, 1, nullptr), "mih_topk");
     refused(fh_mih_range_cpu(&codes, &tables, 1, 1, 1, ids, distances, ids, visited, 1, nullptr), "mih_range");
-    const float x[2] = {};
-    float out[4];
     const fh_nearest_problem points{x, nullptr, 1, 2, 2, 1, 1, 0, 1, FH_FLOAT32};
     refused(fh_nearest_cpu(&points, out, ids, 1, nullptr), "nearest");
     const fh_pairwise_problem pairs{x, 2, 1, FH_FLOAT32};

@@ -71,6 +71,12 @@ SHARED: dict[str, Any] = {
     "f": lambda bits: bits.sum(-1),
 }
 OWN: dict[str, dict[str, Any]] = {
+    "asymmetric_topk": {
+        "queries": rng.random((5, 64)),
+        "code_scale": np.ones(20, np.float16),
+        "metric": "dot",
+        "bit_weights": None,
+    },
     "pack_bits": {"z": X},
     "from_signed": {"codes": CODES.view(np.int8)},
     "label_distances": {"y": Y},

@@ -30,6 +30,7 @@ def example_calls(device: torch.device) -> list[tuple[Any, tuple[Any, ...]]]:
     mask = _ops.mask_words(torch.rand(70, device=device) < 0.5)
     labels = torch.randint(0, 4, (70,), device=device)
     weights = torch.rand(3, 4, dtype=torch.float64, device=device)
+    real = torch.rand(3, 61, device=device)
     return [
         (ops.kl_loss.default, (z, target, 1, 2, 1e-2)),
         (ops.kl_loss.default, (many, target.detach().double(), 2, 1, 0.0)),
@@ -42,7 +43,9 @@ def example_calls(device: torch.device) -> list[tuple[Any, tuple[Any, ...]]]:
         (ops.hamming_distances.default, (q, d)),
         (ops.hamming_histogram.default, (q, d, labels, weights)),
         (ops.hamming_histogram.default, (q, d, None, None)),
-        (ops.asymmetric_distances.default, (torch.rand(3, 61, device=device), d[:30].view(3, 10, 8))),
+        (ops.asymmetric_distances.default, (real, d[:30].view(3, 10, 8))),
+        (ops.asymmetric_topk.default, (real, d, mask, None, 5, "l1")),
+        (ops.asymmetric_topk.default, (real, d, None, torch.ones(70, device=device).half(), 5, "l2")),
         (ops.hamming_topk.default, (q, d, mask, 5, [20, 9, 43, 2])),
         (ops.hamming_range.default, (q, d, None, 100, [20, 9, 43, 2])),
         (ops.hamming_distances.default, (q, d, [20, 9, 43, 2])),
@@ -50,7 +53,7 @@ def example_calls(device: torch.device) -> list[tuple[Any, tuple[Any, ...]]]:
     ]
 
 
-@pytest.mark.parametrize("index", range(16))
+@pytest.mark.parametrize("index", range(18))
 def test_opcheck(index: int, device: torch.device) -> None:
     op, arguments = example_calls(device)[index]
     opcheck(op, arguments)

@@ -4,12 +4,13 @@ Each op is defined once in the `fasthash::` namespace with one implementation fo
 check their arguments before they come here; an op called directly is for tests and tracing.
 """
 
-from fasthash._ops import asymmetric, hamming, mih, neighbors, pairwise, sampling
+from fasthash._ops import asymmetric, asymmetric_topk, hamming, mih, neighbors, pairwise, sampling
 from fasthash._ops.build_info import compiler, cuda_architectures, isa_chosen, isa_names, set_isa
 from fasthash._ops.hamming import mask_words
 
 __all__ = [
     "asymmetric",
+    "asymmetric_topk",
     "compiler",
     "cuda_architectures",
     "hamming",

@@ -31,7 +31,8 @@ from fasthash.index.key_texts import key_bytes
 from fasthash.index.merge import Merged, compacted, cut, settle
 from fasthash.index.search import order
 from fasthash.index.search.devices import Devices
-from fasthash.index.search.parts import PartsOf, eligible_parts, parse_queries, scanned_parts
+from fasthash.index.search.parts import PartsOf, Query, eligible_parts, parse_queries, scanned_parts
+from fasthash.index.search.real import new_scales, real_query, wants_all
 from fasthash.index.search.results import rescored, topk, within
 from fasthash.index.search.tables import BUDGETS, TableSearch
 from fasthash.index.segments import ID_END, Contents, Segment, block_rows, id_tensor, make_segment, without
@@ -198,28 +199,32 @@ class HammingIndex:
 
     # Changing it
 
-    def add(self, codes: Any, ids: Any = None, *, keys: Any = None, replace: bool = False) -> Any:
+    def add(
+        self, codes: Any, ids: Any = None, *, keys: Any = None, replace: bool = False, code_scale: Any = None
+    ) -> Any:
         """Adds codes, uint8 [N, ceil(bits / 8)], and gives their ids, int64 [N], as the kind that the codes are.
 
         ids: N distinct integers >= 0 that the index does not hold, in any order (those of removed codes may be used
         again); None continues from the highest ever used + 1. keys: N distinct texts of at most 2**20 bytes in UTF-8
         that the index does not hold; all codes of an index have keys, or none has. Texts are compared byte by byte, so
         that the composed and the decomposed form of a letter differ. replace=True: new codes take the place of those
-        with the same id, and of those with the same key, whose ids are then free. On an opened index one call is one
-        durable transaction: when it returns, the codes are on the disk. Raises ValueError or TypeError, before anything
-        changes, for codes of another width or type, non-zero padding bits, and ids or keys that are repeated, taken or
-        cannot be one.
+        with the same id, and of those with the same key, whose ids are then free. code_scale: float16 [N], a number for
+        each code that `search(rescore="all")` uses, as `asymmetric_topk` says; all codes of an index have one, or none
+        has. On an opened index one call is one durable transaction: when it returns, the codes are on the disk. Raises
+        ValueError or TypeError, before anything changes, for codes of another width or type, non-zero padding bits, ids
+        or keys that are repeated, taken or cannot be one, and a code_scale that the other codes do not have, or lack.
         """
         packed = to_tensor(codes, "HammingIndex.add", "codes")
         check_codes(packed, self._bits, "HammingIndex.add")
         with self._change("add") as contents:
             named = keyed.parse_new_keys(contents, keys, len(packed), "HammingIndex.add")
+            scale = new_scales(code_scale, contents, len(packed), self._device)
             numbers, next_id = contents.new_ids(ids, len(packed), replace, self._device)
             if len(packed):
                 need = packed.nbytes + (0 if isinstance(numbers, int) else numbers.nbytes)
                 with memory_for(f"HammingIndex.add: no memory for {need} bytes on {self._device}"):
                     kept = packed.to(self._device, copy=self._folder is None).contiguous()  # a file is copy enough
-                new, segments = make_segment(kept, numbers, named), contents.segments
+                new, segments = make_segment(kept, numbers, named, scale), contents.segments
                 gone = keyed.replaced_ids(contents, new, named, replace, self._device, "HammingIndex.add")
                 if replace:
                     gone = gone if isinstance(numbers, int) else torch.cat([gone, numbers])
@@ -311,7 +316,9 @@ class HammingIndex:
 
     # Searching it
 
-    def search(self, queries: Any, k: int, filter: Any = None, rescore: int = 0) -> SearchResult:
+    def search(
+        self, queries: Any, k: int, filter: Any = None, rescore: int | str = 0, *, metric: str = "l1"
+    ) -> SearchResult:
         """The k nearest codes of each query: distances and ids, [Q, k], ordered by (distance, id).
 
         queries: packed uint8 [Q, ceil(bits / 8)], or real-valued [Q, bits] in [0, 1], which are rounded for the search.
@@ -320,12 +327,23 @@ class HammingIndex:
         filter: which codes are eligible, for all queries: a boolean mask aligned with `index.ids`, or an array of
         allowed ids or keys (unknown ones are ignored). rescore: f >= 1 takes the f * k nearest of real-valued queries
         and orders them by the asymmetric distance sum_d w_d |q_d - b_d|, w_d = 1 or the weight of bit d, ties by id.
+        rescore="all" compares them with all codes, exactly, by the metric "l1" (that sum), "dot", "cosine" or "l2" of
+        `asymmetric_topk`: missing places then have distance infinity. Queries may be any numbers but for "l1". Where
+        codes have a code_scale, all metrics but "l1" use it.
         Distances are int32, float32 with rescore; ids are int64; `keys` of the result are those of the ids, where the
         index has keys. Raises ValueError or TypeError; MemoryError where there is no room for so many results.
         """
         function = "HammingIndex.search"
-        query, real = parse_queries(queries, self._bits, self._weights, self._device, function)
-        k, rescore = whole(k, function, "k", 1), whole(rescore, function, "rescore", 0)
+        query: Query
+        real: Tensor | None = None
+        everything = wants_all(rescore, metric, function)
+        if everything:
+            if self._devices is not None:
+                raise ValueError(f"{function}: rescore='all' needs an index on one device, got {self._places()}")
+            query = real_query(queries, self._bits, self._weights, metric, self._device, function)
+        else:
+            query, real = parse_queries(queries, self._bits, self._weights, self._device, function)
+        k, rescore = whole(k, function, "k", 1), 0 if everything else whole(rescore, function, "rescore", 0)
         if k > MOST:
             raise ValueError(f"{function}: k must be at most 2**40, got {k}")
         if rescore and real is None:
@@ -337,8 +355,9 @@ class HammingIndex:
             if self._devices is not None:
                 found = self._devices.topk(contents, query, filter, wanted, function)
             else:
-                parts = eligible_parts(contents, filter, self._device, function, self._parts_of)
-                found = topk(query, parts, wanted, contents.ordered)
+                parts_of = scanned_parts if everything else self._parts_of
+                parts = eligible_parts(contents, filter, self._device, function, parts_of)
+                found = topk(query, parts, wanted, contents.ordered and not everything)
         if rescore and real is not None:
             found = rescored(contents.codes_of, real, self._weights, found.ids, k)
         return self._told(found, queries, contents)
@@ -352,7 +371,7 @@ class HammingIndex:
         """
         function = "HammingIndex.range_search"
         query, _ = parse_queries(queries, self._bits, self._weights, self._device, function)
-        radius = min(whole(radius, function, "radius", 0), query.largest)
+        radius = min(whole(radius, function, "radius", 0), int(query.largest))
         contents = self._contents
         filter = keyed.filter_of_ids(contents, filter, self._device, function)
         with memory_for(f"{function}: no memory for the results of {len(query)} queries"):
@@ -384,7 +403,8 @@ class HammingIndex:
                 ids = None if made.ids is None else made.ids.to(copy._device, copy=True)
                 with memory_for(f"HammingIndex.to: no memory for {made.codes.nbytes} bytes on {copy._device}"):
                     codes = made.codes.to(copy._device, copy=True)
-                segments.append(changed(made, codes=codes, ids=ids))
+                scales = None if made.scales is None else made.scales.to(copy._device, copy=True)
+                segments.append(changed(made, codes=codes, ids=ids, scales=scales))
         copy._contents = Contents.of(segments, contents.next_id, contents.keyed)
         return copy
 
@@ -521,7 +541,8 @@ class HammingIndex:
         `.parquet`, `.arrow` or `.feather` (columns id, key where there are some, and code; need pyarrow). ids: a `.npy`
         file to write the ids to. The other formats have no room for keys, which a warning says, and none has for
         bit_weights: other programs search by the number of differing bits. Memory is bounded by a block. Raises
-        ValueError for another suffix, OSError where a file cannot be written.
+        ValueError for another suffix and for an index with code_scale, which no format has room for, OSError where a
+        file cannot be written.
         """
         export(self._contents, self._bits, Path(path), None if ids is None else Path(ids), progress)
 

@@ -93,6 +93,19 @@ class Merged:
         """Whether the segments have keys."""
         return bool(self.parts) and self.parts[0][0].keys is not None
 
+    @property
+    def scaled(self) -> bool:
+        """Whether the codes have a code_scale each."""
+        return any(segment.scales is not None for segment, _, _ in self.parts)
+
+    def scale_blocks(self, rows: int) -> Iterator[Tensor]:
+        """Their scales, at most `rows` at a time; only where they have some."""
+        for window in windows(self.parts, rows):
+            chosen = [_live(*part) for part in window]
+            scales = [_scales(*part, live) for part, (live, _) in zip(window, chosen, strict=True)]
+            if sum(map(len, scales)):
+                yield scales[0] if len(scales) == 1 else joined(scales)[id_order(joined([ids for _, ids in chosen]))]
+
     def made(self) -> Segment:
         """The segment, in memory."""
         everything = 1 << 62
@@ -101,7 +114,8 @@ class Merged:
         if self.keyed:
             by_row = self.hashes_by_row()
             keys = joined_rows([_joined_keys(*block, by_row) for block in self.key_places(everything)])
-        return make_segment(joined(codes), joined(ids), keys)
+        scales = joined(list(self.scale_blocks(everything))) if self.scaled else None
+        return make_segment(joined(codes), joined(ids), keys, scales)
 
 
 def windows(parts: Sequence[Rows], rows: int) -> Iterator[list[Rows]]:
@@ -206,8 +220,8 @@ def cut(segment: Segment) -> list[Segment]:
             offsets = segment.keys.offsets[start : stop + 1]
             text = segment.keys.text[offsets[0] : offsets[-1]]
             keys = Keys.of(KeyRows(text, offsets - offsets[0], by_row[start:stop]))
-        ids = None if segment.ids is None else segment.ids[start:stop]
-        result.append(Segment(segment.codes[start:stop], segment.id_at(start), ids, keys=keys))
+        ids, scales = (None if part is None else part[start:stop] for part in (segment.ids, segment.scales))
+        result.append(Segment(segment.codes[start:stop], segment.id_at(start), ids, keys=keys, scales=scales))
     return result
 
 
@@ -281,6 +295,12 @@ def _live(segment: Segment, start: int, stop: int) -> tuple[Tensor | None, Tenso
 
 def _codes(segment: Segment, start: int, stop: int, live: Tensor | None) -> Tensor:
     return segment.codes[start:stop] if live is None else segment.codes[live]
+
+
+def _scales(segment: Segment, start: int, stop: int, live: Tensor | None) -> Tensor:
+    if segment.scales is None:
+        raise IndexFolderError("only some segments have a code_scale; verify the index")
+    return segment.scales[start:stop] if live is None else segment.scales[live]
 
 
 def joined(blocks: Sequence[Tensor]) -> Tensor:

@@ -71,6 +71,7 @@ class Segment:
     mapped: bool = False  # codes and ids are pages of that file
     extras: Mapping[str, Any] = field(default_factory=dict)  # what its extra files hold, by their kind
     keys: Keys | None = None  # of all rows, in the host's memory
+    scales: Tensor | None = None  # float16 [n], on the device of codes: the code_scale of each; None: there are none
 
     @property
     def rows(self) -> int:
@@ -190,6 +191,11 @@ class Contents(NamedTuple):
         keyed = keyed or any(segment.keys is not None for segment in ascending)
         return cls(ascending, next_id, ordered, sum(segment.count for segment in ascending), keyed)
 
+    @property
+    def scaled(self) -> bool:
+        """Whether the codes have a code_scale each; either all segments have them or none."""
+        return any(segment.scales is not None for segment in self.segments)
+
     def ids(self) -> Tensor:
         """The live ids, ascending."""
         if not self.segments:
@@ -308,19 +314,22 @@ def id_tensor(ids: Any, function: str, name: str = "ids") -> Tensor:
     return numbers.to(torch.int64)
 
 
-def make_segment(codes: Tensor, ids: Tensor | int, keys: KeyRows | None = None) -> Segment:
+def make_segment(
+    codes: Tensor, ids: Tensor | int, keys: KeyRows | None = None, scales: Tensor | None = None
+) -> Segment:
     """A segment of n >= 1 codes, uint8 [n, W], with ids int64 [n] (unique, any order) or from `ids` on, and their keys.
 
-    Contiguous ids are kept as a range. The codes are not copied unless they have to be sorted.
+    scales: float16 [n] or None. Contiguous ids are kept as a range. The codes are not copied unless they have to be
+    sorted.
     """
     if isinstance(ids, int):
-        return Segment(codes, ids, keys=_table(keys))
+        return Segment(codes, ids, keys=_table(keys), scales=scales)
     if bool((ids[1:] < ids[:-1]).any()):
         ids, order = ids.sort()
-        codes = codes[order]
+        codes, scales = codes[order], None if scales is None else scales[order]
         keys = None if keys is None else keys.taken(order.cpu().numpy())
     first, last = int(ids[0]), int(ids[-1])
-    return Segment(codes, first, None if last - first + 1 == len(ids) else ids, keys=_table(keys))
+    return Segment(codes, first, None if last - first + 1 == len(ids) else ids, keys=_table(keys), scales=scales)
 
 
 def repeated_key(segments: Sequence[Segment]) -> str | None:

@@ -6,6 +6,7 @@
 #include "core/exceptions.h"
 #include "core/thread_pool.h"
 #include "hamming/asymmetric.h"
+#include "hamming/cpu/nibble_sums.h"
 #include "hamming/groups.h"
 
 namespace fasthash {
@@ -13,19 +14,6 @@ namespace {
 
 constexpr int64_t kTaskCodes = 4096;
 constexpr int kSide = 8;  // candidates side by side: one addition takes several cycles
-
-// table[nibble, value]: the sum of a nibble whose bits are `value`, the first bit highest. [2 W, 16]
-void fill_table(const double* query, const double* weights, int64_t D, int64_t W, double* table) {
-    for (int64_t nibble = 0; nibble < 2 * W; ++nibble, table += 16) {
-        for (int value = 0; value < 16; ++value) {
-            double sum = 0;
-            for (int64_t bit = 0; bit < 4 && nibble * 4 + bit < D; ++bit)
-                sum += weights[nibble * 4 + bit] *
-                       std::fabs(query[nibble * 4 + bit] - static_cast<double>(value >> (3 - bit) & 1));
-            table[value] = sum;
-        }
-    }
-}
 
 // The weight of each bit, [D].
 std::vector<double> weights_of(const fh_asymmetric_problem& p) {
@@ -39,25 +27,36 @@ std::vector<double> weights_of(const fh_asymmetric_problem& p) {
 
 template <int kCodes>
 void look_up(const double* table, const uint8_t* codes, int64_t W, float* out) {
-    double sums[kCodes] = {};
-    for (int64_t byte = 0; byte < W; ++byte, table += 32)
-        for (int c = 0; c < kCodes; ++c) {
-            const uint8_t bits = codes[c * W + byte];
-            sums[c] += table[bits >> 4];
-            sums[c] += table[16 + (bits & 15)];
-        }
+    const uint8_t* rows[kCodes];
+    double sums[kCodes];
+    for (int c = 0; c < kCodes; ++c) rows[c] = codes + c * W;
+    sum_nibbles<kCodes>(table, rows, W, sums);
     for (int c = 0; c < kCodes; ++c) out[c] = static_cast<float>(sums[c]);
 }
+
+// One worker's table of a query, and what it is made of.
+struct QueryTable {
+    explicit QueryTable(const fh_asymmetric_problem& p)
+        : zeros(static_cast<size_t>(p.D)), ones(zeros.size()), table(static_cast<size_t>(32 * p.W)) {}
+    const double* fill(const double* query, const std::vector<double>& weights, int64_t W) {
+        for (size_t d = 0; d < zeros.size(); ++d) {
+            zeros[d] = weights[d] * std::fabs(query[d]);
+            ones[d] = weights[d] * std::fabs(query[d] - 1);
+        }
+        fill_nibbles(zeros.data(), ones.data(), static_cast<int64_t>(zeros.size()), W, table.data());
+        return table.data();
+    }
+    std::vector<double> zeros, ones, table;  // [D], [D], [2 W, 16]
+};
 
 fh_status distances_of(const fh_asymmetric_problem& p, float* distances, int32_t threads, fh_cancel* cancel) {
     const int64_t parts = (p.C + kTaskCodes - 1) / kTaskCodes;
     const int32_t useful = threads_worth(p.Q * (p.C + 16) * 2 * p.W, threads);
     const std::vector<double> weights = weights_of(p);
-    std::vector<std::vector<double>> tables(useful, std::vector<double>(static_cast<size_t>(32 * p.W)));
+    std::vector<QueryTable> tables(static_cast<size_t>(useful), QueryTable(p));
     return parallel_for(p.Q * parts, useful, cancel, [&](int64_t task, int worker) {
         const int64_t q = task / parts, begin = task % parts * kTaskCodes, end = std::min(begin + kTaskCodes, p.C);
-        double* table = tables[worker].data();
-        fill_table(p.queries + q * p.D, weights.data(), p.D, p.W, table);
+        const double* table = tables[worker].fill(p.queries + q * p.D, weights, p.W);
         const uint8_t* codes = p.codes + q * p.C * p.W;
         float* out = distances + q * p.C;
         int64_t c = begin;

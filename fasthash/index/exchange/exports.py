@@ -45,6 +45,8 @@ def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, pro
         raise ValueError(f"{_FUNCTION}: the suffix must be one of {', '.join(_WRITERS)}, got {path.suffix!r} of {path}")
     if ids_path is not None and ids_path.suffix.lower() != ".npy":
         raise ValueError(f"{_FUNCTION}: ids are written as .npy, got {ids_path}")
+    if contents.scaled:
+        raise ValueError(f"{_FUNCTION}: no format has room for the code_scale of this index; copy its folder instead")
     if contents.keyed and path.suffix.lower() not in _WITH_KEYS:
         warn(f"{_FUNCTION}: {path.suffix} files have no room for keys, {path} has none; {_KEYS_FIT} have")
     merged, rows = Merged.of(contents.segments), contents.size

@@ -38,6 +38,6 @@ def before_use(contents: Contents, event: Any, device: torch.device) -> None:
     if event is not None:
         stream.wait_event(event)
     for segment in contents.segments:
-        for tensor in (segment.codes, segment.ids, segment.live):
+        for tensor in (segment.codes, segment.ids, segment.live, segment.scales):
             if tensor is not None:
                 tensor.record_stream(stream)

@@ -34,8 +34,8 @@ _range = torch.ops.fasthash.hamming_range.default
 class Query:
     """The queries of a search, and how their distance to a code is measured: by number or weight of differing bits.
 
-    Another distance (real-valued queries) is another class with these methods. Scanned parts and results use `topk`,
-    `within` and `largest`; tables are for this distance alone.
+    Another distance is another class with these methods, as RealQuery is (real.py). Scanned parts and results use
+    `topk`, `within`, `largest` and `nothing`; tables are for this distance alone.
     """
 
     codes: Tensor  # packed uint8 [Q, W]
@@ -47,12 +47,19 @@ class Query:
         return len(self.codes)
 
     @property
-    def largest(self) -> int:
+    def largest(self) -> float:
         """No distance is above."""
         return largest_distance(self.bits, self.bit_weights)
 
-    def topk(self, codes: Tensor, mask: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-        """Scans codes [N, W], those of the bitmap `mask`: distances and positions [Q, k], k <= N; -1 where missing."""
+    def nothing(self) -> Tensor:
+        """Distances to no code, [Q, 0]."""
+        return self.codes.new_empty((len(self), 0), dtype=torch.int32)
+
+    def topk(self, codes: Tensor, mask: Tensor | None, k: int, scales: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scans codes [N, W], those of the bitmap `mask`: distances and positions [Q, k], k <= N; -1 where missing.
+
+        scales: float16 [N], the code_scale of each, which distances of differing bits do not use.
+        """
         distances, positions = _topk(self.codes, codes, mask, k, self.bit_weights)
         return distances, positions
 
@@ -90,12 +97,22 @@ def parse_queries(
     if not given.is_floating_point():
         check_codes(given, bits, function, "queries")
         return Query(given, bits, bit_weights), None
-    if given.ndim != 2 or given.shape[1] != bits:
-        raise ValueError(f"{function}: real-valued queries must be [Q, {bits}], got shape {tuple(given.shape)}")
-    outside = ~((given >= 0) & (given <= 1))  # NaN too
-    if outside.any():
-        raise ValueError(f"{function}: real-valued queries must be in [0, 1], got {float(given[outside][0])}")
+    check_width(given, bits, function)
+    check_range(given, function)
     return Query(pack_bits(given), bits, bit_weights), given
+
+
+def check_width(real: Tensor, bits: int, function: str) -> None:
+    """Raises ValueError for real-valued queries of another width."""
+    if real.ndim != 2 or real.shape[1] != bits:
+        raise ValueError(f"{function}: real-valued queries must be [Q, {bits}], got shape {tuple(real.shape)}")
+
+
+def check_range(real: Tensor, function: str) -> None:
+    """Raises ValueError for real-valued queries outside [0, 1]."""
+    outside = ~((real >= 0) & (real <= 1))  # NaN too
+    if outside.any():
+        raise ValueError(f"{function}: real-valued queries must be in [0, 1], got {float(real[outside][0])}")
 
 
 class Part(Protocol):
@@ -121,12 +138,19 @@ class ScannedPart(NamedTuple):
     rows: Tensor | None = None  # int64 [len(codes)]: their rows in the segment
 
     def topk(self, query: Query, k: int) -> SearchResult:
-        distances, positions = query.topk(self.codes, self.mask, min(k, len(self.codes)))
+        distances, positions = query.topk(self.codes, self.mask, min(k, len(self.codes)), self.scales())
         return SearchResult(distances, self.ids_of(positions))
 
     def within(self, query: Query, radius: int) -> RangeResult:
         offsets, distances, positions = query.within(self.codes, self.mask, radius)
         return RangeResult(offsets, distances, self.ids_of(positions))
+
+    def scales(self) -> Tensor | None:
+        """The code_scale of each code; None where the segment has none."""
+        if self.segment.scales is None:
+            return None
+        rows = slice(self.start, self.start + len(self.codes)) if self.rows is None else self.rows
+        return self.segment.scales[rows]
 
     def ids_of(self, positions: Tensor) -> Tensor:
         """Positions of a result -> ids; -1 stays."""

@@ -14,10 +14,11 @@ from fasthash.index.readahead import read_ahead
 from fasthash.index.search.parts import Part, Query, largest_distance, mapped_codes
 
 _RESCORE_BYTES = 1 << 22  # codes of a rescoring block
+_AFTER_ALL = torch.iinfo(torch.int64).max
 
 
 def topk(query: Query, parts: Iterable[Part], k: int, ordered: bool) -> SearchResult:
-    """The k nearest of each query: distances int32 and ids int64, [Q, k], ordered by (distance, id).
+    """The k nearest of each query: distances int32 (float32 for RealQuery) and ids int64, [Q, k], by (distance, id).
 
     Places beyond the eligible codes have id -1 and distance `query.largest` + 1. ordered: all ids of a part are above
     those of the parts before.
@@ -31,7 +32,7 @@ def topk(query: Query, parts: Iterable[Part], k: int, ordered: bool) -> SearchRe
             found = part.topk(query.bounded(best.distances) if full else query, k)
             best = combined_topk([best, found], k, ordered)
     if best is None:
-        nothing = query.codes.new_empty((len(query), 0), dtype=torch.int32)
+        nothing = query.nothing()
         best = SearchResult(nothing, nothing.long())
     distances, ids = best
     distances.masked_fill_(ids < 0, query.largest + 1)  # the kernels count the padding bits too
@@ -104,8 +105,8 @@ def rescored(
 def _first(distances: Tensor, ids: Tensor, k: int, ordered: bool) -> tuple[Tensor, Tensor]:
     """The first k of each row by (distance, id). ordered: equal distances stand in the order of ids already."""
     if not ordered:
-        ids, order = ids.sort(dim=1)
-        distances = distances.gather(1, order)
+        order = ids.masked_fill(ids < 0, _AFTER_ALL).argsort(dim=1)  # a code at infinity comes before a missing one
+        ids, distances = ids.gather(1, order), distances.gather(1, order)
     distances, order = distances.sort(dim=1, stable=True)
     return distances[:, :k], ids.gather(1, order)[:, :k]
 

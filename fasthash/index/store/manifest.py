@@ -19,7 +19,8 @@ from fasthash.index.store.untrusted import IndexFolderError, parse_json, plain_n
 
 MANIFEST = "manifest.json"
 FORMAT = "fasthash-index"
-KNOWN_FEATURES = frozenset({"bit_weights", "keys"})  # what a reader must know to read an index right
+CODE_SCALE = "code_scale"  # the feature of an index whose segments hold a scale for each code
+KNOWN_FEATURES = frozenset({"bit_weights", CODE_SCALE, "keys"})  # what a reader must know to read an index right
 EXTRA_KINDS = ("mih",)  # files of a segment that a reader may leave alone
 FEATURE_KINDS = ("keys",)  # features that are a file of every segment, of the same name
 _FEATURE_KEYS = {"bit_weights"}  # features that the manifest holds a value of, under their own name

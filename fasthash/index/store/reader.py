@@ -12,7 +12,7 @@ from fasthash.index.merge import overlapping, repeated_id
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import Segment, SegmentEntry, block_rows, repeated_key
 from fasthash.index.store import key_file
-from fasthash.index.store.manifest import MANIFEST, Manifest, index_manifest, parse_manifest
+from fasthash.index.store.manifest import CODE_SCALE, MANIFEST, Manifest, index_manifest, parse_manifest
 from fasthash.index.store.segment_file import ExtraFormat, check_segment, read_segment
 from fasthash.index.store.tensorfile import TensorFile
 from fasthash.index.store.untrusted import shorten
@@ -40,7 +40,8 @@ def load(path: Path, mmap: bool, extras: Sequence[ExtraFormat] = (), known: Sequ
     def read(entry: SegmentEntry, manifest: Manifest) -> Segment:
         if entry in have:
             return have[entry]
-        segment = read_segment(path, entry, manifest.bits, manifest.next_id, mmap)[0]
+        scaled = CODE_SCALE in manifest.features
+        segment = read_segment(path, entry, manifest.bits, manifest.next_id, mmap, scaled)[0]
         if key_file.FEATURE in manifest.features:
             segment = key_file.attach(path, segment, mmap)[0]
         found = {extra.KIND: extra.read(path, entry, manifest.bits, mmap) for extra in extras}
@@ -61,7 +62,8 @@ def verify(path: Path, extras: Sequence[ExtraFormat] = (), progress: bool | None
             named, own = entry.extra(extra.KIND), extra.read(path, entry, manifest.bits, mmap=True)
             if named is not None and own is not None:
                 found.append((own[1], named.checksum))
-        segment, file = read_segment(path, entry, manifest.bits, manifest.next_id, mmap=True)
+        scaled = CODE_SCALE in manifest.features
+        segment, file = read_segment(path, entry, manifest.bits, manifest.next_id, mmap=True, scaled=scaled)
         keys = entry.extra(key_file.KIND)
         if keys is not None:
             segment, own_file = key_file.attach(path, segment, mmap=True)

@@ -43,9 +43,12 @@ class ExtraFormat(Protocol):
         """
 
 
-def read_segment(path: Path, entry: SegmentEntry, bits: int, next_id: int, mmap: bool) -> tuple[Segment, TensorFile]:
+def read_segment(
+    path: Path, entry: SegmentEntry, bits: int, next_id: int, mmap: bool, scaled: bool = False
+) -> tuple[Segment, TensorFile]:
     """Maps or loads the segment that a manifest's entry names; gives it, and the file for checks of every byte.
 
+    scaled: the manifest has the feature code_scale.
     Raises FileNotFoundError where a file is missing, IndexFolderError where one contradicts the entry or itself. The
     content of a mapped segment is not read, but for the first and the last id.
     """
@@ -57,6 +60,8 @@ def read_segment(path: Path, entry: SegmentEntry, bits: int, next_id: int, mmap:
     expected: dict[str, tuple[str, tuple[int, ...]]] = {"codes": ("uint8", (entry.rows, code_bytes(bits)))}
     if not entry.implicit:
         expected["ids"] = ("int64", (entry.rows,))
+    if scaled:
+        expected["code_scale"] = ("float16", (entry.rows,))
     if file.shapes != expected:
         raise IndexFolderError(f"{where}: the manifest says {shorten(expected)}, the file holds {shorten(file.shapes)}")
     ids = None
@@ -68,7 +73,8 @@ def read_segment(path: Path, entry: SegmentEntry, bits: int, next_id: int, mmap:
     live = None
     if entry.tombstones is not None:
         live = _read_tombstones(path / entry.tombstones, entry)
-    return Segment(to_tensor(file.tensors["codes"]), entry.first_id, ids, live, entry.deleted, entry, mmap), file
+    codes, scales = to_tensor(file.tensors["codes"]), to_tensor(file.tensors["code_scale"]) if scaled else None
+    return Segment(codes, entry.first_id, ids, live, entry.deleted, entry, mmap, scales=scales), file
 
 
 def _read_tombstones(where: Path, entry: SegmentEntry) -> Tensor:
@@ -98,8 +104,9 @@ def write_rows(
     bounds: tuple[int, int],
     ids: Iterable[np.ndarray[Any, Any]],
     codes: Iterable[np.ndarray[Any, Any]],
+    scales: Iterable[np.ndarray[Any, Any]] | None = None,
 ) -> SegmentEntry:
-    """Writes a segment of blocks of ascending ids from bounds[0] to bounds[1] and of their codes.
+    """Writes a segment of blocks of ascending ids from bounds[0] to bounds[1], of their codes, and of their scales.
 
     ids are not looked at where the bounds tell that they are a range. rows = -1: as many as there are codes from
     bounds[0] on.
@@ -107,6 +114,8 @@ def write_rows(
     first, last = bounds
     implicit = rows < 0 or last - first + 1 == rows
     columns = [Column("codes", "U8", (rows, code_bytes(bits)), codes)]
+    if scales is not None:  # before the codes, whose bytes may be an odd number
+        columns.insert(0, Column("code_scale", "F16", (rows,), scales))
     if not implicit:
         columns.insert(0, Column("ids", "I64", (rows,), ids))
     kind = "implicit" if implicit else "explicit"
@@ -125,7 +134,7 @@ def write_tombstones(where: Path, segment: Segment) -> str:
 def check_segment(
     segment: Segment, file: TensorFile, expected: str, bits: int, advance: Callable[[int], object]
 ) -> None:
-    """Reads every byte of a segment, once: checksum, order of ids, padding of codes; raises IndexFolderError."""
+    """Reads every byte of a segment, once: checksum, ids' order, scales, codes' padding; raises IndexFolderError."""
     where, fault, last = file.path, None, -1
     done = dict.fromkeys(file.tensors, 0)
     begins = {name: _address(tensor) - _address(file.data) for name, tensor in file.tensors.items()}
@@ -140,6 +149,9 @@ def check_segment(
                 if int(ids[0]) <= last or bool((ids[1:] <= ids[:-1]).any()):
                     fault = f"{where}: damaged: its ids are not ascending"
                 last = int(ids[-1])
+            elif name == "code_scale":
+                if not bool(((tensor[start:stop] >= 0) & (tensor[start:stop] < np.inf)).all()):  # NaN too
+                    fault = f"{where}: damaged: a code_scale is not finite or below 0"
             elif bits % 8:
                 try:
                     check_codes(segment.codes[start:stop], bits, str(where))

@@ -25,6 +25,7 @@ from fasthash.index.merge import Merged
 from fasthash.index.segments import ExtraFile, Segment, SegmentEntry, block_rows
 from fasthash.index.store import key_file
 from fasthash.index.store.manifest import (
+    CODE_SCALE,
     EXTRA_KINDS,
     FEATURE_KINDS,
     MANIFEST,
@@ -127,6 +128,7 @@ class Writer:
         try:
             stored = tuple(self._store(segment, bits, next_id, mmap, written, advance) for segment in segments)
             entries = tuple(segment.entry for segment in stored if segment.entry is not None)
+            features = _with_scale(features, any(segment.scales is not None for segment in stored))
             text = Manifest(bits, generation, next_id, entries, features, self._bit_weights).to_bytes()
             if len(text) > MANIFEST_LIMIT:
                 raise IndexFolderError(f"{self.path}: {len(segments)} segments are too many for one manifest")
@@ -211,11 +213,12 @@ class Writer:
         written.append(self.new_name("segment"))
         entry = _write_segment(written[-1], merged, bits, advance)
         if not merged.keyed:
-            return read_segment(self.path, entry, bits, next_id, mmap)[0]
+            return read_segment(self.path, entry, bits, next_id, mmap, merged.scaled)[0]
         written.append(self.new_name(key_file.KIND))
         checksum = key_file.write(written[-1], merged, entry.checksum, block_rows(bits))
         entry = replace(entry, extras=(ExtraFile(key_file.KIND, written[-1].name, checksum),))
-        return key_file.attach(self.path, read_segment(self.path, entry, bits, next_id, mmap)[0], mmap)[0]
+        found = read_segment(self.path, entry, bits, next_id, mmap, merged.scaled)[0]
+        return key_file.attach(self.path, found, mmap)[0]
 
     def _store(
         self,
@@ -277,7 +280,14 @@ def _write_segment(where: Path, merged: Merged, bits: int, advance: Callable[[in
             yield block.cpu().numpy()
             advance(len(block))
 
-    return write_rows(where, bits, merged.count(), merged.bounds(), ids, codes())
+    scales = (block.cpu().numpy() for block in merged.scale_blocks(rows)) if merged.scaled else None
+    return write_rows(where, bits, merged.count(), merged.bounds(), ids, codes(), scales)
+
+
+def _with_scale(features: tuple[str, ...], scaled: bool) -> tuple[str, ...]:
+    """The features of an index whose codes have a code_scale each, or have none; without codes it has none."""
+    others = tuple(name for name in features if name != CODE_SCALE)
+    return (*others, CODE_SCALE) if scaled else others
 
 
 def _locked(path: Path) -> Lock:
