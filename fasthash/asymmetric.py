@@ -132,10 +132,10 @@ def scales(given: Any, count: int, device: torch.device, function: str) -> Tenso
             f"{function}: code_scale must have shape [{count}], one for each code, got {list(scale.shape)}"
         )
     scale = scale.detach().to(device)
-    bits = scale.view(
-        torch.int16
-    )  # those of numbers >= 0 are in their order; this is ten times as fast as comparing halves
-    if count and not (int(bits.min()) >= 0 and int(bits.max()) <= _LARGEST_HALF):
+    if not count:
+        return scale
+    least, most = torch.aminmax(scale.view(torch.int16))  # bits of numbers >= 0 are in their order; halves are slow
+    if not (int(least) >= 0 and int(most) <= _LARGEST_HALF):
         outside = ~((scale >= 0) & (scale <= 65504))  # NaN too
         if outside.any():
             raise ValueError(f"{function}: code_scale must be finite and >= 0, got {float(scale[outside][0])}")
