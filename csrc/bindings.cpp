@@ -17,6 +17,7 @@
 #include "hamming/hamming.h"
 #include "mih/mih.h"
 #include "neighbors/nearest.h"
+#include "pairs/pairs.h"
 #include "pairwise/pairwise_l1.h"
 #include "sampling/beta.h"
 
@@ -87,6 +88,41 @@ struct MihTables {
         all = {tables.data(), static_cast<int32_t>(tables.size()), bits, fingerprint_bytes};
     }
     MihTables(const MihTables&) = delete;
+};
+
+// A join of codes within a radius; it has copies of them.
+struct PairsJoin {
+    fh_pairs* join = nullptr;
+
+    PairsJoin(Address a, Address b, int64_t Na, int64_t Nb, int64_t W, int64_t stride_a, int64_t stride_b,
+              int32_t radius, int32_t plan, int32_t threads) {
+        const fh_pairs_problem p{
+            at<const uint8_t>(a), at<const uint8_t>(b), Na, Nb, W, stride_a, stride_b, radius, plan};
+        run([&](fh_cancel* c) { return fh_pairs_open_cpu(&p, &join, threads, c); });
+    }
+    PairsJoin(const PairsJoin&) = delete;
+    ~PairsJoin() { fh_pairs_close(join); }
+
+    int64_t find(int64_t first, int64_t last, int64_t most, int32_t threads) {
+        int64_t total = 0;
+        run([&](fh_cancel* c) { return fh_pairs_find_cpu(join, first, last, most, &total, threads, c); });
+        return total;
+    }
+    void write(Address ids_a, Address ids_b, Address distances, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return fh_pairs_write_cpu(join, at<int64_t>(ids_a), at<int64_t>(ids_b), at<int32_t>(distances), threads, c);
+        });
+    }
+    void groups(bool star, int64_t most, Address representatives, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return fh_pairs_groups_cpu(join, star ? 1 : 0, most, at<int64_t>(representatives), threads, c);
+        });
+    }
+    void knn(int64_t K, Address distances, Address ids, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return fh_pairs_knn_cpu(join, K, at<int32_t>(distances), at<int64_t>(ids), threads, c);
+        });
+    }
 };
 
 std::vector<std::string> isa_names() {
@@ -215,6 +251,15 @@ PYBIND11_MODULE(_core, m) {
                                     at<int64_t>(ids), at<int64_t>(visited), threads, c);
         });
     });
+
+    // Pairs within a radius. Addresses as pairs.h names them.
+    py::class_<PairsJoin>(m, "PairsJoin")
+        .def(py::init<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int32_t, int32_t, int32_t>())
+        .def("find", &PairsJoin::find)
+        .def("write", &PairsJoin::write)
+        .def("groups", &PairsJoin::groups)
+        .def("knn", &PairsJoin::knn)
+        .def_property_readonly("plan", [](const PairsJoin& j) { return fh_pairs_plan(j.join); });
 
     // Nearest neighbours and the KL loss. Addresses as nearest.h names them.
     m.def("nearest_cpu", [](const Nearest& p, Address distances, Address indices, int32_t threads) {

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         losses,
         metrics,
         neighbors,
+        pairs,
         reference,
         targets,
         train,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from fasthash.index import HammingIndex, IndexFolderError
     from fasthash.losses import kl_loss, koleo_loss, listwise_loss, similarity_loss
     from fasthash.neighbors import Neighbors, entropy, kl_divergence, nearest
+    from fasthash.pairs import DuplicateGroups, KnnGraph, Pairs, duplicate_groups, hamming_pairs, knn_graph
     from fasthash.train import CIMON, AsymmetricHasher, CrossModalHasher, GraphHasher, Hasher, TextHasher
 
 _NAMES = {
@@ -59,6 +61,7 @@ _NAMES = {
     "index": ["HammingIndex", "IndexFolderError"],
     "losses": ["kl_loss", "koleo_loss", "listwise_loss", "similarity_loss"],
     "neighbors": ["Neighbors", "entropy", "kl_divergence", "nearest"],
+    "pairs": ["DuplicateGroups", "KnnGraph", "Pairs", "duplicate_groups", "hamming_pairs", "knn_graph"],
     "train": ["CIMON", "AsymmetricHasher", "CrossModalHasher", "GraphHasher", "Hasher", "TextHasher"],
 }
 _MODULES = [*_NAMES, "baselines", "datasets", "distributed", "evaluate", "gradients", "metrics", "reference", "targets"]
@@ -68,12 +71,15 @@ __all__ = [
     "CIMON",
     "AsymmetricHasher",
     "CrossModalHasher",
+    "DuplicateGroups",
     "GraphHasher",
     "HammingIndex",
     "Hasher",
     "Hierarchy",
     "IndexFolderError",
+    "KnnGraph",
     "Neighbors",
+    "Pairs",
     "RangeResult",
     "SearchResult",
     "TextHasher",
@@ -84,18 +90,21 @@ __all__ = [
     "codes",
     "datasets",
     "distributed",
+    "duplicate_groups",
     "entropy",
     "evaluate",
     "gradients",
     "hamming",
     "hamming_distances",
     "hamming_histogram",
+    "hamming_pairs",
     "hamming_range",
     "hamming_topk",
     "hierarchy",
     "index",
     "kl_divergence",
     "kl_loss",
+    "knn_graph",
     "koleo_loss",
     "listwise_loss",
     "losses",
@@ -103,6 +112,7 @@ __all__ = [
     "nearest",
     "neighbors",
     "pack_bits",
+    "pairs",
     "reference",
     "similarity_loss",
     "targets",

@@ -43,4 +43,24 @@ class PairwiseProblem:
 class MihTables:
     def __init__(self, tables: list[tuple[int, int, int, int, int]], bits: int, fingerprint_bytes: int) -> None: ...
 
+class PairsJoin:
+    plan: int
+    def __init__(
+        self,
+        a: int,
+        b: int,
+        Na: int,
+        Nb: int,
+        W: int,
+        stride_a: int,
+        stride_b: int,
+        radius: int,
+        plan: int,
+        threads: int,
+    ) -> None: ...
+    def find(self, first: int, last: int, most: int, threads: int) -> int: ...
+    def write(self, ids_a: int, ids_b: int, distances: int, threads: int) -> None: ...
+    def groups(self, star: bool, most: int, representatives: int, threads: int) -> None: ...
+    def knn(self, K: int, distances: int, ids: int, threads: int) -> None: ...
+
 def __getattr__(name: str) -> Any: ...

@@ -172,6 +172,31 @@ def hamming_range(
     return offsets, values[inside], order[inside]
 
 
+def hamming_pairs(codes: Tensor, radius: int, other: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows i and j (int64) and distances (int32) of the pairs within `radius`, by (i, j); i < j in one set of codes."""
+    distances = hamming_distances(codes, codes if other is None else other)
+    near = distances <= radius
+    if other is None:
+        near = near.triu(1)
+    i, j = near.nonzero(as_tuple=True)
+    return i, j, distances[i, j]
+
+
+def duplicate_groups(codes: Tensor, radius: int, link: str = "single") -> Tensor:
+    """The lowest row of each row's group, int64 [N]."""
+    near = hamming_distances(codes, codes) <= radius
+    lowest = torch.full((len(codes),), -1)
+    for row in range(len(codes)):
+        if lowest[row] >= 0:
+            continue
+        taken, reached = near[row] & (lowest < 0), 0
+        while link == "single" and int(taken.sum()) > reached:  # the rows near those that are reached, too
+            reached = int(taken.sum())
+            taken = near[taken].any(0)
+        lowest[taken] = row
+    return lowest
+
+
 def hamming_histogram(
     queries: Tensor,
     database: Tensor,

@@ -27,7 +27,17 @@ from fasthash.train import HashHead, Objective, train
 
 SECONDS = 10
 # Results, errors, and what works on names alone.
-PLAIN = {"Hierarchy", "IndexFolderError", "Neighbors", "PrecisionRecallCurve", "RangeResult", "SearchResult"}
+PLAIN = {
+    "DuplicateGroups",
+    "Hierarchy",
+    "IndexFolderError",
+    "KnnGraph",
+    "Neighbors",
+    "Pairs",
+    "PrecisionRecallCurve",
+    "RangeResult",
+    "SearchResult",
+}
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(4000, 96)).astype(np.float32)
@@ -90,9 +100,15 @@ CASES: dict[str, Callable[[], Any]] = {
     "hamming_distances": lambda: fasthash.hamming_distances(codes[:300], codes),
     "hamming_histogram": lambda: fasthash.hamming_histogram(codes[:300], codes),
     "hamming_topk, weighted": lambda: fasthash.hamming_topk(codes[:300], codes, 10, bit_weights=[(32, 3), (32, 1)]),
+    "hamming_pairs": lambda: fasthash.hamming_pairs(codes, 12),
+    "duplicate_groups": lambda: fasthash.duplicate_groups(codes, 12),
+    "knn_graph": lambda: fasthash.knn_graph(codes[:2000], 3),
     "HammingIndex.search": lambda: index.search(codes[:300], 10),
     "HammingIndex.search, all": lambda: index.search(z.numpy(), 10, rescore="all"),
     "HammingIndex.range_search": lambda: index.range_search(codes[:300], 20),
+    "HammingIndex.pairs": lambda: index.pairs(12),
+    "HammingIndex.write_pairs": lambda: index.write_pairs(folder / "pairs.parquet", 12),
+    "HammingIndex.groups": lambda: index.groups(12),
     "HammingIndex.add": lambda: index.add(codes),
     "HammingIndex.add, keys": lambda: named.add(codes, keys=[f"{row}" for row in range(len(codes))], replace=True),
     "HammingIndex.remove": lambda: index.remove(range(1000)),

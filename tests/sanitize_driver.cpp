@@ -24,6 +24,7 @@
 #include "hamming/hamming.h"
 #include "mih/mih.h"
 #include "neighbors/nearest.h"
+#include "pairs/pairs.h"
 #include "pairwise/pairwise_l1.h"
 #include "sampling/beta.h"
 
@@ -327,6 +328,48 @@ void mih(const Codes& codes, bool weighted, int32_t threads, Bytes& all) {
     append(all, ends);
 }
 
+// Joins by every plan, of codes some of which are equal; in one set, and of two sets.
+void pairs(const Codes& codes, int32_t threads, bool compare, Bytes& all) {
+    Codes some = codes;
+    const int64_t W = some.shape.W, N = std::min<int64_t>(some.shape.N, 1500), stride = W + some.shape.gap;
+    for (int64_t n = 0; n + 7 < N; n += 7) std::copy_n(&some.database[n * stride], W, &some.database[(n + 5) * stride]);
+    const int32_t radius = static_cast<int32_t>(W);
+    for (const bool self : {true, false}) {
+        std::vector<int64_t> wanted_a, wanted_b;
+        for (int64_t i = 0; compare && i < (self ? N : some.shape.Q); ++i)
+            for (int64_t j = self ? i + 1 : 0; j < N; ++j) {
+                const uint8_t *x = self ? &some.database[i * stride] : &some.queries[i * W],
+                              *y = &some.database[j * stride];
+                int32_t distance = 0;
+                for (int64_t byte = 0; byte < W; ++byte) distance += __builtin_popcount(x[byte] ^ y[byte]);
+                if (distance <= radius) wanted_a.push_back(i), wanted_b.push_back(j);
+            }
+        for (const int32_t plan : {0, -1, 1, 3, radius + 1}) {
+            fh_pairs_problem p{some.queries.data(), some.database.data(), some.shape.Q, N, W, W, stride, radius, plan};
+            if (self) p = {some.database.data(), nullptr, N, 0, W, stride, 0, radius, plan};
+            fh_pairs* join = nullptr;
+            int64_t total = 0;
+            run([&] { return fh_pairs_open_cpu(&p, &join, threads, nullptr); }, "hamming_pairs");
+            run([&] { return fh_pairs_find_cpu(join, 0, p.Na, N * N, &total, threads, nullptr); }, "hamming_pairs");
+            std::vector<int64_t> a(total), b(total);
+            std::vector<int32_t> distances(total);
+            run([&] { return fh_pairs_write_cpu(join, a.data(), b.data(), distances.data(), threads, nullptr); },
+                "hamming_pairs");
+            check(!compare || (a == wanted_a && b == wanted_b), "hamming_pairs: results");
+            append(all, a);
+            append(all, b);
+            append(all, distances);
+            for (int32_t star = 0; self && star < 2; ++star) {
+                std::vector<int64_t> lowest(N);
+                run([&] { return fh_pairs_groups_cpu(join, star, 2000, lowest.data(), threads, nullptr); },
+                    "duplicate_groups");
+                append(all, lowest);
+            }
+            fh_pairs_close(join);
+        }
+    }
+}
+
 // Points, losses and samples; the float and the double functions alike.
 template <class T>
 void points(int64_t N, int64_t D, int32_t threads, Bytes& all) {
@@ -394,6 +437,7 @@ Bytes everything(const std::vector<Shape>& shapes, int64_t most_points, int32_t 
         asymmetric(codes, threads, all);
         for (const int64_t K : {int64_t{1}, int64_t{10}, (shape.N + 1) / 2})
             for (const bool dot : {false, true}) asymmetric_topk(codes, K, dot, threads, compare, all);
+        pairs(codes, threads, compare, all);
         for (const bool with_weights : {false, true}) mih(codes, with_weights, threads, all);
     }
     for (const int64_t N : {int64_t{5}, most_points / 3 + 1, most_points}) {

@@ -234,7 +234,7 @@ def test_bench(works: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *(["demo"], ["train"], ["encode"], ["search"], ["eval"], ["bench"], ["info"]),
+        *(["demo"], ["train"], ["encode"], ["search"], ["duplicates"], ["eval"], ["bench"], ["info"]),
         *(["index", action] for action in ("build", "add", "remove", "mih", "compact", "export", "info", "verify")),
     ],
     ids=" ".join,
@@ -253,7 +253,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for command in ("demo", "train", "encode", "index", "search", "eval", "bench", "info"):
+    for command in ("demo", "train", "encode", "index", "search", "duplicates", "eval", "bench", "info"):
         assert f"\n    {command} " in text
 
 

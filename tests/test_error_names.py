@@ -79,6 +79,8 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "pack_bits": {"z": X},
     "from_signed": {"codes": CODES.view(np.int8)},
+    "duplicate_groups": {"link": "star"},
+    "hamming_pairs": {"other": CODES, "limit": 40},
     "label_distances": {"y": Y},
     "code_distance_bounds": {"bits": 64, "words": 150},
     **{name: {"bits": 64} for name in ("unpack_bits", "code_bytes", "evaluate", "code_statistics")},

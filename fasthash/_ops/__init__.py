@@ -4,7 +4,7 @@ Each op is defined once in the `fasthash::` namespace with one implementation fo
 check their arguments before they come here; an op called directly is for tests and tracing.
 """
 
-from fasthash._ops import asymmetric, asymmetric_topk, hamming, mih, neighbors, pairwise, sampling
+from fasthash._ops import asymmetric, asymmetric_topk, hamming, mih, neighbors, pairs, pairwise, sampling
 from fasthash._ops.build_info import compiler, cuda_architectures, isa_chosen, isa_names, set_isa
 from fasthash._ops.hamming import mask_words
 
@@ -19,6 +19,7 @@ __all__ = [
     "mask_words",
     "mih",
     "neighbors",
+    "pairs",
     "pairwise",
     "sampling",
     "set_isa",

@@ -24,6 +24,12 @@ class _Parser(argparse.ArgumentParser):
 class _Help(argparse.HelpFormatter):
     """Keeps the lines of a description or epilog apart, and wraps each by itself; an indented one is a command."""
 
+    def add_argument(self, action: argparse.Action) -> None:
+        """Makes room for the indent of commands, which argparse forgets: the longest one keeps its help beside it."""
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(_wrapped(line, width, indent) for line in text.splitlines())
 
@@ -73,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     _encode(commands)
     _index(commands)
     _search(commands)
+    _duplicates(commands)
     _eval(commands)
     _bench(commands)
     _info(commands)
@@ -414,6 +421,36 @@ def _search(commands: Any) -> None:
     search.add_argument(
         "--out", metavar="FILE.npz", help="write the arrays ids and distances (and offsets, keys) instead"
     )
+
+
+def _duplicates(commands: Any) -> None:
+    duplicates = _command(
+        commands,
+        "duplicates",
+        "retrieve:duplicates",
+        "find the near-duplicates among codes, exactly",
+        """INDEX is an index folder, or a file of codes as for index build (hexadecimal hashes one a line, say: ids are
+        then line numbers from 0 on). Codes within --radius of each other make a group, named by its lowest id.
+        Prints the groups of two and more, or writes them: .parquet, .arrow, .feather or .csv with a row for
+        each code (group, id, size), .txt with a group a line. With --pairs the pairs (id_a, id_b, distance).""",
+        "fasthash duplicates index --radius 4 --out groups.parquet",
+    )
+    duplicates.add_argument("index", metavar="INDEX")
+    duplicates.add_argument("--radius", type=int, required=True, metavar="R", help="the greatest Hamming distance")
+    duplicates.add_argument(
+        "--link",
+        choices=("single", "star"),
+        default="single",
+        help="single: chains of near codes are one group; star: all of a group are near its lowest id "
+        "(default: %(default)s)",
+    )
+    duplicates.add_argument("--pairs", action="store_true", help="pairs instead of groups; needs --out")
+    duplicates.add_argument("--out", metavar="FILE", help="write them there; the suffix decides the format")
+    duplicates.add_argument("--bits", type=int, help="bits of a code of a file (default: 8 for each byte)")
+    duplicates.add_argument("--format", metavar="FORMAT", help=f"of a file: {_FORMATS}")
+    duplicates.add_argument("--column", metavar="NAME", help="column of the codes (default: the one that can be)")
+    duplicates.add_argument("--id-column", metavar="NAME", help='column of the ids (default: "id" or "ids")')
+    _links_within(duplicates)
 
 
 def _eval(commands: Any) -> None:

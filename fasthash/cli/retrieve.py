@@ -35,6 +35,7 @@ from fasthash.evaluate import evaluate as retrieval_metrics
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index import HammingIndex
 from fasthash.index.errors import IndexFolderError
+from fasthash.index.exchange.pair_files import GROUP_SUFFIXES, TABLE_SUFFIXES, group_members, write_groups
 from fasthash.index.groups import shown_groups
 from fasthash.index.store.manifest import current_manifest
 from fasthash.index.store.untrusted import links_within
@@ -209,6 +210,49 @@ def search(arguments: argparse.Namespace) -> None:
         for id, distance, *own in zip(*row.values(), strict=True)
     )
     show_lines(itertools.chain(["query\tid\tdistance" + ("" if keys is None else "\tkey")], lines))
+
+
+def duplicates(arguments: argparse.Namespace) -> None:
+    whole(arguments.radius, "duplicates", "--radius", 0)
+    if arguments.pairs and arguments.out is None:
+        raise UserError("duplicates: --pairs needs --out")
+    if arguments.pairs and arguments.link != "single":
+        raise UserError("duplicates: --link is for groups, it does not go with --pairs")
+    suffixes = TABLE_SUFFIXES if arguments.pairs else GROUP_SUFFIXES
+    out = None if arguments.out is None else output_file(arguments.out, suffixes)
+    if Path(arguments.index).is_dir() or not Path(arguments.index).exists():
+        index = _open_folder(arguments, "scan")
+    else:
+        options = (arguments.bits, arguments.format, arguments.column, arguments.id_column)
+        read = read_codes(arguments.index, *options)
+        with _as_typed():
+            index = HammingIndex(read.bits)
+            index.add(read.codes, read.ids)
+    if arguments.pairs and out is not None:
+        with _as_typed():
+            total = index.write_pairs(out, arguments.radius, progress=_progress(arguments))
+        result = {"out": arguments.out, "codes": len(index), "pairs": total}
+        _tell(arguments, result, "{out}: {pairs:,} pairs of {codes:,} codes")
+        return
+    with _as_typed():
+        found = index.groups(arguments.radius, link=arguments.link)
+    if out is None:
+        groups = (members.tolist() for members in group_members(found.ids, found.labels, found.sizes))
+        if arguments.json:
+            print_json([{"group": ids[0], "ids": ids} for ids in groups])
+        else:
+            show_lines(" ".join(map(str, ids)) for ids in groups)
+        return
+    with _as_typed():
+        write_groups(out, found.ids, found.labels, found.representatives, found.sizes, "duplicates")
+    several = found.sizes[found.sizes > 1]
+    result = {
+        "out": arguments.out,
+        "codes": len(found.ids),
+        "groups": len(several),
+        "duplicates": int(several.sum()) - len(several),
+    }
+    _tell(arguments, result, "{out}: {groups:,} groups of {codes:,} codes, {duplicates:,} duplicates beside the first")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from fasthash.index.exchange.exports import export
 from fasthash.index.exchange.sources import open_source
 from fasthash.index.folder import Folder, make_extras, save
 from fasthash.index.groups import groups_of
+from fasthash.index.joins import Joins, Side
 from fasthash.index.key_texts import key_bytes
 from fasthash.index.merge import Merged, compacted, cut, settle
 from fasthash.index.search import order
@@ -42,7 +43,7 @@ _EXTRAS = (table_file,)  # the kinds of extra files that searches can use
 _Result = TypeVar("_Result", SearchResult, RangeResult)
 
 
-class HammingIndex:
+class HammingIndex(Joins):
     """Binary codes with ids, searched exactly by Hamming distance.
 
     `HammingIndex(bits, device="cpu")` makes an empty one in memory, `HammingIndex.open(path)` maps one that `save`
@@ -389,6 +390,9 @@ class HammingIndex:
             order.before_use(contents, self._state[1], self._device)
 
         return keyed.told(found, queries, contents, self._device, before_use)
+
+    def _side(self) -> Side:
+        return Side(self._contents, self._bits, self._groups, self._device)
 
     # Where it lives
 

@@ -1,0 +1,218 @@
+"""All pairs within a radius, groups and the symmetric scan, on two threads.
+
+    python benchmarks/bench_pairs.py [--lines "1e6 x 64, 4" ...] [--threads 2] [--name pairs]
+
+Lines may be run one at a time; results are added to the file. Data: "planted" is random with groups of 2 to 50, a
+tenth of all, that differ from their first in 0 to 3 bits; "skewed" is the same with a tenth of equal codes, a tenth of
+codes with few ones, and a half with one first quarter. Pairs and groups take turns in one run. Each line's pairs
+are checked first, for 500 rows, against hamming_range. faiss (IndexBinaryFlat.range_search) and hamming_range search
+the codes in themselves, one-sided; they get the first 2,000 codes as queries, and the table says what they would need
+for all of them ("x", extrapolated). The symmetric line compares the scan of pairs (plan "ones") with one one-sided scan
+that counts. Writes benchmarks/results/NAME.json and NAME.md. 1e7 codes need 2 GiB, 5e7 need 6 GiB; all lines take
+some 10 minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import kit
+import numpy as np
+import torch
+
+from fasthash import _ops, duplicate_groups, hamming_pairs, hamming_range
+from fasthash._ops.hamming import hamming_problem
+from fasthash._ops.registry import address, call
+
+try:
+    import faiss
+except ImportError:
+    faiss = None
+
+# n, bits, radius, data, the goal in seconds
+LINES: dict[str, tuple[int, int, int, str, float | None]] = {
+    "1e5 x 64, 4": (10**5, 64, 4, "planted", None),
+    "1e6 x 64, 4": (10**6, 64, 4, "planted", 2),
+    "1e6 x 64, 4, skewed": (10**6, 64, 4, "skewed", None),
+    "1e7 x 64, 3": (10**7, 64, 3, "planted", 60),
+    "5e7 x 64, 2": (5 * 10**7, 64, 2, "planted", 360),
+    "1e6 x 256, 31": (10**6, 256, 31, "planted", 90),
+}
+SYMMETRIC = "symmetric, 1e5 x 256, 31"
+QUERIES = 2000
+Codes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def planted(n: int, bits: int, rng: np.random.Generator) -> Codes:
+    codes = rng.integers(0, 256, (n, bits // 8), dtype=np.uint8)
+    sizes = rng.integers(2, 51, n // 10 // 2)
+    firsts = np.repeat(np.cumsum(sizes) - sizes, sizes)[: n // 10]
+    codes[: len(firsts)] = codes[firsts]
+    rows = np.arange(len(firsts))
+    for _ in range(3):
+        bit = rng.integers(0, bits, len(firsts))
+        codes[rows, bit // 8] ^= np.where(rng.random(len(firsts)) < 0.5, 128 >> bit % 8, 0).astype(np.uint8)
+    return codes[rng.permutation(n)]
+
+
+def skewed(n: int, bits: int, rng: np.random.Generator) -> Codes:
+    codes = planted(n, bits, rng)
+    kind = rng.integers(0, 10, n)
+    codes[kind == 0] = 0
+    few = kind == 1
+    codes[few] = np.packbits(rng.random((int(few.sum()), bits)) < 12 / bits, axis=1)
+    codes[kind >= 5, : bits // 32] = 0xC3
+    return codes
+
+
+def check(codes: Codes, radius: int, found: Any) -> None:
+    """The pairs of 500 rows, against a search for them."""
+    rows = np.linspace(0, len(codes) - 1, 500).astype(np.int64)
+    near = hamming_range(codes[rows], codes, radius)
+    wanted = set()
+    for number, row in enumerate(rows.tolist()):
+        own = slice(int(near.offsets[number]), int(near.offsets[number + 1]))
+        for id, distance in zip(near.ids[own].tolist(), near.distances[own].tolist(), strict=True):
+            if id != row:
+                wanted.add((min(row, id), max(row, id), distance))
+    here = np.isin(found.ids_a, rows) | np.isin(found.ids_b, rows)
+    got = {tuple(row) for row in np.stack([part[here].astype(np.int64) for part in found], 1).tolist()}
+    assert got == wanted, f"pairs differ: {len(got)} and {len(wanted)}"
+
+
+def measure(name: str, seconds: float) -> dict[str, Any]:
+    n, bits, radius, kind, goal = LINES[name]
+    codes = (planted if kind == "planted" else skewed)(n, bits, np.random.default_rng(0))
+    few_pairs = kind == "planted"
+    most = None if few_pairs else 0  # of skewed data pairs are counted, and not kept: there are billions
+    result: dict[str, Any] = {"n": n, "bits": bits, "radius": radius, "data": kind, "goal_s": goal}
+    given = torch.from_numpy(codes)
+    join = _ops.pairs.Join(given, None, radius)
+    result["pairs"] = join.find(0, n, 0)
+    result["plan"] = join.plan
+    del join
+    if few_pairs:
+        check(codes, radius, hamming_pairs(codes, radius))
+
+    def pairs() -> None:
+        if most is None:
+            hamming_pairs(codes, radius)
+        else:
+            _ops.pairs.Join(given, None, radius).find(0, n, most)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "pairs": pairs,
+        "single": lambda: duplicate_groups(codes, radius),
+        "star": lambda: duplicate_groups(codes, radius, link="star"),
+    }
+    if few_pairs and n <= 10**6:
+        queries = codes[:QUERIES]
+        calls["hamming_range"] = lambda: hamming_range(queries, codes, radius)
+        if faiss is not None:
+            flat = faiss.IndexBinaryFlat(bits)
+            flat.add(codes)
+            calls["faiss"] = lambda: flat.range_search(queries, radius + 1)  # faiss leaves the radius itself out
+    times = {call: kit.median(values) for call, values in kit.interleave(calls, 5, seconds).items()}
+    result["groups"] = len(duplicate_groups(codes, radius).sizes)
+    for rival in {"hamming_range", "faiss"} & times.keys():
+        result[f"{rival}_extrapolated_s"] = times.pop(rival) * n / QUERIES
+    result |= {f"{call}_s": value for call, value in times.items()}
+    return result
+
+
+def symmetric(seconds: float) -> dict[str, Any]:
+    """Each pair once against each pair twice, in scans of all codes with nearly no result."""
+    n, bits, radius = 10**5, 256, 31
+    codes = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, bits // 8), dtype=np.uint8))
+    counts = torch.empty(n, dtype=torch.int64)
+    problem = hamming_problem(codes, codes, None)
+    calls = {
+        "symmetric": lambda: _ops.pairs.Join(codes, None, radius, _ops.pairs.ONES).find(0, n, 0),
+        "one_sided": lambda: call("hamming_range_count", codes.device, problem, radius, address(counts)),
+    }
+    times = {name: kit.median(values) for name, values in kit.interleave(calls, 7, seconds).items()}
+    assert (int(counts.sum()) - n) // 2 == _ops.pairs.Join(codes, None, radius).find(0, n, 0)
+    return {f"{name}_s": value for name, value in times.items()} | {"ratio": times["one_sided"] / times["symmetric"]}
+
+
+def goals(lines: dict[str, Any]) -> dict[str, bool]:
+    met = {}
+    for name, line in lines.items():
+        if name == SYMMETRIC:
+            met["the symmetric scan is 1.8 times the one-sided one"] = line["ratio"] >= 1.8
+            continue
+        if line["goal_s"] is not None:
+            met[f"{name}: {line['goal_s']:g} s"] = line["pairs_s"] <= line["goal_s"]
+        met[f"{name}: groups at most 1.2 times the pairs"] = line["single_s"] <= 1.2 * line["pairs_s"]
+    return met
+
+
+def table(result: dict[str, Any]) -> str:
+    head = [
+        "codes, radius",
+        "data",
+        "pairs",
+        "plan",
+        "pairs s",
+        "single s",
+        "star s",
+        "hamming_range s",
+        "faiss s",
+        "goal s",
+    ]
+    rows = [head, ["---"] * len(head)]
+    for name, line in result["lines"].items():
+        if name == SYMMETRIC:
+            continue
+        seconds = ["pairs_s", "single_s", "star_s", "hamming_range_extrapolated_s", "faiss_extrapolated_s", "goal_s"]
+        shown = ["" if line.get(key) is None else f"{line[key]:.3g}" + "x" * ("extra" in key) for key in seconds]
+        plan = "ones" if line["plan"] == _ops.pairs.ONES else f"{line['plan']} substrings"
+        rows.append([name.removesuffix(", skewed"), line["data"], f"{line['pairs']:,}", plan, *shown])
+    text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    info = result["machine"]
+    told = [
+        f"{info['processor']}, {result['threads']} threads, load {info['load_before']:.1f} when it began, instruction "
+        f"set {info['isa']['chosen']}. x: extrapolated from {QUERIES:,} queries."
+    ]
+    if SYMMETRIC in result["lines"]:
+        line = result["lines"][SYMMETRIC]
+        told.append(
+            f"A symmetric scan of 1e5 codes of 256 bits takes {line['symmetric_s']:.3g} s, a one-sided one "
+            f"{line['one_sided_s']:.3g} s: {line['ratio']:.2f} times as long."
+        )
+    met = [f"- {'met' if good else 'not met'}: {goal}" for goal, good in result["goals"].items()]
+    return "\n\n".join(["# All pairs within a radius", *told, text, "Goals:", "\n".join(met)]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", nargs="+", default=[*LINES, SYMMETRIC], choices=[*LINES, SYMMETRIC])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=60, help="of each line, beyond three rounds")
+    parser.add_argument("--name", default="pairs")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if faiss is not None:
+        faiss.omp_set_num_threads(options.threads)
+    file = kit.RESULTS / f"{options.name}.json"
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"lines": {}}
+    result |= {"machine": kit.machine(), "threads": options.threads}
+    for name in options.lines:
+        start, load = time.perf_counter(), os.getloadavg()[0]
+        line = symmetric(options.seconds) if name == SYMMETRIC else measure(name, options.seconds)
+        line |= {"load": load, "peak_bytes_of_the_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
+        result["lines"][name] = line
+        result["goals"] = goals(result["lines"])
+        kit.write_json(options.name, result)
+        file.with_suffix(".md").write_text(table(result))
+        print(f"{name}: {time.perf_counter() - start:.0f} s  {json.dumps(line)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

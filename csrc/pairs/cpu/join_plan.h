@@ -1,0 +1,28 @@
+// Which keys a join sorts by, and what that would cost.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "pairs/cpu/code_rows.h"
+
+namespace fasthash {
+
+// One pass of a join. Codes whose keys are near are compared: numbers of ones that differ by at most `radius`
+// (length 0), or values of the bits [start, start + length) that differ in at most `radius` bits.
+struct JoinPass {
+    int32_t start, length, radius;
+    bool by_ones() const { return length == 0; }
+};
+
+// The passes of plan -1 or m >= 1 (pairs.h) for codes of W bytes; N: the codes of the larger side.
+std::vector<JoinPass> passes_of_plan(int32_t plan, int64_t N, int64_t W, int32_t radius);
+
+// The passes with the least estimated cost. b may be a.
+std::vector<JoinPass> cheapest_passes(const CodeRows& a, const CodeRows& b, int64_t W, int32_t radius);
+
+// How many values of `length` bits differ from one in at most `radius`; kTooManyKeys where that is more.
+constexpr int64_t kTooManyKeys = 1 << 12;
+int64_t near_keys(int32_t length, int32_t radius);
+
+}  // namespace fasthash

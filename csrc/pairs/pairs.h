@@ -1,0 +1,64 @@
+// All pairs of packed codes within a radius, and the groups that they make: an exact join, each pair once.
+//
+// Codes are as in hamming.h: [N, W] bytes, rows `stride` bytes apart, N < 2^32. A join is of one set of codes with
+// itself (b is null: pairs i < j) or of two sets (all i, j). Equal codes become one code first, so that a million
+// copies cost no more than one; their pairs are only made when they are written.
+//
+// Which codes are compared: both sides are sorted by a key, and buckets of near keys are joined by the scan of
+// hamming.h.
+//   ones         the key is the number of ones, which differs by at most `radius` within a pair: a symmetric scan of
+//   the
+//                band where that holds.
+//   substrings   m passes, each with a substring of the code as key. The radii r_t of the passes are such that
+//                sum (r_t + 1) = radius + 1: a pair within `radius` is within r_t in some substring t (as in mih.h).
+//                It is taken at the first such t, which its codes tell: nothing is remembered.
+// The plan is the one whose estimated cost is least. Results are the same for every plan, instruction set and number of
+// threads. Memory beyond outputs: 2 padded copies of the codes, 16 bytes a code, and 12 bytes for each pair of
+// different codes that is kept; at most 64 MiB of buckets. CPU only.
+#pragma once
+
+#include <cstdint>
+
+#include "core/api.h"
+
+extern "C" {
+
+struct fh_pairs_problem {
+    const uint8_t* a;  // [Na, W], rows stride_a bytes apart
+    const uint8_t* b;  // [Nb, W] or null: a with itself
+    int64_t Na, Nb, W, stride_a, stride_b;
+    int32_t radius;  // inclusive, >= 0
+    int32_t plan;    // 0: the cheapest; -1: ones; m >= 1: m substrings (fewer where the radius or the bits need fewer)
+};
+
+struct fh_pairs;  // a join: its codes, and the pairs that were found last
+
+// Copies the codes and finds the equal ones. The addresses in `problem` may go then. *join is for fh_pairs_close.
+fh_status fh_pairs_open_cpu(const fh_pairs_problem* problem, fh_pairs** join, int32_t threads, fh_cancel* cancel);
+void fh_pairs_close(fh_pairs* join);
+
+// Counts the pairs whose first row i is in [first, last), all of them; where there are at most `most`, also keeps them
+// for fh_pairs_write. total [1].
+fh_status fh_pairs_find_cpu(fh_pairs* join, int64_t first, int64_t last, int64_t most, int64_t* total, int32_t threads,
+                            fh_cancel* cancel);
+
+// The pairs that were kept, ordered by (i, j). ids_a, ids_b, distances [total]. Memory: 8 bytes a pair and row.
+fh_status fh_pairs_write_cpu(fh_pairs* join, int64_t* ids_a, int64_t* ids_b, int32_t* distances, int32_t threads,
+                             fh_cancel* cancel);
+
+// Groups of a join of one set with itself. representatives [Na]: the lowest row of each row's group.
+// star 0: rows that a chain of pairs connects (no list of pairs is made). star 1: rows in ascending order; a row within
+// the radius of earlier representatives joins the lowest of them, any other becomes one. `most`: pairs of different
+// codes that may be kept at once; where there are more, rows are taken in smaller blocks.
+fh_status fh_pairs_groups_cpu(fh_pairs* join, int32_t star, int64_t most, int64_t* representatives, int32_t threads,
+                              fh_cancel* cancel);
+
+// The K nearest others of every row, ordered by (distance, row), of a join of one set with itself, 1 <= K <= 64.
+// distances [Na, K] int32, ids [Na, K] int64. A row with fewer than K others within the radius has ids[row, 0] = -1,
+// and the rest of its places are not written. Each pair is compared once. Memory: 8 K bytes a code.
+fh_status fh_pairs_knn_cpu(fh_pairs* join, int64_t K, int32_t* distances, int64_t* ids, int32_t threads,
+                           fh_cancel* cancel);
+
+// The plan that the last search took: -1 or the number of substrings; 0 where there was none.
+int32_t fh_pairs_plan(const fh_pairs* join);
+}

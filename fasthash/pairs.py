@@ -1,0 +1,258 @@
+"""All pairs of codes within a radius: near-duplicates, their groups, and the graph of the nearest neighbours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fasthash import _ops
+from fasthash._arguments import MOST, choice, whole
+from fasthash._arrays import like
+from fasthash.hamming import _code_pair, _codes
+
+PAIR_BYTES = 52  # of memory for a pair: 12 as it is found (24 while that grows), 8 to sort it, 20 of the result
+STAR_PAIRS = 1 << 25  # pairs of different codes kept at once for star groups: some 800 MB
+LINKS = ("single", "star")
+MOST_CODES = 2**32 - 2  # of each side of a join
+_QUERIES = 1 << 14  # rows of a graph that are searched at once
+_SAMPLE, _LEAST_JOINED = 128, 1 << 14  # rows by which a graph's radius is chosen; of a graph that is made by a join
+_FOUND_WORDS = 200  # of 64 bits that are compared while one pair that was found is kept
+
+
+class Pairs(NamedTuple):
+    """ids_a int64 [T], ids_b int64 [T] and distances int32 [T], ordered by (ids_a, ids_b)."""
+
+    ids_a: Any
+    ids_b: Any
+    distances: Any
+
+
+class DuplicateGroups(NamedTuple):
+    """Every row is in one group; a row without near-duplicates is a group of one.
+
+    labels int64 [N]: the group of each row, 0 .. G - 1; groups are numbered in the order of their lowest rows.
+    representatives int64 [G]: the lowest row of each group. sizes int64 [G]: rows of each group.
+    keep: booleans [N], True for representatives: the rows that remain where each group is to have one.
+    """
+
+    labels: Any
+    representatives: Any
+    sizes: Any
+    keep: Any
+
+
+class KnnGraph(NamedTuple):
+    """distances int32 [N, k] and ids int64 [N, k]: the k nearest others of each row, ordered by (distance, id)."""
+
+    distances: Any
+    ids: Any
+
+    def csr(self) -> Any:
+        """The graph as a scipy.sparse.csr_array [N, N] of distances, with columns ascending in each row.
+
+        A stored 0 is an edge between equal codes. Needs scipy.
+        """
+        from scipy.sparse import csr_array
+
+        distances, ids = (torch.as_tensor(part).cpu() for part in self)
+        rows, k = ids.shape
+        columns, order = ids.sort(dim=1)
+        starts = torch.arange(rows + 1) * k
+        data = distances.gather(1, order)
+        return csr_array((data.numpy().ravel(), columns.numpy().ravel(), starts.numpy()), shape=(rows, rows))
+
+
+def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | None = None) -> Pairs:
+    """Finds all pairs of codes that differ in at most `radius` bits, exactly, each pair once.
+
+    Much faster than a range search of the codes in themselves: each pair is compared once, and with a small radius only
+    codes that share a substring are compared.
+
+    Args:
+        codes: packed codes uint8 [N, W], tensor or numpy array, in the host's memory; N < 2^32 - 1.
+        radius: >= 0, in bits, inclusive.
+        other: packed codes uint8 [M, W]: pairs of a row i of `codes` and a row j of `other`. None: pairs of rows i < j
+            of `codes`.
+        limit: the most pairs that are wanted. None: as many as half of the free memory holds, 52 bytes each.
+
+    Returns:
+        ids_a and ids_b int64 [T], the rows i and j, and distances int32 [T], ordered by (i, j): the same for every
+        instruction set and thread count.
+
+    Raises:
+        ValueError: an argument outside what is said above, or more pairs than `limit`. The message says how many there
+            would be. They are counted before memory is taken for them, so that a million equal codes are no danger.
+        TypeError: codes that are not uint8.
+
+    >>> import numpy as np
+    >>> codes = np.array([[0b0000], [0b1111], [0b0001], [0b0111]], dtype=np.uint8)
+    >>> found = hamming_pairs(codes, radius=1)
+    >>> found.ids_a.tolist(), found.ids_b.tolist(), found.distances.tolist()
+    ([0, 1], [2, 3], [1, 1])
+    """
+    function = "hamming_pairs"
+    if other is None:
+        a, b = _codes(function, "codes", codes)[0], None
+    else:
+        a, b = _code_pair(function, codes, other, names=("codes", "other"))
+    radius = min(whole(radius, function, "radius", 0), 8 * a.shape[1])
+    join = _ops.pairs.Join(_on_cpu(function, a), None if b is None else _on_cpu(function, b), radius)
+    return Pairs(*(like(part, codes) for part in all_pairs(join, radius, limit, function)))
+
+
+def all_pairs(join: _ops.pairs.Join, radius: int, limit: int | None, function: str) -> Pairs:
+    """The pairs of a join, as tensors; raises ValueError, before memory is taken, where there are more than `limit`."""
+    most = _most_pairs() if limit is None else min(whole(limit, function, "limit", 0), MOST)
+    total = join.find(0, join.rows, most)
+    if total > most:
+        reason = f"limit is {most}" if limit is not None else f"half of the free memory holds {most}"
+        raise ValueError(
+            f"{function}: radius {radius} gives {total} pairs, but {reason}; "
+            "take a smaller radius, or groups, which list no pairs"
+        )
+    return Pairs(*join.write(total))
+
+
+def pair_blocks(join: _ops.pairs.Join, most: int) -> Iterator[tuple[int, Pairs]]:
+    """The pairs of a join in order, at most `most` at a time but for a row that has more, and how many rows they end.
+
+    Each block is a search of its own: it takes about as long as a search for all pairs.
+    """
+    first, step = 0, join.rows
+    while first < join.rows:
+        last = min(first + step, join.rows)
+        total = join.find(first, last, most if last - first > 1 else MOST)
+        if total > most and last - first > 1:
+            step = max(1, int((last - first) * 0.8 * most / total))
+            continue
+        yield last - first, Pairs(*join.write(total))
+        first = last
+
+
+def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> DuplicateGroups:
+    """Puts codes within `radius` of each other into groups, exactly and without a list of pairs.
+
+    Args:
+        codes, radius: as in `hamming_pairs`.
+        link: "single": two rows are in one group where a chain of pairs within the radius connects them, so that the
+            ends of a long chain may be far apart. "star": rows are taken in ascending order; a row within the radius of
+            earlier representatives joins the lowest of them, any other row becomes a representative. All rows of a
+            star are within the radius of its lowest row, and chains do not grow.
+
+    Returns:
+        labels, representatives, sizes and keep, as `DuplicateGroups` says: the same for every instruction set and
+        thread count. A million equal codes cost no more than one of them and a row each.
+
+    Raises:
+        ValueError, TypeError: an argument outside what is said above.
+
+    >>> import numpy as np
+    >>> codes = np.array([[0b0000], [0b0001], [0b0011], [0b11110000]], dtype=np.uint8)
+    >>> duplicate_groups(codes, 1).labels.tolist(), duplicate_groups(codes, 1, link="star").labels.tolist()
+    ([0, 0, 0, 1], [0, 0, 1, 2])
+    >>> codes[duplicate_groups(codes, 1).keep].tolist()
+    [[0], [240]]
+    """
+    function = "duplicate_groups"
+    a, width = _codes(function, "codes", codes)
+    radius = min(whole(radius, function, "radius", 0), 8 * width)
+    star = choice(link, function, "link", LINKS) == "star"
+    lowest = _ops.pairs.Join(_on_cpu(function, a), None, radius).groups(star, STAR_PAIRS)
+    return DuplicateGroups(*(like(part, codes) for part in groups_of_lowest(lowest)))
+
+
+def groups_of_lowest(lowest: Tensor) -> DuplicateGroups:
+    """The groups, as tensors, of the lowest row of each row's group, int64 [N]."""
+    keep = lowest == torch.arange(len(lowest))
+    representatives = keep.nonzero()[:, 0]
+    labels = (keep.cumsum(0) - 1)[lowest] if len(lowest) else lowest
+    return DuplicateGroups(labels, representatives, torch.bincount(labels, minlength=len(representatives)), keep)
+
+
+def knn_graph(codes: Any, k: int) -> KnnGraph:
+    """Finds the k nearest others of every code, exactly: the k-nearest-neighbour graph.
+
+    Args:
+        codes: packed codes uint8 [N, W], tensor or numpy array.
+        k: 1 to N - 1.
+
+    Returns:
+        distances int32 [N, k] and ids int64 [N, k], ordered by (distance, id): ties go to the lowest id. No row is its
+        own neighbour; an equal code is one, at distance 0. `.csr()` gives a scipy.sparse.csr_array.
+
+    Raises:
+        ValueError, TypeError: an argument outside what is said above.
+
+    >>> import numpy as np
+    >>> graph = knn_graph(np.array([[0b000], [0b111], [0b001]], dtype=np.uint8), k=1)
+    >>> graph.ids.tolist(), graph.distances.tolist()
+    ([[2], [2], [0]], [[1], [2], [1]])
+    """
+    function = "knn_graph"
+    rows, _ = _codes(function, "codes", codes)
+    k = whole(k, function, "k", 1, max(len(rows) - 1, 0))
+    radius = _knn_radius(rows, k)
+    if radius is None:
+        return KnnGraph(*(like(part, codes) for part in _searched(rows, slice(0, len(rows)), k)))
+    distances, ids = _ops.pairs.Join(rows, None, radius).knn(k)
+    left = (ids[:, 0] < 0).nonzero()[:, 0]  # rows with fewer than k others within the radius
+    distances[left], ids[left] = _searched(rows, left, k)
+    return KnnGraph(like(distances, codes), like(ids, codes))
+
+
+def _searched(codes: Tensor, which: Tensor | slice, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest others of some rows, by searches for them."""
+    numbers = torch.arange(len(codes), device=codes.device)[which]
+    distances = torch.empty(len(numbers), k, dtype=torch.int32, device=codes.device)
+    ids = torch.empty(len(numbers), k, dtype=torch.int64, device=codes.device)
+    for first in range(0, len(numbers), _QUERIES):
+        block = slice(first, min(first + _QUERIES, len(numbers)))
+        near, who = torch.ops.fasthash.hamming_topk(codes[numbers[block]], codes, None, k + 1)
+        itself = who == numbers[block, None]
+        itself[:, k] |= ~itself.any(1)  # k + 1 equal codes have lower ids: the last makes room
+        distances[block], ids[block] = near[~itself].view(-1, k), who[~itself].view(-1, k)
+    return distances, ids
+
+
+def _knn_radius(codes: Tensor, k: int) -> int | None:
+    """The radius whose pairs give a graph soonest, by a sample of rows; None: a search for every row is sooner.
+
+    A search compares each pair twice. A join compares it once, but then takes each pair that it finds, and rows with
+    fewer than k others within the radius have to be searched after it.
+    """
+    if codes.device.type != "cpu" or not _LEAST_JOINED <= len(codes) <= MOST_CODES or k > _ops.pairs.MOST_NEIGHBOURS:
+        return None
+    sample = codes[torch.arange(_SAMPLE) * len(codes) // _SAMPLE]
+    counts, _ = torch.ops.fasthash.hamming_histogram(sample, codes, None, None)
+    within = counts.cumsum(1).double() - 1
+    words = len(codes) * ((codes.shape[1] + 7) // 8)  # compared in a search for one row
+    price = 0.5 * (1 + within.mean(0) * _FOUND_WORDS / words) + (within < k).double().mean(0)  # of a search for each
+    best = int(price.argmin())
+    return best if float(price[best]) < 0.9 else None
+
+
+def _on_cpu(function: str, codes: Tensor) -> Tensor:
+    if codes.device.type != "cpu":
+        raise ValueError(f"{function}: codes must be in the host's memory, got a tensor on {codes.device}")
+    if len(codes) > MOST_CODES:
+        raise ValueError(f"{function}: codes must have at most {MOST_CODES} rows, got {len(codes)}")
+    return codes
+
+
+def _most_pairs() -> int:
+    """The pairs that half of the free memory holds."""
+    return max(_free_memory() // 2 // PAIR_BYTES, 1)
+
+
+def _free_memory() -> int:
+    """Bytes that can be taken without swapping: what Linux says, elsewhere half of all."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
