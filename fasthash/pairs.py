@@ -13,7 +13,8 @@ from torch import Tensor
 from fasthash import _ops
 from fasthash._arguments import MOST, choice, whole
 from fasthash._arrays import like
-from fasthash.hamming import _code_pair, _codes
+from fasthash._code_arguments import packed_codes
+from fasthash.hamming import _code_pair
 
 PAIR_BYTES = 52  # of memory for a pair: 12 as it is found (24 while that grows), 8 to sort it, 20 of the result
 STAR_PAIRS = 1 << 25  # pairs of different codes kept at once for star groups: some 800 MB
@@ -97,7 +98,7 @@ def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | No
     """
     function = "hamming_pairs"
     if other is None:
-        a, b = _codes(function, "codes", codes)[0], None
+        a, b = packed_codes(function, "codes", codes)[0], None
     else:
         a, b = _code_pair(function, codes, other, names=("codes", "other"))
     radius = min(whole(radius, function, "radius", 0), 8 * a.shape[1])
@@ -159,7 +160,7 @@ def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> Duplic
     [[0], [240]]
     """
     function = "duplicate_groups"
-    a, width = _codes(function, "codes", codes)
+    a, width = packed_codes(function, "codes", codes)
     radius = min(whole(radius, function, "radius", 0), 8 * width)
     star = choice(link, function, "link", LINKS) == "star"
     lowest = _ops.pairs.Join(_on_cpu(function, a), None, radius).groups(star, STAR_PAIRS)
@@ -194,7 +195,7 @@ def knn_graph(codes: Any, k: int) -> KnnGraph:
     ([[2], [2], [0]], [[1], [2], [1]])
     """
     function = "knn_graph"
-    rows, _ = _codes(function, "codes", codes)
+    rows, _ = packed_codes(function, "codes", codes)
     k = whole(k, function, "k", 1, max(len(rows) - 1, 0))
     radius = _knn_radius(rows, k)
     if radius is None:

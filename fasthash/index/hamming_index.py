@@ -574,14 +574,8 @@ class HammingIndex(Joins):
                 f"HammingIndex: {folder.path} is open for writing, which no copy can share; copy one that is read-only"
             )
         if folder is not None:
-            return _opened_again, (
-                type(self),
-                str(folder.path),
-                folder.mmap,
-                self._method,
-                self._places(),
-                folder.links_within,
-            )
+            given = str(folder.path), folder.mmap, self._method, self._places(), folder.links_within
+            return _opened_again, (type(self), *given)
         return _made_again, (type(self), self._bits, self._places(), self._contents, self.bit_weights)
 
     def __enter__(self) -> HammingIndex:
