@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         codes,
         datasets,
         distributed,
+        embeddings,
         evaluate,
         gradients,
         hamming,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     )
     from fasthash.asymmetric import asymmetric_topk
     from fasthash.codes import pack_bits, unpack_bits
+    from fasthash.embeddings import EmbeddingIndex
     from fasthash.hamming import (
         RangeResult,
         SearchResult,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
 _NAMES = {
     "asymmetric": ["asymmetric_topk"],
     "codes": ["pack_bits", "unpack_bits"],
+    "embeddings": ["EmbeddingIndex"],
     "hamming": [
         "RangeResult",
         "SearchResult",
@@ -72,6 +75,7 @@ __all__ = [
     "AsymmetricHasher",
     "CrossModalHasher",
     "DuplicateGroups",
+    "EmbeddingIndex",
     "GraphHasher",
     "HammingIndex",
     "Hasher",
@@ -91,6 +95,7 @@ __all__ = [
     "datasets",
     "distributed",
     "duplicate_groups",
+    "embeddings",
     "entropy",
     "evaluate",
     "gradients",

@@ -9,6 +9,7 @@ features are as usual as normal ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -125,10 +126,12 @@ def _units(spread: Tensor) -> Tensor | None:
     return torch.where(spread > ordinary[-1], spread / ordinary.median(), torch.ones_like(spread))
 
 
-def find(rows: Tensor, usual: Usual) -> tuple[Tensor, Tensor, FarOut | None]:
+def find(
+    rows: Tensor, usual: Usual, advance: Callable[[int], object] = lambda count: None
+) -> tuple[Tensor, Tensor, FarOut | None]:
     """Mean and deviation of X [N, F] without what lies far out, both float64 [F], and what does; X is read once.
 
-    One deviation for all columns, 1 where it would be 0, times their `unit`.
+    One deviation for all columns, 1 where it would be 0, times their `unit`. `advance` is told of rows that were read.
     """
     size = max(1, BLOCK // rows.shape[1])
     sums, squares = torch.zeros_like(usual.centre), torch.zeros_like(usual.centre)
@@ -149,6 +152,7 @@ def find(rows: Tensor, usual: Usual) -> tuple[Tensor, Tensor, FarOut | None]:
         beyond += far.sum(0)
         sums += centred.sum(0)
         squares += centred.square_().sum(0)
+        advance(len(block))
     kept = (len(rows) - beyond).clamp_(min=1)
     means = sums / kept
     deviation = ((squares - sums * means).clamp_(min=0).sum() / kept.sum()).sqrt()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import fasthash
-from fasthash import baselines, evaluate, metrics, targets
+from fasthash import baselines, embeddings, evaluate, metrics, targets
 from fasthash import codes as packing
 from fasthash import losses as published
 from fasthash.losses.published import LOSSES
@@ -29,6 +29,7 @@ SECONDS = 10
 # Results, errors, and what works on names alone.
 PLAIN = {
     "DuplicateGroups",
+    "EmbeddingResult",
     "Hierarchy",
     "IndexFolderError",
     "KnnGraph",
@@ -114,6 +115,11 @@ CASES: dict[str, Callable[[], Any]] = {
     "HammingIndex.remove": lambda: index.remove(range(1000)),
     "HammingIndex.save": lambda: index.save(folder / "saved"),
     "HammingIndex.build": lambda: fasthash.HammingIndex.build(folder / "built", codes, mih=True, progress=False),
+    "EmbeddingIndex": lambda: fasthash.EmbeddingIndex("rabitq", refine="int8").add(X),
+    "EmbeddingIndex.build": lambda: fasthash.EmbeddingIndex.build(folder / "rows", X, "itq", progress=False).search(
+        X, 5
+    ),
+    "against_exact": lambda: embeddings.against_exact(X, X[:100], "lsh", at=[10]),
     "Hasher.fit": lambda: fasthash.Hasher(16, epochs=1, progress=False).fit(X, y),
     "Hasher.fit X": lambda: fasthash.Hasher(16, epochs=1, progress=False).fit(X),
     "Hasher.transform": lambda: hasher.transform(X),
@@ -178,7 +184,7 @@ CASES: dict[str, Callable[[], Any]] = {
 
 def missing() -> list[str]:
     """Public functions without a case."""
-    places = (fasthash, metrics, targets, published, packing, baselines, evaluate)
+    places = (fasthash, metrics, targets, published, packing, baselines, embeddings, evaluate)
     public: set[str] = set()
     for place in places:
         own = [n for n, value in vars(place).items() if getattr(value, "__module__", "") == place.__name__]

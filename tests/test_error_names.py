@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import fasthash
-from fasthash import Hierarchy, baselines, codes, evaluate, gradients, losses, metrics, targets
+from fasthash import Hierarchy, baselines, codes, embeddings, evaluate, gradients, losses, metrics, targets
 from fasthash.losses.published import LOSSES
 
 rng = np.random.default_rng(0)
@@ -69,6 +69,10 @@ SHARED: dict[str, Any] = {
     "bits_per_dimension": 2,
     "logits": torch.zeros(10, 6),
     "f": lambda bits: bits.sum(-1),
+    "Q": X[:5],
+    "encoder": "lsh",
+    "oversample": 3,
+    "fit_rows": 100,
 }
 OWN: dict[str, dict[str, Any]] = {
     "asymmetric_topk": {
@@ -78,6 +82,7 @@ OWN: dict[str, dict[str, Any]] = {
         "bit_weights": None,
     },
     "pack_bits": {"z": X},
+    "against_exact": {"at": [3], "bits": [8], "refine": "int8", "metric": "dot", "progress": False},
     "from_signed": {"codes": CODES.view(np.int8)},
     "duplicate_groups": {"link": "star"},
     "hamming_pairs": {"other": CODES, "limit": 40},
@@ -110,7 +115,7 @@ ENDLESS = {("itq", "iterations", 10**30)}  # a number that is legal, and takes t
 
 def functions() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {}
-    for home in (fasthash, codes, targets, baselines, evaluate, gradients, losses, metrics):
+    for home in (fasthash, codes, targets, baselines, embeddings, evaluate, gradients, losses, metrics):
         for name in getattr(home, "__all__", vars(home)):
             value = getattr(home, name)
             own = home is fasthash or value.__module__.startswith(home.__name__) if inspect.isfunction(value) else False

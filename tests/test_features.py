@@ -91,3 +91,43 @@ def test_a_fit_reads_features_once_before_its_epochs(
     with Reads(rows) as reads:
         Hasher(**{**QUICK, **settings}).fit(rows, targets_of[targets])
     assert reads.passes == before + each * QUICK["epochs"]
+
+
+def test_a_long_fit_is_visible_from_its_first_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bar while X is read and while neighbours are looked for: silence looks like a program that hangs."""
+    X = np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32)
+    X[7, 2] = 1e9  # read twice
+    steps: list[tuple[str, int]] = []
+
+    class Bar:
+        def __init__(self, what: str) -> None:
+            self.what = what
+
+        def __enter__(self) -> Bar:
+            steps.append((self.what, 0))
+            return self
+
+        def __exit__(self, *exception: object) -> None:
+            pass
+
+        def update(self, count: int) -> None:
+            steps.append((self.what, count))
+
+    for module in ("features", "fit_parts"):
+        monkeypatch.setattr(f"fasthash.train.{module}.progress_bar", lambda what, *_: Bar(what))
+    monkeypatch.setattr(features, "ROWS", 100)
+    with pytest.warns(UserWarning, match="far out"):
+        Hasher(8, epochs=1, neighbors=4, progress=True).fit(X)
+    assert steps[:4] == [("read", 0), ("read", 100), ("read", 100), ("read", 100)]
+    assert [what for what, count in steps if not count] == ["read", "read again", "neighbours"]
+    for what in ("read again", "neighbours"):
+        assert sum(count for name, count in steps if name == what) == 300
+    monkeypatch.undo()
+    capsys.readouterr()
+    Hasher(8, epochs=1, neighbors=4, progress=True).fit(X[10:])
+    shown = capsys.readouterr().err
+    assert 0 <= shown.index("read: 100%") < shown.index("neighbours: 100%") < shown.index("train: 100%")
+    Hasher(8, epochs=1, neighbors=4).fit(X[10:])  # None: stderr is no terminal here
+    assert capsys.readouterr().err == ""

@@ -42,6 +42,7 @@ LEVELS = [
     ["metrics", "baselines"],
     ["evaluate"],
     ["train"],
+    ["embeddings"],
     ["datasets", "demo", "report"],
     ["cli", "__main__"],
 ]
@@ -50,7 +51,7 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # The same inside fasthash/index/, where what stands on one level may not import each other.
 INDEX_LEVELS = [
     ["bitmap", "errors", "groups", "progress", "readahead"],
-    ["keys"],
+    ["keys", "vectors"],
     ["key_texts", "segments"],
     ["merge"],
     ["search", "store"],

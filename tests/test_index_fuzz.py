@@ -205,11 +205,11 @@ def test_what_has_crashed_once(folder, damage, signed, mmap, version):
     try_damage(folder, damage, signed, mmap, version)
 
 
-NAMES = st.one_of(st.sampled_from(["graph", "vectors", *WORDS]), st.text(max_size=70), st.integers(), st.none())
+NAMES = st.one_of(st.sampled_from(["graph", "sketches", *WORDS]), st.text(max_size=70), st.integers(), st.none())
 
 
 @settings(max_examples=100, deadline=None)
-@given(features=st.one_of(VALUES, st.lists(NAMES, max_size=4)), known=st.sets(st.sampled_from(["graph", "vectors"])))
+@given(features=st.one_of(VALUES, st.lists(NAMES, max_size=4)), known=st.sets(st.sampled_from(["graph", "sketches"])))
 def test_any_features(folder, features, known):
     """An index opens where its features are a list of distinct names, all of them known, and is refused otherwise."""
     good = isinstance(features, list) and all(isinstance(name, str) and name in known for name in features)

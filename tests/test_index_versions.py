@@ -133,15 +133,15 @@ def test_version_2_without_features_opens_and_becomes_version_1(tmp_path):
 
 
 def test_features_survive_every_change(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "KNOWN_FEATURES", frozenset({"vectors", "bit_weights"}))
+    monkeypatch.setattr(manifest, "KNOWN_FEATURES", frozenset({"sketches", "bit_weights"}))
     folder = make_folder(tmp_path / "index")
-    with_features(folder, ["vectors", "bit_weights"], bit_weights=[[40, 3], [24, 1]])
+    with_features(folder, ["sketches", "bit_weights"], bit_weights=[[40, 3], [24, 1]])
     HammingIndex.open(folder).verify()
 
     def kept():
         document = read_manifest(folder)
         assert document["bit_weights"] == [[40, 3], [24, 1]]
-        return (document["version"], document["features"]) == (2, ["vectors", "bit_weights"])
+        return (document["version"], document["features"]) == (2, ["sketches", "bit_weights"])
 
     with HammingIndex.open(folder, writable=True) as index:
         index.add(np.zeros((1100, 8), np.uint8))
@@ -166,10 +166,10 @@ def test_features_survive_every_change(tmp_path, monkeypatch):
 @pytest.mark.parametrize("writable", [False, True])
 def test_a_feature_that_is_not_known_is_refused_by_name(tmp_path, writable):
     folder = make_folder(tmp_path / "index")
-    with_features(folder, ["vectors"])
+    with_features(folder, ["sketches"])
     before = listed(folder)
     with pytest.raises(
-        IndexFolderError, match=r"manifest.json: needs feature 'vectors', which this fasthash does not know"
+        IndexFolderError, match=r"manifest.json: needs feature 'sketches', which this fasthash does not know"
     ):
         HammingIndex.open(folder, writable=writable)
     assert listed(folder) == before
@@ -179,9 +179,9 @@ def test_an_open_reader_refuses_a_feature_at_its_next_refresh(tmp_path):
     folder = make_folder(tmp_path / "index")
     index = HammingIndex.open(folder)
     before = content(index)
-    with_features(folder, ["vectors"], generation=9)
+    with_features(folder, ["sketches"], generation=9)
     for change in (index.refresh, index.verify):
-        with pytest.raises(IndexFolderError, match="needs feature 'vectors'"):
+        with pytest.raises(IndexFolderError, match="needs feature 'sketches'"):
             change()
     assert content(index) == before
 
@@ -189,7 +189,7 @@ def test_an_open_reader_refuses_a_feature_at_its_next_refresh(tmp_path):
 def test_a_manifest_of_version_1_has_no_features(tmp_path):
     """As a key that is not known: ignored where the checksum vouches for it, refused where there is none."""
     folder = make_folder(tmp_path / "index")
-    document = {**read_manifest(folder), "features": ["vectors"]}
+    document = {**read_manifest(folder), "features": ["sketches"]}
     write_manifest(folder, document)
     HammingIndex.open(folder).verify()
     write_manifest(folder, document, sign=False)

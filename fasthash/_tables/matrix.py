@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -101,16 +102,21 @@ def _named(table: Table, column: str, kinds: dict[str, str], function: str) -> l
     return names
 
 
-def read_numbers(table: Table, names: list[str]) -> NDArray[Any]:
-    """The columns as one array [N, F], in memory; raises ValueError naming the row for what is no number."""
-    parts: list[NDArray[Any]] = []
+def number_blocks(table: Table, names: list[str]) -> Iterator[NDArray[Any]]:
+    """The columns as arrays [n, F], block by block; raises ValueError naming the row for what is no number."""
+    width = None
     for block in table.blocks(names, _ROWS):
         if len(names) == 1:
-            parts.append(_rows(table, names[0], block, parts[0].shape[1] if parts else None))
+            rows = _rows(table, names[0], block, width)
+            width = rows.shape[1]
+            yield rows
         else:
-            parts.append(
-                np.stack([_numbers(table, *pair, block) for pair in zip(names, block.columns, strict=True)], 1)
-            )
+            yield np.stack([_numbers(table, *pair, block) for pair in zip(names, block.columns, strict=True)], 1)
+
+
+def read_numbers(table: Table, names: list[str]) -> NDArray[Any]:
+    """The columns as one array [N, F], in memory; raises as `number_blocks`."""
+    parts = list(number_blocks(table, names))
     if not parts:
         raise ValueError(f"{table.where} has no rows")
     return np.concatenate(parts)

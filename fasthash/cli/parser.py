@@ -390,7 +390,8 @@ def _search(commands: Any) -> None:
         formats, or outputs in [0, 1] (float, [Q, bits]), or with --model the embeddings themselves (.npy, .npz, CSV,
         Parquet or Arrow). Distances, and --radius, count the weights of the index's bits, where it has some.
         Prints one line for each result: query row, id, distance and, where the index has keys, the key; equal
-        distances are in the order of ids.""",
+        distances are in the order of ids. The folder of an EmbeddingIndex takes embeddings without --model and gives
+        scores; there --rescore is its oversample.""",
         "fasthash search index queries.npy -k 5",
     )
     search.add_argument("index", metavar="INDEX")
@@ -419,7 +420,9 @@ def _search(commands: Any) -> None:
     search.add_argument("--model", metavar="MODEL", help="encode the queries with this model first")
     _links_within(search)
     search.add_argument(
-        "--out", metavar="FILE.npz", help="write the arrays ids and distances (and offsets, keys) instead"
+        "--out",
+        metavar="FILE",
+        help="write instead the arrays ids and distances (and offsets, keys) as .npz, or a table as .parquet or .arrow",
     )
 
 
@@ -462,15 +465,16 @@ def _eval(commands: Any) -> None:
         """Queries and database are codes (Hamming distance; formats as for index build) or embeddings (float, see
         --metric; .npy, .npz, CSV, Parquet or Arrow).
         Prints mAP, P@1, P@k, R@k and nDCG@k, exact over ties; with a hierarchy also mAHP (hierarchical
-        precision, the mean up to rank --at); for codes also statistics of their bits.""",
+        precision, the mean up to rank --at); for codes also statistics of their bits. Without labels, fasthash eval
+        --exact embeddings.npy --queries q.npy tells how much of an exact search codes find.""",
         "fasthash eval queries.npy codes.npy --query-labels q.txt --database-labels d.txt --hierarchy edges.txt",
     )
-    evaluate.add_argument("queries", metavar="QUERIES")
-    evaluate.add_argument("database", metavar="DATABASE")
+    evaluate.add_argument("queries", metavar="QUERIES", nargs="?")
+    evaluate.add_argument("database", metavar="DATABASE", nargs="?")
     _column(evaluate, "codes or embeddings")
     evaluate.add_argument("--format", metavar="FORMAT", help=f"of codes: {_FORMATS}")
-    evaluate.add_argument("--query-labels", required=True, metavar="FILE", help=_LABELS)
-    evaluate.add_argument("--database-labels", required=True, metavar="FILE", help="as --query-labels")
+    evaluate.add_argument("--query-labels", metavar="FILE", help=_LABELS)
+    evaluate.add_argument("--database-labels", metavar="FILE", help="as --query-labels")
     evaluate.add_argument("--label-column", metavar="NAME", help="column of the labels in both files of labels")
     _hierarchy(evaluate)
     evaluate.add_argument(
@@ -481,7 +485,30 @@ def _eval(commands: Any) -> None:
     evaluate.add_argument("--bits", type=int, help="bits of a code (default: 8 for each byte)")
     _bit_weights(evaluate, "those of --model, else 1 for all")
     evaluate.add_argument("--model", metavar="MODEL", help="the model that made the codes: says the weights of bits")
-    evaluate.add_argument("--metric", choices=("l1", "l2", "cosine"), help="distance of embeddings (default: l1)")
+    evaluate.add_argument(
+        "--metric", choices=("l1", "l2", "cosine", "dot"), help="of embeddings (default: l1, with --exact cosine)"
+    )
+    exact = evaluate.add_argument_group("without labels: codes against an exact search of the embeddings")
+    exact.add_argument("--exact", metavar="FILE", help="the embeddings that are searched, [N, F]")
+    exact.add_argument("--queries", metavar="FILE", dest="query_rows", help="the embeddings that are searched for")
+    exact.add_argument(
+        "--encoder",
+        default="itq,rabitq",
+        metavar="NAME,...",
+        help="itq, lsh, pca_sign, osq, rabitq, turboquant, or files of models (default: %(default)s)",
+    )
+    exact.add_argument("--widths", metavar="BITS,...", help="bits of a code, for names (default: one a feature)")
+    exact.add_argument(
+        "--refine",
+        default="none,int8",
+        metavar="TYPE,...",
+        help="stored rows that order candidates: none, int8, float16, float32 (default: %(default)s)",
+    )
+    exact.add_argument(
+        "--oversample", type=int, default=3, metavar="F", help="candidates are F x k (default: %(default)s)"
+    )
+    exact.add_argument("--fit-rows", type=int, metavar="N", help="first rows that names are fitted on (default: 50000)")
+    exact.add_argument("--plot", metavar="FILE", help="draw overlap against bytes an item (.png, .svg, .pdf)")
 
 
 def _bench(commands: Any) -> None:

@@ -25,6 +25,7 @@ from fasthash.cli.columns import (
     read_items,
     read_labels,
 )
+from fasthash.cli.embedded import found_by_scores, has_encoder, score_rows, write_table
 from fasthash.cli.files import class_distances, fit_to_hierarchy, output_file, print_json, read_hierarchy, to_json
 from fasthash.cli.keys import all_keys, as_strings, key_options, printed, read_keys
 from fasthash.cli.output import report, show, show_lines
@@ -183,24 +184,36 @@ def search(arguments: argparse.Namespace) -> None:
         whole(arguments.radius, "search", "--radius", 0)
         if arguments.rescore:
             raise UserError("search: --radius does not go with --rescore")
-    out = None if arguments.out is None else output_file(arguments.out, (".npz",))
+    out = None if arguments.out is None else output_file(arguments.out, (".npz", ".parquet", ".arrow", ".feather"))
     column = for_tables((arguments.index, arguments.queries), arguments.column, "--column")
     model = _model(arguments)
-    index = _open_index(arguments, column[arguments.index], model)
-    queries = _queries(arguments, index, column[arguments.queries], model)
-    found = _found(arguments, index, queries)
-    keys = index.keys_of(found.ids.reshape(-1)).reshape(found.ids.shape) if index.keyed else None
+    found: Any
+    if model is None and has_encoder(arguments.index):
+        found = found_by_scores(arguments, column[arguments.queries])
+        keys, measure = found.keys, "score"
+    else:
+        index = _open_index(arguments, column[arguments.index], model)
+        found = _found(arguments, index, _queries(arguments, index, column[arguments.queries], model))
+        keys = index.keys_of(found.ids.reshape(-1)).reshape(found.ids.shape) if index.keyed else None
+        measure = "distance"
+    count = len(found.offsets) - 1 if isinstance(found, RangeResult) else len(found.ids)
+    if out is not None and out.suffix.lower() != ".npz":
+        with _as_typed():
+            results = write_table(out, found, keys)
+        result = {"out": arguments.out, "queries": count, "results": results}
+        _tell(arguments, result, "{out}: {results:,} results of {queries:,} queries")
+        return
     if out is not None:
-        arrays = {name: array for name, array in zip(found._fields, found, strict=True)}
+        arrays = {name: array for name, array in zip(found._fields, found, strict=True) if name != "keys"}
         if keys is not None:
             arrays["keys"] = as_strings(keys)
         with replaced_file(out) as file:
             np.savez(file, **arrays)
         results = int((found.ids >= 0).sum())
-        result = {"out": arguments.out, "queries": len(queries), "results": results}
+        result = {"out": arguments.out, "queries": count, "results": results}
         _tell(arguments, result, "{out}: {results:,} results of {queries:,} queries")
         return
-    rows = (_row(found, keys, number) for number in range(len(queries)))
+    rows = (_row(found, keys, number) for number in range(count)) if measure == "distance" else score_rows(found)
     if arguments.json:
         print_json([{"query": number, **row} for number, row in enumerate(rows)])
         return
@@ -209,7 +222,7 @@ def search(arguments: argparse.Namespace) -> None:
         for number, row in enumerate(rows)
         for id, distance, *own in zip(*row.values(), strict=True)
     )
-    show_lines(itertools.chain(["query\tid\tdistance" + ("" if keys is None else "\tkey")], lines))
+    show_lines(itertools.chain([f"query\tid\t{measure}" + ("" if keys is None else "\tkey")], lines))
 
 
 def duplicates(arguments: argparse.Namespace) -> None:
@@ -256,6 +269,22 @@ def duplicates(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.exact is not None:
+        from fasthash.cli.exact import evaluate_exact
+
+        evaluate_exact(arguments)
+        return
+    needed = {
+        "QUERIES": arguments.queries,
+        "DATABASE": arguments.database,
+        "--query-labels": arguments.query_labels,
+        "--database-labels": arguments.database_labels,
+    }
+    missing = ", ".join(name for name, value in needed.items() if value is None)
+    if missing:
+        raise UserError(f"eval: the following arguments are required: {missing} (or --exact; see fasthash eval --help)")
+    if arguments.query_rows is not None or arguments.plot is not None:
+        raise UserError("eval: --queries and --plot go with --exact")
     if arguments.hierarchy_order is not None and arguments.hierarchy is None:
         raise UserError("eval: --hierarchy-order needs --hierarchy")
     if arguments.at is not None and arguments.hierarchy is None:

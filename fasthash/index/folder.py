@@ -11,8 +11,8 @@ from fasthash.index.groups import Groups, shown_groups
 from fasthash.index.merge import Merged
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import Contents, Segment
-from fasthash.index.store import key_file, reader, untrusted
-from fasthash.index.store.manifest import Manifest
+from fasthash.index.store import encoder_file, key_file, reader, untrusted
+from fasthash.index.store.manifest import Embedding, Manifest
 from fasthash.index.store.segment_file import ExtraFormat
 from fasthash.index.store.writer import Writer, lacks
 
@@ -30,6 +30,7 @@ class Folder:
         """Locks the folder if writable; raises IndexFolderError where that cannot be."""
         self.path, self.mmap, self.links_within = path, mmap, links_within
         self.frozen = "" if writable else "the index was opened read-only; open it with writable=True"
+        self.embedding: Embedding | None = None  # what made its codes, as it was last read
         self._extras = extras
         self._writer = Writer(path) if writable else None
 
@@ -42,12 +43,14 @@ class Folder:
         """The manifest and the contents, as they are now. `known` segments are not opened again."""
         with untrusted.links_within(self.links_within):
             manifest, segments = reader.load(self.path, self.mmap, self._extras, known)
+        self.embedding = manifest.embedding
         return manifest, Contents.of(segments, manifest.next_id, key_file.FEATURE in manifest.features)
 
     def refreshed(self, bits: int, bit_weights: Groups, before: Contents) -> Contents:
         """The contents as they are now; `before` itself where nobody else may change them."""
         if self._writer is not None:
             return before
+        embedding = self.embedding
         found, contents = self.load(before.segments)
         if found.bits != bits:
             raise IndexFolderError(f"{self.path}: its codes have {found.bits} bits by now, not {bits}; open it again")
@@ -56,6 +59,9 @@ class Folder:
                 f"{self.path}: its bit_weights are {shown_groups(found.bit_weights)} by now, not "
                 f"{shown_groups(bit_weights)}; open it again"
             )
+        if found.embedding != embedding:
+            self.embedding = embedding
+            raise IndexFolderError(f"{self.path}: its codes are those of another encoder by now; open it again")
         return contents
 
     def commit(
@@ -121,11 +127,21 @@ def make_extras(path: Path, extra: ExtraFormat) -> None:
         folder.close()
 
 
-def save(path: Path, overwrite: bool, bits: int, bit_weights: Groups, contents: Contents) -> None:
-    """Writes contents to a folder, made where it is missing (see HammingIndex.save)."""
-    writer = Writer(path, create=True, overwrite=overwrite, bit_weights=bit_weights, keyed=contents.keyed)
+def save(
+    path: Path,
+    overwrite: bool,
+    bits: int,
+    bit_weights: Groups,
+    contents: Contents,
+    encoder: encoder_file.NewEncoder | None = None,
+) -> None:
+    """Writes contents to a folder, made where it is missing (see HammingIndex.save); stored rows only with encoder."""
+    keyed = contents.keyed
+    writer = Writer(path, True, overwrite, bit_weights=bit_weights, keyed=keyed, encoder=encoder)
     try:
         fresh = [replace(segment, entry=None) for segment in contents.segments if segment.count]
+        if encoder is None:
+            fresh = [replace(segment, vectors=None) for segment in fresh]
         writer.commit(bits, contents.next_id, fresh, mmap=True)
         writer.finish()
     finally:

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,9 @@ from fasthash.index.search.results import rescored, topk, within
 from fasthash.index.search.tables import BUDGETS, TableSearch
 from fasthash.index.segments import ID_END, Contents, Segment, block_rows, id_tensor, make_segment, without
 from fasthash.index.store import table_file
+from fasthash.index.store.encoder_file import NewEncoder
+from fasthash.index.store.vector_file import NEEDED
+from fasthash.index.vectors import Vectors
 
 _EXTRAS = (table_file,)  # the kinds of extra files that searches can use
 _Result = TypeVar("_Result", SearchResult, RangeResult)
@@ -207,25 +211,31 @@ class HammingIndex(Joins):
 
         ids: N distinct integers >= 0 that the index does not hold, in any order (those of removed codes may be used
         again); None continues from the highest ever used + 1. keys: N distinct texts of at most 2**20 bytes in UTF-8
-        that the index does not hold; all codes of an index have keys, or none has. Texts are compared byte by byte, so
-        that the composed and the decomposed form of a letter differ. replace=True: new codes take the place of those
-        with the same id, and of those with the same key, whose ids are then free. code_scale: float16 [N], a number for
-        each code that `search(rescore="all")` uses, as `asymmetric_topk` says; all codes of an index have one, or none
-        has. On an opened index one call is one durable transaction: when it returns, the codes are on the disk. Raises
-        ValueError or TypeError, before anything changes, for codes of another width or type, non-zero padding bits, ids
-        or keys that are repeated, taken or cannot be one, and a code_scale that the other codes do not have, or lack.
+        that the index does not hold, compared byte by byte; all codes of an index have keys, or none has. replace=True:
+        new codes take the place of those with the same id, and of those with the same key, whose ids are then free.
+        code_scale: float16 [N], a number for each code that `search(rescore="all")` uses, as `asymmetric_topk` says;
+        all codes of an index have one, or none has. On an opened index one call is one durable transaction: when it
+        returns, the codes are on the disk. Raises ValueError or TypeError, before anything changes, for codes of
+        another width or type, non-zero padding bits, ids or keys that are repeated, taken or cannot be one, and a
+        code_scale that the other codes do not have, or lack.
         """
+        return self._add(codes, ids, keys, replace, code_scale)
+
+    def _add(self, codes: Any, ids: Any, keys: Any, replace: bool, scale: Any, vectors: Vectors | None = None) -> Any:
+        """`add`; vectors: rows that are stored beside the codes, as an EmbeddingIndex does."""
         packed = to_tensor(codes, "HammingIndex.add", "codes")
         check_codes(packed, self._bits, "HammingIndex.add")
         with self._change("add") as contents:
             named = keyed.parse_new_keys(contents, keys, len(packed), "HammingIndex.add")
-            scale = new_scales(code_scale, contents, len(packed), self._device)
+            scale = new_scales(scale, contents, len(packed), self._device)
             numbers, next_id = contents.new_ids(ids, len(packed), replace, self._device)
             if len(packed):
                 need = packed.nbytes + (0 if isinstance(numbers, int) else numbers.nbytes)
                 with memory_for(f"HammingIndex.add: no memory for {need} bytes on {self._device}"):
                     kept = packed.to(self._device, copy=self._folder is None).contiguous()  # a file is copy enough
-                new, segments = make_segment(kept, numbers, named, scale), contents.segments
+                new, segments = make_segment(kept, numbers, named, scale, vectors), contents.segments
+                if vectors is None and any(segment.vectors is not None for segment in segments):
+                    raise ValueError(f"HammingIndex.add: {NEEDED}")
                 gone = keyed.replaced_ids(contents, new, named, replace, self._device, "HammingIndex.add")
                 if replace:
                     gone = gone if isinstance(numbers, int) else torch.cat([gone, numbers])
@@ -417,14 +427,18 @@ class HammingIndex(Joins):
 
         overwrite=True replaces an index in one step: at any instant the folder holds the old one or the new one, whole.
         Raises IndexFolderError where the folder holds an index (overwrite=False), is not empty, is read-only or has
-        another writer; OSError where the disk is full.
+        another writer; OSError where the disk is full. Of an EmbeddingIndex it writes the codes, ids and keys alone.
         """
+        self._save(path, overwrite)
+
+    def _save(self, path: str | os.PathLike[str], overwrite: bool, encoder: NewEncoder | None = None) -> None:
+        """`save`; encoder: what made the codes, as an EmbeddingIndex saves it."""
         folder = Path(path).absolute()
         with self._changing:
             own = self._folder
             if own is not None and own.writable and overwrite and folder.exists() and folder.samefile(own.path):
                 return  # every change is there already
-            save(folder, overwrite, self._bits, self._groups, self._contents)
+            save(folder, overwrite, self._bits, self._groups, self._contents, encoder)
 
     @classmethod
     def open(
@@ -570,30 +584,17 @@ class HammingIndex(Joins):
         """Pickles and copies: what is in memory with its codes, an opened index as its path, opened again read-only."""
         folder = self._folder
         if folder is not None and folder.writable:
-            raise TypeError(
-                f"HammingIndex: {folder.path} is open for writing, which no copy can share; copy one that is read-only"
-            )
-        if folder is not None:
-            given = str(folder.path), folder.mmap, self._method, self._places(), folder.links_within
-            return _opened_again, (type(self), *given)
-        return _made_again, (type(self), self._bits, self._places(), self._contents, self.bit_weights)
+            raise TypeError(f"HammingIndex: {folder.path} is open for writing, which no copy can share; open read-only")
+        if folder is None:
+            return partial(type(self), self._bits, self._places(), bit_weights=self.bit_weights), (), self._contents
+        given: dict[str, Any] = {"method": self._method, "device": self._places(), "links_within": folder.links_within}
+        return partial(type(self).open, str(folder.path), folder.mmap, **given), ()
+
+    def __setstate__(self, contents: Contents) -> None:
+        self._contents = contents
 
     def __enter__(self) -> HammingIndex:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _opened_again(
-    kind: type[HammingIndex], path: str, mmap: bool, method: str, device: Any, within: Path | None
-) -> HammingIndex:
-    return kind.open(path, mmap, method=method, device=device, links_within=within)
-
-
-def _made_again(
-    kind: type[HammingIndex], bits: int, device: Any, contents: Contents, bit_weights: Any = None
-) -> HammingIndex:
-    index = kind(bits, device, bit_weights=bit_weights)
-    index._contents = contents
-    return index

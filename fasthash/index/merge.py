@@ -13,9 +13,11 @@ from torch import Tensor
 from fasthash.index.errors import IndexFolderError
 from fasthash.index.keys import KEY_ROWS, Bytes, KeyRows, Keys, Numbers, joined_rows, reordered
 from fasthash.index.segments import BLOCK_BYTES, Segment, make_segment
+from fasthash.index.vectors import Vectors, joined_vectors
 
 MERGE_FAN = 8  # segments of one size class before they are merged
 MERGE_ROWS = 1 << 25  # rows of the largest segment that an add or a remove makes by merging (bounds how long it takes)
+MERGE_BYTES = 1 << 31  # the same of the rows that are stored beside codes
 SEGMENT_ROWS = 1 << 30  # rows of the largest segment that is made at all (bounds a bitmap of its rows: 128 MiB)
 _SMALLEST_CLASS = 1 << 13  # rows below which all segments count as equally small
 
@@ -88,6 +90,24 @@ class Merged:
         held = [segment.keys for segment, _, _ in self.parts if segment.keys is not None]
         return max(1, min(rows, BLOCK_BYTES * sum(k.size for k in held) // max(1, sum(len(k.text) for k in held))))
 
+    def vector_blocks(self, rows: int) -> Iterator[Vectors]:
+        """Their stored rows, at most `rows` at a time. All segments must have some."""
+        for window in windows(self.parts, rows):
+            chosen = [_live(*part) for part in window]
+            found = [
+                _vectors(segment).part(start, stop) if live is None else _vectors(segment).taken(live.cpu().numpy())
+                for (segment, start, stop), (live, _) in zip(window, chosen, strict=True)
+            ]
+            if sum(own.size for own in found):
+                whole = joined_vectors(found)
+                order = None if len(window) == 1 else id_order(joined([ids for _, ids in chosen]))
+                yield whole if order is None else whole.taken(order.cpu().numpy())
+
+    @property
+    def vectored(self) -> bool:
+        """Whether the segments have stored rows."""
+        return bool(self.parts) and self.parts[0][0].vectors is not None
+
     @property
     def keyed(self) -> bool:
         """Whether the segments have keys."""
@@ -115,7 +135,8 @@ class Merged:
             by_row = self.hashes_by_row()
             keys = joined_rows([_joined_keys(*block, by_row) for block in self.key_places(everything)])
         scales = joined(list(self.scale_blocks(everything))) if self.scaled else None
-        return make_segment(joined(codes), joined(ids), keys, scales)
+        vectors = joined_vectors(list(self.vector_blocks(everything))) if self.vectored else None
+        return make_segment(joined(codes), joined(ids), keys, scales, vectors)
 
 
 def windows(parts: Sequence[Rows], rows: int) -> Iterator[list[Rows]]:
@@ -189,10 +210,12 @@ def settle(segments: Sequence[Segment]) -> list[Segment | Merged]:
     ones dropped.
     """
     groups: list[tuple[int, list[Segment]]] = [(s.count, [s]) for s in segments if s.count]
+    stored = max((s.vectors.row_bytes for s in segments if s.vectors is not None), default=0)
+    most = min(MERGE_ROWS, MERGE_BYTES // stored) if stored else MERGE_ROWS
     while True:
         classes: dict[int, list[tuple[int, list[Segment]]]] = {}
         for group in groups:
-            if group[0] * MERGE_FAN <= MERGE_ROWS:
+            if group[0] * MERGE_FAN <= most:
                 classes.setdefault(_size_class(group[0]), []).append(group)
         full = next((group for _, group in sorted(classes.items()) if len(group) >= MERGE_FAN), None)
         if full is None:
@@ -221,7 +244,9 @@ def cut(segment: Segment) -> list[Segment]:
             text = segment.keys.text[offsets[0] : offsets[-1]]
             keys = Keys.of(KeyRows(text, offsets - offsets[0], by_row[start:stop]))
         ids, scales = (None if part is None else part[start:stop] for part in (segment.ids, segment.scales))
-        result.append(Segment(segment.codes[start:stop], segment.id_at(start), ids, keys=keys, scales=scales))
+        vectors = None if segment.vectors is None else segment.vectors.part(start, stop)
+        first = segment.id_at(start)
+        result.append(Segment(segment.codes[start:stop], first, ids, keys=keys, scales=scales, vectors=vectors))
     return result
 
 
@@ -268,6 +293,12 @@ def _keys(segment: Segment) -> Keys:
     if segment.keys is None:
         raise IndexFolderError("a segment has no keys, others have; verify the index")
     return segment.keys
+
+
+def _vectors(segment: Segment) -> Vectors:
+    if segment.vectors is None:
+        raise IndexFolderError("a segment has no stored rows, others have; verify the index")
+    return segment.vectors
 
 
 def _joined_keys(

@@ -16,6 +16,7 @@ from fasthash.codes import code_bytes
 from fasthash.index.bitmap import all_rows, has_rows, row_blocks, rows_between, unpack_rows, without_rows
 from fasthash.index.keys import KeyRows, Keys, Numbers
 from fasthash.index.keys import repeated_key as repeated
+from fasthash.index.vectors import Vectors
 
 ID_END = 2**63  # ids are 0 .. 2**63 - 1
 BLOCK_BYTES = 16 << 20  # codes and ids that are read, checked or written at a time
@@ -72,6 +73,7 @@ class Segment:
     extras: Mapping[str, Any] = field(default_factory=dict)  # what its extra files hold, by their kind
     keys: Keys | None = None  # of all rows, in the host's memory
     scales: Tensor | None = None  # float16 [n], on the device of codes: the code_scale of each; None: there are none
+    vectors: Vectors | None = None  # of all rows, in the host's memory
 
     @property
     def rows(self) -> int:
@@ -315,21 +317,27 @@ def id_tensor(ids: Any, function: str, name: str = "ids") -> Tensor:
 
 
 def make_segment(
-    codes: Tensor, ids: Tensor | int, keys: KeyRows | None = None, scales: Tensor | None = None
+    codes: Tensor,
+    ids: Tensor | int,
+    keys: KeyRows | None = None,
+    scales: Tensor | None = None,
+    vectors: Vectors | None = None,
 ) -> Segment:
-    """A segment of n >= 1 codes, uint8 [n, W], with ids int64 [n] (unique, any order) or from `ids` on, and their keys.
+    """A segment of n >= 1 codes, uint8 [n, W], with ids int64 [n] (unique, any order) or from `ids` on.
 
-    scales: float16 [n] or None. Contiguous ids are kept as a range. The codes are not copied unless they have to be
-    sorted.
+    keys, scales (float16 [n]), vectors: those of the codes, or None. Contiguous ids are kept as a range. The codes are
+    not copied unless they have to be sorted.
     """
     if isinstance(ids, int):
-        return Segment(codes, ids, keys=_table(keys), scales=scales)
+        return Segment(codes, ids, keys=_table(keys), scales=scales, vectors=vectors)
     if bool((ids[1:] < ids[:-1]).any()):
         ids, order = ids.sort()
         codes, scales = codes[order], None if scales is None else scales[order]
         keys = None if keys is None else keys.taken(order.cpu().numpy())
+        vectors = None if vectors is None else vectors.taken(order.cpu().numpy())
     first, last = int(ids[0]), int(ids[-1])
-    return Segment(codes, first, None if last - first + 1 == len(ids) else ids, keys=_table(keys), scales=scales)
+    kept = None if last - first + 1 == len(ids) else ids
+    return Segment(codes, first, kept, keys=_table(keys), scales=scales, vectors=vectors)
 
 
 def repeated_key(segments: Sequence[Segment]) -> str | None:

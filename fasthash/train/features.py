@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from fasthash._arrays import Array, dtype_name, holds_one_column, to_tensor
 from fasthash._far_out import FarOut, Usual, find, sample_of, usual_of, warn_far_out
+from fasthash.index.progress import progress_bar, unseen
 from fasthash.train.checksum import Checksum
 from fasthash.train.encoder import Standardize
 
@@ -97,15 +99,18 @@ def scan(
     usual: Usual | None = None,
     method: str = "fit",
     owner: str = "Hasher",
+    progress: bool | None = False,
 ) -> Features:
     """Reads rows [N, F], N >= 1, once, in blocks; twice where values lie far out or features differ in unit.
 
-    usual: what is usual in other rows, where far out is to be measured by them. Raises ValueError, in the name of
+    usual: what is usual in other rows, where far out is to be measured by them. progress: a bar on stderr for each
+    reading; None: where that is a terminal. Raises ValueError, in the name of
     `<owner>.<method>`, unless all of the rows are finite in float32.
     """
     taken = Checksum() if checksum else None
     extent = Extent(rows)
-    mean, deviation = feature_scales(rows, taken, extent)
+    with progress_bar("read", len(rows), "row", progress) as bar:
+        mean, deviation = feature_scales(rows, taken, extent, bar.update)
     check_finite(rows, bool(torch.isfinite(mean).all() & torch.isfinite(deviation)), method, name, owner)
     if taken is not None:
         taken.add(mean, deviation)  # a checksum of large features is of a sample; these are of all of them
@@ -113,7 +118,8 @@ def scan(
     usual = usual or extent.usual()
     far_out = None
     if extent.exceeds(usual) or usual.unit is not None:
-        means, deviations, far_out = find(rows, usual)
+        with progress_bar("read again", len(rows), "row", progress) as bar:
+            means, deviations, far_out = find(rows, usual, bar.update)
         if far_out is not None or usual.unit is not None:
             mean, deviation = means.float(), (deviations if usual.unit is not None else deviations[0]).float()
     margin = 1e-6 * (mean.abs() + usual.centre.abs())  # of rounding to float32
@@ -147,10 +153,16 @@ class Extent:
         return bool((usual.beyond(self.low[None]) | usual.beyond(self.high[None])).any())
 
 
-def feature_scales(X: Array, checksum: Checksum | None = None, extent: Extent | None = None) -> tuple[Tensor, Tensor]:
+def feature_scales(
+    X: Array,
+    checksum: Checksum | None = None,
+    extent: Extent | None = None,
+    advance: Callable[[int], object] = unseen,
+) -> tuple[Tensor, Tensor]:
     """Mean [F] and overall standard deviation (a scalar, 1 where it would be 0) of X [N, F]: float32.
 
-    X is read once, in blocks of rows of at most 8 MB, which `checksum` and `extent` take in too. Sums are float64; the
+    X is read once, in blocks of rows of at most 8 MB, which `checksum` and `extent` take in too. `advance` is told of
+    rows that were read. Sums are float64; the
     squared distances of a block from its own mean are combined with those before (Chan, Golub & LeVeque, "Updating
     formulae and a pairwise algorithm for computing sample variances", 1979). A value that is not finite in float32
     makes the deviation NaN or infinite.
@@ -179,6 +191,7 @@ def feature_scales(X: Array, checksum: Checksum | None = None, extent: Extent | 
         before += (own - before) * weight
         if rows.dtype == torch.float64 and not torch.isfinite(block.float()).all():
             squares += torch.nan
+        advance(len(part))
     deviation = (squares / rows.numel()).sqrt().float()
     return mean.float(), torch.where(deviation == 0, torch.ones_like(deviation), deviation)
 

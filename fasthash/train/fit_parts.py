@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from fasthash import distributed
 from fasthash._arguments import whole
 from fasthash.baselines import itq
+from fasthash.index.progress import progress_bar
 from fasthash.losses.published import LOSSES, MULTILABEL
 from fasthash.targets import class_levels, shared_label_distances
 from fasthash.train.batches import shuffled_batches
@@ -71,7 +72,10 @@ def fit_batches(
     if size < 2 * world:
         raise ValueError(f"Hasher.fit: batch_size must be at least {2 * world}, 2 rows a rank, got {size}")
     order = torch.Generator().manual_seed(settings.seed)
-    near = nearest_rows(targets.values, order, centre=targets.centre) if settings.neighbors > 1 else None
+    near = None
+    if settings.neighbors > 1:
+        with progress_bar("neighbours", len(targets.values), "row", settings.progress if rank == 0 else False) as bar:
+            near = nearest_rows(targets.values, order, centre=targets.centre, advance=bar.update)
     loader = shuffled_batches(
         features.rows,
         targets.values,

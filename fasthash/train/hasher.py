@@ -224,7 +224,8 @@ class Hasher(Params):
         if len(rows) < 2:
             raise ValueError(f"Hasher.fit: X must have at least 2 rows, got {len(rows)} sample{'s' * (len(rows) != 1)}")
         in_folder = given["run_dir"] is not None
-        features = scan(rows, "X", checksum=in_folder)
+        shown = given["progress"] if distributed.rank(group) == 0 else False
+        features = scan(rows, "X", checksum=in_folder, progress=shown)
         targets = targets_of(features, y, given["target"], given["hierarchy"])
         settings = completed(given, targets.kind, supervised=y is not None, features=rows.shape[1])
         if isinstance(validation, (tuple, list)) and len(validation) == 2:
@@ -308,7 +309,7 @@ class Hasher(Params):
             raise ValueError(f"Hasher.adapt: X must have {self.n_features_in_} features, got {rows.shape[1]}")
         if len(rows) < 2:
             raise ValueError(f"Hasher.adapt: X must have at least 2 rows, got {len(rows)}")
-        features = scan(rows, "X", checksum=False, method="adapt")
+        features = scan(rows, "X", checksum=False, method="adapt", progress=self.progress)
         features.warn("Hasher.adapt", "X")
         self.module_ = adapted(module, features, rotate=self._own_targets and not self.hidden_)
         return self

@@ -59,11 +59,16 @@ class NeighborBatches(Sampler[list[int]]):
 
 
 def nearest_rows(
-    targets: Tensor, generator: torch.Generator, k: int = NEAREST, *, centre: Callable[[Tensor], Tensor] | None = None
+    targets: Tensor,
+    generator: torch.Generator,
+    k: int = NEAREST,
+    *,
+    centre: Callable[[Tensor], Tensor] | None = None,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> Tensor:
     """The min(k, N - 1) nearest other rows by cosine of each row of targets [N, E]: int64, on the CPU.
 
-    centre: taken of the rows first, a block at a time.
+    centre: taken of the rows first, a block at a time. advance: is told of rows that are done.
 
     Among all rows, or among random ones where there are more than 2^16 (see PAIRS).
 
@@ -77,12 +82,13 @@ def nearest_rows(
     centred = centre or (lambda rows: rows)
     candidates = unit_rows(centred((targets if every else targets[chosen.to(targets.device)]).float()))
     k = min(k, len(chosen) - 1)
-    found = []
+    found = torch.empty(rows, k, dtype=torch.int64)
     for start in range(0, rows, 2048):
         block = slice(start, start + 2048)
         cosines = (candidates[block] if every else unit_rows(centred(targets[block].float()))) @ candidates.T
         nearest = chosen[cosines.topk(k + 1, dim=1).indices.cpu()]
         own = nearest == torch.arange(start, start + len(nearest))[:, None]
         own[:, -1] |= ~own.any(1)  # not among its own nearest: the furthest goes
-        found.append(nearest[~own].view(len(nearest), k))
-    return torch.cat(found)
+        found[block] = nearest[~own].view(len(nearest), k)
+        advance(len(nearest))
+    return found

@@ -21,8 +21,10 @@ from fasthash.index.groups import Groups
 from fasthash.index.keys import joined_rows, shown
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import ID_END, Segment, block_rows, make_segment, repeated_key
+from fasthash.index.store.encoder_file import NewEncoder
 from fasthash.index.store.segment_file import read_segment, write_rows
 from fasthash.index.store.writer import Writer
+from fasthash.index.vectors import joined_vectors
 
 _RUN_BYTES = 1 << 28  # codes, ids and keys that are sorted at once
 _KEY_BYTES = 28  # what a key takes beside its text: where it ends, and its entry of the table
@@ -31,9 +33,20 @@ _WINDOW = 1 << 21  # ids that are compared at once
 _FUNCTION = "HammingIndex.build"
 
 
-def build(path: Path, opened: Source, overwrite: bool, bit_weights: Groups, progress: bool | None) -> None:
-    """Makes the codes of a source the state of a folder (see HammingIndex.build); on any failure it keeps its state."""
-    writer = Writer(path, create=True, overwrite=overwrite, bit_weights=bit_weights, keyed=opened.keyed)
+def build(
+    path: Path,
+    opened: Source,
+    overwrite: bool,
+    bit_weights: Groups,
+    progress: bool | None,
+    encoder: NewEncoder | None = None,
+) -> None:
+    """Makes the codes of a source the state of a folder (see HammingIndex.build); on any failure it keeps its state.
+
+    encoder: what made the codes, where an EmbeddingIndex is built.
+    """
+    keyed = opened.keyed
+    writer = Writer(path, True, overwrite, bit_weights=bit_weights, keyed=keyed, encoder=encoder)
     try:
         _write(writer, opened, progress)
     finally:
@@ -51,8 +64,8 @@ def _write(writer: Writer, source: Source, progress: bool | None) -> None:
         with progress_bar("build", source.rows, "code", progress) as bar:
             stream = _Stream(source, bar)
             first, segments = stream.first(), []
-            if first is not None and first.keys is not None:
-                for segment in _keyed_runs(stream, source):
+            if first is not None and (first.keys is not None or first.vectors is not None):
+                for segment in _whole_runs(stream, source):
                     segments.append(writer.write(segment, source.bits, ID_END, True, written))
             else:
                 make = _ranges if first is None or first.ids is None else _runs
@@ -151,8 +164,8 @@ def _runs(stream: _Stream, source: Source, new_segment: Any) -> Iterator[tuple[P
         yield where, write_rows(where, source.bits, count, bounds, (ids[span] for span in spans), blocks)
 
 
-def _keyed_runs(stream: _Stream, source: Source) -> Iterator[Segment]:
-    """Segments of sorted runs with keys, in memory; without ids these are ranges, from 0 on."""
+def _whole_runs(stream: _Stream, source: Source) -> Iterator[Segment]:
+    """Segments of sorted runs with keys or stored rows, in memory; without ids these are ranges, from 0 on."""
     first, one = 0, 8 + code_bytes(source.bits) + _KEY_BYTES
     while stream.more():
         blocks, size = list[Block](), 0
@@ -160,15 +173,18 @@ def _keyed_runs(stream: _Stream, source: Source) -> Iterator[Segment]:
             for block in stream.take(_KEYED_ROWS):
                 blocks.append(block)
                 size += one * block.rows + (0 if block.keys is None else len(block.keys.text))
+                size += 0 if block.vectors is None else block.vectors.row_bytes * block.rows
         codes = merge.joined([block.codes for block in blocks]).contiguous()
-        keys = joined_rows([block.keys for block in blocks if block.keys is not None])
+        keys = joined_rows([b.keys for b in blocks if b.keys is not None]) if blocks[0].keys is not None else None
+        stored = [block.vectors for block in blocks if block.vectors is not None]
+        vectors = joined_vectors(stored) if stored else None
         ids: Tensor | int = first
         if blocks[0].ids is not None:
             ids = merge.joined([block.ids for block in blocks if block.ids is not None])
             _check_ids(np.sort(ids.numpy()))
         first += len(codes)
-        blocks = []  # they would stay while the segment is written
-        yield make_segment(codes, ids, keys)
+        blocks, stored = [], []  # they would stay while the segment is written
+        yield make_segment(codes, ids, keys, vectors=vectors)
 
 
 def _check_ids(ascending: Any) -> None:

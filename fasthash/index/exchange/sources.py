@@ -21,6 +21,7 @@ from fasthash.index.exchange.key_sources import open_keys
 from fasthash.index.key_texts import key_rows
 from fasthash.index.keys import KeyRows
 from fasthash.index.segments import block_rows, id_tensor
+from fasthash.index.vectors import Vectors
 
 
 class Block(NamedTuple):
@@ -29,6 +30,7 @@ class Block(NamedTuple):
     codes: Tensor  # uint8 [n, W]
     ids: Tensor | None = None  # int64 [n]
     keys: KeyRows | None = None
+    vectors: Vectors | None = None  # rows that are stored beside the codes
 
     @property
     def rows(self) -> int:
@@ -36,8 +38,13 @@ class Block(NamedTuple):
 
     def part(self, start: int, stop: int) -> Block:
         """Rows from start to before stop."""
-        ids = None if self.ids is None else self.ids[start:stop]
-        return Block(self.codes[start:stop], ids, None if self.keys is None else self.keys.part(start, stop))
+        ids, keys, vectors = self.ids, self.keys, self.vectors
+        return Block(
+            self.codes[start:stop],
+            None if ids is None else ids[start:stop],
+            None if keys is None else keys.part(start, stop),
+            None if vectors is None else vectors.part(start, stop),
+        )
 
 
 class Source(NamedTuple):
@@ -67,7 +74,7 @@ def open_source(
         return _open(source, bits, ids, function, **names)
     named = open_keys(keys, key_column, source, function, format)
     own = key_column if keys is None else None
-    return _with_keys(_open(source, bits, ids, function, **names, key_column=own), named, function)
+    return with_keys(_open(source, bits, ids, function, **names, key_column=own), named, function)
 
 
 def _open(
@@ -94,7 +101,7 @@ def _open(
         file = open_codes(Path(source), bits, function, block_rows, with_ids=ids is None, **options)
         if file.has_ids and ids is not None:
             raise ValueError(f"{function}: {source} holds ids, so the source gives ids itself; ids must be None")
-        return _with_ids(_of_file(file), ids, function)
+        return with_ids(_of_file(file), ids, function)
     for name, value in (("format", format), ("column", column), ("id_column", id_column or ids_column)):
         if value is not None and not (name == "id_column" and ids_column is not None):
             raise ValueError(
@@ -103,15 +110,15 @@ def _open(
     if isinstance(source, (np.ndarray, Tensor)):
         codes = to_tensor(source, function, "codes")
         if codes.device.type == "cpu":
-            return _with_ids(_of_file(codes_of_array(codes.numpy(), bits, function, block_rows)), ids, function)
+            return with_ids(_of_file(codes_of_array(codes.numpy(), bits, function, block_rows)), ids, function)
         if codes.ndim != 2 or codes.shape[1] == 0:
             raise ValueError(f"{function}: codes must be [N, bytes of a code], got shape {tuple(codes.shape)}")
         bits = 8 * codes.shape[1] if bits is None else bits
         parts = (Block(codes[start : start + block_rows(bits)].cpu()) for start in _starts(len(codes), bits))
-        return _with_ids(Source(bits, len(codes), parts), ids, function)
+        return with_ids(Source(bits, len(codes), parts), ids, function)
     if not isinstance(source, Iterable):
         raise TypeError(f"{function}: source must be an array, a path or blocks of codes, got {type(source).__name__}")
-    return _with_ids(_open_blocks(source, bits, function), ids, function)
+    return with_ids(_open_blocks(source, bits, function), ids, function)
 
 
 def _of_file(file: CodeFile) -> Source:
@@ -123,7 +130,7 @@ def _starts(rows: int, bits: int) -> range:
     return range(0, rows, block_rows(bits))
 
 
-def _with_ids(source: Source, ids: Tensor | None, function: str) -> Source:
+def with_ids(source: Source, ids: Tensor | None, function: str) -> Source:
     """The source with ids from an array beside it."""
     if ids is None:
         return source
@@ -132,20 +139,20 @@ def _with_ids(source: Source, ids: Tensor | None, function: str) -> Source:
 
     def blocks() -> Iterator[Block]:
         at = 0
-        for codes, own, keys in source.blocks:
-            if own is not None:
+        for block in source.blocks:
+            if block.ids is not None:
                 raise ValueError(f"{function}: the source gives ids itself; ids must be None")
-            if at + len(codes) > len(ids):
+            if at + block.rows > len(ids):
                 raise ValueError(f"{function}: more than {len(ids)} codes, which need as many ids, got {len(ids)}")
-            yield Block(codes, ids[at : at + len(codes)], keys)
-            at += len(codes)
+            yield block._replace(ids=ids[at : at + block.rows])
+            at += block.rows
         if at != len(ids):
             raise ValueError(f"{function}: {at} codes need as many ids, got {len(ids)}")
 
     return Source(source.bits, len(ids), blocks())
 
 
-def _with_keys(source: Source, keys: Iterator[KeyRows], function: str) -> Source:
+def with_keys(source: Source, keys: Iterator[KeyRows], function: str) -> Source:
     """The source with keys beside it, in blocks as large as those of the keys at most."""
 
     def blocks() -> Iterator[Block]:

@@ -16,20 +16,46 @@ from fasthash.codes import code_bytes
 from fasthash.index.groups import Groups
 from fasthash.index.segments import ExtraFile, SegmentEntry
 from fasthash.index.store.untrusted import IndexFolderError, parse_json, plain_name, read_small, shorten, whole_number
+from fasthash.index.vectors import KINDS as VECTOR_KINDS
 
 MANIFEST = "manifest.json"
 FORMAT = "fasthash-index"
 CODE_SCALE = "code_scale"  # the feature of an index whose segments hold a scale for each code
-KNOWN_FEATURES = frozenset({"bit_weights", CODE_SCALE, "keys"})  # what a reader must know to read an index right
+KNOWN_FEATURES = frozenset({"bit_weights", CODE_SCALE, "embedding", "keys", "vectors"})  # what a reader must know
 EXTRA_KINDS = ("mih",)  # files of a segment that a reader may leave alone
-FEATURE_KINDS = ("keys",)  # features that are a file of every segment, of the same name
-_FEATURE_KEYS = {"bit_weights"}  # features that the manifest holds a value of, under their own name
+FEATURE_KINDS = ("keys", "vectors")  # features that are a file of every segment, of the same name
+_FEATURE_KEYS = {"bit_weights", "embedding"}  # features that the manifest holds a value of, under their own name
 MANIFEST_LIMIT = 1 << 26  # bytes; an entry takes about 300
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")
 _FEATURE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KEYS = {"format", "version", "bits", "code_bytes", "generation", "next_id", "segments"}
 _SEGMENT_KEYS = {"file", "rows", "ids", "first_id", "xxh3_128", "tombstones", "tombstones_xxh3_128", "deleted"}
 _SEGMENT_KEYS |= {key for kind in EXTRA_KINDS for key in (kind, f"{kind}_xxh3_128")}
+
+
+METRICS = ("cosine", "dot", "l2")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What made the codes of an index: an encoder in a file beside them, of rows of numbers."""
+
+    encoder: str  # the name of its file
+    checksum: str
+    features: int  # of a row
+    metric: str
+    unit_rows: bool  # whether the encoder takes rows over their lengths
+    refine: str | None  # the type of the rows that are stored (the feature "vectors"); None: none are
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "encoder": self.encoder,
+            "encoder_xxh3_128": self.checksum,
+            "features": self.features,
+            "metric": self.metric,
+            "unit_rows": self.unit_rows,
+            "refine": self.refine,
+        }
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,13 @@ class Manifest:
     segments: tuple[SegmentEntry, ...]
     features: tuple[str, ...] = ()
     bit_weights: Groups = ()  # there exactly where the features name them
+    embedding: Embedding | None = None  # likewise
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all files that it names."""
+        own = [] if self.embedding is None else [self.embedding.encoder]
+        return own + [name for entry in self.segments for name in entry.files]
 
     def to_bytes(self) -> bytes:
         """The manifest as it is written to the folder: of version 1, which more readers know, where it can be."""
@@ -51,6 +84,7 @@ class Manifest:
             "bits": self.bits,
             "code_bytes": code_bytes(self.bits),
             **({"bit_weights": self.bit_weights} if self.bit_weights else {}),
+            **({} if self.embedding is None else {"embedding": self.embedding.to_json()}),
             "generation": self.generation,
             "next_id": self.next_id,
             "segments": [
@@ -130,10 +164,13 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
         _parse_entry(entry, next_id, f"{where}: segment {number}", features, strict=expected is None)
         for number, entry in enumerate(entries)
     )
-    names = [name for entry in segments for name in entry.files]
-    if len(set(names)) != len(names):
+    embedding = _parse_embedding(document.get("embedding"), features, where) if "embedding" in features else None
+    if "vectors" in features and embedding is None:
+        raise IndexFolderError(f"{where}: feature 'vectors' needs feature 'embedding' beside it")
+    manifest = Manifest(bits, generation, next_id, segments, features, weights, embedding)
+    if len(set(manifest.files)) != len(manifest.files):
         raise IndexFolderError(f"{where}: the same file is named twice")
-    return Manifest(bits, generation, next_id, segments, features, weights)
+    return manifest
 
 
 def _parse_features(features: Any, where: str) -> tuple[str, ...]:
@@ -167,6 +204,32 @@ def _parse_bit_weights(groups: Any, bits: int, where: str) -> Groups:
     if total != bits:
         raise IndexFolderError(f"{where}: the groups of bit_weights must hold {bits} bits, got {total}")
     return tuple((count, weight) for count, weight in groups)
+
+
+def _parse_embedding(given: Any, features: tuple[str, ...], where: str) -> Embedding:
+    """The key `embedding`, which agrees with the feature "vectors"."""
+    if not isinstance(given, dict):
+        raise IndexFolderError(f"{where}: embedding must be an object, got {shorten(given)}")
+    where = f"{where}: embedding"
+    metric, unit_rows, refine = (given.get(name) for name in ("metric", "unit_rows", "refine"))
+    if metric not in METRICS:
+        raise IndexFolderError(f"{where}: metric must be one of {', '.join(METRICS)}, got {shorten(metric)}")
+    if type(unit_rows) is not bool:
+        raise IndexFolderError(f"{where}: unit_rows must be true or false, got {shorten(unit_rows)}")
+    if refine not in (None, *VECTOR_KINDS):
+        raise IndexFolderError(
+            f"{where}: refine must be null or one of {', '.join(VECTOR_KINDS)}, got {shorten(refine)}"
+        )
+    if (refine is not None) != ("vectors" in features):
+        raise IndexFolderError(f"{where}: refine is {shorten(refine)}, but the features are {shorten(list(features))}")
+    return Embedding(
+        plain_name(given.get("encoder"), f"{where}: encoder"),
+        _checksum(given.get("encoder_xxh3_128"), f"{where}: encoder_xxh3_128"),
+        whole_number(given.get("features"), 1, 2**31 - 1, f"{where}: features"),
+        metric,
+        unit_rows,
+        refine,
+    )
 
 
 def _parse_entry(entry: Any, next_id: int, where: str, features: tuple[str, ...], strict: bool) -> SegmentEntry:

@@ -11,7 +11,7 @@ from fasthash.index.errors import IndexFolderError
 from fasthash.index.merge import overlapping, repeated_id
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import Segment, SegmentEntry, block_rows, repeated_key
-from fasthash.index.store import key_file
+from fasthash.index.store import encoder_file, key_file, vector_file
 from fasthash.index.store.manifest import CODE_SCALE, MANIFEST, Manifest, index_manifest, parse_manifest
 from fasthash.index.store.segment_file import ExtraFormat, check_segment, read_segment
 from fasthash.index.store.tensorfile import TensorFile
@@ -44,6 +44,9 @@ def load(path: Path, mmap: bool, extras: Sequence[ExtraFormat] = (), known: Sequ
         segment = read_segment(path, entry, manifest.bits, manifest.next_id, mmap, scaled)[0]
         if key_file.FEATURE in manifest.features:
             segment = key_file.attach(path, segment, mmap)[0]
+        if manifest.embedding is not None and manifest.embedding.refine is not None:
+            kind, features = manifest.embedding.refine, manifest.embedding.features
+            segment = vector_file.attach(path, segment, mmap, kind, features)[0]
         found = {extra.KIND: extra.read(path, entry, manifest.bits, mmap) for extra in extras}
         return replace(segment, extras={kind: own[0] for kind, own in found.items() if own is not None})
 
@@ -68,9 +71,17 @@ def verify(path: Path, extras: Sequence[ExtraFormat] = (), progress: bool | None
         if keys is not None:
             segment, own_file = key_file.attach(path, segment, mmap=True)
             found.append((own_file, keys.checksum))
+        vectors, embedding = entry.extra(vector_file.KIND), manifest.embedding
+        if vectors is not None and embedding is not None and embedding.refine is not None:
+            segment, own_file = vector_file.attach(path, segment, True, embedding.refine, embedding.features)
+            found.append((own_file, vectors.checksum))
         return segment, file, found
 
-    manifest, parts = _read(path, read)
+    def check_encoder(manifest: Manifest) -> None:
+        if manifest.embedding is not None:
+            encoder_file.read(path, manifest.embedding)
+
+    manifest, parts = _read(path, read, check_encoder)
     size = sum(len(file.data) + sum(len(extra.data) for extra, _ in found) for _, file, found in parts)
     with progress_bar("verify", size, "B", progress) as bar:
         for entry, (segment, file, found) in zip(manifest.segments, parts, strict=True):
@@ -79,7 +90,9 @@ def verify(path: Path, extras: Sequence[ExtraFormat] = (), progress: bool | None
                     pass
             check_segment(segment, file, entry.checksum, manifest.bits, bar.update)
             if segment.keys is not None:
-                key_file.check(segment.keys, found[-1][0].path)
+                key_file.check(segment.keys, _place(path, entry, key_file.KIND))
+            if segment.vectors is not None:
+                vector_file.check(segment.vectors, _place(path, entry, vector_file.KIND))
     segments = [segment for segment, _, _ in parts]
     for group in overlapping(segments):
         repeated = repeated_id(group, block_rows(manifest.bits))
@@ -94,12 +107,36 @@ def verify(path: Path, extras: Sequence[ExtraFormat] = (), progress: bool | None
         raise IndexFolderError(f"{path}: damaged: a key is in two segments, {shorten(key)}")
 
 
-def _read(path: Path, read: Callable[[SegmentEntry, Manifest], _Read]) -> tuple[Manifest, tuple[_Read, ...]]:
-    """The manifest, and what `read` gives for every segment that it names."""
+def _place(path: Path, entry: SegmentEntry, kind: str) -> Path:
+    """The file of a segment that holds more about its rows."""
+    extra = entry.extra(kind)
+    return path if extra is None else path / extra.name
+
+
+def encoder_of(path: Path) -> tuple[Manifest, bytes]:
+    """The manifest of an index that has an encoder, and the encoder; raises IndexFolderError where it has none."""
+    found: list[bytes] = []
+
+    def read(manifest: Manifest) -> None:
+        if manifest.embedding is None:
+            raise IndexFolderError(f"{path}: an index of codes without an encoder; open it as a HammingIndex")
+        found[:] = [encoder_file.read(path, manifest.embedding)]
+
+    manifest, _ = _read(path, lambda entry, manifest: entry, read)
+    return manifest, found[0]
+
+
+def _read(
+    path: Path,
+    read: Callable[[SegmentEntry, Manifest], _Read],
+    begin: Callable[[Manifest], object] = lambda manifest: None,
+) -> tuple[Manifest, tuple[_Read, ...]]:
+    """The manifest, and what `read` gives for every segment that it names, after `begin`."""
     for _ in range(_ATTEMPTS):
         text = index_manifest(path)
         manifest = parse_manifest(text, str(path / MANIFEST))
         try:
+            begin(manifest)
             return manifest, tuple(read(entry, manifest) for entry in manifest.segments)
         except FileNotFoundError as error:
             if index_manifest(path) == text:  # else a writer replaced both: read the new state

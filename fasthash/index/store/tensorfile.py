@@ -34,7 +34,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "U32": np.dtype("<u4"),
     "I64": np.dtype("<i8"),
+    "I8": np.dtype("i1"),
     "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
 }
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -160,7 +162,7 @@ def _digest_of(path: Path) -> xxhash.xxh3_128:
 
 
 def read_tensors(path: Path, mmap: bool, advice: int | None = None) -> TensorFile:
-    """Maps (zero copy, read-only) or loads a safetensors file of uint8, uint32, int64 and float16 tensors.
+    """Maps (zero copy, read-only) or loads a safetensors file of tensors of the types above.
 
     advice: what to tell the system about mapped pages (a MADV_ constant).
 
@@ -196,7 +198,7 @@ def _tensors(path: Path, body: Bytes, body_start: int, header: dict[str, Any]) -
     for name, entry in header.items():
         where = f"{path}: tensor {shorten(name)}"
         if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in _DTYPES:
-            raise IndexFolderError(f"{where}: must have dtype U8, U32, I64 or F16, got {shorten(entry)}")
+            raise IndexFolderError(f"{where}: must have dtype {', '.join(_DTYPES)}, got {shorten(entry)}")
         shape, offsets = entry.get("shape"), entry.get("data_offsets")
         if not isinstance(shape, list) or len(shape) > 2 or not isinstance(offsets, list) or len(offsets) != 2:
             raise IndexFolderError(f"{where}: must have a shape and two data_offsets, got {shorten(entry)}")

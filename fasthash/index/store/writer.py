@@ -23,13 +23,14 @@ from fasthash._durable import Lock, LockedError, make_folder, new_file, sync_fol
 from fasthash.index.groups import Groups
 from fasthash.index.merge import Merged
 from fasthash.index.segments import ExtraFile, Segment, SegmentEntry, block_rows
-from fasthash.index.store import key_file
+from fasthash.index.store import encoder_file, key_file, vector_file
 from fasthash.index.store.manifest import (
     CODE_SCALE,
     EXTRA_KINDS,
     FEATURE_KINDS,
     MANIFEST,
     MANIFEST_LIMIT,
+    Embedding,
     Manifest,
     index_manifest,
     manifest_text,
@@ -40,7 +41,7 @@ from fasthash.index.store.untrusted import IndexFolderError, shorten
 
 _LOCK = "lock"
 # Files that only a writer makes, and that it may delete when no manifest names them.
-_KINDS = "|".join(("segment", "tombstones", *FEATURE_KINDS, *EXTRA_KINDS))
+_KINDS = "|".join(("segment", "tombstones", encoder_file.KIND, *FEATURE_KINDS, *EXTRA_KINDS))
 _WORK_FILE = re.compile(rf"({_KINDS})-\d{{8,}}-[0-9a-f]{{16}}\.safetensors|manifest-[0-9a-f]{{16}}\.tmp")
 
 
@@ -57,10 +58,12 @@ class Writer:
         overwrite: bool = False,
         bit_weights: Groups = (),
         keyed: bool = False,
+        encoder: encoder_file.NewEncoder | None = None,
     ):
         """Locks the folder. create=True: a folder that will hold a new index; else one that holds an index.
 
-        bit_weights, keyed (whether its codes have keys): of a new index; one that is there keeps what it has.
+        bit_weights, keyed (whether its codes have keys), encoder (what made them): of a new index; one that is there
+        keeps what it has.
         Raises IndexFolderError where the folder is locked, read-only, or not what was asked for.
         """
         if create:
@@ -77,11 +80,17 @@ class Writer:
         try:
             if create:
                 _check_free(path, overwrite)  # another writer may have been faster
-            self._text, self._generation, self._features, self._bit_weights = _current(path, create)
+            self._text, self._generation, self._features, self._bit_weights, self._embedding = _current(path, create)
+            self._encoder = encoder  # that is still to be written
             if create and bit_weights:
                 self._features, self._bit_weights = ("bit_weights",), bit_weights
             if create and keyed:
                 self._features = (*self._features, key_file.FEATURE)
+            if create and encoder is not None:
+                self._embedding = encoder.embedding
+                self._features = (*self._features, encoder_file.FEATURE)
+                if encoder.embedding.refine is not None:
+                    self._features = (*self._features, vector_file.FEATURE)
             self._remove_leftovers()
         except BaseException:
             self.close()
@@ -121,15 +130,20 @@ class Writer:
         self.check_process()
         if manifest_text(self.path) != self._text:
             raise IndexFolderError(f"{self.path}: changed by something that does not hold its lock; open it again")
-        generation, features = self._generation + 1, self._features
+        generation, features, embedding = self._generation + 1, self._features, self._embedding
+        if vector_file.FEATURE in features and not all(_vectored(segment) for segment in segments):
+            raise ValueError(f"{self.path}: {vector_file.NEEDED}")
         if key_file.FEATURE not in features and any(_keyed(segment) for segment in segments):
             features = (*features, key_file.FEATURE)
         written: list[Path] = []
         try:
+            if self._encoder is not None:
+                written.append(self.new_name(encoder_file.KIND))
+                embedding = encoder_file.write(written[-1], self._encoder)
             stored = tuple(self._store(segment, bits, next_id, mmap, written, advance) for segment in segments)
             entries = tuple(segment.entry for segment in stored if segment.entry is not None)
             features = _with_scale(features, any(segment.scales is not None for segment in stored))
-            text = Manifest(bits, generation, next_id, entries, features, self._bit_weights).to_bytes()
+            text = Manifest(bits, generation, next_id, entries, features, self._bit_weights, embedding).to_bytes()
             if len(text) > MANIFEST_LIMIT:
                 raise IndexFolderError(f"{self.path}: {len(segments)} segments are too many for one manifest")
             aside = self.path / f"manifest-{secrets.token_hex(8)}.tmp"
@@ -147,6 +161,7 @@ class Writer:
                 raise IndexFolderError(f"{self.path}: cannot be written ({error.strerror})") from error
             raise
         self._text, self._generation, self._features = text, generation, features
+        self._embedding, self._encoder = embedding, None
         return stored
 
     def finish(self) -> None:
@@ -205,20 +220,31 @@ class Writer:
         written: list[Path],
         advance: Callable[[int], object] = lambda count: None,
     ) -> Segment:
-        """Writes the live rows of a segment, and their keys, to new files of the next commit; gives it as it is there.
+        """Writes the live rows of a segment, their keys and stored rows to new files of the next commit; gives it as
+        it is there.
 
         Files are noted in `written` before they exist. `advance` is told of codes written.
         """
         merged = segment if isinstance(segment, Merged) else Merged.of([segment])
         written.append(self.new_name("segment"))
         entry = _write_segment(written[-1], merged, bits, advance)
-        if not merged.keyed:
-            return read_segment(self.path, entry, bits, next_id, mmap, merged.scaled)[0]
-        written.append(self.new_name(key_file.KIND))
-        checksum = key_file.write(written[-1], merged, entry.checksum, block_rows(bits))
-        entry = replace(entry, extras=(ExtraFile(key_file.KIND, written[-1].name, checksum),))
-        found = read_segment(self.path, entry, bits, next_id, mmap, merged.scaled)[0]
-        return key_file.attach(self.path, found, mmap)[0]
+        extras: list[ExtraFile] = []
+        if merged.keyed:
+            written.append(self.new_name(key_file.KIND))
+            checksum = key_file.write(written[-1], merged, entry.checksum, block_rows(bits))
+            extras.append(ExtraFile(key_file.KIND, written[-1].name, checksum))
+        if merged.vectored:
+            written.append(self.new_name(vector_file.KIND))
+            checksum = vector_file.write(written[-1], merged, entry.checksum)
+            extras.append(ExtraFile(vector_file.KIND, written[-1].name, checksum))
+        entry = replace(entry, extras=tuple(extras))
+        made = read_segment(self.path, entry, bits, next_id, mmap, merged.scaled)[0]
+        if merged.keyed:
+            made = key_file.attach(self.path, made, mmap)[0]
+        embedding = self._embedding
+        if merged.vectored and embedding is not None and embedding.refine is not None:
+            made = vector_file.attach(self.path, made, mmap, embedding.refine, embedding.features)[0]
+        return made
 
     def _store(
         self,
@@ -254,7 +280,7 @@ class Writer:
                 manifest = parse_manifest(self._text, MANIFEST)
             except IndexFolderError:  # a damaged index, about to be replaced
                 return
-            keep = {name for entry in manifest.segments for name in entry.files}
+            keep = set(manifest.files)
         for name in os.listdir(self.path):
             if _WORK_FILE.fullmatch(name) and name not in keep:
                 with contextlib.suppress(OSError):
@@ -268,6 +294,10 @@ def lacks(segment: Segment, extra: ExtraFormat) -> bool:
 
 def _keyed(segment: Segment | Merged) -> bool:
     return segment.keyed if isinstance(segment, Merged) else segment.keys is not None
+
+
+def _vectored(segment: Segment | Merged) -> bool:
+    return segment.vectored if isinstance(segment, Merged) else segment.vectors is not None
 
 
 def _write_segment(where: Path, merged: Merged, bits: int, advance: Callable[[int], object]) -> SegmentEntry:
@@ -300,20 +330,20 @@ def _locked(path: Path) -> Lock:
         raise IndexFolderError(f"{path}: cannot be opened for writing ({error.strerror})") from error
 
 
-def _current(path: Path, create: bool) -> tuple[bytes | None, int, tuple[str, ...], Groups]:
-    """What the next commit replaces: the manifest's text and generation; and the features and weights that it keeps."""
+def _current(path: Path, create: bool) -> tuple[bytes | None, int, tuple[str, ...], Groups, Embedding | None]:
+    """What the next commit replaces: the manifest's text and generation; and what it keeps: all that codes mean."""
     text = manifest_text(path) if create else index_manifest(path)
     if text is None:
-        return None, 0, (), ()
+        return None, 0, (), (), None
     try:
         manifest = parse_manifest(text, str(path / MANIFEST))
     except IndexFolderError:
         if create:  # overwrite=True: a damaged index may be replaced
-            return text, 0, (), ()
+            return text, 0, (), (), None
         raise
     if create:
-        return text, manifest.generation, (), ()
-    return text, manifest.generation, manifest.features, manifest.bit_weights
+        return text, manifest.generation, (), (), None
+    return text, manifest.generation, manifest.features, manifest.bit_weights, manifest.embedding
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
