@@ -21,7 +21,8 @@ TEXT = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("source", re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.S | re.M))
-def test_python_runs(source: str) -> None:
+def test_python_runs(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where examples write their files
     exec(compile(source, "docs/method.md", "exec"), {"__name__": "method"})
 
 
