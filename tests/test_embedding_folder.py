@@ -35,7 +35,7 @@ def test_reopened(encoder: str, refine: str | None, tmp_path: Path) -> None:
         for own, other in zip(opened.search(Q, 9), index.search(Q, 9), strict=True):
             np.testing.assert_array_equal(own, other)
     needed = ["embedding", *["vectors"][: refine is not None], "keys"]
-    assert read_manifest(folder)["features"] == ["bit_weights"] * (encoder == "osq 2") + needed
+    assert read_manifest(folder)["features"] == needed
     with EmbeddingIndex.open(folder, writable=True) as writer:
         before = content(writer)
         writer.compact()
@@ -52,6 +52,21 @@ def test_reopened(encoder: str, refine: str | None, tmp_path: Path) -> None:
     again = EmbeddingIndex.open(folder)
     np.testing.assert_array_equal(again.search(Q * 3, 5).ids, unit.search(Q, 5).ids)
     assert again.refine is None
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_built_codes_have_the_scales_of_added_ones(metric: str, tmp_path: Path) -> None:
+    built = EmbeddingIndex.build(tmp_path / "index", X, "rabitq", metric=metric, progress=False)
+    added = EmbeddingIndex("rabitq", metric=metric)
+    added.add(X)
+    assert read_manifest(tmp_path / "index")["features"] == ["embedding", "code_scale"]
+    for own, other in zip(built.search(Q, 9), added.search(Q, 9), strict=True):
+        np.testing.assert_array_equal(own, other)
+    with EmbeddingIndex.open(tmp_path / "index", writable=True) as writer:
+        writer.add(X[:5] + 1)
+        writer.remove([0, 7])
+        writer.compact()
+    assert len(EmbeddingIndex.open(tmp_path / "index")) == len(X) + 3
 
 
 def test_many_adds_merge(tmp_path: Path) -> None:

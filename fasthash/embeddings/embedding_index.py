@@ -21,6 +21,7 @@ from fasthash.embeddings.sources import coded, first_rows, open_rows
 from fasthash.index import HammingIndex
 from fasthash.index.errors import IndexFolderError
 from fasthash.index.exchange.build import build
+from fasthash.index.exchange.sources import Block
 from fasthash.index.groups import groups_of
 from fasthash.index.store.encoder_file import NewEncoder
 from fasthash.index.store.manifest import METRICS, Embedding
@@ -155,13 +156,17 @@ class EmbeddingIndex:
             if encoder is None:
                 raise RuntimeError("an index has an encoder or the name of one")
             parts = [self._encoded(encoder, block_of(rows, at, function), function) for at in blocks]
-            codes = torch.cat([codes for codes, _ in parts]) if parts else self._no_codes(encoder)
-            stored = [vectors for _, vectors in parts if vectors is not None]
+            codes = torch.cat([part.codes for part in parts]) if parts else self._no_codes(encoder)
+            stored = [part.vectors for part in parts if part.vectors is not None]
+            scales = [part.scales for part in parts if part.scales is not None]
+            scale = torch.cat(scales) if scales else None
+            if not parts and encoders.has_scales(encoder, self._metric, self._unit_rows):
+                scale = torch.zeros(0, dtype=torch.float16)
             if not stored and self._refine is not None:
                 stored = [Vectors.none(self._refine, encoders.features_of(encoder))]
             index = self._empty(encoder) if self._codes is None else self._codes
             with _own_name():
-                given = index._add(codes, ids, keys, replace, None, joined_vectors(stored) if stored else None)
+                given = index._add(codes, ids, keys, replace, scale, joined_vectors(stored) if stored else None)
             self._encoder, self._codes = encoder, index
         return given if isinstance(X, Tensor) else given.numpy()
 
@@ -188,10 +193,11 @@ class EmbeddingIndex:
     def search(self, Q: Any, k: int, *, oversample: int = 3, filter: Any = None) -> EmbeddingResult:
         """The k nearest rows of each query Q [q, F] (one may be [F]): scores, ids and keys, [q, k], nearest first.
 
-        The oversample x k nearest codes, by Hamming distance from the query's own, are ordered by their scores; ties go
-        to the lowest id. So a larger oversample finds more. Scores are those of the stored rows. Without `refine` they
-        are estimated from the codes (docs/embedding-index.md). filter: a boolean mask aligned with `ids`, or an array
-        of allowed ids or keys. Raises ValueError or TypeError: NaN, another number of features, k or oversample < 1.
+        The oversample x k nearest codes, by a scan of all of them with the query as it is (`asymmetric_topk`), are
+        ordered by their scores; ties go to the lowest id. So a larger oversample finds more. Scores are those of the
+        stored rows. Without `refine` they are estimated from the codes (docs/embedding-index.md). filter: a boolean
+        mask aligned with `ids`, or an array of allowed ids or keys. Raises ValueError or TypeError: NaN, another number
+        of features, k or oversample < 1.
         """
         function = "EmbeddingIndex.search"
         k = whole(k, function, "k", 1, MOST)
@@ -205,7 +211,7 @@ class EmbeddingIndex:
             for at in range(0, len(rows), ROWS):
                 queries = block_of(rows, at, function, "Q")
                 encoded = encoder_rows(queries, self._unit_rows)
-                near = candidates(index, encoder, encoded, count, filter)
+                near = candidates(index, encoder, self._metric, encoded, count, filter)
                 found.append(best(contents, encoder, self._metric, queries, encoded, near, k))
         if not found:
             found = [(torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64))]
@@ -295,7 +301,7 @@ class EmbeddingIndex:
                 needed = encoders.features_of(fitted)
                 raise ValueError(f"{function}: the encoder takes {needed} features, the source has {rows.features}")
 
-            def encode(block: Tensor) -> tuple[Tensor, Vectors | None]:
+            def encode(block: Tensor) -> Block:
                 return made._encoded(fitted, block, function)
 
             opened = coded(rows, encoders.bits_of(fitted), encode, ids, keys, key_column, source, function)
@@ -328,11 +334,17 @@ class EmbeddingIndex:
     def _no_codes(self, encoder: Encoder) -> Tensor:
         return torch.zeros(0, -(-encoders.bits_of(encoder) // 8), dtype=torch.uint8)
 
-    def _encoded(self, encoder: Encoder, block: Tensor, function: str) -> tuple[Tensor, Vectors | None]:
-        """Codes of finite rows float32 [n, F], and what is stored of them."""
-        codes = encoder.encode(encoder_rows(block, self._unit_rows))
-        stored = stored_rows(block, self._metric)
-        return codes, None if self._refine is None else Vectors.of(stored, self._refine, function)
+    def _encoded(self, encoder: Encoder, block: Tensor, function: str) -> Block:
+        """Codes of finite rows float32 [n, F], their scales, and what is stored of the rows."""
+        rows = encoder_rows(block, self._unit_rows)
+        codes, scaled = encoder.encode(rows), encoders.has_scales(encoder, self._metric, self._unit_rows)
+        return Block(
+            codes,
+            vectors=None
+            if self._refine is None
+            else Vectors.of(stored_rows(block, self._metric), self._refine, function),
+            scales=encoders.scales_of(encoder, rows, codes, self._metric) if scaled else None,
+        )
 
     def _new_encoder(self, encoder: Encoder) -> NewEncoder:
         features = encoders.features_of(encoder)

@@ -29,7 +29,6 @@ MOST_SIGNS = 256  # bits of signs of a linear map unless `bits` says otherwise
 _SIGNS: dict[str, Callable[[Tensor, int], LinearCodes]] = {"itq": itq, "lsh": lsh, "pca_sign": pca_sign}
 _GRIDS: dict[str, Callable[[Tensor, int], GridCodes]] = {"osq": osq, "rabitq": rabitq, "turboquant": turboquant}
 NAMES = (*_SIGNS, *_GRIDS)
-_FIRST_PLANE = 255  # what a bit of the first plane counts in the search for candidates, where one of others counts 1
 
 
 def check_encoder(encoder: Any, bits: Any, function: str) -> None:
@@ -97,16 +96,37 @@ def bits_of(encoder: Encoder) -> int:
 
 
 def weights_of(encoder: Encoder) -> list[tuple[int, int]] | None:
-    """What the bits of its codes count in the search for candidates (`bit_weights`).
+    """What the bits of its codes count in Hamming distances (`bit_weights`)."""
+    return encoder.bit_weights_ if isinstance(encoder, Hasher) else None
 
-    Of a quantiser of several bits a dimension the first plane decides: the others tell nothing by themselves.
+
+def has_scales(encoder: Encoder, metric: str, unit_rows: bool) -> bool:
+    """Whether codes get a scale: those of quantisers. They tell inner products and distances, and no other cosines."""
+    return isinstance(encoder, GridCodes) and (metric != "cosine" or unit_rows)
+
+
+def scales_of(encoder: Encoder, rows: Tensor, codes: Tensor, metric: str) -> Tensor | None:
+    """The code_scale float16 [n] of codes of rows as the encoder takes them."""
+    if not isinstance(encoder, GridCodes):
+        return None
+    scales: Tensor = encoder.scales(rows, codes, metric=_form(metric))
+    return scales
+
+
+def scan_queries(encoder: Encoder, rows: Tensor, metric: str, scaled: bool) -> tuple[Tensor, str]:
+    """Queries float32 [Q, bits] for `search(rescore="all")`, and its metric. scaled: codes have scales.
+
+    Without scales a query is taken from the mean, as rows are where codes are made: measured, that finds more.
     """
-    if isinstance(encoder, Hasher):
-        return encoder.bit_weights_
-    if isinstance(encoder, GridCodes) and len(encoder.weights) > 1:
-        features = features_of(encoder)
-        return [(features, _FIRST_PLANE), (encoder.bits - features, 1)]
-    return None
+    if not isinstance(encoder, GridCodes):
+        return encoder.queries(rows), "l1"
+    if not scaled:
+        return encoder.queries(rows - encoder.mean.to(rows.device), metric="dot"), "dot"
+    return encoder.queries(rows, metric=_form(metric)), _form(metric)
+
+
+def _form(metric: str) -> str:
+    return "l2" if metric == "l2" else "dot"
 
 
 def checked_rows(X: Any, features: int | None, function: str, name: str = "X") -> Tensor:

@@ -77,10 +77,13 @@ def against_exact(
             index = HammingIndex(encoders.bits_of(fitted), bit_weights=encoders.weights_of(fitted))
             for start in range(0, len(rows), ROWS):
                 block = block_of(rows, start, _FUNCTION)
-                index.add(fitted.encode(encoder_rows(block, unit)))
+                taken_in = encoder_rows(block, unit)
+                codes = fitted.encode(taken_in)
+                scaled = encoders.has_scales(fitted, metric, unit)
+                index.add(codes, code_scale=encoders.scales_of(fitted, taken_in, codes, metric) if scaled else None)
                 bar.update(len(block))
             encoded = encoder_rows(queries, unit)
-            near = candidates(index, fitted, encoded, min(len(rows), ranks[-1] * oversample), None)
+            near = candidates(index, fitted, metric, encoded, min(len(rows), ranks[-1] * oversample), None)
             for kind in kinds:
                 if kind is None:
                     scores = by_codes(index._contents, Estimate(fitted), metric, queries, encoded, near)
@@ -91,7 +94,7 @@ def against_exact(
                     "encoder": given if isinstance(given, str) else repr(given),
                     "bits": index.bits,
                     "refine": kind,
-                    "bytes": -(-index.bits // 8) + stored,
+                    "bytes": -(-index.bits // 8) + 2 * index._contents.scaled + stored,
                 }
                 for k in ranks:
                     taken = slice(0, min(near.shape[1], k * oversample))

@@ -12,7 +12,7 @@ from fasthash._arrays import like
 from fasthash._directions import unit_rows
 from fasthash.baselines import GridCodes, LinearCodes
 from fasthash.codes import unpack_bits
-from fasthash.embeddings.encoders import Encoder, weights_of
+from fasthash.embeddings.encoders import Encoder, scan_queries, weights_of
 from fasthash.index import HammingIndex
 from fasthash.index.segments import Contents
 from fasthash.train import Hasher
@@ -31,12 +31,14 @@ class EmbeddingResult(NamedTuple):
     keys: Any
 
 
-def candidates(codes: HammingIndex, encoder: Encoder, queries: Tensor, count: int, filter: Any) -> Tensor:
+def candidates(codes: HammingIndex, encoder: Encoder, metric: str, queries: Tensor, count: int, filter: Any) -> Tensor:
     """The ids of the `count` nearest codes of each query, int64 [Q, count], nearest first; -1 where there are fewer.
 
-    queries: float32 [Q, F] as the encoder takes them.
+    queries: float32 [Q, F] as the encoder takes them. Every code is compared with the query as it is, not rounded.
     """
-    return codes.search(encoder.encode(queries), count, filter).ids  # type: ignore[no-any-return]
+    rows, scan = scan_queries(encoder, queries, metric, codes._contents.scaled)
+    found: Tensor = codes.search(rows, count, filter, rescore="all", metric=scan).ids
+    return found
 
 
 def best(
@@ -73,8 +75,11 @@ def by_codes(
     scores = torch.empty(ids.shape, dtype=torch.float32)
     width = contents.segments[0].codes.shape[1]
     for block in _blocks(ids, max(queries.shape[1], 8 * width)):
-        codes, _ = contents.codes_of(ids[block].reshape(-1), width)
-        scores[block] = estimate.scores(queries[block], encoded[block], codes.view(*ids[block].shape, width), metric)
+        flat = ids[block].reshape(-1)
+        codes, _ = contents.codes_of(flat, width)
+        scales = scales_of_ids(contents, flat).view(ids[block].shape) if contents.scaled else None
+        packed = codes.view(*ids[block].shape, width)
+        scores[block] = estimate.scores(queries[block], encoded[block], packed, metric, scales)
     return scores
 
 
@@ -115,9 +120,9 @@ def by_metric(queries: Tensor, rows: Tensor, metric: str, *, unit: bool = True) 
 class Estimate:
     """The rows that codes give back, and their scores.
 
-    A quantiser or a linear map gives back its mean and a point in the direction of the code, as far off as rows of the
-    fit were typically. A Hasher gives no row back: the score is 1 - 2 x the part of the code that differs, by the
-    distance of the unrounded query.
+    A quantiser or a linear map gives back its mean and a point in the direction of the code: as far off as the scale of
+    the code says, without one as rows of the fit were typically. A Hasher gives no row back: the score is 1 - 2 x the
+    part of the code that differs, by the distance of the unrounded query.
     """
 
     def __init__(self, encoder: Encoder):
@@ -132,16 +137,29 @@ class Estimate:
         elif isinstance(encoder, GridCodes):
             self.mean = encoder.mean.cpu().float()
             self.planes = encoder.weights.cpu().float() * encoder.unit
+            self.length = encoder.unit * encoder.bits**0.5
             self.rotation = None if encoder.rotation is None else encoder.rotation.cpu().float()
 
-    def scores(self, queries: Tensor, encoded: Tensor, codes: Tensor, metric: str) -> Tensor:
-        """Scores float32 [Q, C] of packed codes uint8 [Q, C, W]."""
+    def scores(
+        self, queries: Tensor, encoded: Tensor, codes: Tensor, metric: str, scales: Tensor | None = None
+    ) -> Tensor:
+        """Scores float32 [Q, C] of packed codes uint8 [Q, C, W]; scales float32 [Q, C] of quantisers' codes.
+
+        Of scaled codes cosines are the inner products that they estimate: rows have length 1, what they give back not.
+        """
         if isinstance(self.encoder, Hasher):
             return self._agreement(self.encoder.queries(encoded), codes)
-        return by_metric(queries, self.rows(codes), metric)
+        if scales is None:
+            return by_metric(queries, self.rows(codes), metric)
+        if metric == "l2":
+            return by_metric(queries, self.rows(codes, scales, lengths=True), "l2")
+        return by_metric(encoded, self.rows(codes, scales), "dot")
 
-    def rows(self, codes: Tensor) -> Tensor:
-        """What packed codes uint8 [..., W] give back, float32 [..., F]."""
+    def rows(self, codes: Tensor, scales: Tensor | None = None, lengths: bool = False) -> Tensor:
+        """What packed codes uint8 [..., W] give back, float32 [..., F].
+
+        scales: float32 [...], for inner products; with `lengths`, those for Euclidean distances.
+        """
         encoder = self.encoder
         flat = codes.reshape(-1, codes.shape[-1])
         if isinstance(encoder, LinearCodes):
@@ -150,6 +168,9 @@ class Estimate:
             planes = _signs(flat, encoder.bits).unflatten(1, (len(self.planes), -1))
             rows = torch.einsum("p,npf->nf", self.planes, planes)
             rows = rows if self.rotation is None else rows @ self.rotation.T
+        if scales is not None and lengths:  # |x - mean| is scale x unit x the root of the bits
+            rows = unit_rows(rows.double()).float() * self.length
+        rows = rows if scales is None else rows * scales.reshape(-1, 1)
         return (rows + self.mean).view(*codes.shape[:-1], -1)
 
     def _agreement(self, queries: Tensor, codes: Tensor) -> Tensor:
@@ -176,6 +197,17 @@ def stored(contents: Contents, ids: Tensor, features: int) -> Tensor:
             here = at >= 0
             rows[here] = torch.from_numpy(segment.vectors.taken(at[here].numpy()).values())
     return rows
+
+
+def scales_of_ids(contents: Contents, ids: Tensor) -> Tensor:
+    """The scales of codes with these ids int64 [M], float32 [M]; 0 where no code has the id."""
+    found = torch.zeros(len(ids))
+    for segment in contents.segments:
+        if segment.scales is not None:
+            at = segment.find(ids)
+            here = at >= 0
+            found[here] = segment.scales[at[here]].float()
+    return found
 
 
 def told(scores: Tensor, ids: Tensor, contents: Contents, queries: Any) -> EmbeddingResult:

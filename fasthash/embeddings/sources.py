@@ -70,12 +70,11 @@ def first_rows(rows: Rows) -> tuple[Tensor, Rows]:
 def coded(
     rows: Rows, bits: int, encode: Any, ids: Any, keys: Any, key_column: str | None, source: Any, function: str
 ) -> Source:
-    """The rows as codes, stored rows, ids and keys; encode: float32 [n, F] -> codes and stored rows or None."""
+    """The rows as codes, stored rows, ids and keys; encode: float32 [n, F] -> a Block without ids and keys."""
 
     def blocks() -> Iterator[Block]:
         for values, own, names in rows.blocks:
-            codes, vectors = encode(values)
-            yield Block(codes, own, names, vectors)
+            yield encode(values)._replace(ids=own, keys=names)
 
     named = Source(bits, rows.total, blocks())
     if isinstance(ids, (str, os.PathLike)):

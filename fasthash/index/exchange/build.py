@@ -64,7 +64,7 @@ def _write(writer: Writer, source: Source, progress: bool | None) -> None:
         with progress_bar("build", source.rows, "code", progress) as bar:
             stream = _Stream(source, bar)
             first, segments = stream.first(), []
-            if first is not None and (first.keys is not None or first.vectors is not None):
+            if first is not None and any(part is not None for part in (first.keys, first.vectors, first.scales)):
                 for segment in _whole_runs(stream, source):
                     segments.append(writer.write(segment, source.bits, ID_END, True, written))
             else:
@@ -178,13 +178,15 @@ def _whole_runs(stream: _Stream, source: Source) -> Iterator[Segment]:
         keys = joined_rows([b.keys for b in blocks if b.keys is not None]) if blocks[0].keys is not None else None
         stored = [block.vectors for block in blocks if block.vectors is not None]
         vectors = joined_vectors(stored) if stored else None
+        scales = [block.scales for block in blocks if block.scales is not None]
+        scale = merge.joined(scales) if scales else None
         ids: Tensor | int = first
         if blocks[0].ids is not None:
             ids = merge.joined([block.ids for block in blocks if block.ids is not None])
             _check_ids(np.sort(ids.numpy()))
         first += len(codes)
         blocks, stored = [], []  # they would stay while the segment is written
-        yield make_segment(codes, ids, keys, vectors=vectors)
+        yield make_segment(codes, ids, keys, scale, vectors)
 
 
 def _check_ids(ascending: Any) -> None:

@@ -31,6 +31,7 @@ class Block(NamedTuple):
     ids: Tensor | None = None  # int64 [n]
     keys: KeyRows | None = None
     vectors: Vectors | None = None  # rows that are stored beside the codes
+    scales: Tensor | None = None  # float16 [n], the code_scale of each
 
     @property
     def rows(self) -> int:
@@ -44,6 +45,7 @@ class Block(NamedTuple):
             None if ids is None else ids[start:stop],
             None if keys is None else keys.part(start, stop),
             None if vectors is None else vectors.part(start, stop),
+            None if self.scales is None else self.scales[start:stop],
         )
 
 
