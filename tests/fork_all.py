@@ -60,6 +60,9 @@ hasher.save(folder / "hasher")
 linear = baselines.lsh(X, 32)
 linear.save(folder / "linear")
 baselines.rabitq(X).save(folder / "grid")
+qrels = {query: {int(row): 1 for row in rng.choice(20_000, 5, replace=False)} for query in range(500)}
+(folder / "qrels.trec").write_text("0 0 1 1\n")
+(folder / "run.trec").write_text("0 Q0 1 1 0.5 run\n")
 counts = rng.poisson(0.2, (1000, 200))
 edges = rng.integers(0, 500, (3000, 2))
 many_hot = torch.from_numpy(rng.integers(0, 2, (3000, 30)))
@@ -175,6 +178,13 @@ CASES: dict[str, Callable[[], Any]] = {
     "ndcg": lambda: metrics.ndcg(X[:500], X, y[:500], y, 10),
     "average_cumulative_gain": lambda: metrics.average_cumulative_gain(X[:500], X, y[:500], y, 10),
     "precision_within_radius": lambda: metrics.precision_within_radius(codes[:500], codes[:4000], y[:500], y, 20),
+    "retrieval": lambda: metrics.retrieval(fasthash.hamming_topk(codes[:500], codes, 50), qrels),
+    "exhaustive_retrieval": lambda: metrics.exhaustive_retrieval(codes[:500], codes, range(500), range(20_000), qrels),
+    "exhaustive_retrieval of floats": lambda: metrics.exhaustive_retrieval(
+        X[:9], X, range(9), range(4000), {1: {2: 1}}
+    ),
+    "read_qrels": lambda: metrics.read_qrels(folder / "qrels.trec"),
+    "read_run": lambda: metrics.read_run(folder / "run.trec"),
     "precision_recall_curve": lambda: metrics.precision_recall_curve(codes[:500], codes[:4000], y[:500], y),
     "evaluate": lambda: evaluate.evaluate(codes[:500], codes[:4000], y[:500], y),
     "train": a_loop,

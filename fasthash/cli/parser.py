@@ -466,19 +466,24 @@ def _eval(commands: Any) -> None:
         --metric; .npy, .npz, CSV, Parquet or Arrow).
         Prints mAP, P@1, P@k, R@k and nDCG@k, exact over ties; with a hierarchy also mAHP (hierarchical
         precision, the mean up to rank --at); for codes also statistics of their bits. Without labels, fasthash eval
-        --exact embeddings.npy --queries q.npy tells how much of an exact search codes find.""",
+        --exact embeddings.npy --queries q.npy tells how much of an exact search codes find.
+        With --qrels, graded relevance of named documents, it prints nDCG@k, MAP@k, MRR@k, R@k, P@k, MAP and MRR, as
+        trec_eval defines them: of the database ranked for each query, or of --run FILE, without QUERIES and DATABASE.
+        DATABASE may then be an index folder, whose keys (or ids) are the names.""",
         "fasthash eval queries.npy codes.npy --query-labels q.txt --database-labels d.txt --hierarchy edges.txt",
     )
     evaluate.add_argument("queries", metavar="QUERIES", nargs="?")
     evaluate.add_argument("database", metavar="DATABASE", nargs="?")
     _column(evaluate, "codes or embeddings")
     evaluate.add_argument("--format", metavar="FORMAT", help=f"of codes: {_FORMATS}")
-    evaluate.add_argument("--query-labels", metavar="FILE", help=_LABELS)
+    evaluate.add_argument("--query-labels", metavar="FILE", help=f"{_LABELS}; needed without --qrels")
     evaluate.add_argument("--database-labels", metavar="FILE", help="as --query-labels")
     evaluate.add_argument("--label-column", metavar="NAME", help="column of the labels in both files of labels")
     _hierarchy(evaluate)
     evaluate.add_argument(
-        "-k", type=int, help="rank of P@k, R@k and nDCG@k (default: 10, or all of a smaller database)"
+        "-k",
+        type=int,
+        help="rank of P@k, R@k and nDCG@k (default: 10, or all of a smaller database; with --qrels: 10 and 100)",
     )
     evaluate.add_argument("--at", type=int, help="rank of mAHP (default: 250, or all of a smaller database)")
     evaluate.add_argument("--map-at", type=int, help="cut mAP at this rank (default: the whole database)")
@@ -488,6 +493,20 @@ def _eval(commands: Any) -> None:
     evaluate.add_argument(
         "--metric", choices=("l1", "l2", "cosine", "dot"), help="of embeddings (default: l1, with --exact cosine)"
     )
+    evaluate.add_argument(
+        "--qrels", metavar="FILE", help="relevance of documents for queries: a qrels file of TREC, or .tsv of BEIR"
+    )
+    evaluate.add_argument("--run", dest="run_file", metavar="FILE", help="a TREC run to score over --qrels")
+    evaluate.add_argument(
+        "--query-keys",
+        metavar="COLUMN|FILE",
+        help="names of the queries in --qrels: a column of QUERIES, or a file with one a line (default: row numbers)",
+    )
+    evaluate.add_argument("--database-keys", metavar="COLUMN|FILE", help="the same for DATABASE")
+    evaluate.add_argument(
+        "--gains", choices=("linear", "exponential"), help="of relevance r in nDCG: r (default) or 2^r - 1"
+    )
+    evaluate.add_argument("--per-query", action="store_true", help="with --qrels, a line for each query, no means")
     exact = evaluate.add_argument_group("without labels: codes against an exact search of the embeddings")
     exact.add_argument("--exact", metavar="FILE", help="the embeddings that are searched, [N, F]")
     exact.add_argument("--queries", metavar="FILE", dest="query_rows", help="the embeddings that are searched for")

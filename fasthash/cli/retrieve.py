@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fasthash._arguments import whole
 from fasthash._arrays import dtype_name
 from fasthash._durable import replaced_file
+from fasthash.cli import qrels
 from fasthash.cli.columns import (
     for_tables,
     read_codes,
@@ -274,17 +275,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
         evaluate_exact(arguments)
         return
-    needed = {
-        "QUERIES": arguments.queries,
-        "DATABASE": arguments.database,
-        "--query-labels": arguments.query_labels,
-        "--database-labels": arguments.database_labels,
-    }
-    missing = ", ".join(name for name, value in needed.items() if value is None)
-    if missing:
-        raise UserError(f"eval: the following arguments are required: {missing} (or --exact; see fasthash eval --help)")
+    qrels.check_options(arguments)
     if arguments.query_rows is not None or arguments.plot is not None:
         raise UserError("eval: --queries and --plot go with --exact")
+    if arguments.qrels is not None:
+        with _as_typed():
+            qrels.evaluate(arguments, _model(arguments))
+        return
     if arguments.hierarchy_order is not None and arguments.hierarchy is None:
         raise UserError("eval: --hierarchy-order needs --hierarchy")
     if arguments.at is not None and arguments.hierarchy is None:

@@ -7,6 +7,8 @@ equally likely, so a group of one is an ordinary rank, and a ranking without tie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -71,6 +73,43 @@ def average_precision(counts: Tensor, relevant: Tensor, at: int | None = None, d
     if len(rows):
         size, hits = counts[place], relevant[place]
         result[rows] = _cut_expectation(whole[rows], found_whole[rows], ends[place] - size, size, hits, inside[place])
+    return result
+
+
+def reciprocal_rank(counts: Tensor, relevant: Tensor, ranks: Sequence[int]) -> Tensor:
+    """Expected 1 / rank of the first relevant result, 0 if it is not among the first t, for each t of `ranks`: [Q, P].
+
+    It is in the first group that has one. Of a group of n, r of them relevant, after N results, the first relevant one
+    is at place j with chance C(n - j, r - 1) / C(n, r): r / n at j = 1, then each time (n - j - r + 1) / (n - j) of the
+    chance before. The chances are summed one by one, at most n - r + 1 of them.
+    """
+    result = torch.zeros(len(counts), len(ranks), dtype=torch.float64, device=counts.device)
+    rows = (relevant > 0).any(-1).nonzero()[:, 0]
+    group = (relevant[rows] > 0).long().argmax(-1, keepdim=True)
+    size, hits, end = (part[rows].gather(-1, group)[:, 0] for part in (counts, relevant, counts.cumsum(-1)))
+    places = (size - hits + 1.0).minimum(max(ranks) - (end - size)).clamp(min=0.0)
+    order = places.argsort()  # groups of like size together, so that little is padding
+    start = 0
+    while start < len(order):
+        stop = min(len(order), start + BLOCK)
+        while stop > start + 1 and (stop - start) * int(places[order[stop - 1]]) > BLOCK:
+            stop = start + (stop - start) // 2
+        own = order[start:stop]
+        start = stop
+        width = int(places[own].max())
+        if not width:
+            continue
+        n, r, before = (part[own, None] for part in (size, hits, end - size))
+        j = torch.arange(1, width + 1, dtype=torch.float64, device=counts.device)
+        inside = j <= places[own, None]
+        step = torch.log1p(-(r - 1.0) / (n - j + 1.0).clamp(min=1.0)).masked_fill_(~inside, 0.0)
+        # log of prod_{i < j} (1 - (r - 1) / (n - i)): shifted by one place, as the first place has no factor
+        step = torch.cat([torch.log(r / n), step[:, 1:]], 1).cumsum_(1)
+        terms = (step.exp_() / (before + j)).masked_fill_(~inside, 0.0).cumsum_(1)
+        for column, rank in enumerate(ranks):
+            last = (rank - before[:, 0]).clamp(max=width).long()
+            value = terms.gather(1, (last - 1).clamp(min=0)[:, None])[:, 0]
+            result[rows[own], column] = value.masked_fill(last < 1, 0.0)
     return result
 
 

@@ -137,7 +137,7 @@ class Ranking:
         sums = tuple(part[1] for part in found)
         if self.exclude_self:
             row = torch.arange(rows, device=query.device)
-            distance = _own_distance(query, self.database[own], self.bit_weights)
+            distance = row_distances(query, self.database[own], self.bit_weights)
             counts[row, distance] -= 1.0
             for total, table in zip(sums, tables, strict=True):
                 total[row, distance] -= table[row, labels[own]]
@@ -243,7 +243,7 @@ def _stable_sort(distances: Tensor) -> tuple[Tensor, Tensor]:
     return (keys >> 32).int().view(torch.float32), keys & 0xFFFFFFFF
 
 
-def _own_distance(query: Tensor, database: Tensor, bit_weights: BitWeights) -> Tensor:
+def row_distances(query: Tensor, database: Tensor, bit_weights: BitWeights) -> Tensor:
     """Hamming distances int64 [q] between rows of the same number."""
     shifts = torch.arange(7, -1, -1, device=query.device)
     differing = ((query ^ database).long()[:, :, None] >> shifts & 1).flatten(1)
