@@ -157,7 +157,7 @@ def test_eval_exact(run: Run, tmp_path: Path) -> None:
         (["--exact", "X.npy", "--queries", "Q.npy", "--plot", "a.txt"], "a.txt: the suffix decides the format"),
         (
             ["Q.npy"],
-            "eval: the following arguments are required: DATABASE, --query-labels, --database-labels (or --qrels, or --exact",
+            "eval: the following arguments are required: DATABASE, --query-labels, --database-labels (or --qrels, or",
         ),
         (
             ["Q.npy", "X.npy", "--query-labels", "a", "--database-labels", "b", "--plot", "a.png"],
