@@ -27,7 +27,7 @@ def test_python_runs(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_python_blocks_were_found() -> None:
-    assert len(blocks("python")) == 11
+    assert len(blocks("python")) == 12
 
 
 def test_commands_parse() -> None:

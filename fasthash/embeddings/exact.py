@@ -47,9 +47,9 @@ def against_exact(
     terminal. Raises ValueError or TypeError.
 
     >>> X = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
-    >>> rows = against_exact(X, X[:20], "rabitq", refine=[None, "float32"], at=[1])
+    >>> rows = against_exact(X, X[:20], "rabitq", refine=["int8", "float32"], at=[1])
     >>> [(row["bytes"], row["recall@1"]) for row in rows]
-    [(2, 1.0), (66, 1.0)]
+    [(24, 1.0), (68, 1.0)]
     """
     choice(metric, _FUNCTION, "metric", METRICS)
     rows = checked_rows(X, None, _FUNCTION)
