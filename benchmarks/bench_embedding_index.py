@@ -2,6 +2,7 @@
 
     python benchmarks/bench_embedding_index.py --data ../shared/data         captions: widths, rows of the fit
     python benchmarks/bench_embedding_index.py --million                     1e6 x 384 generated rows: time and memory
+    python benchmarks/bench_embedding_index.py --fit                         memory of Hasher.fit from a mapped file
 
 Writes benchmarks/results/embedding-index.json, and from it the tables of docs/embedding-index.md (--tables: only
 these).
@@ -13,13 +14,16 @@ import argparse
 import json
 import platform
 import resource
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from bench_billion import Peak
 
+from fasthash import Hasher
 from fasthash.embeddings import against_exact
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +31,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "embedding-index.json"
 PAGE = ROOT / "docs" / "embedding-index.md"
 START, END = "<!-- measured -->\n", "<!-- end of measured -->\n"
 QUERIES = 500
+FIT_ROWS = (50_000, 100_000)
 
 
 def captions(data: Path) -> dict[str, Any]:
@@ -65,6 +70,26 @@ def million() -> dict[str, Any]:
     return {"seconds": seconds, "cpu": time.process_time() - busy, "peak_more_mib": _peak() - before, "found": found}
 
 
+def fit_memory() -> list[dict[str, Any]]:
+    """MiB of the process's own memory (RssAnon) that Hasher.fit takes beyond what there was, X mapped from a file."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        Hasher(64, epochs=1, progress=False).fit(np.random.default_rng(0).normal(size=(5_000, 384)).astype(np.float32))
+        for count in FIT_ROWS:
+            where = Path(folder) / f"{count}.npy"
+            rows = np.lib.format.open_memmap(where, "w+", np.float32, (count, 384))
+            for start in range(0, count, 10_000):
+                rows[start : start + 10_000] = np.random.default_rng(start).standard_normal((10_000, 384), np.float32)
+            del rows
+            for neighbors in (1, 16):
+                hasher = Hasher(64, neighbors=neighbors, epochs=1, progress=False)
+                with Peak() as peak:
+                    hasher.fit(np.load(where, mmap_mode="r"))
+                found.append({"rows": count, "neighbors": neighbors, "mib": (peak.peak - peak.before) >> 20})
+                print(found[-1], flush=True)
+    return found
+
+
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
@@ -97,6 +122,15 @@ def tables(result: dict[str, Any]) -> str:
             f"{result['threads']} threads ({one['cpu']:.0f} of processor time), {one['peak_more_mib']:,} MiB of memory "
             "beside the rows.",
         ]
+    if "fit_memory" in result:
+        own = {(row["neighbors"], row["rows"]): row["mib"] for row in result["fit_memory"]}
+        lines += ["", "Memory of `Hasher(64).fit(X)` beside X, 384 features, mapped from a file, in MiB:", ""]
+        lines += [
+            "| rows | " + " | ".join(f"{count:,}" for count in FIT_ROWS) + " |",
+            "|---" * (1 + len(FIT_ROWS)) + "|",
+        ]
+        for neighbors, words in ((1, "`neighbors=1`"), (16, "with the table of neighbours")):
+            lines.append(f"| {words} | " + " | ".join(f"{own[neighbors, count]:,}" for count in FIT_ROWS) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -116,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--million", action="store_true")
+    parser.add_argument("--fit", action="store_true")
     parser.add_argument("--tables", action="store_true")
     arguments = parser.parse_args()
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -123,6 +158,8 @@ def main() -> None:
         result["captions"] = captions(arguments.data)
     if arguments.million:
         result["million"] = million()
+    if arguments.fit:
+        result["fit_memory"] = fit_memory()
     if not arguments.tables:
         result |= {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
         result["threads"] = torch.get_num_threads()
