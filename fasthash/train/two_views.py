@@ -66,7 +66,7 @@ def mine_views(
 ) -> list[MinedPairs]:
     """What features [B, F] of each view of all rows tell; settings: of `mine`.
 
-    Raises ValueError, in the name of `CIMON.fit`, for features of another shape.
+    Raises ValueError, in the name of `CIMON.fit`, for features of another shape, NaN and infinity.
     """
     parts: list[list[Tensor]] = [[] for _ in views]
     for numbers in torch.arange(len(rows)).split(BLOCK):
@@ -76,6 +76,8 @@ def mine_views(
             if found.dim() != 2 or len(found) != len(numbers):
                 shape, count = [*found.shape], len(numbers)
                 raise ValueError(f"CIMON.fit: features must give [{count}, F] for {count} rows, got {shape}")
+            if not bool(torch.isfinite(found).all()):
+                raise ValueError("CIMON.fit: features must be finite, got NaN or infinity")
             part.append(found.float())
     return [mine(torch.cat(part), **settings) for part in parts]
 
