@@ -28,7 +28,7 @@ from fasthash.train.params import Params
 from fasthash.train.plan import LIMITS as PLAN
 from fasthash.train.plan import Plan, optional
 from fasthash.train.randomness import seeded
-from fasthash.train.settings import HIDDEN, MAX_BITS, NOT_SAVED, Limits, as_given, checked, widths
+from fasthash.train.settings import HIDDEN, NETWORK, NOT_SAVED, RUN, Limits, checked
 from fasthash.train.state import History
 from fasthash.train.supervision import Targets, read_targets
 from fasthash.train.threads import short_waits
@@ -40,7 +40,8 @@ START_ROWS = 20_000  # that the first codes are learned from
 PRIORS = ("class", "row")
 
 LIMITS: Limits = {
-    "bits": partial(whole, low=1, high=MAX_BITS),
+    **RUN,
+    **NETWORK,
     "first": partial(number, least=0),
     "second": partial(number, least=0),
     "ridge": partial(number, above=0),
@@ -49,15 +50,6 @@ LIMITS: Limits = {
     "prior": partial(choice, allowed=PRIORS),
     "rounds": optional(partial(whole, low=1)),
     "epochs": PLAN["epochs"],
-    "hidden": widths,
-    "dropout": partial(number, least=0, below=1),
-    "batch_size": partial(whole, low=2),
-    "lr": PLAN["lr"],
-    "weight_decay": PLAN["weight_decay"],
-    "run_dir": as_given,
-    "device": optional(lambda value, function, name: one_device(value, function)),
-    "seed": partial(whole, low=0, high=2**63 - 1),
-    "progress": as_given,
 }
 
 

@@ -27,7 +27,7 @@ from fasthash.train.params import Params
 from fasthash.train.plan import LIMITS as PLAN
 from fasthash.train.plan import Plan, optional
 from fasthash.train.randomness import seeded
-from fasthash.train.settings import HIDDEN, MAX_BITS, Limits, as_given, checked, widths
+from fasthash.train.settings import HIDDEN, NETWORK, RUN, Limits, checked
 from fasthash.train.state import History
 from fasthash.train.two_views import BothRows, InViews, MinedSimilarityLoss, Noisy, View, mine_views
 from fasthash.train.validation import output_blocks
@@ -66,7 +66,8 @@ def _function(value: Any, function: str, name: str) -> Callable[[Tensor], Tensor
 
 
 LIMITS: Limits = {
-    "bits": partial(whole, low=1, high=MAX_BITS),
+    **RUN,
+    **NETWORK,
     "backbone": _backbone,
     "views": _views,
     "noise": partial(number, least=0),
@@ -76,16 +77,7 @@ LIMITS: Limits = {
     "confidence": _yes_or_no,
     "contrast": partial(number, least=0),
     "temperature": partial(number, above=0),
-    "hidden": widths,
-    "dropout": partial(number, least=0, below=1),
     "epochs": optional(PLAN["epochs"]),
-    "batch_size": partial(whole, low=2),
-    "lr": PLAN["lr"],
-    "weight_decay": PLAN["weight_decay"],
-    "run_dir": as_given,
-    "device": optional(lambda value, function, name: one_device(value, function)),
-    "seed": partial(whole, low=0, high=2**63 - 1),
-    "progress": as_given,
 }
 NOT_SAVED = ("backbone", "views", "features", "device", "progress", "run_dir")
 
@@ -103,8 +95,8 @@ class CIMON(Params):
         backbone: a module, rows [B, ...] of any type -> [B, F], under a head of its own; a copy of it is trained. None:
             rows are features [N, F], and the network is that of `Hasher`, of `hidden` and `dropout`.
         views: two functions, batch [B, ...] -> batch, which make the two views; one, for both; a tuple of one: a single
-            view, without the second and what it is compared with. None: with a backbone or `second`, rows as they are;
-            for features alone, noise of `noise` standard deviations.
+            view, without the second and what it is compared with. None: with `second`, rows as they are; for features
+            alone, noise of `noise` standard deviations. A backbone needs views or `second`.
         features: a function, batch of a view [B, ...] -> [B, F], of the features that pairs are mined from, by their
             cosine; None: the view itself, feature rows standardised. It sees each row and view once.
         similar: part of all pairs that is taken for alike.

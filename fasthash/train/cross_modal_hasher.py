@@ -28,7 +28,7 @@ from fasthash.train.params import Params
 from fasthash.train.plan import LIMITS as PLAN
 from fasthash.train.plan import Plan, optional
 from fasthash.train.randomness import seeded
-from fasthash.train.settings import MAX_BITS, NOT_SAVED, Limits, as_given, checked, widths
+from fasthash.train.settings import NETWORK, NOT_SAVED, RUN, Limits, checked
 from fasthash.train.state import History
 from fasthash.train.supervision import Targets, read_targets
 from fasthash.train.validation import output_blocks
@@ -39,21 +39,14 @@ EPOCHS, STEPS = 15, 900  # with epochs=None: at least so many passes, and so man
 TRIPLET = 3  # rows
 
 LIMITS: Limits = {
-    "bits": partial(whole, low=1, high=MAX_BITS),
+    **RUN,
+    **NETWORK,
     "delta": optional(partial(number, least=0)),
     "pseudo": partial(number, least=0),
     "pairing": partial(number, least=0),
     "quantization": partial(number, least=0),
-    "hidden": widths,
-    "dropout": partial(number, least=0, below=1),
     "epochs": optional(PLAN["epochs"]),
     "batch_size": partial(whole, low=TRIPLET),
-    "lr": PLAN["lr"],
-    "weight_decay": PLAN["weight_decay"],
-    "run_dir": as_given,
-    "device": optional(lambda value, function, name: one_device(value, function)),
-    "seed": partial(whole, low=0, high=2**63 - 1),
-    "progress": as_given,
 }
 
 

@@ -104,8 +104,8 @@ def scan(
     """Reads rows [N, F], N >= 1, once, in blocks; twice where values lie far out or features differ in unit.
 
     usual: what is usual in other rows, where far out is to be measured by them. progress: a bar on stderr for each
-    reading; None: where that is a terminal. Raises ValueError, in the name of
-    `<owner>.<method>`, unless all of the rows are finite in float32.
+    reading; None: where that is a terminal. Raises ValueError, in the name of `<owner>.<method>`, unless all rows are
+    finite in float32.
     """
     taken = Checksum() if checksum else None
     extent = Extent(rows)
@@ -162,10 +162,9 @@ def feature_scales(
     """Mean [F] and overall standard deviation (a scalar, 1 where it would be 0) of X [N, F]: float32.
 
     X is read once, in blocks of rows of at most 8 MB, which `checksum` and `extent` take in too. `advance` is told of
-    rows that were read. Sums are float64; the
-    squared distances of a block from its own mean are combined with those before (Chan, Golub & LeVeque, "Updating
-    formulae and a pairwise algorithm for computing sample variances", 1979). A value that is not finite in float32
-    makes the deviation NaN or infinite.
+    rows that were read. Sums are float64; the squared distances of a block from its own mean are combined with those
+    before (Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979). A
+    value that is not finite in float32 makes the deviation NaN or infinite.
 
     >>> feature_scales(torch.tensor([[0.0, 2.0], [2.0, 4.0]]))
     (tensor([1., 3.]), tensor(1.))

@@ -24,9 +24,9 @@ from fasthash.train.hash_gnn import Graph, GraphEncoder, LinkBatches, LinkLoss, 
 from fasthash.train.loop import run
 from fasthash.train.params import Params
 from fasthash.train.plan import LIMITS as PLAN
-from fasthash.train.plan import Plan, optional
+from fasthash.train.plan import Plan
 from fasthash.train.randomness import seeded
-from fasthash.train.settings import MAX_BITS, NOT_SAVED, Limits, as_given, checked
+from fasthash.train.settings import NOT_SAVED, RUN, Limits, checked
 from fasthash.train.state import History
 from fasthash.train.threads import short_waits
 
@@ -34,7 +34,7 @@ MOST_LAYERS = 8
 BLOCK = 1 << 24  # codes that the searches of a block of users may give
 
 LIMITS: Limits = {
-    "bits": partial(whole, low=1, high=MAX_BITS),
+    **RUN,
     "layers": partial(whole, low=0, high=MOST_LAYERS),
     "negatives": partial(whole, low=1),
     "beta": partial(number, least=0, most=1),
@@ -42,12 +42,7 @@ LIMITS: Limits = {
     "cross_entropy": partial(number, least=0),
     "epochs": PLAN["epochs"],
     "batch_size": partial(whole, low=1),
-    "lr": PLAN["lr"],
     "weight_decay": PLAN["weight_decay"],
-    "run_dir": as_given,
-    "device": optional(lambda value, function, name: one_device(value, function)),
-    "seed": partial(whole, low=0, high=2**63 - 1),
-    "progress": as_given,
 }
 
 

@@ -59,8 +59,23 @@ def as_given(value: Any, function: str, name: str) -> Any:
 
 # Each check takes (value, function, name) and gives the value as Python's own int, float or str.
 Limits = Mapping[str, Callable[[Any, str, str], Any]]
-LIMITS: Limits = {
+RUN: Limits = {  # of every estimator
     "bits": partial(whole, low=1, high=MAX_BITS),
+    "lr": PLAN["lr"],
+    "run_dir": as_given,
+    "device": optional(lambda value, function, name: one_device(value, function)),
+    "seed": partial(whole, low=0, high=2**63 - 1),
+    "progress": as_given,
+}
+NETWORK: Limits = {  # of those that train an `encoder` on batches of rows
+    "hidden": widths,
+    "dropout": partial(number, least=0, below=1),
+    "batch_size": partial(whole, low=2),
+    "weight_decay": PLAN["weight_decay"],
+}
+LIMITS: Limits = {
+    **RUN,
+    **NETWORK,
     "item_bits": optional(partial(whole, low=0, high=MAX_BITS)),
     "hierarchy": optional(_hierarchy),
     "target": optional(partial(choice, allowed=KINDS)),
@@ -80,21 +95,13 @@ LIMITS: Limits = {
     "temperature_y": optional(partial(number, above=0)),
     "temperature_z": optional(partial(number, above=0)),
     "hidden": optional(widths),
-    "dropout": partial(number, least=0, below=1),
     "head_scale": partial(number, above=0),
     "epochs": optional(PLAN["epochs"]),
-    "batch_size": partial(whole, low=2),
-    "lr": PLAN["lr"],
-    "weight_decay": PLAN["weight_decay"],
     "precision": PLAN["precision"],
     "ema": PLAN["ema"],
     "patience": PLAN["patience"],
     "compile": as_given,
     "workers": partial(whole, low=0),
-    "run_dir": as_given,
-    "device": optional(lambda value, function, name: one_device(value, function)),
-    "seed": partial(whole, low=0, high=2**63 - 1),
-    "progress": as_given,
 }
 
 

@@ -26,7 +26,7 @@ from fasthash.train.params import Params
 from fasthash.train.plan import LIMITS as PLAN
 from fasthash.train.plan import Plan, optional
 from fasthash.train.randomness import seeded
-from fasthash.train.settings import MAX_BITS, NOT_SAVED, Limits, as_given, checked, widths
+from fasthash.train.settings import NOT_SAVED, RUN, Limits, checked, widths
 from fasthash.train.state import History
 from fasthash.train.supervision import Targets, read_targets
 from fasthash.train.validation import output_blocks
@@ -44,7 +44,7 @@ def _layers(value: Any, function: str, name: str) -> tuple[int, ...]:
 
 
 LIMITS: Limits = {
-    "bits": partial(whole, low=1, high=MAX_BITS),
+    **RUN,
     "pair": partial(number, least=0),
     "classification": partial(number, least=0),
     "kl": partial(number, least=0),
@@ -54,11 +54,6 @@ LIMITS: Limits = {
     "max_words": partial(whole, low=1),
     "epochs": optional(PLAN["epochs"]),
     "batch_size": partial(whole, low=2),
-    "lr": PLAN["lr"],
-    "run_dir": as_given,
-    "device": optional(lambda value, function, name: one_device(value, function)),
-    "seed": partial(whole, low=0, high=2**63 - 1),
-    "progress": as_given,
 }
 
 
