@@ -1,15 +1,20 @@
 """All pairs within a radius, groups and the symmetric scan, on two threads.
 
-    python benchmarks/bench_pairs.py [--lines "1e6 x 64, 4" ...] [--threads 2] [--name pairs]
+    python benchmarks/bench_pairs.py [--lines "1e6 x 64, 4" ...] [--threads 2] [--data ../shared/data] [--name pairs]
 
 Lines may be run one at a time; results are added to the file. Data: "planted" is random with groups of 2 to 50, a
 tenth of all, that differ from their first in 0 to 3 bits; "skewed" is the same with a tenth of equal codes, a tenth of
-codes with few ones, and a half with one first quarter. Pairs and groups take turns in one run. Each line's pairs
-are checked first, for 500 rows, against hamming_range. faiss (IndexBinaryFlat.range_search) and hamming_range search
-the codes in themselves, one-sided; they get the first 2,000 codes as queries, and the table says what they would need
-for all of them ("x", extrapolated). The symmetric line compares the scan of pairs (plan "ones") with one one-sided scan
-that counts. Writes benchmarks/results/NAME.json and NAME.md. 1e7 codes need 2 GiB, 5e7 need 6 GiB; all lines take
-some 10 minutes.
+codes with few ones, and a half with one first quarter; "pHash" and "dHash" are hashes of 4,000 real pictures and four
+edited copies of each (picture_hashes.py; needs Pillow, scipy and --data; left out where these are missing). Pairs and
+groups take turns in one run; beyond 1e7 codes each is called once. Each line's pairs are checked first, for 500 rows,
+against hamming_range.
+
+Rivals search the codes in themselves, one-sided, and get a part of the codes as queries; the table says what they
+would need for all ("x", extrapolated). hamming_range and faiss (IndexBinaryFlat.range_search) get 2,000 queries of at
+most 1e6 codes. usearch (exact search, which has no radius: the 10 nearest) and pybktree get 200 of at most 1e5; the
+time of pybktree includes making the tree. The symmetric line compares the scan of pairs (plan "ones") with a one-sided
+scan that counts.
+Writes benchmarks/results/NAME.json and NAME.md. 1e7 codes need 2 GiB, 5e7 need 6 GiB; all lines take some 20 minutes.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import kit
@@ -34,9 +40,19 @@ try:
     import faiss
 except ImportError:
     faiss = None
+try:
+    import pybktree
+except ImportError:
+    pybktree = None
+try:
+    import usearch.index as usearch
+except ImportError:
+    usearch = None
 
 # n, bits, radius, data, the goal in seconds
 LINES: dict[str, tuple[int, int, int, str, float | None]] = {
+    "2e4 x 64, 4, pHash": (4000 * 5, 64, 4, "pHash", None),
+    "2e4 x 64, 4, dHash": (4000 * 5, 64, 4, "dHash", None),
     "1e5 x 64, 4": (10**5, 64, 4, "planted", None),
     "1e6 x 64, 4": (10**6, 64, 4, "planted", 2),
     "1e6 x 64, 4, skewed": (10**6, 64, 4, "skewed", None),
@@ -45,7 +61,8 @@ LINES: dict[str, tuple[int, int, int, str, float | None]] = {
     "1e6 x 256, 31": (10**6, 256, 31, "planted", 90),
 }
 SYMMETRIC = "symmetric, 1e5 x 256, 31"
-QUERIES = 2000
+QUERIES = {"hamming_range": 2000, "faiss": 2000, "usearch": 200, "pybktree": 200}
+MOST = {"hamming_range": 10**6, "faiss": 10**6, "usearch": 10**5, "pybktree": 10**5}  # codes that they are given
 Codes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -86,10 +103,46 @@ def check(codes: Codes, radius: int, found: Any) -> None:
     assert got == wanted, f"pairs differ: {len(got)} and {len(wanted)}"
 
 
-def measure(name: str, seconds: float) -> dict[str, Any]:
+def codes_of(n: int, bits: int, kind: str, data: Path) -> Codes:
+    if kind in ("pHash", "dHash"):
+        from picture_hashes import COPIES, picture_hashes
+
+        return picture_hashes(data, kind, n // COPIES)
+    return (planted if kind == "planted" else skewed)(n, bits, np.random.default_rng(0))
+
+
+def rivals(codes: Codes, radius: int, threads: int) -> dict[str, Callable[[], Any]]:
+    """One-sided searches for the first QUERIES of all codes."""
+    calls: dict[str, Callable[[], Any]] = {}
+    first = {name: codes[:count] for name, count in QUERIES.items()}
+    calls["hamming_range"] = lambda: hamming_range(first["hamming_range"], codes, radius)
+    if faiss is not None:
+        flat = faiss.IndexBinaryFlat(8 * codes.shape[1])
+        flat.add(codes)
+        calls["faiss"] = lambda: flat.range_search(first["faiss"], radius + 1)  # faiss leaves the radius itself out
+    if usearch is not None:
+        metric = usearch.MetricKind.Hamming
+        calls["usearch"] = lambda: usearch.search(codes, first["usearch"], 10, metric, exact=True, threads=threads)
+    return {name: call for name, call in calls.items() if len(codes) <= MOST[name]}
+
+
+def tree_seconds(codes: Codes, radius: int) -> float:
+    """pybktree: the seconds to make the tree, and to search for all of its codes, extrapolated."""
+    numbers = [int.from_bytes(row.tobytes(), "big") for row in codes]
+    start = time.perf_counter()
+    tree = pybktree.BKTree(pybktree.hamming_distance, numbers)
+    made = time.perf_counter() - start
+    queries = np.random.default_rng(0).choice(len(codes), QUERIES["pybktree"], replace=False).tolist()
+    start = time.perf_counter()
+    for row in queries:
+        tree.find(numbers[row], radius)
+    return made + (time.perf_counter() - start) * len(codes) / len(queries)
+
+
+def measure(name: str, seconds: float, data: Path, threads: int) -> dict[str, Any]:
     n, bits, radius, kind, goal = LINES[name]
-    codes = (planted if kind == "planted" else skewed)(n, bits, np.random.default_rng(0))
-    few_pairs = kind == "planted"
+    codes = codes_of(n, bits, kind, data)
+    few_pairs = kind != "skewed"
     most = None if few_pairs else 0  # of skewed data pairs are counted, and not kept: there are billions
     result: dict[str, Any] = {"n": n, "bits": bits, "radius": radius, "data": kind, "goal_s": goal}
     given = torch.from_numpy(codes)
@@ -98,7 +151,15 @@ def measure(name: str, seconds: float) -> dict[str, Any]:
     result["plan"] = join.plan
     del join
     if few_pairs:
-        check(codes, radius, hamming_pairs(codes, radius))
+        found = hamming_pairs(codes, radius)
+        check(codes, radius, found)
+        if kind.endswith("Hash"):
+            from picture_hashes import COPIES
+
+            same = int((found.ids_a // COPIES == found.ids_b // COPIES).sum())
+            result["copies_found"] = same / (n // COPIES * COPIES * (COPIES - 1) // 2)
+            result["pairs_of_two_pictures"] = result["pairs"] - same
+        del found
 
     def pairs() -> None:
         if most is None:
@@ -111,19 +172,25 @@ def measure(name: str, seconds: float) -> dict[str, Any]:
         "single": lambda: duplicate_groups(codes, radius),
         "star": lambda: duplicate_groups(codes, radius, link="star"),
     }
-    if few_pairs and n <= 10**6:
-        queries = codes[:QUERIES]
-        calls["hamming_range"] = lambda: hamming_range(queries, codes, radius)
-        if faiss is not None:
-            flat = faiss.IndexBinaryFlat(bits)
-            flat.add(codes)
-            calls["faiss"] = lambda: flat.range_search(queries, radius + 1)  # faiss leaves the radius itself out
-    times = {call: kit.median(values) for call, values in kit.interleave(calls, 5, seconds).items()}
-    result["groups"] = len(duplicate_groups(codes, radius).sizes)
-    for rival in {"hamming_range", "faiss"} & times.keys():
-        result[f"{rival}_extrapolated_s"] = times.pop(rival) * n / QUERIES
+    if few_pairs and n <= max(MOST.values()):
+        calls |= rivals(codes, radius, threads)
+    if n > 10**7:
+        times = {call: seconds_of(run) for call, run in calls.items()}
+    else:
+        times = {call: kit.median(values) for call, values in kit.interleave(calls, 5, seconds).items()}
+    result["groups"] = len(duplicate_groups(codes, radius).sizes) if n <= 10**7 else None
+    for rival in QUERIES.keys() & times.keys():
+        result[f"{rival}_extrapolated_s"] = times.pop(rival) * n / QUERIES[rival]
+    if pybktree is not None and few_pairs and n <= MOST["pybktree"] and bits <= 64:
+        result["pybktree_extrapolated_s"] = tree_seconds(codes, radius)
     result |= {f"{call}_s": value for call, value in times.items()}
     return result
+
+
+def seconds_of(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def symmetric(seconds: float) -> dict[str, Any]:
@@ -164,21 +231,36 @@ def table(result: dict[str, Any]) -> str:
         "star s",
         "hamming_range s",
         "faiss s",
+        "usearch s",
+        "pybktree s",
         "goal s",
+        "load",
+        "processor",
     ]
     rows = [head, ["---"] * len(head)]
     for name, line in result["lines"].items():
         if name == SYMMETRIC:
             continue
-        seconds = ["pairs_s", "single_s", "star_s", "hamming_range_extrapolated_s", "faiss_extrapolated_s", "goal_s"]
+        seconds = ["pairs_s", "single_s", "star_s", *(f"{rival}_extrapolated_s" for rival in QUERIES), "goal_s"]
         shown = ["" if line.get(key) is None else f"{line[key]:.3g}" + "x" * ("extra" in key) for key in seconds]
         plan = "ones" if line["plan"] == _ops.pairs.ONES else f"{line['plan']} substrings"
-        rows.append([name.removesuffix(", skewed"), line["data"], f"{line['pairs']:,}", plan, *shown])
+        rows.append(
+            [
+                name.removesuffix(f", {line['data']}"),
+                line["data"],
+                f"{line['pairs']:,}",
+                plan,
+                *shown,
+                f"{line['load']:.0f}",
+                line["processor"],
+            ]
+        )
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     info = result["machine"]
     told = [
-        f"{info['processor']}, {result['threads']} threads, load {info['load_before']:.1f} when it began, instruction "
-        f"set {info['isa']['chosen']}. x: extrapolated from {QUERIES:,} queries."
+        f"{result['threads']} threads, instruction set {info['isa']['chosen']}. x: extrapolated from "
+        f"{QUERIES['faiss']:,} queries, of usearch and pybktree from {QUERIES['pybktree']}. usearch finds the 10 "
+        "nearest. load: of the machine when a line began; lines of an earlier run keep theirs."
     ]
     if SYMMETRIC in result["lines"]:
         line = result["lines"][SYMMETRIC]
@@ -186,6 +268,12 @@ def table(result: dict[str, Any]) -> str:
             f"A symmetric scan of 1e5 codes of 256 bits takes {line['symmetric_s']:.3g} s, a one-sided one "
             f"{line['one_sided_s']:.3g} s: {line['ratio']:.2f} times as long."
         )
+    for name, line in result["lines"].items():
+        if "copies_found" in line:
+            told.append(
+                f"{name}: {line['copies_found']:.0%} of the pairs of copies of one picture are within the radius, and "
+                f"{line['pairs_of_two_pictures']:,} pairs of two pictures."
+            )
     met = [f"- {'met' if good else 'not met'}: {goal}" for goal, good in result["goals"].items()]
     return "\n\n".join(["# All pairs within a radius", *told, text, "Goals:", "\n".join(met)]) + "\n"
 
@@ -195,6 +283,7 @@ def main() -> None:
     parser.add_argument("--lines", nargs="+", default=[*LINES, SYMMETRIC], choices=[*LINES, SYMMETRIC])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=60, help="of each line, beyond three rounds")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--name", default="pairs")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -204,9 +293,20 @@ def main() -> None:
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"lines": {}}
     result |= {"machine": kit.machine(), "threads": options.threads}
     for name in options.lines:
+        if name.endswith("Hash") and not (options.data / "tiny_imagenet_32").is_dir():
+            print(f"{name}: left out, {options.data} has no tiny_imagenet_32")
+            continue
         start, load = time.perf_counter(), os.getloadavg()[0]
-        line = symmetric(options.seconds) if name == SYMMETRIC else measure(name, options.seconds)
-        line |= {"load": load, "peak_bytes_of_the_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
+        line = (
+            symmetric(options.seconds)
+            if name == SYMMETRIC
+            else measure(name, options.seconds, options.data, options.threads)
+        )
+        line |= {
+            "processor": result["machine"]["processor"],
+            "load": load,
+            "peak_bytes_of_the_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+        }
         result["lines"][name] = line
         result["goals"] = goals(result["lines"])
         kit.write_json(options.name, result)

@@ -113,10 +113,14 @@ struct PairsJoin {
             return fh_pairs_write_cpu(join, at<int64_t>(ids_a), at<int64_t>(ids_b), at<int32_t>(distances), threads, c);
         });
     }
-    void groups(bool star, int64_t most, Address representatives, int32_t threads) {
-        run([&](fh_cancel* c) {
-            return fh_pairs_groups_cpu(join, star ? 1 : 0, most, at<int64_t>(representatives), threads, c);
-        });
+    void unite(int64_t first_a, int64_t first_b, Address parents, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_pairs_unite_cpu(join, first_a, first_b, at<int64_t>(parents), threads, c); });
+    }
+    void stars(int64_t most, Address representatives, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_pairs_stars_cpu(join, most, at<int64_t>(representatives), threads, c); });
+    }
+    void lowest(Address rows, int32_t threads) {
+        run([&](fh_cancel* c) { return fh_pairs_lowest_cpu(join, at<int64_t>(rows), threads, c); });
     }
     void knn(int64_t K, Address distances, Address ids, int32_t threads) {
         run([&](fh_cancel* c) {
@@ -257,9 +261,15 @@ PYBIND11_MODULE(_core, m) {
         .def(py::init<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int32_t, int32_t, int32_t>())
         .def("find", &PairsJoin::find)
         .def("write", &PairsJoin::write)
-        .def("groups", &PairsJoin::groups)
+        .def("unite", &PairsJoin::unite)
+        .def("stars", &PairsJoin::stars)
+        .def("lowest", &PairsJoin::lowest)
         .def("knn", &PairsJoin::knn)
         .def_property_readonly("plan", [](const PairsJoin& j) { return fh_pairs_plan(j.join); });
+    m.def("pairs_roots", [](Address parents, int64_t N) {
+        py::gil_scoped_release release;
+        fh_pairs_roots_cpu(at<int64_t>(parents), N);
+    });
 
     // Nearest neighbours and the KL loss. Addresses as nearest.h names them.
     m.def("nearest_cpu", [](const Nearest& p, Address distances, Address indices, int32_t threads) {

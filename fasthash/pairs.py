@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +11,7 @@ from fasthash import _ops
 from fasthash._arguments import MOST, choice, whole
 from fasthash._arrays import like
 from fasthash._code_arguments import packed_codes
+from fasthash._free_memory import free_memory
 from fasthash.hamming import _code_pair
 
 PAIR_BYTES = 52  # of memory for a pair: 12 as it is found (24 while that grows), 8 to sort it, 20 of the result
@@ -106,7 +104,16 @@ def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | No
     return Pairs(*(like(part, codes) for part in all_pairs(join, radius, limit, function)))
 
 
-def all_pairs(join: _ops.pairs.Join, radius: int, limit: int | None, function: str) -> Pairs:
+class PairsFinder(Protocol):
+    """What finds pairs: `_ops.pairs.Join`, or a join by blocks."""
+
+    @property
+    def rows(self) -> int: ...
+    def find(self, first: int, last: int, most: int) -> int: ...
+    def write(self, total: int) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+def all_pairs(join: PairsFinder, radius: int, limit: int | None, function: str) -> Pairs:
     """The pairs of a join, as tensors; raises ValueError, before memory is taken, where there are more than `limit`."""
     most = _most_pairs() if limit is None else min(whole(limit, function, "limit", 0), MOST)
     total = join.find(0, join.rows, most)
@@ -117,22 +124,6 @@ def all_pairs(join: _ops.pairs.Join, radius: int, limit: int | None, function: s
             "take a smaller radius, or groups, which list no pairs"
         )
     return Pairs(*join.write(total))
-
-
-def pair_blocks(join: _ops.pairs.Join, most: int) -> Iterator[tuple[int, Pairs]]:
-    """The pairs of a join in order, at most `most` at a time but for a row that has more, and how many rows they end.
-
-    Each block is a search of its own: it takes about as long as a search for all pairs.
-    """
-    first, step = 0, join.rows
-    while first < join.rows:
-        last = min(first + step, join.rows)
-        total = join.find(first, last, most if last - first > 1 else MOST)
-        if total > most and last - first > 1:
-            step = max(1, int((last - first) * 0.8 * most / total))
-            continue
-        yield last - first, Pairs(*join.write(total))
-        first = last
 
 
 def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> DuplicateGroups:
@@ -179,7 +170,7 @@ def knn_graph(codes: Any, k: int) -> KnnGraph:
     """Finds the k nearest others of every code, exactly: the k-nearest-neighbour graph.
 
     Args:
-        codes: packed codes uint8 [N, W], tensor or numpy array.
+        codes: packed codes uint8 [N, W], tensor or numpy array; N >= 2.
         k: 1 to N - 1.
 
     Returns:
@@ -196,7 +187,9 @@ def knn_graph(codes: Any, k: int) -> KnnGraph:
     """
     function = "knn_graph"
     rows, _ = packed_codes(function, "codes", codes)
-    k = whole(k, function, "k", 1, max(len(rows) - 1, 0))
+    if len(rows) < 2:
+        raise ValueError(f"{function}: codes must have at least 2 rows, got {len(rows)}")
+    k = whole(k, function, "k", 1, len(rows) - 1)
     radius = _knn_radius(rows, k)
     if radius is None:
         return KnnGraph(*(like(part, codes) for part in _searched(rows, slice(0, len(rows)), k)))
@@ -223,16 +216,18 @@ def _searched(codes: Tensor, which: Tensor | slice, k: int) -> tuple[Tensor, Ten
 def _knn_radius(codes: Tensor, k: int) -> int | None:
     """The radius whose pairs give a graph soonest, by a sample of rows; None: a search for every row is sooner.
 
-    A search compares each pair twice. A join compares it once, but then takes each pair that it finds, and rows with
-    fewer than k others within the radius have to be searched after it.
+    A search compares each pair twice. A join compares each pair of different codes once, but then takes each pair that
+    it finds, and rows with fewer than k others within the radius have to be searched after it.
     """
     if codes.device.type != "cpu" or not _LEAST_JOINED <= len(codes) <= MOST_CODES or k > _ops.pairs.MOST_NEIGHBOURS:
         return None
     sample = codes[torch.arange(_SAMPLE) * len(codes) // _SAMPLE]
     counts, _ = torch.ops.fasthash.hamming_histogram(sample, codes, None, None)
-    within = counts.cumsum(1).double() - 1
+    within = counts.cumsum(1).double()
+    share = 1 / within[:, :1]  # of a row in its code: equal rows are joined as one
     words = len(codes) * ((codes.shape[1] + 7) // 8)  # compared in a search for one row
-    price = 0.5 * (1 + within.mean(0) * _FOUND_WORDS / words) + (within < k).double().mean(0)  # of a search for each
+    found = ((within - within[:, :1]) * share).mean(0) * _FOUND_WORDS / words
+    price = 0.5 * (share.mean() ** 2 + found) + (within - 1 < k).double().mean(0)  # of a search for each row
     best = int(price.argmin())
     return best if float(price[best]) < 0.9 else None
 
@@ -247,13 +242,4 @@ def _on_cpu(function: str, codes: Tensor) -> Tensor:
 
 def _most_pairs() -> int:
     """The pairs that half of the free memory holds."""
-    return max(_free_memory() // 2 // PAIR_BYTES, 1)
-
-
-def _free_memory() -> int:
-    """Bytes that can be taken without swapping: what Linux says, elsewhere half of all."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return max(free_memory() // 2 // PAIR_BYTES, 1)

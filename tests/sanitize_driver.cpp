@@ -359,11 +359,26 @@ void pairs(const Codes& codes, int32_t threads, bool compare, Bytes& all) {
             append(all, a);
             append(all, b);
             append(all, distances);
-            for (int32_t star = 0; self && star < 2; ++star) {
-                std::vector<int64_t> lowest(N);
-                run([&] { return fh_pairs_groups_cpu(join, star, 2000, lowest.data(), threads, nullptr); },
-                    "duplicate_groups");
-                append(all, lowest);
+            std::vector<int64_t> lowest(N), parents(p.Na + N);
+            for (int64_t n = 0; n < p.Na + N; ++n) parents[n] = n;
+            run([&] { return fh_pairs_unite_cpu(join, 0, p.Na, parents.data(), threads, nullptr); },
+                "duplicate_groups");
+            fh_pairs_roots_cpu(parents.data(), p.Na + N);
+            append(all, parents);
+            run(
+                [&] {
+                    return self ? fh_pairs_stars_cpu(join, 2000, lowest.data(), threads, nullptr)
+                                : fh_pairs_lowest_cpu(join, lowest.data(), threads, nullptr);
+                },
+                "duplicate_groups");
+            append(all, lowest);
+            for (const int64_t K : {1, 5}) {  // rows with fewer others have -1 and places that are not written
+                if (!self || N <= K) continue;
+                std::vector<int32_t> near(N * K);
+                std::vector<int64_t> ids(N * K);
+                run([&] { return fh_pairs_knn_cpu(join, K, near.data(), ids.data(), threads, nullptr); }, "knn_graph");
+                append(all, near);
+                append(all, ids);
             }
             fh_pairs_close(join);
         }

@@ -14,7 +14,7 @@ import torch
 
 from fasthash import HammingIndex, reference
 from fasthash.cli import main
-from fasthash.index import joins
+from fasthash.index import block_joins, eligible, joins
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RADIUS = 3
@@ -24,6 +24,15 @@ def near_codes(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]
     rng = np.random.default_rng(seed)
     bits = (rng.random((40, 64)) < 0.5)[rng.integers(0, 40, count)] ^ (rng.random((count, 64)) < 0.02)
     return np.packbits(bits, axis=1)
+
+
+@pytest.fixture(params=["whole", "blocks"], autouse=True)
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Codes fit into memory, or are joined block by block."""
+    if request.param == "blocks":
+        monkeypatch.setattr(block_joins, "codes_at_once", lambda _: 60)
+        monkeypatch.setattr(eligible, "_WINDOW", 17)
+    return str(request.param)
 
 
 @pytest.fixture(params=["memory", "disk", "segments"])
@@ -104,9 +113,10 @@ def test_an_empty_index() -> None:
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow", ".feather"])
 @pytest.mark.parametrize("most", [1, 50, 1 << 24])
 def test_pairs_in_files_by_blocks(
-    index: HammingIndex, suffix: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: HammingIndex, suffix: str, most: int, blocks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joins, "_BLOCK_PAIRS", most)
+    most = 40 if (blocks, most) == ("blocks", 1) else most  # 1 takes seconds there
+    monkeypatch.setattr(joins, "_pairs_at_once", lambda: most)
     path, wanted = tmp_path / f"pairs{suffix}", as_rows(index.pairs(RADIUS))
     assert index.write_pairs(path, RADIUS, progress=False) == len(wanted)
     if suffix == ".csv":
@@ -128,7 +138,7 @@ def test_a_file_stays_as_it_was_where_writing_fails(
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(joins, "_with_ids", full)
+    monkeypatch.setattr(joins, "pair_blocks", full)
     with pytest.raises(OSError, match="No space left"):
         index.write_pairs(path, RADIUS)
     assert path.read_text() == "mine"

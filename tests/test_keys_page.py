@@ -27,7 +27,7 @@ def test_the_example_runs() -> None:
 
 def test_commands_parse() -> None:
     lines = [line for block in blocks("bash") for line in block.splitlines()]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         make_parser().parse_args(shlex.split(line, comments=True)[1:])
 

@@ -3,7 +3,6 @@ count, bit for bit."""
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fasthash
-from fasthash import _ops, pairs, reference
+from fasthash import _free_memory, _ops, pairs, reference
 
 ONES = _ops.pairs.ONES
 ALL = 1 << 40
@@ -120,6 +119,21 @@ def test_few_rows(rows: int) -> None:
     assert fasthash.duplicate_groups(codes, 1).labels.tolist() == [0] * rows
 
 
+def test_a_graph_of_many_equal_codes() -> None:
+    """Half a million copies, and others: those that are equal to k others are not searched for."""
+    codes = torch.zeros(500_000, 8, dtype=torch.uint8)
+    codes[1000:1040] = random_codes(40, 8)
+    codes[3, 7] = 1
+    assert pairs._knn_radius(codes, 3) == 0
+    graph = fasthash.knn_graph(codes, 3)
+    assert graph.ids[:5].tolist() == [[1, 2, 4], [0, 2, 4], [0, 1, 4], [0, 1, 2], [0, 1, 2]]
+    assert graph.distances[[3, 4]].tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert graph.ids[-1].tolist() == [0, 1, 2]
+    others = torch.ops.fasthash.hamming_topk(codes[1000:1040], codes, None, 4)
+    assert torch.equal(graph.distances[1000:1040], others[0][:, 1:])
+    assert torch.equal(graph.ids[1000:1040], others[1][:, 1:])
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_codes(draw: st.DataObject) -> None:
@@ -181,7 +195,7 @@ def test_the_limit_says_how_many_there_would_be() -> None:
 def test_a_million_copies_are_counted_and_grouped(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = torch.zeros(1_000_000, 8, dtype=torch.uint8)
     codes[123_456, 5] = 255
-    monkeypatch.setattr(pairs, "_free_memory", lambda: 1 << 30)
+    monkeypatch.setattr(pairs, "free_memory", lambda: 1 << 30)
     count = 999_999 * 999_998 // 2
     with pytest.raises(ValueError, match=rf"radius 3 gives {count} pairs, but half of the free memory holds 10324440"):
         fasthash.hamming_pairs(codes, 3)
@@ -191,8 +205,16 @@ def test_a_million_copies_are_counted_and_grouped(monkeypatch: pytest.MonkeyPatc
     assert int(groups.keep.sum()) == 2
 
 
-def test_the_free_memory_is_known() -> None:
-    assert 1 << 20 < pairs._free_memory() < 1 << 50
+def test_the_free_memory_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 << 20 < _free_memory.free_memory() < 1 << 50
+    monkeypatch.setattr(_free_memory, "_CGROUPS", tmp_path)  # a container's limit, which the host's memory is not
+    own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    (tmp_path / own.strip("/")).mkdir(parents=True, exist_ok=True)
+    for name, text in [("max", "5000000\n"), ("current", "3000000\n"), ("stat", "anon 9\ninactive_file 1000\n")]:
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert _free_memory.free_memory() == 2_001_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _free_memory.free_memory() > 1 << 20
 
 
 @pytest.mark.parametrize("link", ["single", "star"])
@@ -220,6 +242,48 @@ def test_chains_grow_by_single_links_only(threads: int) -> None:
     assert star.representatives.tolist() == list(range(0, 100, 2))
     near = fasthash.hamming_distances(codes, codes[star.representatives])
     assert int(near[torch.arange(100), star.labels].max()) <= 1
+
+
+def nearest_others(codes: Tensor, k: int, radius: int) -> tuple[Tensor, Tensor]:
+    """By the oracle: distances and ids of the k nearest others; ids -1 in all places where fewer are within radius."""
+    distances = reference.hamming_distances(codes, codes).fill_diagonal_(10_000)
+    wanted, order = distances.sort(dim=1, stable=True)
+    near = wanted[:, k - 1 : k] <= radius
+    return torch.where(near, wanted[:, :k], -1), torch.where(near, order[:, :k], -1)
+
+
+def check_groups_and_graph(codes: Tensor, radius: int, plan: int) -> None:
+    """Joins by one plan: groups, those of two blocks joined one after the other, and the graph."""
+    for link in ("single", "star"):
+        join = _ops.pairs.Join(codes, None, radius, plan)
+        assert torch.equal(join.groups(link == "star", ALL), reference.duplicate_groups(codes, radius, link))
+    half, count = len(codes) // 2, len(codes)
+    parents = torch.arange(count)
+    for first, a, b in [(0, codes[:half], None), (0, codes[:half], codes[half:]), (half, codes[half:], None)]:
+        _ops.pairs.Join(a, b, radius, plan).unite(parents, first, half)
+    assert torch.equal(_ops.pairs.roots(parents), reference.duplicate_groups(codes, radius))
+    near = reference.hamming_distances(codes[:half], codes[half:]) <= radius
+    lowest = torch.where(near.any(0), near.int().argmax(0), -1)
+    assert torch.equal(_ops.pairs.Join(codes[:half], codes[half:], radius, plan).lowest(), lowest)
+    for k in (1, 4):
+        distances, ids = nearest_others(codes, k, radius)
+        got = _ops.pairs.Join(codes, None, radius, plan).knn(k)
+        some = ids[:, 0] >= 0
+        assert torch.equal(got[1][:, 0] >= 0, some)
+        assert torch.equal(got[1][some], ids[some])
+        assert torch.equal(got[0][some], distances[some].int())
+
+
+@pytest.mark.parametrize("plan", [0, ONES, 1, 2, 5, 100])
+def test_groups_and_graphs_by_every_plan_and_instruction_set(plan: int, isa: str) -> None:
+    for kind in KINDS:
+        for width, radius in [(1, 1), (8, 3), (9, 20), (32, 12)]:
+            check_groups_and_graph(data(kind, 90, width), radius, plan)
+
+
+@pytest.mark.parametrize("plan", [ONES, 4])
+def test_groups_and_graphs_on_every_thread_count(plan: int, threads: int) -> None:
+    check_groups_and_graph(noisy_copies(400, 8, centres=20, flipped=0.04, seed=3), 4, plan)
 
 
 @pytest.mark.parametrize("most", [0, 1000])
@@ -268,7 +332,7 @@ def test_the_graphs_radius_follows_the_data(threads: int, monkeypatch: pytest.Mo
     assert radius is not None
     assert 10 < radius < 25
     assert pairs._knn_radius(codes, 65) is None
-    assert pairs._knn_radius(data("equal", 6000, 8), 2) is None  # every pair would be found
+    assert pairs._knn_radius(noisy_copies(6000, 8, centres=2, flipped=0.05), 60) is None  # too many pairs are near
     joined = fasthash.knn_graph(codes, 2)
     monkeypatch.setattr(pairs, "_LEAST_JOINED", 1 << 30)
     searched = fasthash.knn_graph(codes, 2)
@@ -276,19 +340,28 @@ def test_the_graphs_radius_follows_the_data(threads: int, monkeypatch: pytest.Mo
     assert torch.equal(joined.distances, searched.distances)
 
 
-@pytest.mark.parametrize("work", ["find", "groups", "star"])
-def test_ctrl_c_stops_it(work: str) -> None:
-    codes = random_codes(400_000, 8)
-    join = _ops.pairs.Join(codes, None, 24, ONES)  # minutes
+MANY = random_codes(400_000, 8)
 
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: _ops.pairs.Join(MANY, None, 24, ONES).find(0, len(MANY), 0),  # each takes minutes
+        lambda: fasthash.hamming_pairs(MANY, 24),
+        lambda: fasthash.hamming_pairs(MANY, 24, random_codes(400_000, 8, 1)),
+        lambda: fasthash.duplicate_groups(MANY, 24),
+        lambda: fasthash.duplicate_groups(MANY, 24, link="star"),
+        lambda: fasthash.knn_graph(MANY, 5),
+        lambda: fasthash.knn_graph(MANY, 65),
+    ],
+    ids=["find", "pairs", "two sets", "single", "star", "graph", "graph by searches"],
+)
+def test_ctrl_c_stops_it(call: Any, threads: int) -> None:
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            join.find(0, len(codes), 0) if work == "find" else join.groups(work == "star", ALL)
+            call()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -330,6 +403,8 @@ CODES = np.zeros((3, 8), np.uint8)
         (lambda: fasthash.duplicate_groups(CODES, -1), ValueError, "duplicate_groups: radius must be at least 0"),
         (lambda: fasthash.knn_graph(CODES, 3), ValueError, "knn_graph: k must be between 1 and 2, got 3"),
         (lambda: fasthash.knn_graph(CODES, 0), ValueError, "knn_graph: k must be between 1 and 2, got 0"),
+        (lambda: fasthash.knn_graph(CODES[:1], 1), ValueError, "knn_graph: codes must have at least 2 rows, got 1"),
+        (lambda: fasthash.hamming_pairs(CODES, True), TypeError, "hamming_pairs: radius must be an integer, got True"),
         (
             lambda: fasthash.duplicate_groups(torch.empty(3, 8, dtype=torch.uint8, device="meta"), 1),
             ValueError,
@@ -340,16 +415,3 @@ CODES = np.zeros((3, 8), np.uint8)
 def test_bad_input(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{message}"):
         call()
-
-
-def test_the_pages_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
-    page = Path(__file__).resolve().parent.parent / "docs" / "duplicates.md"
-    text = page.read_text(encoding="utf-8")
-    names: dict[str, Any] = {}
-    for block in re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M):
-        if "paths" not in block:  # pictures, which are not here
-            exec(compile(block, page.name, "exec"), names)
-    assert "[17] [5000] [2]\n[17]" in capsys.readouterr().out
-    assert len(names["found"].ids_a) == 0
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
-        assert (page.parent / target.partition("#")[0]).exists(), target

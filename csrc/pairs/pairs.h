@@ -46,12 +46,22 @@ fh_status fh_pairs_find_cpu(fh_pairs* join, int64_t first, int64_t last, int64_t
 fh_status fh_pairs_write_cpu(fh_pairs* join, int64_t* ids_a, int64_t* ids_b, int32_t* distances, int32_t threads,
                              fh_cancel* cancel);
 
-// Groups of a join of one set with itself. representatives [Na]: the lowest row of each row's group.
-// star 0: rows that a chain of pairs connects (no list of pairs is made). star 1: rows in ascending order; a row within
-// the radius of earlier representatives joins the lowest of them, any other becomes one. `most`: pairs of different
-// codes that may be kept at once; where there are more, rows are taken in smaller blocks.
-fh_status fh_pairs_groups_cpu(fh_pairs* join, int32_t star, int64_t most, int64_t* representatives, int32_t threads,
-                              fh_cancel* cancel);
+// Groups of rows that a chain of pairs connects, without a list of pairs: unites the rows of every pair in a forest.
+// Row i of a is parents[first_a + i], row j of b is parents[first_b + j]. Begin with parents[x] = x; the joins of
+// blocks of a larger set may be united one after the other. Parents are never above their children.
+fh_status fh_pairs_unite_cpu(fh_pairs* join, int64_t first_a, int64_t first_b, int64_t* parents, int32_t threads,
+                             fh_cancel* cancel);
+// Makes the parent of every row, parents [N], the lowest row of its tree.
+void fh_pairs_roots_cpu(int64_t* parents, int64_t N);
+
+// Stars of a join of one set with itself. representatives [Na]: rows are taken in ascending order; one within the
+// radius of earlier representatives joins the lowest of them, any other becomes one. `most`: pairs of different codes
+// that may be kept at once; where there are more, rows are taken in smaller blocks.
+fh_status fh_pairs_stars_cpu(fh_pairs* join, int64_t most, int64_t* representatives, int32_t threads,
+                             fh_cancel* cancel);
+
+// Of a join of two sets: lowest [Nb], the lowest row of a within the radius of each row of b; -1 where there is none.
+fh_status fh_pairs_lowest_cpu(fh_pairs* join, int64_t* lowest, int32_t threads, fh_cancel* cancel);
 
 // The K nearest others of every row, ordered by (distance, row), of a join of one set with itself, 1 <= K <= 64.
 // distances [Na, K] int32, ids [Na, K] int64. A row with fewer than K others within the radius has ids[row, 0] = -1,

@@ -24,9 +24,9 @@ class Join:
 
     def __init__(self, codes: Tensor, other: Tensor | None, radius: int, plan: int = 0):
         a, b = rows(codes), None if other is None else rows(other)
-        self.rows = len(a)
+        self.rows, self._others = len(a), 0 if b is None else len(b)
         self._join = _core.PairsJoin(
-            address(a), 1 if b is not None and not len(b) else address(b), len(a), 0 if b is None else len(b),
+            address(a), 1 if b is not None and not len(b) else address(b), len(a), self._others,
             a.shape[1], _stride(a), 0 if b is None else _stride(b), radius, plan, torch.get_num_threads(),
         )  # fmt: skip
 
@@ -51,9 +51,25 @@ class Join:
 
     def groups(self, star: bool, most: int) -> Tensor:
         """The lowest row of each row's group, int64 [N]. most: pairs of different codes that may be kept at once."""
-        representatives = torch.empty(self.rows, dtype=torch.int64)
-        self._join.groups(star, most, address(representatives), torch.get_num_threads())
-        return representatives
+        lowest = torch.arange(self.rows)
+        if star:
+            self._join.stars(most, address(lowest), torch.get_num_threads())
+            return lowest
+        self.unite(lowest, 0, 0)
+        return roots(lowest)
+
+    def unite(self, parents: Tensor, first_a: int, first_b: int) -> None:
+        """Unites the rows of every pair in a forest, int64: row i is first_a + i, one of `other` first_b + j.
+
+        It begins as 0, 1, 2, ...; the joins of a larger set's blocks may follow one another, and `roots` ends it.
+        """
+        self._join.unite(first_a, first_b, address(parents), torch.get_num_threads())
+
+    def lowest(self) -> Tensor:
+        """Of two sets: the lowest row within the radius of each row of `other`, int64 [M]; -1 where there is none."""
+        lowest = torch.empty(self._others, dtype=torch.int64)
+        self._join.lowest(address(lowest), torch.get_num_threads())
+        return lowest
 
     def knn(self, k: int) -> tuple[Tensor, Tensor]:
         """The k <= MOST_NEIGHBOURS nearest others of each row: distances int32 and ids int64 [N, k].
@@ -63,6 +79,12 @@ class Join:
         distances, ids = torch.empty(self.rows, k, dtype=torch.int32), torch.empty(self.rows, k, dtype=torch.int64)
         self._join.knn(k, address(distances), address(ids), torch.get_num_threads())
         return distances, ids
+
+
+def roots(parents: Tensor) -> Tensor:
+    """The lowest row of each row's tree, in place."""
+    _core.pairs_roots(address(parents), len(parents))
+    return parents
 
 
 def _stride(codes: Tensor) -> int:

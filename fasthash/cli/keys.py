@@ -1,8 +1,7 @@
-"""Keys on the command line: --keys is a column of the table of codes, or a file of keys; and how keys are printed."""
+"""Keys on the command line: --keys is a column of the table of codes, or a file of keys."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from fasthash.cli.parser import UserError
 from fasthash.index.exchange.key_sources import open_keys
 from fasthash.index.key_texts import key_rows
 from fasthash.index.keys import KeyRows, joined_rows
-
-_LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")  # what would break a line of output, or hide in it
 
 
 def key_options(codes: str, keys: str | None, format: str | None) -> dict[str, Any]:
@@ -55,11 +52,6 @@ def all_keys(path: str) -> KeyRows:
     with given(path):
         blocks = list(open_keys(path, None, None, ""))
     return joined_rows(blocks) if blocks else key_rows([], "")
-
-
-def printed(key: str) -> str:
-    """A key in a line of output: control characters and line breaks are escaped; JSON has keys as they are."""
-    return _LINE_BREAKS.sub(lambda found: repr(found[0])[1:-1], key)
 
 
 def as_strings(keys: NDArray[Any]) -> NDArray[np.str_]:

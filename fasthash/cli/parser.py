@@ -435,7 +435,9 @@ def _duplicates(commands: Any) -> None:
         """INDEX is an index folder, or a file of codes as for index build (hexadecimal hashes one a line, say: ids are
         then line numbers from 0 on). Codes within --radius of each other make a group, named by its lowest id.
         Prints the groups of two and more, or writes them: .parquet, .arrow, .feather or .csv with a row for
-        each code (group, id, size), .txt with a group a line. With --pairs the pairs (id_a, id_b, distance).""",
+        each code (group, id, size), .txt with a group a line. With --pairs the pairs (id_a, id_b, distance).
+        Where codes have keys, tables have them too (key; key_a, key_b), and lines have them, between tabs, in place
+        of ids.""",
         "fasthash duplicates index --radius 4 --out groups.parquet",
     )
     duplicates.add_argument("index", metavar="INDEX")
@@ -453,6 +455,7 @@ def _duplicates(commands: Any) -> None:
     duplicates.add_argument("--format", metavar="FORMAT", help=f"of a file: {_FORMATS}")
     duplicates.add_argument("--column", metavar="NAME", help="column of the codes (default: the one that can be)")
     duplicates.add_argument("--id-column", metavar="NAME", help='column of the ids (default: "id" or "ids")')
+    _keys(duplicates, "texts that name the codes of a file")
     _links_within(duplicates)
 
 

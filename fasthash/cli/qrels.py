@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from fasthash import metrics
 from fasthash.cli.columns import for_tables, given, read_items
 from fasthash.cli.files import print_json
-from fasthash.cli.keys import key_options, printed, read_keys
+from fasthash.cli.keys import key_options, read_keys
 from fasthash.cli.output import show_lines
 from fasthash.cli.parser import UserError
 from fasthash.cli.weights import same_weights, weights_of
 from fasthash.index import HammingIndex
 from fasthash.index.groups import shown_groups
+from fasthash.index.key_texts import printed
 
 _OF_LABELS = ("query_labels", "database_labels", "label_column", "hierarchy", "hierarchy_order", "at", "map_at")
 _OF_QRELS = ("run_file", "query_keys", "database_keys", "gains", "per_query")

@@ -28,7 +28,7 @@ from fasthash.cli.columns import (
 )
 from fasthash.cli.embedded import found_by_scores, has_encoder, score_rows, write_table
 from fasthash.cli.files import class_distances, fit_to_hierarchy, output_file, print_json, read_hierarchy, to_json
-from fasthash.cli.keys import all_keys, as_strings, key_options, printed, read_keys
+from fasthash.cli.keys import all_keys, as_strings, key_options, read_keys
 from fasthash.cli.output import report, show, show_lines
 from fasthash.cli.parser import UserError
 from fasthash.cli.weights import parse_weights, same_weights, weights_of
@@ -37,8 +37,10 @@ from fasthash.evaluate import evaluate as retrieval_metrics
 from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index import HammingIndex
 from fasthash.index.errors import IndexFolderError
-from fasthash.index.exchange.pair_files import GROUP_SUFFIXES, TABLE_SUFFIXES, group_members, write_groups
+from fasthash.index.exchange.pair_files import GROUP_SUFFIXES, TABLE_SUFFIXES, group_members, member_line, write_groups
 from fasthash.index.groups import shown_groups
+from fasthash.index.joins import stored_keys
+from fasthash.index.key_texts import printed
 from fasthash.index.store.manifest import current_manifest
 from fasthash.index.store.untrusted import links_within
 
@@ -234,14 +236,7 @@ def duplicates(arguments: argparse.Namespace) -> None:
         raise UserError("duplicates: --link is for groups, it does not go with --pairs")
     suffixes = TABLE_SUFFIXES if arguments.pairs else GROUP_SUFFIXES
     out = None if arguments.out is None else output_file(arguments.out, suffixes)
-    if Path(arguments.index).is_dir() or not Path(arguments.index).exists():
-        index = _open_folder(arguments, "scan")
-    else:
-        options = (arguments.bits, arguments.format, arguments.column, arguments.id_column)
-        read = read_codes(arguments.index, *options)
-        with _as_typed():
-            index = HammingIndex(read.bits)
-            index.add(read.codes, read.ids)
+    index = _codes_to_join(arguments)
     if arguments.pairs and out is not None:
         with _as_typed():
             total = index.write_pairs(out, arguments.radius, progress=_progress(arguments))
@@ -250,15 +245,17 @@ def duplicates(arguments: argparse.Namespace) -> None:
         return
     with _as_typed():
         found = index.groups(arguments.radius, link=arguments.link)
+    keys = stored_keys(index._side())
     if out is None:
-        groups = (members.tolist() for members in group_members(found.ids, found.labels, found.sizes))
+        groups = group_members(found.ids, found.labels, found.sizes)
         if arguments.json:
-            print_json([{"group": ids[0], "ids": ids} for ids in groups])
+            named = [{"group": int(ids[0]), "ids": ids.tolist()} for ids in groups]
+            print_json(named if keys is None else [{**group, "keys": keys(group["ids"]).tolist()} for group in named])
         else:
-            show_lines(" ".join(map(str, ids)) for ids in groups)
+            show_lines("".join(member_line(ids, keys)) for ids in groups)
         return
     with _as_typed():
-        write_groups(out, found.ids, found.labels, found.representatives, found.sizes, "duplicates")
+        write_groups(out, found.ids, found.labels, found.representatives, found.sizes, keys, "duplicates")
     several = found.sizes[found.sizes > 1]
     result = {
         "out": arguments.out,
@@ -267,6 +264,24 @@ def duplicates(arguments: argparse.Namespace) -> None:
         "duplicates": int(several.sum()) - len(several),
     }
     _tell(arguments, result, "{out}: {groups:,} groups of {codes:,} codes, {duplicates:,} duplicates beside the first")
+
+
+def _codes_to_join(arguments: argparse.Namespace) -> HammingIndex:
+    """The index of a folder, or one in memory of a file's codes."""
+    if Path(arguments.index).is_dir() or not Path(arguments.index).exists():
+        if arguments.keys is not None:
+            raise UserError(f"duplicates: --keys is for a file of codes, {arguments.index} is an index")
+        return _open_folder(arguments, "scan")
+    named = key_options(arguments.index, arguments.keys, arguments.format)
+    column = named.get("key_column")
+    read = read_codes(
+        arguments.index, arguments.bits, arguments.format, arguments.column, arguments.id_column, key_column=column
+    )
+    keys = read_keys(named, arguments.index, len(read.codes), arguments.format)
+    with _as_typed():
+        index = HammingIndex(read.bits)
+        index.add(read.codes, read.ids, keys=keys)
+    return index
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -1,28 +1,28 @@
-"""Pairs and groups of the codes of an index: its live, eligible codes as one array, joined on the CPU."""
+"""Pairs and groups of the codes of an index, joined on the CPU: methods of HammingIndex."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from fasthash import _ops
 from fasthash._arguments import choice, whole
 from fasthash._arrays import to_tensor
+from fasthash._free_memory import free_memory
 from fasthash.codes import check_codes, code_bytes
-from fasthash.index.bitmap import unpack_rows
+from fasthash.index.block_joins import BlockJoin, cut, lowest_linked, lowest_of_stars, pair_blocks
+from fasthash.index.eligible import Eligible
 from fasthash.index.exchange.pair_files import TABLE_SUFFIXES, check_suffix, write_pairs
 from fasthash.index.groups import Groups
+from fasthash.index.keyed import Keyed, KeyedPairs, StoredKeys, filter_of_ids
 from fasthash.index.progress import progress_bar
-from fasthash.index.search.parts import ScannedPart, eligible_parts
-from fasthash.index.segments import Contents, Segment
-from fasthash.pairs import LINKS, MOST_CODES, STAR_PAIRS, Pairs, all_pairs, groups_of_lowest, pair_blocks
+from fasthash.index.segments import Contents
+from fasthash.pairs import LINKS, PAIR_BYTES, Pairs, all_pairs, groups_of_lowest
 
-_BLOCK_PAIRS = 1 << 24  # that are in memory at once while they are written: some 850 MB
+_LEAST_PAIRS = 1 << 24  # that are in memory at once while they are written, however little is free: some 850 MB
 
 
 class IndexGroups(NamedTuple):
@@ -38,6 +38,10 @@ class IndexGroups(NamedTuple):
     representatives: Any
     sizes: Any
     keep: Any
+
+
+class KeyedIndexGroups(Keyed, IndexGroups):
+    """IndexGroups of an index with keys: `keys` has the key of each of `ids`."""
 
 
 class Side(NamedTuple):
@@ -58,10 +62,23 @@ class Joins:
     def pairs(self, radius: int, other: Any = None, *, filter: Any = None, limit: int | None = None) -> Pairs:
         """All pairs of codes within `radius` of each other, each once: ids_a, ids_b and distances, as numpy arrays.
 
-        Ordered by (ids_a, ids_b); in one index ids_a < ids_b. other: a HammingIndex, whose ids are ids_b, or packed
-        codes uint8 [M, ceil(bits / 8)], whose rows are: pairs of a code here and a code there. filter: the codes of
-        this index that are eligible, as for `search`. limit and the memory bound are those of `hamming_pairs`. The join
-        runs on the CPU, with two copies of the codes. Raises ValueError or TypeError; ValueError for bit_weights.
+        Ordered by (ids_a, ids_b); in one index ids_a < ids_b. Where codes have keys, the result has `keys_a` and
+        `keys_b`, objects, which are read when they are first asked for (None: that side has none). other: a
+        HammingIndex, whose ids are ids_b, or packed codes uint8 [M, ceil(bits / 8)], whose rows are: pairs of a code
+        here and a code there. filter: the codes of this index that are eligible, as for `search`. limit and its error
+        are those of `hamming_pairs`. The join runs on the CPU and takes two copies of the codes and 40 bytes a code.
+        Where half of the free memory does not hold that, codes are joined block by block. Raises ValueError or
+        TypeError; ValueError for bit_weights.
+
+        >>> import numpy as np
+        >>> from fasthash import HammingIndex
+        >>> index = HammingIndex(bits=8)
+        >>> _ = index.add(np.array([[0b0001], [0b0111], [0b0011]], dtype=np.uint8), keys=["cat", "dog", "fox"])
+        >>> found = index.pairs(radius=1)
+        >>> found.ids_a.tolist(), found.ids_b.tolist(), found.distances.tolist()
+        ([0, 1], [2, 2], [1, 1])
+        >>> found.keys_a.tolist(), found.keys_b.tolist()
+        (['cat', 'dog'], ['fox', 'fox'])
         """
         return pairs_within(self._side(), _side_or_codes(other), radius, filter, limit, "HammingIndex.pairs")
 
@@ -71,9 +88,11 @@ class Joins:
     ) -> int:  # fmt: skip
         """Writes what `pairs` finds to a table, however many they are, and gives their number.
 
-        The suffix says the format: .parquet, .arrow, .feather (need pyarrow) or .csv, columns id_a, id_b, distance.
-        Memory for pairs is bounded by a block of some 850 MB; where there are more, each block is a join of its own.
-        The file is replaced when all is written. progress: a bar on stderr; None: where that is a terminal.
+        The suffix says the format: .parquet, .arrow, .feather (need pyarrow) or .csv, columns id_a, id_b, distance,
+        then key_a and key_b of sides that have keys. Pairs take a quarter of the free memory at most, or some 850 MB.
+        Where there are more, they are written by blocks, and each block is a join of its own. The file is replaced when
+        all is written; on any failure it stays as it was. progress: a bar on stderr; None: where that is a terminal.
+        Raises OSError where the file cannot be written.
         """
         function, there = "HammingIndex.write_pairs", _side_or_codes(other)
         return write_pairs_within(Path(path), self._side(), there, radius, filter, progress, function)
@@ -81,8 +100,17 @@ class Joins:
     def groups(self, radius: int, *, link: str = "single", filter: Any = None) -> IndexGroups:
         """Groups of near-duplicates, as of `duplicate_groups`: ids, labels, representatives, sizes and keep.
 
-        ids are the eligible ones, ascending, and labels and keep belong to them; representatives are ids. filter as for
-        `search`. No list of pairs is made. Raises ValueError or TypeError; ValueError for bit_weights.
+        ids are the eligible ones, ascending, and labels and keep belong to them; representatives are ids. Where codes
+        have keys, `keys` has that of each of ids, read when it is first asked for. filter as for `search`. No list of
+        pairs is made; blocks as for `pairs`. Raises ValueError or TypeError; ValueError for bit_weights.
+
+        >>> import numpy as np
+        >>> from fasthash import HammingIndex
+        >>> index = HammingIndex(bits=8)
+        >>> _ = index.add(np.array([[0b0001], [0b1111], [0b0011]], dtype=np.uint8), keys=["cat", "dog", "fox"])
+        >>> groups = index.groups(radius=1)
+        >>> groups.labels.tolist(), groups.sizes.tolist(), groups.keys[groups.keep].tolist()
+        ([0, 1, 0], [2, 1], ['cat', 'dog'])
         """
         return groups_within(self._side(), radius, link, filter, "HammingIndex.groups")
 
@@ -91,23 +119,13 @@ def _side_or_codes(other: Any) -> Any:
     return other._side() if isinstance(other, Joins) else other
 
 
-class _Eligible(NamedTuple):
-    """Codes uint8 [N, W] on the CPU with ids int64 [N], ascending; None: 0 .. N - 1."""
-
-    codes: Tensor
-    ids: Tensor | None
-
-    def numbers(self, rows: Tensor) -> Tensor:
-        """The ids of rows."""
-        return rows if self.ids is None else self.ids[rows]
-
-
 def pairs_within(own: Side, other: Any, radius: int, filter: Any, limit: int | None, function: str) -> Pairs:
     """All pairs at once, as numpy arrays. other: a Side, an array of codes or None, as of HammingIndex.pairs."""
     a, b = _both(own, other, filter, function)
-    join, radius = _join(a, b, radius, function)
-    found = all_pairs(join, radius, limit, function)
-    return Pairs(*_with_ids(found, a, b))
+    radius = _radius(radius, own, function)
+    found = Pairs(*(part.numpy() for part in all_pairs(BlockJoin(a, b, radius), radius, limit, function)))
+    keys = _keys_of_both(own, other)
+    return KeyedPairs.of(found, keys) if any(keys) else found
 
 
 def write_pairs_within(
@@ -116,85 +134,73 @@ def write_pairs_within(
     """Writes the pairs to a file, by blocks, and gives their number."""
     check_suffix(path, TABLE_SUFFIXES, function)
     a, b = _both(own, other, filter, function)
-    join, _ = _join(a, b, radius, function)
+    join = BlockJoin(a, b, _radius(radius, own, function))
     total = 0
-    with progress_bar("pairs", len(a.codes), "code", progress) as bar:
+    with progress_bar("pairs", len(a), "code", progress) as bar:
 
         def blocks() -> Iterator[tuple[Any, ...]]:
             nonlocal total
-            for rows, found in pair_blocks(join, _BLOCK_PAIRS):
-                yield _with_ids(found, a, b)
+            for rows, found in pair_blocks(join, _pairs_at_once()):
+                yield tuple(part.numpy() for part in found)
                 total += len(found.ids_a)
                 bar.update(rows)
 
-        write_pairs(path, blocks(), function)
+        write_pairs(path, blocks(), _keys_of_both(own, other), function)
     return total
+
+
+def _pairs_at_once() -> int:
+    """Pairs that a quarter of the free memory holds."""
+    return max(free_memory() // 4 // PAIR_BYTES, _LEAST_PAIRS)
 
 
 def groups_within(own: Side, radius: int, link: str, filter: Any, function: str) -> IndexGroups:
     """Groups, as numpy arrays."""
     star = choice(link, function, "link", LINKS) == "star"
-    a, _ = _both(own, None, filter, function)
-    join, _ = _join(a, None, radius, function)
-    groups = groups_of_lowest(join.groups(star, STAR_PAIRS))
-    named = groups._replace(representatives=a.numbers(groups.representatives))
-    return IndexGroups(*(part.numpy() for part in (a.numbers(torch.arange(len(a.codes))), *named)))
+    radius = _radius(radius, own, function)
+    codes, _ = _both(own, None, filter, function)
+    lowest = lowest_of_stars(codes, radius) if star else lowest_linked(codes, radius)
+    ids, groups = codes.ids(), groups_of_lowest(lowest)
+    named = groups._replace(representatives=ids[groups.representatives])
+    found = IndexGroups(*(part.numpy() for part in (ids, *named)))
+    keys = stored_keys(own)
+    return found if keys is None else KeyedIndexGroups.of(found, keys)
 
 
-def _both(own: Side, other: Any, filter: Any, function: str) -> tuple[_Eligible, _Eligible | None]:
+def stored_keys(side: Any) -> StoredKeys | None:
+    """The keys of one side of a join; None where it has none."""
+    if isinstance(side, Side) and side.contents.keyed:
+        return StoredKeys(side.contents, side.device)
+    return None
+
+
+def _keys_of_both(own: Side, other: Any) -> tuple[StoredKeys | None, StoredKeys | None]:
+    return stored_keys(own), stored_keys(own if other is None else other)
+
+
+def _radius(radius: int, side: Side, function: str) -> int:
+    """No more than the bits of a code."""
+    return min(whole(radius, function, "radius", 0), 8 * code_bytes(side.bits))
+
+
+def _both(own: Side, other: Any, filter: Any, function: str) -> tuple[Eligible, Eligible | None]:
+    """The codes of both sides, in blocks."""
     for side in (own, other) if isinstance(other, Side) else (own,):
         if side.groups:
             raise ValueError(f"{function}: pairs are of codes without bit_weights, got {list(side.groups)}")
         if side.bits != own.bits:
             raise ValueError(f"{function}: other must have codes of {own.bits} bits, got {side.bits}")
-    a = _eligible(own, filter, function)
-    if other is None:
-        return a, None
+    a, b = _eligible(own, filter, function), None
     if isinstance(other, Side):
-        return a, _eligible(other, None, function)
-    codes = to_tensor(other, function, "other")
-    check_codes(codes, own.bits, function, "other")
-    return a, _Eligible(codes.cpu(), None)
+        b = _eligible(other, None, function)
+    elif other is not None:
+        codes = to_tensor(other, function, "other")
+        check_codes(codes, own.bits, function, "other")
+        b = Eligible.of_codes(codes)
+    cut(a, b)
+    return a, b
 
 
-def _eligible(side: Side, filter: Any, function: str) -> _Eligible:
-    """The live codes that `filter` allows. Codes of one whole segment are not copied."""
-    parts = eligible_parts(side.contents, filter, side.device, function, _whole_parts)
-    found = [_rows_of(part) for part in cast(Iterator[ScannedPart], parts)]
-    if not found:
-        return _Eligible(torch.empty(0, code_bytes(side.bits), dtype=torch.uint8), None)
-    codes, ids = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
-    if bool((ids[1:] < ids[:-1]).any()):
-        ids, order = ids.sort()
-        codes = codes[order]
-    return _Eligible(codes.cpu(), ids.cpu())
-
-
-def _whole_parts(segment: Segment, mask: Tensor | None, filtered: bool) -> Iterator[ScannedPart]:
-    yield ScannedPart(segment, segment.codes, mask, 0)
-
-
-def _rows_of(part: ScannedPart) -> tuple[Tensor, Tensor]:
-    """The codes of a part and their ids."""
-    segment, rows = part.segment, part.rows
-    if rows is not None:
-        return part.codes, segment.ids_of(rows)
-    if part.mask is None:
-        return part.codes, segment.ids_of(torch.arange(segment.rows, device=segment.codes.device))
-    rows = unpack_rows(part.mask, 0, segment.rows).nonzero()[:, 0]
-    return segment.codes[rows], segment.ids_of(rows)
-
-
-def _join(a: _Eligible, b: _Eligible | None, radius: int, function: str) -> tuple[_ops.pairs.Join, int]:
-    """The join, and the radius that it has: no more than the bits of a code."""
-    radius = min(whole(radius, function, "radius", 0), 8 * a.codes.shape[1])
-    for side in (a, b):
-        if side is not None and len(side.codes) > MOST_CODES:
-            raise ValueError(f"{function}: at most {MOST_CODES} codes can be joined, got {len(side.codes)}")
-    return _ops.pairs.Join(a.codes, None if b is None else b.codes, radius), radius
-
-
-def _with_ids(found: Pairs, a: _Eligible, b: _Eligible | None) -> tuple[Any, Any, Any]:
-    """Rows become ids, in numpy arrays."""
-    named = a.numbers(found.ids_a), (b or a).numbers(found.ids_b), found.distances
-    return named[0].numpy(), named[1].numpy(), named[2].numpy()
+def _eligible(side: Side, filter: Any, function: str) -> Eligible:
+    filter = filter_of_ids(side.contents, filter, side.device, function)
+    return Eligible.of(side.contents, code_bytes(side.bits), filter, side.device, function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import xxhash
 
 from fasthash.index.keys import LONGEST, Bytes, KeyRows, Numbers, ends_of, shown
 
+_LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")  # what would break a line of output, or hide in it
 _hash = xxhash.xxh3_64_intdigest
 
 
@@ -93,6 +95,11 @@ def key_bytes(key: str) -> tuple[bytes, int] | None:
         return None
     number = _hash(data)
     return (data, number - (number >> 63 << 64)) if data else None
+
+
+def printed(key: str) -> str:
+    """A key in a line of output: control characters and line breaks are escaped; JSON has keys as they are."""
+    return _LINE_BREAKS.sub(lambda found: repr(found[0])[1:-1], key)
 
 
 def is_text(given: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,17 +16,25 @@ from fasthash.hamming import RangeResult, SearchResult
 from fasthash.index.key_texts import is_text, key_rows
 from fasthash.index.keys import KeyRows, repeated_key, shown
 from fasthash.index.segments import Contents, Segment, id_tensor
+from fasthash.pairs import Pairs
 
 _Result = TypeVar("_Result", SearchResult, RangeResult)
 KeysOf = Callable[[Any], Any]  # ids of any shape -> their keys
 
 
-class _Keyed:
+class Keyed:
     """What a result with keys has: `keys`, objects in the places of its ids, are read when they are first asked for."""
 
     ids: Any
     _fields: Any
     _keys_of: KeysOf
+
+    @classmethod
+    def of(cls, found: Any, keys_of: KeysOf) -> Any:
+        """The result, and what gives the keys of its ids."""
+        result: Any = cls(*found)
+        result._keys_of = keys_of
+        return result
 
     @cached_property
     def keys(self) -> Any:
@@ -45,12 +54,61 @@ class _Keyed:
         return other
 
 
-class KeyedSearchResult(_Keyed, SearchResult):
+class KeyedSearchResult(Keyed, SearchResult):
     """A SearchResult of an index with keys."""
 
 
-class KeyedRangeResult(_Keyed, RangeResult):
+class KeyedRangeResult(Keyed, RangeResult):
     """A RangeResult of an index with keys."""
+
+
+class KeyedPairs(Pairs):
+    """Pairs of codes where one side has keys, or both: `keys_a` and `keys_b` are read when they are first asked for."""
+
+    _texts: tuple[KeysOf | None, KeysOf | None]
+
+    @classmethod
+    def of(cls, found: Pairs, texts: tuple[KeysOf | None, KeysOf | None]) -> KeyedPairs:
+        """Pairs, and what gives the keys of each side's ids (None: it has none)."""
+        pairs = cls(*found)
+        pairs._texts = texts
+        return pairs
+
+    @cached_property
+    def keys_a(self) -> Any:
+        """The key of each of ids_a, objects [T]; None where that side has no keys."""
+        return self._texts[0] and self._texts[0](self.ids_a)
+
+    @cached_property
+    def keys_b(self) -> Any:
+        """The key of each of ids_b, objects [T]; None where that side has no keys."""
+        return self._texts[1] and self._texts[1](self.ids_b)
+
+    def __repr__(self) -> str:
+        fields = [f"{name}={getattr(self, name)!r}" for name in (*self._fields, "keys_a", "keys_b")]
+        return f"Pairs({', '.join(fields)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_read_pairs, (tuple(self), self.keys_a, self.keys_b)
+
+    def _replace(self, **fields: Any) -> Any:
+        return KeyedPairs.of(super()._replace(**fields), self._texts)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredKeys:
+    """The keys of ids, read from the contents of an index when they are asked for."""
+
+    contents: Contents
+    device: torch.device
+
+    def __call__(self, ids: Any) -> np.ndarray[Any, np.dtype[Any]]:
+        """ids of any shape -> their keys, objects; None where no code has the id."""
+        return self.contents.keys_of_ids(to_tensor(ids).to(self.device))
+
+    def lengths(self, ids: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """ids [M] -> the bytes of their keys, int64 [M]."""
+        return self.contents.key_lengths(to_tensor(ids).to(self.device))
 
 
 _KEYED: dict[type, Any] = {SearchResult: KeyedSearchResult, RangeResult: KeyedRangeResult}
@@ -82,6 +140,12 @@ def _with_read_keys(kind: Any, fields: tuple[Any, ...], keys: Any) -> Any:
     result = kind(*fields)
     result.keys = keys
     return result
+
+
+def _with_read_pairs(fields: tuple[Any, ...], keys_a: Any, keys_b: Any) -> KeyedPairs:
+    pairs = KeyedPairs.of(Pairs(*fields), (None, None))
+    pairs.keys_a, pairs.keys_b = keys_a, keys_b
+    return pairs
 
 
 def parse_new_keys(contents: Contents, keys: Any, count: int, function: str) -> KeyRows | None:

@@ -254,6 +254,16 @@ class Contents(NamedTuple):
                 keys[here] = segment.keys.texts(rows[here])
         return keys.reshape(tuple(ids.shape))
 
+    def key_lengths(self, ids: Tensor) -> Numbers:
+        """The bytes of the keys of ids [M], int64 [M]: 0 where no code has the id."""
+        lengths = np.zeros(len(ids), np.int64)
+        for segment in self.segments:
+            if segment.keys is not None:
+                rows = segment.find(ids).cpu().numpy()
+                here = np.flatnonzero(rows >= 0)
+                lengths[here] = segment.keys.lengths(rows[here])
+        return lengths
+
     def new_ids(self, ids: Any, count: int, replace: bool, device: torch.device) -> tuple[Tensor | int, int]:
         """The ids of `count` new codes (a number: from there on), and the next id when these are used.
 

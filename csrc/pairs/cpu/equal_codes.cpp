@@ -87,7 +87,7 @@ fh_status different_codes(const uint8_t* codes, int64_t N, int64_t W, int64_t st
             const int64_t first = N < kSlice ? 0 : task, last = N < kSlice ? kParts : task + 1;
             uint64_t* const begin = entries.data() + parts[first];
             uint64_t* const end = entries.data() + parts[last];
-            std::sort(begin, end);
+            if (!std::is_sorted(begin, end)) std::sort(begin, end);  // they are where nearly all codes are equal
             for (uint64_t *run = begin, *next = begin; run != end; run = next) {
                 while (next != end && *next >> 32 == *run >> 32) ++next;
                 if (next - run == 1)

@@ -19,6 +19,8 @@ struct DifferentCodes {
 
     int64_t size(int64_t u) const { return starts.empty() ? 1 : int64_t{starts[u + 1]} - starts[u]; }
     int64_t member(int64_t u, int64_t i) const { return starts.empty() ? u : members[starts[u] + i]; }
+    // The first of them that is `row` or higher; size(u) where there is none.
+    int64_t place(int64_t u, int64_t row) const { return size(u) - from(u, row); }
     // How many rows of code u are `row` or higher.
     int64_t from(int64_t u, int64_t row) const {
         if (starts.empty()) return u >= row;

@@ -60,16 +60,19 @@ class Collected final : public PairSink {
     std::atomic<bool> no_memory_{false};
 };
 
-// Calls visit(i, j, distance) for the rows of a pair of codes.
+// Calls visit(i, j, distance) for the rows of a pair of codes, with i in [first, last).
 template <class Visit>
 void each_row_pair(const fh_pairs& join, const CodePair& pair, const Visit& visit) {
-    const DifferentCodes &a = join.a, &b = join.other();
-    for (int64_t x = 0; x < a.size(pair.a); ++x)
-        for (int64_t y = 0; y < b.size(pair.b); ++y) {
-            const int64_t i = a.member(pair.a, x), j = b.member(pair.b, y);
-            const int64_t low = join.self ? std::min(i, j) : i, high = join.self ? std::max(i, j) : j;
-            if (low >= join.first && low < join.last) visit(low, high, pair.distance);
+    // The rows of code x of one side in [first, last), with those of code y of the other side: in one set, higher ones.
+    const auto each = [&](const DifferentCodes& side, int64_t x, const DifferentCodes& other, int64_t y) {
+        for (int64_t m = side.place(x, join.first); m < side.size(x) && side.member(x, m) < join.last; ++m) {
+            const int64_t i = side.member(x, m);
+            for (int64_t n = join.self ? other.place(y, i) : 0; n < other.size(y); ++n)
+                visit(i, other.member(y, n), pair.distance);
         }
+    };
+    each(join.a, pair.a, join.other(), pair.b);
+    if (join.self) each(join.a, pair.b, join.a, pair.a);
 }
 
 // Calls visit(i, j, distance) for every pair of rows, on all threads.
