@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import fasthash
-from fasthash import baselines, embeddings, evaluate, metrics, targets
+from fasthash import baselines, distributed, embeddings, evaluate, metrics, targets
 from fasthash import codes as packing
 from fasthash import losses as published
 from fasthash.losses.published import LOSSES
@@ -106,6 +106,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "hamming_topk, weighted": lambda: fasthash.hamming_topk(codes[:300], codes, 10, bit_weights=[(32, 3), (32, 1)]),
     "hamming_pairs": lambda: fasthash.hamming_pairs(codes, 12),
     "duplicate_groups": lambda: fasthash.duplicate_groups(codes, 12),
+    "distributed.topk": lambda: distributed.topk(codes[:300], codes, 10),
     "knn_graph": lambda: fasthash.knn_graph(codes[:2000], 3),
     "HammingIndex.search": lambda: index.search(codes[:300], 10),
     "HammingIndex.search, all": lambda: index.search(z.numpy(), 10, rescore="all"),

@@ -44,6 +44,7 @@ LEVELS = [
     ["evaluate"],
     ["train"],
     ["embeddings"],
+    ["cluster"],
     ["datasets", "demo", "report"],
     ["cli", "__main__"],
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -77,6 +78,23 @@ class ArrowTable:
         self.schema = file.schema_arrow if kind.name == "parquet" else file.schema
         self.rows = file.metadata.num_rows if kind.name == "parquet" else None
         self.index_names, self.ranges = _pandas_index(self.schema)
+        self._units: range | None = None  # row groups, or batches, that are read; None: all
+        self._first = 0  # the row that the first of them begins with
+
+    def unit_rows(self) -> list[int]:
+        """Rows of each unit that can be read by itself: a row group of Parquet, a batch of Arrow, a whole stream."""
+        file = self._open()
+        if self._kind.name == "parquet":
+            return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        if self._kind.name == "arrow":
+            return [file.get_batch(number).num_rows for number in range(file.num_record_batches)]
+        return [self.count_rows()]
+
+    def part(self, units: range, first: int) -> ArrowTable:
+        """The table of some units, one after the other, the first of which begins with the row `first`."""
+        part = copy.copy(self)
+        part._units, part._first = units, first
+        return part
 
     @property
     def names(self) -> list[str]:
@@ -119,7 +137,7 @@ class ArrowTable:
 
     def blocks(self, names: list[str], rows: int) -> Iterator[Block]:
         """Columns as arrays; nulls are refused."""
-        start = 0
+        start = self._first
         stored = [name for name in names if name not in self.ranges] or self.names[:1]
         try:
             for batch in self._batches(stored, rows):
@@ -142,9 +160,11 @@ class ArrowTable:
     def _batches(self, names: list[str], rows: int) -> Iterator[Any]:
         file = self._open()
         if self._kind.name == "parquet":
-            yield from file.iter_batches(batch_size=rows, columns=names)
+            groups = None if self._units is None else list(self._units)
+            yield from file.iter_batches(batch_size=rows, row_groups=groups, columns=names)
         elif self._kind.name == "arrow":
-            yield from (file.get_batch(number) for number in range(file.num_record_batches))
+            units = range(file.num_record_batches) if self._units is None else self._units
+            yield from (file.get_batch(number) for number in units)
         else:
             yield from file
 

@@ -52,6 +52,8 @@ def train(arguments: argparse.Namespace) -> None:
     group = distributed.join()
     try:
         _train(arguments, group)
+    except distributed.RankLostError as error:
+        raise UserError(str(error)) from error
     finally:
         del group
         distributed.leave()

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from fasthash import _ops  # noqa: F401  (registers the ops)
 from fasthash._arguments import number
 from fasthash._directions import unless_all_zero
-from fasthash.distributed import gather_rows, rank
+from fasthash.distributed import check_member, gather_rows, global_rank
 from fasthash.neighbors import check_k, check_norm, check_points, flatten
 
 _RANK_STEP = 0x1E3779B97F4A7C15  # between the seeds of ranks, which may all have one torch seed
@@ -43,9 +43,11 @@ def kl_loss(
         p: 1 Manhattan, 2 Euclidean.
         k: which neighbour, 1 to min(B - 1, M, 64).
         eps: >= 0, in units of distance; bounds a row's gradient, which grows as 1 / rho on clustered codes.
-        group: a torch.distributed process group. Every rank returns the mean over all ranks' rows, and gets world_size
-            times its rows of the gradient, which DDP's average makes exact. A target tensor is each rank's part;
-            sampled ones are drawn by each rank and gathered. B may differ between ranks.
+        group: a torch.distributed process group. Every rank returns the mean over the rows of all ranks in the group,
+            and gets as many times its rows of the gradient as the group has ranks, which DDP's average makes exact. A
+            target tensor is each rank's part; sampled ones are drawn by each rank and gathered. B may differ between
+            ranks. A group of some ranks (torch.distributed.new_subgroups) looks for neighbours among their rows only;
+            DDP's average over all ranks is then the gradient of the mean over groups of equal size.
         generator: for target=None in eager mode: where the samples' seed is drawn from.
 
     Returns:
@@ -79,6 +81,8 @@ def kl_loss(
         raise TypeError(f"kl_loss: z must be a tensor, got {type(z).__name__}")
     if generator is not None and (target is not None or torch.compiler.is_compiling()):
         raise ValueError("kl_loss: generator is for target=None in eager mode only, got one otherwise")
+    if group is not None:
+        check_member(group, "kl_loss")
     points = check_points("kl_loss", "z", z)
     if points.shape[-2] < 2 and group is None:
         raise ValueError(f"kl_loss: z must have at least 2 rows, got {points.shape[-2]}")
@@ -128,7 +132,7 @@ def _beta_samples(z: Tensor, group: Any, generator: torch.Generator | None) -> T
     limits = torch.iinfo(torch.int64)
     seed = torch.randint(limits.min, limits.max, (1,), dtype=torch.int64, device=z.device, generator=generator)
     if group is not None:
-        seed = seed ^ (rank(group) * _RANK_STEP & limits.max)
+        seed = seed ^ (global_rank(group) * _RANK_STEP & limits.max)
     samples: Tensor = torch.ops.fasthash.beta_sample(seed, z.numel())
     return samples.view(z.shape).to(z.dtype)
 

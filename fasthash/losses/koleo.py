@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fasthash._arguments import number
 from fasthash._directions import directions
-from fasthash.distributed import gather_rows
+from fasthash.distributed import check_member, gather_rows
 from fasthash.neighbors import check_k, check_norm, check_points, nearest
 
 
@@ -26,7 +26,8 @@ def koleo_loss(
         p: 1 Manhattan, 2 Euclidean. k: 1 to min(B - 1, 64). eps: >= 0.
         normalize: divide rows by their Euclidean length first, as the users of this loss do. A row of zeros has no
             direction and no gradient; that of a row shorter than a tenth of the typical length fades with its length.
-        group: a torch.distributed process group: the mean over all ranks' rows, as in `kl_loss`.
+        group: a torch.distributed process group, of all ranks or of some: the mean over the rows of its ranks, as in
+            `kl_loss`.
 
     Returns:
         float32 (float64 for float64 inputs), shape z.shape[:-2]. Coincident points have gradient zero; with `normalize`
@@ -42,6 +43,8 @@ def koleo_loss(
     """
     if not isinstance(z, Tensor):
         raise TypeError(f"koleo_loss: z must be a tensor, got {type(z).__name__}")
+    if group is not None:
+        check_member(group, "koleo_loss")
     points = check_points("koleo_loss", "z", z)
     p = check_norm("koleo_loss", p)
     eps = number(eps, "koleo_loss", "eps", least=0)

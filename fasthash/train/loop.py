@@ -102,6 +102,8 @@ def train(
         ValueError: a number out of range, a loader without batches, or a run_dir that holds another run, is damaged, or
             is in use.
         FloatingPointError: the mean loss of an epoch was NaN or infinite.
+        fasthash.distributed.RankLostError: another rank of the group stopped, or did not answer within the timeout of
+            the group. A run_dir lets all ranks go on, in any number.
 
     >>> from fasthash.train import HashHead, Objective
     >>> batches = [(torch.randn(32, 4), torch.arange(32) % 2) for _ in range(5)]
@@ -156,12 +158,15 @@ def run(
     state = State(trained, adamw(trained, plan.lr, plan.weight_decay), scaler, loader, device)
     first = distributed.rank(group) == 0
     with (
+        distributed.rank_faults(group, "train", lambda: _advice(state, run_dir)),
+        distributed.waiting(group) as wait,
         open_run(run_dir, {**(config or {}), "train": asdict(plan)}, write=first) as folder,
         distributed.synced_batch_norms(module, group),
         short_waits() if device.type == "cpu" else contextlib.nullcontext(),
         contextlib.ExitStack() as until_end,
     ):
-        steps = _Steps(state, objective, plan, compile, group, until_end)
+        wait()  # one rank may have read its data long before another
+        steps = _Steps(state, objective, plan, compile, group, until_end, wait)
         state.average = Average(module, plan.ema) if plan.ema else None
         _go_on(state, folder, group)
         length = _length(loader)
@@ -192,7 +197,7 @@ def _epoch(state: State, steps: _Steps, score: Callable[[nn.Module], float] | No
     scored = None
     if score is not None and due:
         with own_threads(steps.every_thread):
-            scored = _score(state, score, steps.group)
+            scored = _score(state, score, steps.group, steps.wait)
     state.history.losses.append(loss)
     state.take_score(scored)
     seconds = round(time.perf_counter() - start, 3)
@@ -211,8 +216,10 @@ class _Steps:
         compile: bool,
         group: Any,
         until_end: contextlib.ExitStack,
+        wait: Callable[[], None],
     ) -> None:
         self.state, self.objective, self.plan, self.group = state, objective, plan, group
+        self.wait = wait
         self.until_end, self.every_thread, self.started = until_end, torch.get_num_threads(), False
         self.precision, self.length, self.lr = PRECISIONS[plan.precision], _length(state.loader), 0.0
         self.forward: Callable[..., Tensor] = state.module
@@ -240,6 +247,8 @@ class _Steps:
             start(epoch)
         total, count = torch.zeros((), device=state.device), 0
         for batch in state.loader:
+            if count == 0:
+                self.wait()  # rank 0 has written a checkpoint, and workers have started
             parts = unpacked(batch, state.module, state.device, self.dtype)
             self._start(parts)
             with contextlib.nullcontext() if own is None else own.active():
@@ -331,7 +340,7 @@ def _go_on(state: State, folder: RunFolder | None, group: Any) -> None:
             )
 
 
-def _score(state: State, score: Callable[[nn.Module], float], group: Any) -> float:
+def _score(state: State, score: Callable[[nn.Module], float], group: Any, wait: Callable[[], None]) -> float:
     """The score of the weights that count, as rank 0 takes it."""
     result = torch.zeros(1, dtype=torch.float64, device=state.device)
     if distributed.rank(group) == 0:
@@ -344,8 +353,17 @@ def _score(state: State, score: Callable[[nn.Module], float], group: Any) -> flo
         ):
             result += float(score(state.module))
     if group is not None:
+        wait()
         distributed.broadcast([result], group)
     return float(result)
+
+
+def _advice(state: State, run_dir: str | PathLike[str] | None) -> str:
+    """What to do where another rank was lost."""
+    epoch = len(state.history.losses) + 1
+    if run_dir is None:
+        return f" (in epoch {epoch}, and without a run_dir, so that training starts anew)"
+    return f" (in epoch {epoch}; start all ranks again, and they go on from the checkpoint in {run_dir})"
 
 
 def _length(loader: Iterable[Any]) -> int:

@@ -1,0 +1,5 @@
+"""Beyond one machine, on Ray."""
+
+from fasthash.cluster.encode import encode
+
+__all__ = ["encode"]
