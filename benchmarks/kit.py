@@ -21,8 +21,13 @@ RESULTS = Path(__file__).resolve().parent / "results"
 PAUSE = 0.02  # seconds
 
 
-def interleave(contenders: dict[str, Callable[[], Any]], rounds: int, seconds: float = 60.0) -> dict[str, list[float]]:
-    """Seconds of each call; contenders take turns, so that a noisy machine hurts all of them alike.
+def interleave(
+    contenders: dict[str, Callable[[], Any]],
+    rounds: int,
+    seconds: float = 60.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each call, by `clock`; contenders take turns, so that a noisy machine hurts all of them alike.
 
     One warm-up round is not counted. At least 3 rounds, at most `rounds`, and no new one after `seconds`. Before each
     call there is a pause: OpenMP's threads go on spinning for some milliseconds after a peer's call, on cores that the
@@ -35,10 +40,10 @@ def interleave(contenders: dict[str, Callable[[], Any]], rounds: int, seconds: f
             break
         for name, call in contenders.items():
             time.sleep(PAUSE)
-            start = time.perf_counter()
+            start = clock()
             call()
             if round_number > 0:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 

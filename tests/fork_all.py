@@ -52,6 +52,8 @@ hasher = fasthash.Hasher(16, epochs=1, progress=False).fit(X, y)
 cimon = fasthash.CIMON(16, clusters=5, epochs=1, progress=False).fit(X[:200])  # scikit-learn takes long to import
 index = fasthash.HammingIndex(64)
 index.add(codes)
+scaled = fasthash.HammingIndex(64)
+scaled.add(codes, code_scale=np.ones(len(codes), np.float16))
 named = fasthash.HammingIndex(64)
 named.add(codes, keys=[f"{row}" for row in range(len(codes))])
 folder = Path(tempfile.mkdtemp())
@@ -129,6 +131,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "Hasher.transform": lambda: hasher.transform(X),
     "Hasher.encode": lambda: hasher.encode(X),
     "Hasher.queries": lambda: hasher.queries(X),
+    "Hasher.scales": lambda: hasher.scales(X, hasher.encode(X)),
     "Hasher.score": lambda: hasher.score(X, y),
     "Hasher.load": lambda: fasthash.Hasher.load(folder / "hasher").save(folder / "again"),
     "AsymmetricHasher": lambda: fasthash.AsymmetricHasher(16, rounds=1, progress=False).fit(X, y).encode(X),
@@ -138,6 +141,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "TextHasher": lambda: fasthash.TextHasher(16, epochs=1, progress=False).fit(counts, y[:1000]).encode(counts),
     "GraphHasher": lambda: fasthash.GraphHasher(16, epochs=1, progress=False).fit(edges).recommend([0, 1], k=5),
     "HammingIndex.open": changes,
+    "HammingIndex.code_scale_of": lambda: scaled.code_scale_of(scaled.ids),
     "HammingIndex.get": lambda: index.get(index.ids),
     "check_codes": lambda: packing.check_codes(torch.from_numpy(codes), 64, "f"),
     "code_bytes": lambda: packing.code_bytes(64),

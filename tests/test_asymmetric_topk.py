@@ -204,6 +204,40 @@ def test_hostile_numbers(
         _ops.set_isa("")
 
 
+@st.composite
+def blocks_of_scales(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Several panels of codes near the queries or not, where each run of codes has scales of its own size."""
+    bits = draw(st.sampled_from([7, 64, 100, 128, 256, 300]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**20)))
+    queries = rng.normal(size=(draw(st.sampled_from([1, 5])), bits)) * draw(st.sampled_from([1e-20, 1.0, 3e4, 1e37]))
+    rows = draw(st.integers(65, 1400))
+    codes = rng.integers(0, 256, (rows, (bits + 7) // 8), np.uint8)
+    near = rng.random(rows) < draw(st.sampled_from([0.0, 0.01, 1.0]))
+    kept = np.packbits(queries[rng.integers(0, len(queries), rows)] * draw(st.sampled_from([1, -1])) > 0, axis=1)
+    codes[near] = kept[near] & (rng.integers(0, 256, kept[near].shape, np.uint8) | 0xB7)
+    run = draw(st.sampled_from([1, 16, 64, 130]))
+    sizes = rng.choice(
+        draw(st.lists(st.sampled_from([0, 6e-8, 2e-5, 0.5, 1, 900, 65504]), min_size=1)), rows // run + 1
+    )
+    scale = np.repeat(sizes, run)[:rows] * rng.choice([1, 1, 0.97], rows)
+    return torch.from_numpy(queries), torch.from_numpy(codes), torch.from_numpy(scale.astype(np.float16))
+
+
+@pytest.mark.parametrize("name", _ops.isa_names())
+@settings(max_examples=60, deadline=None)
+@given(blocks_of_scales(), st.sampled_from(METRICS[1:]), st.booleans(), st.sampled_from([1, 3, 20]))
+def test_hostile_scales_of_blocks(
+    name: str, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor], metric: str, masked: bool, k: int
+) -> None:
+    queries, database, scale = data
+    mask = torch.rand(len(database), generator=torch.Generator().manual_seed(k)) < 0.6 if masked else None
+    _ops.set_isa(name)
+    try:
+        check(queries, database, k, metric=metric, code_scale=scale, filter=mask)
+    finally:
+        _ops.set_isa("")
+
+
 @pytest.mark.parametrize("spread", [0.0, 1.0, 4.0])
 @pytest.mark.parametrize("metric", METRICS)
 def test_hostile_numbers_of_many_codes(spread: float, metric: str, isa: str) -> None:

@@ -35,7 +35,7 @@ def codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 class Model:
     """A model whose codes have weights; what a command needs of one."""
 
-    bits, bit_weights_ = 24, GROUPS
+    bits, bit_weights_, n_features_in_ = 24, GROUPS, 24
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_the_model_says_them(
     message = refused(capsys, "index", "build", "codes.npy", "--out", "new", "--model", model, "--bits", "23")
     assert message == "model.safetensors: makes codes of 24 bits, --bits must be the same, got 23"
     np.save("features.npy", np.load("outputs.npy"))
-    monkeypatch.setattr(learn, "transform_blocks", lambda model, features, path: iter([features]))
+    monkeypatch.setattr(learn, "outputs_of", lambda model: lambda rows: rows)
     expected = HammingIndex.open("index").search(np.load("outputs.npy"), 5)
     for index in ("index", "codes.npy"):
         found = printed(capsys, "search", index, "features.npy", "-k", "5", "--model", model)

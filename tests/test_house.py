@@ -60,6 +60,7 @@ INDEX_LEVELS = [
     ["eligible", "exchange", "folder", "keyed"],
     ["block_joins"],
     ["joins"],
+    ["scales"],
     ["hamming_index"],
     ["anchor_index"],
     ["__init__"],

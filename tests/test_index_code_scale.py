@@ -56,6 +56,10 @@ class Model:
         ids = np.array(sorted(self.row_of))
         assert np.array_equal(index.ids, ids)
         rows = np.array([self.row_of[number] for number in ids.tolist()], dtype=int)
+        assert index.scaled == self.scaled
+        if self.scaled:
+            some = rng.integers(0, len(ids), 50)
+            assert np.array_equal(index.code_scale_of(ids[some]), SCALE[rows[some]])
         masks = [None, rng.random(len(ids)) < 0.4, rng.random(len(ids)) < 0.01]
         for metric in METRICS:
             queries = REAL if metric == "l1" else 3 * REAL - 1
@@ -244,3 +248,67 @@ def test_bad_searches() -> None:
     for own, queries, options, message in calls:
         with pytest.raises(ValueError, match=rf"^HammingIndex\.search: .*{message}"):
             own.search(queries, 3, **options)
+
+
+def test_scales_of_ids_and_keys() -> None:
+    index = HammingIndex(BITS)
+    index.add(CODES[:3], ids=[7, 2, 9], keys=["a", "b", "c"], code_scale=SCALE[:3])
+    assert index.code_scale_of(keys=["c", "a", "c"]).tolist() == SCALE[[2, 0, 2]].tolist()
+    found = index.code_scale_of(torch.tensor([2, 7]))
+    assert isinstance(found, torch.Tensor)
+    assert (found.dtype, found.tolist()) == (torch.float16, SCALE[[1, 0]].tolist())
+    assert index.code_scale_of(np.zeros(0, np.int64)).shape == (0,)
+    with pytest.raises(KeyError, match=r"HammingIndex\.code_scale_of: .*8"):
+        index.code_scale_of([7, 8])
+    plain = HammingIndex(BITS)
+    plain.add(CODES[:3])
+    with pytest.raises(
+        ValueError, match=r"HammingIndex\.code_scale_of: the codes of this index have no code_scale each"
+    ):
+        plain.code_scale_of([0])
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "file"])
+@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_build(kind: str, blocks: bool, keyed: bool, tmp_path: Path) -> None:
+    np.save(tmp_path / "scales.npy", SCALE)
+    given = {"array": SCALE, "tensor": torch.from_numpy(SCALE), "file": tmp_path / "scales.npy"}[kind]
+    source = (CODES[start : start + 110] for start in range(0, 900, 110)) if blocks else CODES
+    ids, keys = np.random.default_rng(4).permutation(2000)[:900], [f"k{row}" for row in range(900)] if keyed else None
+    index = HammingIndex.build(
+        tmp_path / "index", source, BITS, ids, keys=keys, code_scale=given, progress=False
+    )  # fmt: skip
+    index.verify()
+    assert np.array_equal(index.code_scale_of(ids), SCALE)
+    assert np.array_equal(index.get(ids), CODES)
+
+
+def test_build_refuses_scales(tmp_path: Path) -> None:
+    np.save(tmp_path / "floats.npy", SCALE.astype(np.float32))
+    (tmp_path / "text.txt").write_text("0.5\n" * 900)
+    calls: list[tuple[Any, type[Exception], str]] = [
+        (SCALE[:7], ValueError, r"HammingIndex\.build: 900 codes need a code_scale each, got 7"),
+        (
+            np.concatenate([SCALE, SCALE]),
+            ValueError,
+            r"HammingIndex\.build: 900 codes need a code_scale each, got 1800",
+        ),
+        (-SCALE, ValueError, r"HammingIndex\.build: code_scale must be finite and >= 0, got -"),
+        (
+            SCALE[:, None],
+            ValueError,
+            r"HammingIndex\.build: code_scale must be float16 \[N\], got float16 of shape \[900",
+        ),
+        (
+            tmp_path / "floats.npy",
+            TypeError,
+            r"floats\.npy: scales must be float16 \[N\], got float32 of shape \[900\]",
+        ),
+        (tmp_path / "text.txt", ValueError, r"text\.txt is .*, scales are read from \.npy files"),
+    ]
+    for given, error, message in calls:
+        for source in (CODES, iter([CODES])):
+            with pytest.raises(error, match=message.replace("900 codes", "900( or more)? codes")):
+                HammingIndex.build(tmp_path / "index", source, BITS, code_scale=given, progress=False)
+            assert not (tmp_path / "index" / "manifest.json").exists()

@@ -28,6 +28,7 @@ from fasthash.cli.files import ROWS, as_numbers, check_finite
 from fasthash.cli.parser import UserError
 from fasthash.index.exchange.code_files import CodeFile, codes_of_array, open_codes
 from fasthash.index.exchange.code_files import read_ids as ids_of_file
+from fasthash.index.exchange.sources import open_scales
 
 TABLES = ("text", "parquet", "arrow", "arrow stream")
 
@@ -112,6 +113,14 @@ def read_ids(path: str, id_column: str | None = None) -> NDArray[Any]:
     """Ids: integers [N]."""
     with given(path):
         return ids_of_file(Path(path), "", id_column)
+
+
+def read_scales(path: str | None) -> NDArray[np.float16] | None:
+    """The code_scale float16 [N] of a .npy file; None for None."""
+    if path is None:
+        return None
+    with given(path):
+        return open_scales(path, "").numpy()
 
 
 def ids_beside(path: str, id_column: str | None) -> NDArray[np.int64] | None:

@@ -20,7 +20,7 @@ from fasthash.index.store.manifest import current_manifest
 if TYPE_CHECKING:
     from fasthash.embeddings import EmbeddingResult
 
-_OTHERS = ("radius", "bit_weights", "format", "links_within")
+_OTHERS = ("radius", "bit_weights", "format", "links_within", "metric")
 _QUERIES = 1 << 14  # that are searched at once
 
 
@@ -42,6 +42,10 @@ def found_by_scores(arguments: argparse.Namespace, column: str | None) -> Embedd
         if getattr(arguments, name) is not None:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{arguments.index}: {option} is for codes, this index has an encoder and takes embeddings")
+    if arguments.rescore == "all":
+        raise UserError(
+            f"{arguments.index}: --rescore all is for codes, here --rescore is the oversample, a whole number"
+        )
     index = EmbeddingIndex.open(arguments.index, method=arguments.method)
     queries = read_features(arguments.queries, column)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fasthash import _ops, distributed
-from fasthash._checkpoint import LINEAR, is_file_of
-from fasthash.baselines import LinearCodes
+from fasthash._checkpoint import GRID, LINEAR, is_file_of
+from fasthash._durable import replaced_file
+from fasthash.baselines import GridCodes, LinearCodes
 from fasthash.cli.columns import for_tables, ids_beside, read_features, read_labels, read_targets
 from fasthash.cli.files import ROWS, class_distances, fit_to_hierarchy, output_file, read_hierarchy, to_json
 from fasthash.cli.output import report
 from fasthash.cli.parser import UserError
-from fasthash.codes import code_bytes, pack_bits
+from fasthash.codes import code_bytes
 from fasthash.hierarchy import Hierarchy
 from fasthash.index.exchange.exports import row_suffixes, write_rows
 from fasthash.train import Hasher
@@ -29,6 +30,12 @@ OPTIONAL = (
     "epochs", "batch_size", "lr", "ema", "patience", "precision", "compile", "workers", "run_dir", "kl", "preserve",
     "item_bits",
 )  # fmt: skip
+Model = Hasher | LinearCodes | GridCodes
+SCALE_METRICS: dict[type, tuple[str, ...]] = {
+    Hasher: ("dot", "cosine"),
+    LinearCodes: ("dot",),
+    GridCodes: ("dot", "l2"),
+}
 _UNLABELLED = -1  # in --labels, unless it is a name in the hierarchy
 # A model under one of these names could not be read by what reads such files.
 _OTHER_FORMATS = {
@@ -129,7 +136,13 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
 
 def encode(arguments: argparse.Namespace) -> None:
     out = output_file(arguments.out, row_suffixes(arguments.real))
-    hasher = load_model(arguments.model, arguments.device)
+    scale_file = None if arguments.scales is None else output_file(arguments.scales, (".npy",))
+    if scale_file is not None and arguments.real:
+        raise UserError("encode: --scales is for codes, it does not go with --real")
+    model = load_model(arguments.model, arguments.device)
+    if arguments.real and isinstance(model, GridCodes):
+        raise UserError("encode: --real is for a Hasher or LinearCodes; codes of GridCodes are not rounded outputs")
+    metric = _metric_of_scales(arguments, model)
     features = read_features(arguments.features, arguments.column)
     ids = None
     if arguments.id_column is not None or out.suffix.lower() not in (".npy", ".u8bin"):
@@ -138,36 +151,70 @@ def encode(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"{arguments.out}: {out.suffix} has no room for ids (--id-column); write .parquet or .arrow"
             )
-    width, dtype = (hasher.bits, "<f4") if arguments.real else (code_bytes(hasher.bits), "|u1")
-    blocks = (
-        np.ascontiguousarray(block if arguments.real else pack_bits(block), dtype)
-        for block in transform_blocks(hasher, features, arguments.features)
-    )
-    write_rows(out, (len(features), width), blocks, ROWS, ids)
-    result = {"out": arguments.out, "rows": len(features), "bits": hasher.bits, "shape": [len(features), width]}
+    width, dtype = (model.bits, "<f4") if arguments.real else (code_bytes(model.bits), "|u1")
+    scales: list[NDArray[np.float16]] = []
+
+    def encoded(rows: NDArray[Any]) -> NDArray[Any]:
+        codes = model.encode(rows)
+        if metric is not None:
+            scales.append(model.scales(rows, codes, **({} if metric == "" else {"metric": metric})))
+        return np.asarray(codes)
+
+    outputs = outputs_of(model) if arguments.real else encoded
+    blocks = (np.ascontiguousarray(block, dtype) for block in row_blocks(model, features, arguments.features, outputs))
+    try:
+        write_rows(out, (len(features), width), blocks, ROWS, ids)
+    except ValueError as error:
+        raise UserError(f"{arguments.features}: {error}") from None
+    result = {"out": arguments.out, "rows": len(features), "bits": model.bits, "shape": [len(features), width]}
     what = "outputs" if arguments.real else "codes"
-    line = f"{arguments.out}: {len(features):,} {what} of {hasher.bits} bits, {np.dtype(dtype)} {result['shape']}"
+    line = f"{arguments.out}: {len(features):,} {what} of {model.bits} bits, {np.dtype(dtype)} {result['shape']}"
+    if scale_file is not None:
+        with replaced_file(scale_file) as file:
+            np.save(file, np.concatenate(scales))
+        result["scales"] = arguments.scales
+        line += f"; {arguments.scales}: their scales, float16"
     report(to_json(result) if arguments.json else line)
 
 
-def load_model(path: str, device: str | None) -> Hasher | LinearCodes:
-    """The model in a file, or linear codes, on `device` or the best there is."""
-    kind: type[Hasher | LinearCodes] = LinearCodes if is_file_of(path, LINEAR) else Hasher
+def _metric_of_scales(arguments: argparse.Namespace, model: Model) -> str | None:
+    """What the scales are for; "" where the model knows one metric alone, None where no scales are asked for."""
+    wanted: str | None = arguments.metric
+    if arguments.scales is None:
+        if wanted is not None:
+            raise UserError("encode: --metric needs --scales")
+        return None
+    known = SCALE_METRICS[type(model)]
+    if wanted is not None and wanted not in known:
+        names = " or ".join(known)
+        raise UserError(f"encode: --metric must be {names} for a {type(model).__name__}, got {wanted}")
+    return "" if known == ("dot",) else wanted or "dot"
+
+
+def load_model(path: str, device: str | None) -> Model:
+    """The model in a file, linear codes or a quantiser, on `device` or the best there is."""
+    kind: type[Model] = LinearCodes if is_file_of(path, LINEAR) else GridCodes if is_file_of(path, GRID) else Hasher
     try:
         return kind.load(path, device=choose_device(device))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
 
 
-def transform_blocks(model: Hasher | LinearCodes, features: NDArray[Any], path: str) -> Iterator[NDArray[np.float32]]:
-    """Outputs in [0, 1] of the features, a block of rows at a time; rounded, they are the codes."""
+def outputs_of(model: Model) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Rows of embeddings -> outputs in [0, 1]; rounded, they are the codes."""
+    return model.transform if isinstance(model, Hasher) else model.queries
+
+
+def row_blocks(
+    model: Model, features: NDArray[Any], path: str, function: Callable[[NDArray[Any]], NDArray[Any]]
+) -> Iterator[NDArray[Any]]:
+    """What `function` makes of the features, a block of rows at a time, under a bar."""
     if features.shape[1] != model.n_features_in_:
         raise UserError(f"{path}: the model takes {model.n_features_in_} columns, got {features.shape[1]}")
-    outputs = model.queries if isinstance(model, LinearCodes) else model.transform
     with tqdm(total=len(features), desc="encode", unit="row", unit_scale=True, disable=None) as bar:
         for start in range(0, len(features), ROWS):
             block = np.asarray(features[start : start + ROWS])
-            yield outputs(block)
+            yield function(block)
             bar.update(len(block))
 
 

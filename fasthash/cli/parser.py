@@ -162,6 +162,10 @@ def _keys(command: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def _code_scale(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--code-scale", metavar="FILE.npy", help=f"{what}: float16 [N], as encode --scales writes it")
+
+
 def _bit_weights(command: argparse.ArgumentParser, more: str) -> None:
     command.add_argument(
         "--bit-weights",
@@ -241,7 +245,8 @@ def _encode(commands: Any) -> None:
         """Writes packed codes, uint8 [N, ceil(bits / 8)] in the bit order of numpy.packbits, row i for row i, in the
         format of the suffix: .npy, .u8bin, .faiss, .parquet, .arrow or .feather. The last four keep ids: those of the
         column "id" or "ids" of the features' table, else the row numbers. Features in .npy may be larger than
-        memory. The model is a file of Hasher.save or of LinearCodes.save (ITQ, LSH).""",
+        memory. The model is a file of Hasher.save, of LinearCodes.save (ITQ, LSH) or of GridCodes.save (RaBitQ).
+        --scales writes a number for each code, float16 [N], which `index build --code-scale` takes.""",
         "fasthash encode model.safetensors features.npy --out codes.npy",
     )
     encode.add_argument("model", metavar="MODEL")
@@ -257,6 +262,12 @@ def _encode(commands: Any) -> None:
         "--real",
         action="store_true",
         help="write the outputs before rounding, float32 [N, bits] in [0, 1], as .npy, .parquet, .arrow or .feather",
+    )
+    encode.add_argument("--scales", metavar="FILE.npy", help="write the scale of each code there too, float16 [N]")
+    encode.add_argument(
+        "--metric",
+        choices=("dot", "cosine", "l2"),
+        help="what the scales are for: dot (default), cosine (a Hasher) or l2 (GridCodes)",
     )
     encode.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
 
@@ -288,6 +299,7 @@ def _index(commands: Any) -> None:
     build.add_argument("--ids", metavar="IDS", help=f"{_IDS} (default: the row numbers)")
     _keys(build, "texts that name the codes")
     _bit_weights(build, "those of --model, else 1 for all")
+    _code_scale(build, "a number for each code, for search --rescore all")
     build.add_argument("--model", metavar="MODEL", help="the model that made the codes: says their bits and weights")
     build.add_argument("--overwrite", action="store_true", help="replace the index that the folder holds")
     build.add_argument("--mih", action="store_true", help="make tables for sub-linear search too, see index mih")
@@ -304,6 +316,7 @@ def _index(commands: Any) -> None:
     _code_columns(add)
     add.add_argument("--ids", metavar="IDS", help=f"{_IDS} that the index does not hold")
     _keys(add, "for an index with keys, texts that it does not hold")
+    _code_scale(add, "for an index whose codes have one, a number for each code")
     add.add_argument(
         "--replace", action="store_true", help="codes of ids or keys that the index holds replace the old ones"
     )
@@ -405,10 +418,16 @@ def _search(commands: Any) -> None:
     _bit_weights(search, "those of the index folder, or of --model for a file of codes")
     search.add_argument(
         "--rescore",
-        type=int,
+        type=_rescore,
         default=0,
         metavar="F",
-        help="order the F x k nearest by the distance of the unrounded query (real-valued queries or --model)",
+        help="order the F x k nearest by the distance of the unrounded query (real-valued queries or --model); all: "
+        "compare it with all codes",
+    )
+    search.add_argument(
+        "--metric",
+        choices=("l1", "dot", "cosine", "l2"),
+        help="of --rescore all, as asymmetric_topk has it; all but l1 use the scales of the codes (default: l1)",
     )
     search.add_argument(
         "--method",
@@ -424,6 +443,13 @@ def _search(commands: Any) -> None:
         metavar="FILE",
         help="write instead the arrays ids and distances (and offsets, keys) as .npz, or a table as .parquet or .arrow",
     )
+
+
+def _rescore(text: str) -> int | str:
+    try:
+        return "all" if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number or all, got {text!r}") from None
 
 
 def _duplicates(commands: Any) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fasthash.cli.columns import (
     read_ids,
     read_items,
     read_labels,
+    read_scales,
 )
 from fasthash.cli.embedded import found_by_scores, has_encoder, score_rows, write_table
 from fasthash.cli.files import class_distances, fit_to_hierarchy, output_file, print_json, read_hierarchy, to_json
@@ -57,7 +59,7 @@ def index_build(arguments: argparse.Namespace) -> None:
         bits = model.bits
     weights = weights_of(arguments, model)
     options = {name: getattr(arguments, name) for name in ("overwrite", "mih", "format", "column", "id_column")}
-    options |= key_options(source, arguments.keys, arguments.format)
+    options |= key_options(source, arguments.keys, arguments.format) | {"code_scale": read_scales(arguments.code_scale)}
     with _as_typed(arguments.ids):
         index = HammingIndex.build(
             arguments.out, source, bits, arguments.ids, bit_weights=weights, progress=_progress(arguments), **options
@@ -70,8 +72,12 @@ def index_build(arguments: argparse.Namespace) -> None:
             "codes": len(index),
             "bit_weights": index.bit_weights,
             "keys": index.keyed,
+            "code_scale": index.scaled,
         },
-        "{index}: {codes:,} codes of {bits} bits" + (" with keys" if index.keyed else "") + _weights_told(index),
+        "{index}: {codes:,} codes of {bits} bits"
+        + (" with keys" if index.keyed else "")
+        + (" with scales" if index.scaled else "")
+        + _weights_told(index),
     )
 
 
@@ -92,7 +98,8 @@ def index_add(arguments: argparse.Namespace) -> None:
             raise UserError("index add: --replace needs --ids or --keys, new ids replace nothing")
         keys = read_keys(named, arguments.codes, len(codes), arguments.format)
         with _as_typed():
-            ids = index.add(codes, given_ids, keys=keys, replace=arguments.replace)
+            scale = read_scales(arguments.code_scale)
+            ids = index.add(codes, given_ids, keys=keys, replace=arguments.replace, code_scale=scale)
         added = {"index": arguments.index, "added": len(codes), "first_id": int(ids.min()) if len(ids) else None}
         _tell(arguments, {**added, "codes": len(index)}, "{index}: added {added:,}, {codes:,} codes now")
 
@@ -160,6 +167,7 @@ def index_info(arguments: argparse.Namespace) -> None:
         "lowest_id": lowest,
         "highest_id": highest,
         "keys": index.keyed,
+        "code_scale": index.scaled,
         "disk_bytes": _disk_bytes(arguments.index),
         "segments": len(segments),
         "deleted": sum(segment.deleted for segment in segments),
@@ -169,6 +177,7 @@ def index_info(arguments: argparse.Namespace) -> None:
         "{index}: {codes:,} codes of {bits} bits, ids {lowest_id} to {highest_id}, {disk_bytes:,} bytes on disk, "
         "{segments:,} segments, {deleted:,} deleted rows, tables (mih) of {codes_with_tables:,} codes"
         + (", with keys" if index.keyed else "")
+        + (", with scales" if index.scaled else "")
         + _weights_told(index)
     )
     _answer(arguments, result, line)
@@ -187,6 +196,8 @@ def search(arguments: argparse.Namespace) -> None:
         whole(arguments.radius, "search", "--radius", 0)
         if arguments.rescore:
             raise UserError("search: --radius does not go with --rescore")
+    if arguments.metric is not None and arguments.rescore != "all":
+        raise UserError(f"search: --metric needs --rescore all, got --rescore {arguments.rescore}")
     out = None if arguments.out is None else output_file(arguments.out, (".npz", ".parquet", ".arrow", ".feather"))
     column = for_tables((arguments.index, arguments.queries), arguments.column, "--column")
     model = _model(arguments)
@@ -458,11 +469,11 @@ def _queries(arguments: argparse.Namespace, index: HammingIndex, column: str | N
     """Packed codes or outputs for the index: read as they are, or made of embeddings by a model."""
     path = arguments.queries
     if model is not None:
-        from fasthash.cli.learn import transform_blocks
+        from fasthash.cli.learn import row_blocks
 
         if model.bits != index.bits:
             raise UserError(f"{arguments.model}: makes codes of {model.bits} bits, the index has {index.bits}")
-        return np.concatenate(list(transform_blocks(model, read_features(path, column), path)))
+        return np.concatenate(list(row_blocks(model, read_features(path, column), path, _encoded(arguments, model))))
     queries = read_items(path, index.bits, arguments.format, column, empty=True).items
     if queries.dtype == np.uint8:
         expected, what = code_bytes(index.bits), f"codes of {index.bits} bits have {code_bytes(index.bits)} bytes"
@@ -473,12 +484,30 @@ def _queries(arguments: argparse.Namespace, index: HammingIndex, column: str | N
     return queries
 
 
+def _encoded(arguments: argparse.Namespace, model: Any) -> Any:
+    """Rows of embeddings -> queries for the codes of a model, by the metric of the search."""
+    from fasthash.baselines import GridCodes
+    from fasthash.cli.learn import SCALE_METRICS, outputs_of
+
+    metric = arguments.metric or "l1"
+    if metric == "l1" and not isinstance(model, GridCodes):
+        return outputs_of(model)
+    if arguments.rescore != "all":
+        return model.encode
+    if metric not in SCALE_METRICS[type(model)]:
+        names = ("dot", "l2") if isinstance(model, GridCodes) else ("l1", *SCALE_METRICS[type(model)])
+        raise UserError(f"{arguments.model}: --metric must be {' or '.join(names)} for this model, got {metric}")
+    return partial(model.queries, metric=metric)
+
+
 def _found(arguments: argparse.Namespace, index: HammingIndex, queries: NDArray[Any]) -> SearchResult | RangeResult:
     """The results of all queries; on a terminal in blocks of queries, under a bar."""
 
     def found(block: NDArray[Any]) -> SearchResult | RangeResult:
         if arguments.radius is None:
-            return index.search(block, arguments.k or 10, rescore=arguments.rescore)
+            metric = arguments.metric or "l1"
+            with _as_typed():
+                return index.search(block, arguments.k or 10, rescore=arguments.rescore, metric=metric)
         if arguments.k is None:
             return index.range_search(block, arguments.radius)
         return _within(index.search(block, arguments.k), arguments.radius)

@@ -31,6 +31,7 @@ from fasthash.index.groups import groups_of
 from fasthash.index.joins import Joins, Side
 from fasthash.index.key_texts import key_bytes
 from fasthash.index.merge import Merged, compacted, cut, settle
+from fasthash.index.scales import Scales
 from fasthash.index.search import order
 from fasthash.index.search.devices import Devices
 from fasthash.index.search.parts import PartsOf, Query, eligible_parts, parse_queries, scanned_parts
@@ -47,7 +48,7 @@ _EXTRAS = (table_file,)  # the kinds of extra files that searches can use
 _Result = TypeVar("_Result", SearchResult, RangeResult)
 
 
-class HammingIndex(Joins):
+class HammingIndex(Joins, Scales):
     """Binary codes with ids, searched exactly by Hamming distance.
 
     `HammingIndex(bits, device="cpu")` makes an empty one in memory, `HammingIndex.open(path)` maps one that `save`
@@ -340,9 +341,9 @@ class HammingIndex(Joins):
         and orders them by the asymmetric distance sum_d w_d |q_d - b_d|, w_d = 1 or the weight of bit d, ties by id.
         rescore="all" compares them with all codes, exactly, by the metric "l1" (that sum), "dot", "cosine" or "l2" of
         `asymmetric_topk`: missing places then have distance infinity. Queries may be any numbers but for "l1". Where
-        codes have a code_scale, all metrics but "l1" use it.
-        Distances are int32, float32 with rescore; ids are int64; `keys` of the result are those of the ids, where the
-        index has keys. Raises ValueError or TypeError; MemoryError where there is no room for so many results.
+        codes have a code_scale, all metrics but "l1" use it. Distances are int32, float32 with rescore; ids are int64;
+        `keys` of the result are those of the ids, where the index has keys. Raises ValueError or TypeError; MemoryError
+        where there is no room for so many results.
         """
         function = "HammingIndex.search"
         query: Query
@@ -510,6 +511,7 @@ class HammingIndex(Joins):
         overwrite: bool = False,
         mih: bool = False,
         bit_weights: Any = None,
+        code_scale: Any = None,
         progress: bool | None = None,
     ) -> HammingIndex:
         """Writes an index folder from a stream of codes, in one transaction, and opens it.
@@ -529,10 +531,10 @@ class HammingIndex(Joins):
         could be meant or ids have another name.
 
         mih=True: then makes the tables of `build_mih`, in a second transaction. bit_weights: as for an index in memory,
-        of `bits` bits altogether. progress: a bar on stderr; None: where that is a terminal. Raises ValueError or
-        TypeError for codes, ids and keys that cannot be added or a file that is of another kind, OSError where a file
-        cannot be read or the disk is full, IndexFolderError as `save`; the folder is then as it was. Warns where rows
-        are numbered although a column looks like ids.
+        of `bits` bits altogether. code_scale: float16 [N] as for `add`, or a `.npy` file. progress: a bar on stderr;
+        None: where that is a terminal. Raises ValueError or TypeError for what cannot be added or a file of another
+        kind, OSError where a file cannot be read or the disk is full, IndexFolderError as `save`; the folder is then as
+        it was. Warns where rows are numbered although a column looks like ids.
 
         >>> import numpy as np, tempfile
         >>> blocks = (np.full((1000, 8), number, dtype=np.uint8) for number in range(3))
@@ -542,7 +544,7 @@ class HammingIndex(Joins):
         """
         folder = Path(path).absolute()
         names = {"format": format, "column": column, "id_column": id_column, "key_column": key_column}
-        opened = open_source(source, bits, ids, "HammingIndex.build", keys=keys, **names)
+        opened = open_source(source, bits, ids, "HammingIndex.build", keys=keys, code_scale=code_scale, **names)
         build(folder, opened, overwrite, groups_of(bit_weights, opened.bits, "HammingIndex.build"), progress)
         if mih:
             with cls.open(folder, writable=True) as index:
@@ -559,16 +561,14 @@ class HammingIndex(Joins):
         `.parquet`, `.arrow` or `.feather` (columns id, key where there are some, and code; need pyarrow). ids: a `.npy`
         file to write the ids to. The other formats have no room for keys, which a warning says, and none has for
         bit_weights: other programs search by the number of differing bits. Memory is bounded by a block. Raises
-        ValueError for another suffix and for an index with code_scale, which no format has room for, OSError where a
-        file cannot be written.
+        ValueError for another suffix and for code_scale, which no format has room for; OSError.
         """
         export(self._contents, self._bits, Path(path), None if ids is None else Path(ids), progress)
 
     def verify(self, *, progress: bool | None = False) -> None:
         """Reads every byte of the folder of an opened index; raises IndexFolderError for the first fault found.
 
-        Checks what the folder holds now: checksums, order and uniqueness of ids, padding bits. progress: a bar on
-        stderr; None: where that is a terminal.
+        Checks what it holds now: checksums, order of ids, padding bits. progress: a bar on stderr; None: on a terminal.
         """
         if self._folder is None:
             raise ValueError("HammingIndex.verify: the index is in memory; open one from a folder")

@@ -223,6 +223,18 @@ class Contents(NamedTuple):
             found |= here
         return codes, found
 
+    def scales_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 [M] -> their code_scale, float16 [M], and which were found, bool [M]; 0 where a segment has none."""
+        scales = torch.zeros(len(ids), dtype=torch.float16, device=ids.device)
+        found = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        for segment in self.segments:
+            rows = segment.find(ids)
+            here = rows >= 0
+            if segment.scales is not None:
+                scales[here] = segment.scales.index_select(0, rows[here])
+            found |= here
+        return scales, found
+
     def ids_of_keys(self, keys: KeyRows, device: torch.device) -> Tensor:
         """The id of each key, int64 [M] on the device of the codes; -1 where no code has it."""
         ids = torch.full((keys.size,), -1, dtype=torch.int64, device=device)

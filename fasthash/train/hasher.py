@@ -16,6 +16,7 @@ from fasthash import distributed
 from fasthash._arguments import choice
 from fasthash._arrays import like
 from fasthash._moved import moved_names
+from fasthash.baselines.rows import codes_of
 from fasthash.codes import pack_bits
 from fasthash.hierarchy import Hierarchy
 from fasthash.train.adaptation import adapted
@@ -32,6 +33,7 @@ from fasthash.train.features import check_finite, read_features, scan
 from fasthash.train.fit_parts import fit_batches, fit_network, fit_objective
 from fasthash.train.loop import run
 from fasthash.train.model_file import Model, read_model, write_model
+from fasthash.train.output_scales import METRICS, bit_factors, output_scales
 from fasthash.train.params import Params
 from fasthash.train.plan import Plan, warn_slow
 from fasthash.train.pseudo_classes import with_pseudo_classes
@@ -335,21 +337,54 @@ class Hasher(Params):
         """
         return like(torch.cat(list(map(pack_bits, self._outputs(X, method="encode")))), X)
 
-    def queries(self, X: Any) -> Any:
-        """Queries float32 [N, bits] in [0, 1] for `HammingIndex.search(..., rescore=f)`; rounded, they are the codes.
+    def queries(self, X: Any, *, metric: str = "l1") -> Any:
+        """Queries float32 [N, bits] of rows X [N, F]; one row may be [F].
 
-        They are the outputs before the sigmoid, scaled about 0.5, a row's largest to 0 or 1: by how much a bit could
-        turn, which saturated outputs no longer tell. Of captions they find more (docs/results.md, task d). One row may
-        be [F]; its query is [1, bits].
+        metric "l1": in [0, 1], for `HammingIndex.search(..., rescore=f)`; rounded, they are the codes. They are the
+        outputs before the sigmoid, scaled about 0.5, a row's largest to 0 or 1: by how much a bit could turn, which
+        saturated outputs no longer tell. Of captions they find more (docs/results.md, task d).
+
+        metric "dot" and "cosine": the outputs before the sigmoid, for codes with `scales` of that metric. Of two-part
+        codes they are multiplied by the weights of the bits.
         """
-        module = self._fitted("queries")
-        layers = module if self._settings["loss"] is None else next(module.children())
-        if isinstance(layers, TwoPartEncoder):
-            plain: nn.Module = layers.without_sigmoid()
-        else:
-            plain = without_sigmoid(*layers.children())
-        u = torch.cat(list(self._outputs(X, plain, "queries")))
+        metric = choice(metric, "Hasher.queries", "metric", ("l1", *METRICS))
+        u = self._unsquashed(X, "queries")
+        if metric != "l1":
+            return like((u * self._bit_factors(u)).float(), X)
         return like(0.5 + 0.5 * u / u.abs().amax(1, keepdim=True).clamp(min=torch.finfo(u.dtype).tiny), X)
+
+    def scales(self, X: Any, codes: Any, *, metric: str = "dot") -> Any:
+        """A number s for each code, float16 [N]: `codes` are those of X, by `encode`.
+
+        With u the outputs before the sigmoid and x = 2 b - 1 of the bits b, s is <u, u> / <u, x>, the correction of
+        RaBitQ (Gao & Long, 2024); nobody has published that for learned codes. Then s <v, x> estimates the product
+        <v, u> with the outputs v of a query, `queries(q, metric="dot")`. metric "cosine": |u| / <u, x>, by which
+        `asymmetric_topk(..., metric="cosine")` estimates 1 - their cosine. Of two-part codes all these sums count bits
+        with their weights (the cosine is then off by a factor for each query), and an index for them has no
+        `bit_weights`.
+
+        Distances become estimates in units that mean something. The order does not gain: of captions and of short texts
+        with labels, queries by "l1" without scales find more (docs/method.md).
+
+        Raises NotFittedError before `fit`; ValueError as `transform`, for codes that cannot be those of X, and for a
+        number above 65,504, which float16 cannot hold.
+
+        >>> import numpy as np
+        >>> X = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
+        >>> hasher = Hasher(bits=8, epochs=2, progress=False).fit(X)
+        >>> codes = hasher.encode(X)
+        >>> scales = hasher.scales(X, codes, metric="cosine")
+        >>> queries = hasher.queries(X[:1], metric="cosine")
+        >>> from fasthash import asymmetric_topk
+        >>> found = asymmetric_topk(queries, codes, 3, code_scale=scales, metric="cosine")
+        >>> scales.dtype, bool(found.distances.min() < 1e-2)  # the estimate is exact for the row itself
+        (dtype('float16'), True)
+        """
+        function = "Hasher.scales"
+        metric = choice(metric, function, "metric", METRICS)
+        u = self._unsquashed(X, "scales")
+        packed = codes_of(codes, u.shape[1], u, function)
+        return like(output_scales(u, packed, self._bit_factors(u), metric, function), X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """How well the codes of the rows of X [N, F] find their like among one another: 0 to 1, higher is better.
@@ -443,7 +478,7 @@ class Hasher(Params):
         """Outputs of the rows of X, of `module` or of the whole network, a block at a time."""
         network = self._fitted(method)
         check_column_names(X, self._names())
-        rows = read_features(X, method, "X", one=method in ("encode", "queries"))
+        rows = read_features(X, method, "X", one=method in ("encode", "queries", "scales"))
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(f"Hasher.{method}: X must have {self.n_features_in_} features, got {rows.shape[1]}")
         start = 0
@@ -452,6 +487,19 @@ class Hasher(Params):
             check_finite(rows, bool(torch.isfinite(given).all() and torch.isfinite(block).all()), method, "X")
             start += len(block)
             yield block
+
+    def _unsquashed(self, X: Any, method: str) -> Tensor:
+        """Outputs before the sigmoid [N, bits]; one row may be [F]."""
+        module = self._fitted(method)
+        layers = module if self._settings["loss"] is None else next(module.children())
+        if isinstance(layers, TwoPartEncoder):
+            plain: nn.Module = layers.without_sigmoid()
+        else:
+            plain = without_sigmoid(*layers.children())
+        return torch.cat(list(self._outputs(X, plain, method)))
+
+    def _bit_factors(self, u: Tensor) -> Tensor:
+        return bit_factors(self.bit_weights_, u.shape[1], u.device)
 
     def _names(self) -> Any:
         return getattr(self, "feature_names_in_", None)

@@ -26,9 +26,10 @@ namespace {
 
 constexpr int64_t kPassBytes = 40 << 20;   // of all queries of a pass
 constexpr int64_t kPanelBytes = 24 << 10;  // a level-1 cache has 32 to 64 KiB
-// Few queries pass over a small panel, so that reads from memory hardly pause meanwhile.
-constexpr int64_t kFewQueries = 4, kSmallPanelBytes = 4 << 10;
+// Few queries pass over a panel of bytes, and a smaller one, so that reads from memory hardly pause meanwhile.
+constexpr int64_t kFewQueries = 4, kSmallPanelBytes = 16 << 10;
 constexpr int64_t kChunkBytes = 256 << 10, kSmallChunkBytes = 32 << 10;
+static_assert(kPanelBytes / 16 <= kPanelBlocks * kNibbleBlock, "the narrowest codes have the most blocks");
 constexpr int64_t kBlockQueries = 64;  // that pass over a panel
 constexpr int kSide = 8;               // codes that are looked at side by side
 
@@ -42,9 +43,9 @@ int64_t padded_bytes(int64_t W) { return divide_up(W, 8) * 8; }
 
 // What the filter reads of a query while others lower it: the sum or the float of QueryBound::Limit.
 struct Searched {
-    Searched(const fh_asymmetric_topk_problem& p, int64_t query, const double* weights, double* zeros, double* ones,
-             int64_t K)
-        : bound(p, query, weights, zeros, ones), nearest(K), limit(bits(p, bound.limit(kInfinity))) {}
+    Searched(const fh_asymmetric_topk_problem& p, const NibbleTable& table, int64_t query, const double* weights,
+             double* zeros, double* ones, int64_t K)
+        : bound(p, table, query, weights, zeros, ones), nearest(K), limit(bits(p, bound.limit(kInfinity))) {}
 
     static constexpr float kInfinity = std::numeric_limits<float>::infinity();
     static uint32_t bits(const fh_asymmetric_topk_problem& p, const QueryBound::Limit& limit) {
@@ -67,14 +68,16 @@ struct Tile {
           memory(new uint8_t[room * 2 * padded_bytes(p.W) + 64]),
           panel(memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64) % 64),
           positions(p.mask != nullptr ? new uint32_t[room] : nullptr),
-          scales(p.scales != nullptr ? new float[3 * room] : nullptr) {}
+          scales(p.scales != nullptr ? new uint16_t[room] : nullptr),
+          ends(p.scales != nullptr ? new float[2 * kPanelBlocks] : nullptr) {}
 
     bool of_bytes;  // the panel: for few queries
     int64_t room;   // codes
     std::unique_ptr<uint8_t[]> memory;
     uint8_t* panel;
     std::unique_ptr<uint32_t[]> positions;  // of the codes, from `first` on; null: all of them
-    std::unique_ptr<float[]> scales;        // [3, room]: of the codes; the least, the greatest of each block
+    std::unique_ptr<uint16_t[]> scales;     // of the codes
+    std::unique_ptr<float[]> ends;          // [2, kPanelBlocks]: the least and the greatest of each block
     int64_t first = 0, n = 0;
 
     int64_t position(int64_t code) const { return first + (positions ? int64_t{positions[code]} : code); }
@@ -105,7 +108,7 @@ class Search {
         std::vector<double> zeros(static_cast<size_t>(p_.D)), ones(zeros.size());
         queries_.clear();
         for (int64_t q = first; q < first + Q; ++q)
-            queries_.emplace_back(p_, q, weights_.data(), zeros.data(), ones.data(), K_);
+            queries_.emplace_back(p_, table_, q, weights_.data(), zeros.data(), ones.data(), K_);
 
         const int64_t words = padded_bytes(p_.W) / 8;
         const int32_t threads = threads_worth(p_.N * (Q + 4) * words * 4, threads_);
@@ -144,9 +147,8 @@ class Search {
         const uint8_t* database = p_.database + tile.first * p_.stride;
         table_.pack[tile.of_bytes](database, p_.stride, positions, tile.n, p_.W, tile.panel);
         if (p_.scales != nullptr) {
-            float* scales = tile.scales.get();
-            table_.scales(p_.scales + tile.first, positions, tile.n, scales, scales + tile.room,
-                          scales + 2 * tile.room);
+            table_.scales(p_.scales + tile.first, positions, tile.n, tile.scales.get(), tile.ends.get(),
+                          tile.ends.get() + kPanelBlocks);
         }
         return true;
     }
@@ -174,10 +176,18 @@ class Search {
     void scan(const Tile& tile, Searched& query) const {
         uint32_t hits[kNibbleHits];
         const QueryBound& bound = query.bound;
-        const float* scales = tile.scales.get();
-        NibbleScan request{bound.tables(), tile.panel,   tile.of_bytes, padded_bytes(p_.W), tile.n, 0, scales, nullptr,
-                           nullptr,        bound.base(), bound.step(),  bound.square(),     0,      0, hits,   0};
-        if (scales != nullptr) request.lows = scales + tile.room, request.highs = request.lows + tile.room;
+        const float* ends = tile.ends.get();
+        NibbleScan request{};
+        request.tables = bound.tables(), request.panel = tile.panel, request.of_bytes = tile.of_bytes;
+        request.bytes = padded_bytes(p_.W), request.n = tile.n, request.hits = hits;
+        // What comes next of rows that lie side by side, as the panel does.
+        if (tile.of_bytes && tile.positions == nullptr)
+            request.ahead = reinterpret_cast<intptr_t>(p_.database + (tile.first + tile.n) * p_.stride) -
+                            reinterpret_cast<intptr_t>(tile.panel);
+        if (ends != nullptr) {
+            request.scales = tile.scales.get(), request.lows = ends, request.highs = ends + kPanelBlocks;
+            request.base = bound.base(), request.step = bound.step(), request.square = bound.square();
+        }
         for (bool more = true; more;) {
             request.limit = query.limit.load(std::memory_order_relaxed);
             std::memcpy(&request.most, &request.limit, sizeof(request.most));

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <limits>
 
-#include "asymmetric/isa/nibble_table.h"
 #include "hamming/cpu/nibble_sums.h"
 
 namespace fasthash {
@@ -46,9 +45,10 @@ double half_value(uint16_t half) {
     return exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
 }
 
-QueryBound::QueryBound(const fh_asymmetric_topk_problem& p, int64_t query, const double* weights, double* zeros,
-                       double* ones)
-    : clamped_(p.metric == FH_L2),
+QueryBound::QueryBound(const fh_asymmetric_topk_problem& p, const NibbleTable& table, int64_t query,
+                       const double* weights, double* zeros, double* ones)
+    : most_sum_(table.most_sum),
+      clamped_(p.metric == FH_L2),
       sums_(static_cast<size_t>(32 * p.W)),
       tables_(static_cast<size_t>(32 * padded_bytes(p.W))) {
     if (p.dtype == FH_FLOAT32)
@@ -56,7 +56,7 @@ QueryBound::QueryBound(const fh_asymmetric_topk_problem& p, int64_t query, const
     else
         add_query(static_cast<const double*>(p.queries) + query * p.D, p, weights, zeros, ones);
     fill_nibbles(zeros, ones, p.D, p.W, sums_.data());
-    quantise(p.W);
+    quantise(p.W, table.most);
     scale_to_floats();
 }
 
@@ -86,9 +86,9 @@ void QueryBound::add_query(const Real* query, const fh_asymmetric_topk_problem& 
     }
 }
 
-void QueryBound::quantise(int64_t W) {
+void QueryBound::quantise(int64_t W, int32_t most_byte) {
     const int64_t nibbles = 2 * W;
-    const int most = static_cast<int>(std::clamp<int64_t>(65534 / nibbles, 1, kNibbleMost));
+    const int most = static_cast<int>(std::clamp<int64_t>(most_sum_ / nibbles, 1, most_byte));
     double widest = 0;
     for (int64_t j = 0; j < nibbles; ++j) {
         const double *first = &sums_[j * 16], *last = first + 16;
@@ -131,12 +131,12 @@ float QueryBound::distance(double sum, double scale) const {
 
 QueryBound::Limit QueryBound::limit(float nearest) const {
     const double beyond = std::nextafter(nearest, std::numeric_limits<float>::infinity());
-    if (std::isinf(beyond)) return {65535, std::numeric_limits<float>::infinity()};
+    if (std::isinf(beyond)) return {static_cast<uint32_t>(most_sum_) + 1, std::numeric_limits<float>::infinity()};
     const double constant = offset_ + square_ * scale_ * scale_;
     const double slack = kDoubleSlack * (magnitude_ + (std::fabs(beyond) + constant) / scale_);
     const double sum = ((beyond - constant) / scale_ - base_ + slack) / step_ + 2;
     const double most = (beyond - offset_) * unit_ + kDoubleSlack * (std::fabs(beyond) + offset_) * unit_ + kTiny;
-    return {static_cast<uint32_t>(std::clamp(sum, 0.0, 65535.0)), rounded_up(most)};
+    return {static_cast<uint32_t>(std::clamp(sum, 0.0, most_sum_ + 1.0)), rounded_up(most)};
 }
 
 }  // namespace fasthash

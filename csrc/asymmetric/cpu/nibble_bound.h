@@ -2,8 +2,9 @@
 //
 // The query adds t[j][v] = B (sum of nibble j whose value is v) to the distance. A byte e[j][v] = floor((t[j][v] - m_j)
 // / step), m_j = min over v of t[j][v], says how much at least: B S >= base + step U with base = sum of m_j and U the
-// sum of a code's bytes. Bytes are at most 63, and less where a code has so many nibbles that U would pass 65534. What
-// doubles and floats round away is bounded too: by parts of `magnitude`, which no intermediate result passes.
+// sum of a code's bytes. Bytes are as large as the instruction set allows, and less where a code has so many nibbles
+// that U would pass its largest sum (nibble_table.h). What doubles and floats round away is bounded too: by parts of
+// `magnitude`, which no intermediate result passes.
 //
 // A code may be left out if it cannot be at the distance T of the K-th nearest so far, or nearer. T is a float, and
 // distances are rounded to floats, so that is: if A + s (base + step U) + E s^2 >= the float after T.
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "asymmetric/asymmetric_topk.h"
+#include "asymmetric/isa/nibble_table.h"
 
 namespace fasthash {
 
@@ -32,8 +34,8 @@ class QueryBound {
     };
 
     // weights [D]; zeros and ones [D] are scratch.
-    QueryBound(const fh_asymmetric_topk_problem& problem, int64_t query, const double* weights, double* zeros,
-               double* ones);
+    QueryBound(const fh_asymmetric_topk_problem& problem, const NibbleTable& table, int64_t query,
+               const double* weights, double* zeros, double* ones);
 
     static int64_t bytes_of(const fh_asymmetric_topk_problem& problem);
 
@@ -52,9 +54,10 @@ class QueryBound {
     template <class Real>
     void add_query(const Real* query, const fh_asymmetric_topk_problem& problem, const double* weights, double* zeros,
                    double* ones);
-    void quantise(int64_t W);
+    void quantise(int64_t W, int32_t most_byte);
     void scale_to_floats();
 
+    int32_t most_sum_;
     bool clamped_;                                 // a distance is at least 0
     double offset_ = 0, factor_ = 1, square_ = 0;  // A, B, E
     double scale_ = 1;                             // s where codes have none

@@ -1,15 +1,22 @@
 // The filter of one panel, written once over the registers that each instruction-set file defines.
 //
 // An ISA file defines Nibbles and instantiates make_nibble_table of it. A type L has
+//   kMost, kMostSum, Sum   the largest byte of a query's tables, the largest sum of a code, and a type that holds it
+//   Sums            the sums of the 64 codes of a block, in an order of its own
+//   block_sums<kOfBytes>(tables, block, bytes)   those sums
+//   any_below(sums, limit)   whether one is below
+//   below(sums, limit)       a bit for each code that is, the first the lowest
+//   store(sums, out)         Sum [64] in the order of the codes
+// and a packer P, for pack_groups, which agrees with it on what a panel is. LaneSums makes block_sums of
 //   Vec             a register of kLanes x 16 bytes, kLanes 1, 2 or 4
 //   load, zero, add8, add16 (both wrap around), high8 (each 16 bits shifted down by 8)
 //   high4, low4     of each byte
 //   look_up(table, nibbles)   each 16 bytes of the table are that of the 16 nibbles at the same place
-//   Sums            64 sums of 16 bits, in an order of its own
 //   sums(odd, even)           of four groups' registers, whose 16 bits are sums of the codes 2 i + 1 and 2 i
-//   any_below(sums, limit), below(sums, limit)   whether one is below; a bit for each code that is, the first the
-//   lowest store(sums, out)          uint16 [64] in the order of the codes
-// and a packer P, for pack_groups.
+//
+// A panel of LaneSums holds codes in groups of 16. A group is cut into units of 4 bytes of the code, 128 bytes of the
+// panel: the high nibbles of the unit's four bytes, each of the 16 codes side by side, then the low nibbles:
+// [ceil(n / 16)][W' / 4][high, low][4][16], one nibble a byte; or [ceil(n / 16)][W' / 4][4][16] bytes.
 //
 // Everything is in an anonymous namespace: each ISA file gets its own copy, and the linker can merge none of them.
 // Lanes are ours for the reasons that hamming/isa/scan.h gives.
@@ -23,8 +30,10 @@ namespace fasthash {
 namespace {
 
 constexpr int64_t kGroupCodes = 16, kGroups = kNibbleBlock / kGroupCodes;
-constexpr int kFlush = 4;  // bytes of at most kNibbleMost that are added up before they become 16 bits
-static_assert(kFlush * kNibbleMost <= 255, "four must fit a byte");
+constexpr int kFlush = 4;  // bytes that are added up before they become 16 bits
+constexpr int kFlushMost = 63;
+constexpr int32_t kFlushSum = 65534;
+static_assert(kFlush * kFlushMost <= 255, "four must fit a byte");
 
 template <bool kOfBytes>
 constexpr int64_t kUnitBytes = kOfBytes ? 64 : 128;  // of 16 codes
@@ -50,11 +59,11 @@ inline void pack_group(const uint8_t* const* rows, int64_t W, uint8_t* group) {
 template <class P, bool kOfBytes>
 void pack_groups(const uint8_t* database, int64_t stride, const uint32_t* positions, int64_t n, int64_t W,
                  uint8_t* panel) {
-    constexpr int64_t kAhead = 4096;  // bytes: the processor fetches rows too late that are read piece by piece
+    constexpr int64_t kAhead = 2048;  // bytes: the processor would stop to fetch while a panel is scanned
     const bool near = positions == nullptr && stride < W + 64, dense = near && stride == W && P::has(W);
     const int64_t group_bytes = padded_bytes(W) / 4 * kUnitBytes<kOfBytes>;
     for (int64_t i = 0; i < whole_blocks(n); i += kGroupCodes, panel += group_bytes) {
-        if (near && W > P::kPiece)
+        if (near)
             for (int64_t byte = 0; byte < kGroupCodes * stride; byte += 64)
                 __builtin_prefetch(database + i * stride + kAhead + byte);
         if (dense && i + kGroupCodes <= n) {
@@ -126,10 +135,15 @@ inline __attribute__((always_inline)) typename L::Vec load_nibbles(const uint8_t
     }
 }
 
-// The sums of the 64 codes of a block.
+inline __attribute__((always_inline)) void fetch_ahead(const uint8_t* unit, int64_t ahead) {
+    __builtin_prefetch(
+        reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(unit) + static_cast<uintptr_t>(ahead)));
+}
+
+// The sums of the 64 codes of a block, by look-ups in lanes of 16 bytes.
 template <class L, bool kOfBytes>
-inline __attribute__((always_inline)) typename L::Sums block_sums(const uint8_t* tables, const uint8_t* block,
-                                                                  int64_t bytes) {
+inline __attribute__((always_inline)) typename L::Sums lane_sums(const uint8_t* tables, const uint8_t* block,
+                                                                 int64_t bytes, int64_t ahead) {
     using Vec = typename L::Vec;
     constexpr int kBytes = L::kLanes * 16, kOfUnit = 8 / L::kLanes;  // registers
     constexpr int kUnits = kOfUnit < kFlush ? kFlush / kOfUnit : 1, kFlushes = kUnits * kOfUnit / kFlush;
@@ -148,6 +162,7 @@ inline __attribute__((always_inline)) typename L::Sums block_sums(const uint8_t*
 #pragma GCC unroll 4
             for (int g = 0; g < kGroups; ++g) {
                 const uint8_t* own = block + (g * units + unit) * kUnitBytes<kOfBytes>;
+                if (kOfBytes && flush == 0) fetch_ahead(own, ahead);
                 Vec sum;
 #pragma GCC unroll 4
                 for (int i = 0; i < kFlush; ++i) {
@@ -167,23 +182,55 @@ inline __attribute__((always_inline)) typename L::Sums block_sums(const uint8_t*
     return L::sums(even, odd);
 }
 
-// The largest integer sum with which a code of any of the scales in [low, high] can pass, and a little more; 65535:
-// any.
-inline uint32_t scaled_limit(const NibbleScan& r, float low, float high) {
-    if (r.most >= 0 && low == 0) return 65535;
-    if (high == 0) return 0;
-    const float product = r.most / (r.most < 0 ? high : low), square = r.square * low;
-    const float size = (product < 0 ? -product : product) + (r.base < 0 ? -r.base : r.base) + square;
-    const float sum = ((product - r.base - square) + 0x1p-20f * size) / r.step + 2;
-    return !(sum < 65535) ? 65535 : sum < 0 ? 0 : static_cast<uint32_t>(sum);
+template <class L>
+struct LaneSums {
+    static constexpr int32_t kMost = kFlushMost, kMostSum = kFlushSum;
+    using Sum = uint16_t;
+    template <bool kOfBytes>
+    static inline __attribute__((always_inline)) auto block_sums(const uint8_t* tables, const uint8_t* block,
+                                                                 int64_t bytes, int64_t ahead) {
+        return lane_sums<L, kOfBytes>(tables, block, bytes, ahead);
+    }
+};
+
+// For each block of a panel, from the block of r.code on: above the largest integer sum with which a code of any of the
+// block's scales can pass; `every`: all pass. All blocks at once, since divisions take long one after the other.
+inline void block_limits(const NibbleScan& r, int32_t every, uint32_t* limits) {
+    const int64_t blocks = (r.n + kNibbleBlock - 1) / kNibbleBlock;
+    const bool negative = r.most < 0;
+    const float size = r.base < 0 ? -r.base : r.base;
+    for (int64_t b = r.code / kNibbleBlock; b < blocks; ++b) {
+        const float low = r.lows[b], high = r.highs[b], divisor = negative ? high : low;
+        const float product = r.most / (divisor > 0 ? divisor : 1.0f), square = r.square * low;
+        const float all = (product < 0 ? -product : product) + size + square;
+        const float sum = ((product - r.base - square) + 0x1p-20f * all) / r.step + 2;
+        // A code of scale 0 is at 0. Not a number, where a limit is beyond all floats: all pass.
+        const bool none = negative && high == 0, any = (!negative && low == 0) || !(sum < static_cast<float>(every));
+        const float within = any ? 0.0f : sum > 0 ? sum : 0.0f;
+        limits[b] = static_cast<uint32_t>(none ? 0 : any ? every : static_cast<int32_t>(within));
+    }
 }
 
-// A bit for each code of a block that the float bound does not rule out.
-inline uint64_t scaled_passes(const NibbleScan& r, const uint16_t* sums, const float* scales) {
+// Halves that are subnormal are a whole number of 2^-24; others have 10 bits of fraction, and an exponent that is 112
+// less. No float on the way is subnormal: processors may take those for 0.
+inline float scale_of(uint32_t half) {
+    const float subnormal = static_cast<float>(static_cast<int32_t>(half)) * 0x1p-24f;
+    uint32_t bits;
+    __builtin_memcpy(&bits, &subnormal, sizeof(bits));
+    const uint32_t is_normal = half < 0x400 ? 0 : ~uint32_t{0};  // without a branch: compilers make vectors of this
+    bits = (bits & ~is_normal) | (((half << 13) + (uint32_t{112} << 23)) & is_normal);
+    float scale;
+    __builtin_memcpy(&scale, &bits, sizeof(scale));
+    return scale;
+}
+
+// A bit for each code of a block that the float bound does not rule out. Few blocks come here.
+template <class Sum>
+inline uint64_t scaled_passes(const NibbleScan& r, const Sum* sums, const uint16_t* scales) {
     int32_t passes[kNibbleBlock], any = 0;
     for (int64_t c = 0; c < kNibbleBlock; ++c) {
-        const float s = scales[c];
-        const float bound = s * ((r.base + r.step * static_cast<float>(sums[c])) + r.square * s);
+        const float s = scale_of(scales[c]);
+        const float bound = s * ((r.base + r.step * static_cast<float>(static_cast<int32_t>(sums[c]))) + r.square * s);
         passes[c] = bound <= r.most ? 1 : 0;
         any |= passes[c];
     }
@@ -198,15 +245,16 @@ bool scan_nibbles(NibbleScan* request) {
     NibbleScan& r = *request;
     const int64_t block_bytes = r.bytes / 4 * kUnitBytes<kOfBytes> * kGroups;
     const uint8_t* block = r.panel + r.code / kNibbleBlock * block_bytes;
+    uint32_t limits[kScaled ? kPanelBlocks : 1];
+    if constexpr (kScaled) block_limits(r, L::kMostSum + 1, limits);
     for (r.hit_count = 0; r.code < r.n; r.code += kNibbleBlock, block += block_bytes) {
         if (r.hit_count > kNibbleHits - kNibbleBlock) return true;
-        const typename L::Sums sums = block_sums<L, kOfBytes>(r.tables, block, r.bytes);
-        const uint32_t limit =
-            kScaled ? scaled_limit(r, r.lows[r.code / kNibbleBlock], r.highs[r.code / kNibbleBlock]) : r.limit;
+        const typename L::Sums sums = L::template block_sums<kOfBytes>(r.tables, block, r.bytes, r.ahead);
+        const uint32_t limit = kScaled ? limits[r.code / kNibbleBlock] : r.limit;
         if (!L::any_below(sums, limit)) continue;
         uint64_t found;
         if constexpr (kScaled) {
-            uint16_t stored[kNibbleBlock];
+            typename L::Sum stored[kNibbleBlock];
             L::store(sums, stored);
             found = scaled_passes(r, stored, r.scales + r.code);
         } else {
@@ -226,26 +274,15 @@ bool scan_any(NibbleScan* request) {
     return scaled ? scan_nibbles<L, false, true>(request) : scan_nibbles<L, false, false>(request);
 }
 
-// Halves that are subnormal are a whole number of 2^-24; others have 10 bits of fraction, and an exponent that is 112
-// less. No float on the way is subnormal: processors may take those for 0.
-inline float scale_of(uint32_t half) {
-    const float subnormal = static_cast<float>(static_cast<int32_t>(half)) * 0x1p-24f;
-    uint32_t bits;
-    __builtin_memcpy(&bits, &subnormal, sizeof(bits));
-    const uint32_t is_normal = half < 0x400 ? 0 : ~uint32_t{0};  // without a branch: compilers make vectors of this
-    bits = (bits & ~is_normal) | (((half << 13) + (uint32_t{112} << 23)) & is_normal);
-    float scale;
-    __builtin_memcpy(&scale, &bits, sizeof(scale));
-    return scale;
-}
-
-// As floats, and the least and the greatest of each block; halves that are >= 0 are in the order of their bits.
-inline void convert_scales(const uint16_t* halves, const uint32_t* positions, int64_t n, float* scales, float* lows,
-                           float* highs) {
+// Copies, and the least and the greatest of each block as floats; halves that are >= 0 are in the order of their bits.
+inline void gather_scales(const uint16_t* halves, const uint32_t* positions, int64_t n, uint16_t* scales, float* lows,
+                          float* highs) {
     for (int64_t block = 0; block < n; block += kNibbleBlock) {
         uint16_t own[kNibbleBlock], low = UINT16_MAX, high = 0;
         if (positions == nullptr && block + kNibbleBlock <= n) {
             __builtin_memcpy(own, halves + block, sizeof(own));
+            __builtin_prefetch(halves + block + n);  // of the next panel
+            __builtin_prefetch(halves + block + n + kNibbleBlock / 2);
         } else {
             for (int64_t c = 0; c < kNibbleBlock; ++c) {
                 const int64_t i = block + c < n ? block + c : n - 1;
@@ -254,7 +291,7 @@ inline void convert_scales(const uint16_t* halves, const uint32_t* positions, in
         }
         for (int64_t c = 0; c < kNibbleBlock; ++c) low = own[c] < low ? own[c] : low;
         for (int64_t c = 0; c < kNibbleBlock; ++c) high = own[c] > high ? own[c] : high;
-        for (int64_t c = 0; c < kNibbleBlock; ++c) scales[block + c] = scale_of(own[c]);
+        __builtin_memcpy(scales + block, own, sizeof(own));
         *lows++ = scale_of(low);
         *highs++ = scale_of(high);
     }
@@ -262,7 +299,7 @@ inline void convert_scales(const uint16_t* halves, const uint32_t* positions, in
 
 template <class L, class P>
 constexpr NibbleTable make_nibble_table() {
-    return {{pack_groups<P, false>, pack_groups<P, true>}, scan_any<L>, convert_scales};
+    return {L::kMost, L::kMostSum, {pack_groups<P, false>, pack_groups<P, true>}, scan_any<L>, gather_scales};
 }
 
 }  // namespace

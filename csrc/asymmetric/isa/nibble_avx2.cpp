@@ -8,7 +8,7 @@
 namespace fasthash {
 namespace {
 
-struct Avx2Nibbles {
+struct Avx2Nibbles : LaneSums<Avx2Nibbles> {
     using Vec = __m256i;
     static constexpr int kLanes = 2;
     struct Sums {

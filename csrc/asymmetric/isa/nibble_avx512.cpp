@@ -14,75 +14,94 @@
 namespace fasthash {
 namespace {
 
+// A register holds 4 bytes of 16 codes: a unit of a group. Four tables of 16 bytes make one of 64 for vpermb: a nibble
+// of the unit's byte j looks up 16 j + nibble, and what is found for a code's four bytes is added up by vpdpbusd. So a
+// panel is [ceil(n / 64)][4][W' / 4][high, low][16][4] such indices, or [ceil(n / 64)][4][W' / 4][16][4] bytes. The
+// code 4 i + j of a group is at 4 j + i, which is how rows come out of four registers of 4 x 16 bytes each.
+inline __m512i at_byte() { return _mm512_set1_epi32(0x30201000); }
+// What is 1 in `mask` is of a, the rest of b.
+inline __m512i blend(__m512i mask, __m512i a, __m512i b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xca); }
+inline __m512i high_index(__m512i bytes) { return blend(_mm512_set1_epi8(15), _mm512_srli_epi16(bytes, 4), at_byte()); }
+inline __m512i low_index(__m512i bytes) { return blend(_mm512_set1_epi8(15), bytes, at_byte()); }
+
 struct Avx512Nibbles {
-    using Vec = __m512i;
-    static constexpr int kLanes = 4;
+    static constexpr int32_t kMost = 255, kMostSum = (1 << 24) - 1;
+    using Sum = uint32_t;
     struct Sums {
-        Vec even, odd;  // codes 16 g + 2 i (+ 1) at 8 g + i
+        __m512i of[kGroups];  // 16 codes each, in the panel's order
     };
-    static Vec load(const uint8_t* p) { return _mm512_loadu_si512(p); }
-    static Vec zero() { return _mm512_setzero_si512(); }
-    static Vec high4(Vec a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
-    static Vec low4(Vec a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
-    static Vec look_up(Vec table, Vec nibbles) { return _mm512_shuffle_epi8(table, nibbles); }
-    static Vec add8(Vec a, Vec b) { return _mm512_add_epi8(a, b); }
-    static Vec add16(Vec a, Vec b) { return _mm512_add_epi16(a, b); }
-    static Vec high8(Vec a) { return _mm512_srli_epi16(a, 8); }
-    static Vec without_high(Vec all, Vec high) { return _mm512_sub_epi16(all, _mm512_slli_epi16(high, 8)); }
-    // The four lanes of each register added; the sums of register g become lane g.
-    static Vec lanes_added(const Vec* v) {
-        const auto pair = [](Vec a, Vec b) {
-            return add16(_mm512_shuffle_i64x2(a, b, 0x44), _mm512_shuffle_i64x2(a, b, 0xee));
-        };
-        const Vec a = pair(v[0], v[1]), b = pair(v[2], v[3]);
-        return add16(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
+
+    // Of a unit of a group: two look-ups, and two sums.
+    template <bool kOfBytes>
+    static inline __attribute__((always_inline)) void add_unit(const uint8_t* unit, __m512i high_table,
+                                                               __m512i low_table, __m512i& high, __m512i& low) {
+        const __m512i first = _mm512_loadu_si512(unit), ones = _mm512_set1_epi8(1);
+        const __m512i at_high = kOfBytes ? high_index(first) : first;
+        const __m512i at_low = kOfBytes ? low_index(first) : _mm512_loadu_si512(unit + 64);
+        high = _mm512_dpbusd_epi32(high, _mm512_permutexvar_epi8(at_high, high_table), ones);
+        low = _mm512_dpbusd_epi32(low, _mm512_permutexvar_epi8(at_low, low_table), ones);
     }
-    static Sums sums(const Vec* even, const Vec* odd) { return {lanes_added(even), lanes_added(odd)}; }
+
+    // Eight sums at a time, since one addition takes several cycles.
+    template <bool kOfBytes>
+    static inline __attribute__((always_inline)) Sums block_sums(const uint8_t* tables, const uint8_t* block,
+                                                                 int64_t bytes, int64_t ahead) {
+        const int64_t group = bytes / 4 * kUnitBytes<kOfBytes>;
+        __m512i high[kGroups], low[kGroups];
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; ++g) high[g] = low[g] = _mm512_setzero_si512();
+        for (const uint8_t* end = tables + 32 * bytes; tables < end; tables += 128, block += kUnitBytes<kOfBytes>) {
+            const __m512i high_table = _mm512_loadu_si512(tables), low_table = _mm512_loadu_si512(tables + 64);
+#pragma GCC unroll 4
+            for (int g = 0; g < kGroups; ++g) {
+                if (kOfBytes) fetch_ahead(block + g * group, ahead);
+                add_unit<kOfBytes>(block + g * group, high_table, low_table, high[g], low[g]);
+            }
+        }
+        Sums sums;
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; ++g) sums.of[g] = _mm512_add_epi32(high[g], low[g]);
+        return sums;
+    }
+
     static bool any_below(const Sums& s, uint32_t limit) {
-        const Vec l = _mm512_set1_epi16(static_cast<short>(limit));
-        return _mm512_cmplt_epu16_mask(_mm512_min_epu16(s.even, s.odd), l) != 0;
+        const __m512i least = _mm512_min_epu32(_mm512_min_epu32(s.of[0], s.of[1]), _mm512_min_epu32(s.of[2], s.of[3]));
+        return _mm512_cmplt_epu32_mask(least, _mm512_set1_epi32(static_cast<int>(limit))) != 0;
+    }
+    // Group g in the order of the codes: the places of a 4 x 4 matrix become those of its transpose.
+    static __m512i in_order(const Sums& s, int g) {
+        const __m512i from = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        return _mm512_permutexvar_epi32(from, s.of[g]);
     }
     static uint64_t below(const Sums& s, uint32_t limit) {
-        const Vec l = _mm512_set1_epi16(static_cast<short>(limit));
-        return _pdep_u64(_mm512_cmplt_epu16_mask(s.even, l), 0x5555555555555555u) |
-               _pdep_u64(_mm512_cmplt_epu16_mask(s.odd, l), 0xaaaaaaaaaaaaaaaau);
+        uint64_t found = 0;
+        for (int g = 0; g < kGroups; ++g) {
+            const __mmask16 own = _mm512_cmplt_epu32_mask(in_order(s, g), _mm512_set1_epi32(static_cast<int>(limit)));
+            found |= static_cast<uint64_t>(own) << (16 * g);
+        }
+        return found;
     }
-    static void store(const Sums& s, uint16_t* out) {
-        const Vec first = _mm512_unpacklo_epi16(s.even, s.odd), last = _mm512_unpackhi_epi16(s.even, s.odd);
-        const Vec a = _mm512_shuffle_i64x2(first, last, 0x44), b = _mm512_shuffle_i64x2(first, last, 0xee);
-        _mm512_storeu_si512(out, _mm512_shuffle_i64x2(a, a, 0xd8));
-        _mm512_storeu_si512(out + 32, _mm512_shuffle_i64x2(b, b, 0xd8));
+    static void store(const Sums& s, uint32_t* out) {
+        for (int g = 0; g < kGroups; ++g) _mm512_storeu_si512(out + 16 * g, in_order(s, g));
     }
 };
 
-// Which byte of 16 goes to each place of a lane: lane l has the bytes l, 4 + l, 8 + l and 12 + l of four codes side by
-// side, which are 16 or 32 bytes apart. And of 16 codes of 8 bytes: lane l has byte l of all of them.
-#define FH_FOUR(byte, apart) byte, byte + apart, byte + 2 * apart, byte + 3 * apart
-#define FH_LANE(l, apart) FH_FOUR(l, apart), FH_FOUR(l + 4, apart), FH_FOUR(l + 8, apart), FH_FOUR(l + 12, apart)
-#define FH_SIXTEEN(l) FH_FOUR(l, 8), FH_FOUR(l + 32, 8), FH_FOUR(l + 64, 8), FH_FOUR(l + 96, 8)
-alignas(64) constexpr uint8_t kApart16[64] = {FH_LANE(0, 16), FH_LANE(1, 16), FH_LANE(2, 16), FH_LANE(3, 16)};
-alignas(64) constexpr uint8_t kApart32[64] = {FH_LANE(0, 32), FH_LANE(1, 32), FH_LANE(2, 32), FH_LANE(3, 32)};
-alignas(64) constexpr uint8_t kApart8[64] = {FH_SIXTEEN(0), FH_SIXTEEN(1), FH_SIXTEEN(2), FH_SIXTEEN(3)};
-#undef FH_SIXTEEN
-#undef FH_LANE
-#undef FH_FOUR
-
-// Four such registers, of 16 codes, to one position of all codes a lane: byte 4 j + l is lane l of register j.
-inline void gather_codes(const __m512i* v, __m512i* out) {
-    const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
-    const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
-    out[0] = _mm512_unpacklo_epi64(a, c);
-    out[1] = _mm512_unpackhi_epi64(a, c);
-    out[2] = _mm512_unpacklo_epi64(b, d);
-    out[3] = _mm512_unpackhi_epi64(b, d);
+template <bool kOfBytes>
+inline void store_unit(__m512i bytes, uint8_t* unit) {
+    _mm512_storeu_si512(unit, kOfBytes ? bytes : high_index(bytes));
+    if constexpr (!kOfBytes) _mm512_storeu_si512(unit + 64, low_index(bytes));
 }
 
-// The bytes of unit j.
+// Four registers of four codes' 16 bytes each to units: one position of all codes a register.
 template <bool kOfBytes>
-inline void store_unit(__m512i bytes, uint8_t* group, int j) {
-    uint8_t* unit = group + j * kUnitBytes<kOfBytes>;
-    _mm512_storeu_si512(unit, kOfBytes ? bytes : Avx512Nibbles::high4(bytes));
-    if constexpr (!kOfBytes) _mm512_storeu_si512(unit + 64, Avx512Nibbles::low4(bytes));
+inline void store_units(const __m512i* v, uint8_t* group, int units) {
+    const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
+    const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
+    const __m512i out[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c), _mm512_unpacklo_epi64(b, d),
+                            _mm512_unpackhi_epi64(b, d)};
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j)
+        if (j < units) store_unit<kOfBytes>(out[j], group + j * kUnitBytes<kOfBytes>);
 }
 
 struct Avx512Packer {
@@ -91,26 +110,23 @@ struct Avx512Packer {
 
     template <bool kOfBytes>
     static void dense(const uint8_t* codes, int64_t W, uint8_t* group) {
-        __m512i v[4], out[4];
+        __m512i v[4];
         const auto line = [&](int64_t i) { return _mm512_loadu_si512(codes + 64 * i); };
-        if (W == 8) {
-            const __m512i first = _mm512_load_si512(kApart8), last = _mm512_add_epi8(first, _mm512_set1_epi8(4));
-            store_unit<kOfBytes>(_mm512_permutex2var_epi8(line(0), first, line(1)), group, 0);
-            store_unit<kOfBytes>(_mm512_permutex2var_epi8(line(0), last, line(1)), group, 1);
+        if (W == 8) {  // the first four bytes of 16 codes, then the last four
+            const __m512i first = _mm512_setr_epi32(0, 8, 16, 24, 2, 10, 18, 26, 4, 12, 20, 28, 6, 14, 22, 30);
+            const __m512i last = _mm512_add_epi32(first, _mm512_set1_epi32(1));
+            store_unit<kOfBytes>(_mm512_permutex2var_epi32(line(0), first, line(1)), group);
+            store_unit<kOfBytes>(_mm512_permutex2var_epi32(line(0), last, line(1)), group + kUnitBytes<kOfBytes>);
         } else if (W == 16) {
             for (int i = 0; i < 4; ++i) v[i] = line(i);
             store_units<kOfBytes>(v, group, 4);
         } else {
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; ++half) {
-                const __m512i from =
-                    _mm512_add_epi8(_mm512_load_si512(kApart32), _mm512_set1_epi8(static_cast<char>(16 * half)));
 #pragma GCC unroll 4
-                for (int i = 0; i < 4; ++i) v[i] = _mm512_permutex2var_epi8(line(2 * i), from, line(2 * i + 1));
-                gather_codes(v, out);
+            for (int i = 0; i < 4; ++i) v[i] = _mm512_shuffle_i64x2(line(2 * i), line(2 * i + 1), 0x88);
+            store_units<kOfBytes>(v, group, 4);
 #pragma GCC unroll 4
-                for (int j = 0; j < 4; ++j) store_unit<kOfBytes>(out[j], group, 4 * half + j);
-            }
+            for (int i = 0; i < 4; ++i) v[i] = _mm512_shuffle_i64x2(line(2 * i), line(2 * i + 1), 0xdd);
+            store_units<kOfBytes>(v, group + 4 * kUnitBytes<kOfBytes>, 4);
         }
     }
 
@@ -144,19 +160,6 @@ struct Avx512Packer {
     }
 
   private:
-    // Registers of four codes' 16 bytes each.
-    template <bool kOfBytes>
-    static void store_units(__m512i* v, uint8_t* group, int units) {
-        __m512i out[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) v[i] = _mm512_permutexvar_epi8(_mm512_load_si512(kApart16), v[i]);
-        gather_codes(v, out);
-        store_unit<kOfBytes>(out[0], group, 0);
-        store_unit<kOfBytes>(out[1], group, 1);
-        if (units == 2) return;
-        store_unit<kOfBytes>(out[2], group, 2);
-        store_unit<kOfBytes>(out[3], group, 3);
-    }
     template <bool kOfBytes, class Row>
     static void store_sixteen(const Row& row, uint8_t* group, int units) {
         __m512i v[4];

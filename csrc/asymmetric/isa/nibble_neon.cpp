@@ -8,7 +8,7 @@
 namespace fasthash {
 namespace {
 
-struct NeonNibbles {
+struct NeonNibbles : LaneSums<NeonNibbles> {
     using Vec = uint8x16_t;
     static constexpr int kLanes = 1;
     struct Sums {

@@ -5,7 +5,7 @@
 namespace fasthash {
 namespace {
 
-struct ScalarNibbles {
+struct ScalarNibbles : LaneSums<ScalarNibbles> {
     static constexpr int kLanes = 1;
     struct Vec {
         uint8_t bytes[16];

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fasthash._arguments import MAX_BITS, whole
-from fasthash._arrays import to_tensor
+from fasthash._arrays import dtype_name, to_tensor
+from fasthash._tables import read_array, recognise
+from fasthash._tables.kinds import label
+from fasthash.asymmetric import scales
 from fasthash.index.exchange.code_files import CodeFile, codes_of_array, open_codes, read_ids
 from fasthash.index.exchange.key_sources import open_keys
 from fasthash.index.key_texts import key_rows
@@ -69,9 +73,14 @@ def open_source(
     id_column: str | None = None,
     keys: Any = None,
     key_column: str | None = None,
+    code_scale: Any = None,
 ) -> Source:
     """Opens what holds codes (see HammingIndex.build); raises ValueError, TypeError or OSError where it does not."""
     names = {"format": format, "column": column, "id_column": id_column}
+    if code_scale is not None:
+        scale = open_scales(code_scale, function)
+        opened = open_source(source, bits, ids, function, keys=keys, key_column=key_column, **names)
+        return with_scales(opened, scale, function)
     if keys is None and key_column is None:
         return _open(source, bits, ids, function, **names)
     named = open_keys(keys, key_column, source, function, format)
@@ -152,6 +161,40 @@ def with_ids(source: Source, ids: Tensor | None, function: str) -> Source:
             raise ValueError(f"{function}: {at} codes need as many ids, got {len(ids)}")
 
     return Source(source.bits, len(ids), blocks())
+
+
+def open_scales(given: Any, function: str) -> Tensor:
+    """The code_scale float16 [N] on the CPU, of an array or of a .npy file. Values are checked where they are used."""
+    where = f"{function}: code_scale"
+    if isinstance(given, (str, os.PathLike)):
+        path = Path(given)
+        kind, where = recognise(path, function), label(path, function) + ": scales"
+        if kind.name not in ("npy", "npz"):
+            raise ValueError(f"{label(path, function)} is {kind.words}, scales are read from .npy files")
+        given = np.array(read_array(path, kind, function))
+    scale = to_tensor(given, function, "code_scale")
+    if scale.dtype != torch.float16 or scale.ndim != 1:
+        kind_of = TypeError if scale.dtype != torch.float16 else ValueError
+        raise kind_of(f"{where} must be float16 [N], got {dtype_name(scale)} of shape {list(scale.shape)}")
+    return scale.cpu()
+
+
+def with_scales(source: Source, scale: Tensor, function: str) -> Source:
+    """The source with the code_scale float16 [N] beside it."""
+
+    def blocks() -> Iterator[Block]:
+        at = 0
+        for block in source.blocks:
+            own = scale[at : at + block.rows]
+            at += block.rows
+            if len(own) < block.rows:
+                break
+            yield block._replace(scales=scales(own, block.rows, block.codes.device, function))
+        if at != len(scale):
+            codes = f"{at} or more" if source.rows is None and at > len(scale) else source.rows or at
+            raise ValueError(f"{function}: {codes} codes need a code_scale each, got {len(scale)}")
+
+    return source._replace(blocks=blocks())
 
 
 def with_keys(source: Source, keys: Iterator[KeyRows], function: str) -> Source:
