@@ -2,6 +2,7 @@
 
     python benchmarks/bench_mih.py [--n 1e8] [--bits 64 128] [--parts build search peer] [--folder FOLDER] [--name mih]
     python benchmarks/bench_mih.py --parts grid [--grid-n 1e6] [--grid-bits 64]
+    python benchmarks/bench_mih.py --parts auto --threads 1 [--largest 5e7] [--look-ups 1e6] --folder FOLDER --keep
 
 Parts may be run one at a time with the same --folder and --keep, results are added to the file: build (codes and
 tables; at 1e8 codes of 64 bits some 2 minutes, at 1e9 some 10), search (4 minutes at most for each n and bits), peer.
@@ -9,7 +10,8 @@ Queries have 10 planted neighbours at a stated distance, the rest of the codes i
 Scan, tables and automatic mode take turns, each over queries of its own, so that none finds its pages mapped by
 another; indexes are opened anew for each line, and the results checked first. peer: faiss IndexBinaryMultiHash, which
 promises no exact results, with the share that it finds, for up to --faiss codes. grid: scan and automatic mode over
-sizes, widths, kinds of codes and of queries, no query twice (10 minutes; one size and width at a time will do). Writes
+sizes, widths, kinds of codes and of queries, no query twice (10 minutes; one size and width at a time will do). auto:
+grades automatic mode against the better of both, range searches too, and looks up single codes (mih_auto.py). Writes
 benchmarks/results/NAME.json and NAME.md. Disk: 8 + 24 bytes a code of 64 bits, 16 + 73 of 128; memory: the same, as
 page cache, or each scan reads the disk.
 """
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import kit
+import mih_auto
 import numpy as np
 import torch
 
@@ -70,6 +73,10 @@ def blocks(n: int, bits: int, rows: dict[int, np.ndarray]) -> Iterator[np.ndarra
         for row in sorted(rows.keys() & range(start, start + count)):
             block[row - start] = rows[row]
         yield block
+
+
+def random_blocks(n: int, bits: int) -> Iterator[np.ndarray]:
+    return blocks(n, bits, {})
 
 
 def compare(
@@ -272,6 +279,8 @@ def table(result: dict[str, Any]) -> str:
         words = ", ".join(f"{name} {worst[name]}" for name in ("n", "bits", "codes", "distance", "k", "batch"))
         lines += ["", f"Automatic mode against the scan, {len(result['grid'])} combinations, target at most 1.2: "]
         lines[-1] += f"at most {worst['auto/scan']:.2f} ({words}), {over} above 1.2."
+    if "auto" in result:
+        lines += mih_auto.table(result["auto"])
     return "\n".join(lines) + "\n"
 
 
@@ -280,7 +289,7 @@ def main() -> None:
     parser.add_argument("--n", type=float, nargs="+", default=[1e8])
     parser.add_argument("--bits", type=int, nargs="+", default=[64, 128])
     parser.add_argument(
-        "--parts", nargs="+", choices=("build", "search", "peer", "grid"), default=["build", "search", "peer"]
+        "--parts", nargs="+", choices=("build", "search", "peer", "grid", "auto"), default=["build", "search", "peer"]
     )
     parser.add_argument("--folder", type=Path, help="where indexes go; default: a new folder for temporary files")
     parser.add_argument("--keep", action="store_true", help="leave them there, for other parts")
@@ -289,6 +298,9 @@ def main() -> None:
     parser.add_argument("--grid-n", type=float, nargs="+", default=[1e5, 1e6, 1e7])
     parser.add_argument("--grid-bits", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--grid-calls", type=int, default=31, help="for each combination")
+    parser.add_argument("--largest", type=float, default=5e7, help="codes of the largest index that is graded")
+    parser.add_argument("--line-seconds", type=float, default=5.0, help="for each line that is graded")
+    parser.add_argument("--look-ups", type=float, default=1e6)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--name", default="mih")
     options = parser.parse_args()
@@ -297,7 +309,8 @@ def main() -> None:
     result = json.loads(file.read_text()) if file.exists() else {}
     if not isinstance(result.get("cases"), dict):
         result = {"cases": {}}
-    result |= {"machine": kit.machine(), "threads": options.threads}
+    if options.parts != ["auto"] or "machine" not in result:
+        result |= {"machine": kit.machine(), "threads": options.threads}
     place = options.folder or Path(tempfile.mkdtemp(prefix="mih-"))
 
     def write() -> None:
@@ -309,8 +322,19 @@ def main() -> None:
         kept = [line for line in result.get("grid", []) if (line["n"], line["bits"]) not in again]
         result["grid"] = kept + grid(place / "grid", options)
         write()
+    if "auto" in options.parts:
+        graded: dict[str, Any] = {"machine": kit.machine(), "threads": options.threads}
+        graded |= {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
+        graded["lines"] = mih_auto.grade(place, int(options.largest), options.line_seconds, random_blocks)
+        result["auto"] = graded
+        write()
+        graded["look_ups"] = mih_auto.look_ups(place, int(options.look_ups), random_blocks)
+        graded["threads_of_python"] = mih_auto.threads(place, 1.0, random_blocks)
+        write()
+        for folder in [] if options.keep else place.glob("auto-*"):
+            shutil.rmtree(folder)
     for n, bits in itertools.product(map(int, options.n), options.bits):
-        if options.parts == ["grid"]:
+        if not {"build", "search", "peer"} & set(options.parts):
             break
         folder = place / f"{n}-{bits}"
         case = result["cases"].setdefault(f"{n}-{bits}", {})

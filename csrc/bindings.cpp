@@ -9,12 +9,14 @@
 #include <memory>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "asymmetric/asymmetric_topk.h"
 #include "core/cpu_features.h"
 #include "hamming/asymmetric.h"
 #include "hamming/hamming.h"
+#include "mih/cpu/mih_cost.h"
 #include "mih/mih.h"
 #include "neighbors/nearest.h"
 #include "pairs/pairs.h"
@@ -88,6 +90,26 @@ struct MihTables {
         all = {tables.data(), static_cast<int32_t>(tables.size()), bits, fingerprint_bytes};
     }
     MihTables(const MihTables&) = delete;
+};
+
+// On what terms tables are used, and the ends that fh_mih_terms points to.
+struct MihTerms {
+    std::vector<int32_t> ends;
+    fh_mih_terms all;
+
+    MihTerms(double budget, double tables, double read, double compare, std::vector<int32_t> given)
+        : ends(std::move(given)),
+          all{{tables, read, compare}, budget, ends.data(), static_cast<int64_t>(ends.size())} {}
+    MihTerms(const MihTerms&) = delete;
+};
+
+// What a range search by tables has found.
+struct MihHits {
+    fh_mih_hits* hits = nullptr;
+
+    MihHits() = default;
+    MihHits(const MihHits&) = delete;
+    ~MihHits() { fh_mih_hits_free(hits); }
 };
 
 // A join of codes within a radius; it has copies of them.
@@ -241,19 +263,43 @@ PYBIND11_MODULE(_core, m) {
                                    threads, c);
         });
     });
-    m.def("mih_topk_cpu", [](const Hamming& p, const MihTables& t, int64_t K, Address bounds, double budget,
-                             Address distances, Address ids, Address visited, int32_t threads) {
+    py::class_<MihTerms>(m, "MihTerms")
+        .def(py::init<double, double, double, double, std::vector<int32_t>>(), py::arg("budget"), py::arg("tables"),
+             py::arg("read"), py::arg("compare"), py::arg("ends"));
+    py::class_<MihHits>(m, "MihHits")
+        .def(py::init<>())
+        .def("write", [](const MihHits& h, Address distances, Address ids) {
+            py::gil_scoped_release release;
+            fh_mih_hits_write(h.hits, at<int32_t>(distances), at<int64_t>(ids));
+        });
+    m.def("mih_topk_cpu", [](const Hamming& p, const MihTables& t, int64_t K, Address bounds, const MihTerms& terms,
+                             Address distances, Address ids, Address visited, Address spent, int32_t threads) {
         run([&](fh_cancel* c) {
-            return fh_mih_topk_cpu(&p, &t.all, K, at<const int32_t>(bounds), budget, at<int32_t>(distances),
-                                   at<int64_t>(ids), at<int64_t>(visited), threads, c);
+            return fh_mih_topk_cpu(&p, &t.all, K, at<const int32_t>(bounds), &terms.all, at<int32_t>(distances),
+                                   at<int64_t>(ids), at<int64_t>(visited), at<fh_mih_spent>(spent), threads, c);
         });
     });
-    m.def("mih_range_cpu", [](const Hamming& p, const MihTables& t, int32_t radius, double budget, int64_t capacity,
-                              Address offsets, Address distances, Address ids, Address visited, int32_t threads) {
+    m.def("mih_range_cpu", [](const Hamming& p, const MihTables& t, int32_t radius, const MihTerms& terms,
+                              MihHits& hits, Address offsets, Address visited, Address spent, int32_t threads) {
         run([&](fh_cancel* c) {
-            return fh_mih_range_cpu(&p, &t.all, radius, budget, capacity, at<int64_t>(offsets), at<int32_t>(distances),
-                                    at<int64_t>(ids), at<int64_t>(visited), threads, c);
+            return fh_mih_range_cpu(&p, &t.all, radius, &terms.all, at<int64_t>(offsets), at<int64_t>(visited),
+                                    at<fh_mih_spent>(spent), &hits.hits, threads, c);
         });
+    });
+    // How tables are chosen (mih_cost.h): pure functions of given prices.
+    m.def("mih_scan_ns",
+          [](int64_t N, int64_t W, int64_t Q, int32_t threads, bool weighted, double read, double compare) {
+              return fasthash::ScanPrice{N, W, threads, weighted, {1, read, compare}}.ns(Q);
+          });
+    m.def("mih_scanned_from", [](std::vector<double> table_ns, int32_t table_threads, int64_t N, int64_t W,
+                                 int32_t threads, bool weighted, double read, double compare) {
+        return fasthash::scanned_from(std::move(table_ns), table_threads,
+                                      {N, W, threads, weighted, {1, read, compare}});
+    });
+    m.def("mih_best_stop", [](const std::vector<int32_t>& found, const std::vector<double>& ns,
+                              const std::vector<int32_t>& ends, double scan_ns) {
+        const fasthash::MihStop stop = fasthash::best_stop(found, ns, ends, scan_ns);
+        return std::make_pair(stop.radius, stop.ns);
     });
 
     // Pairs within a radius. Addresses as pairs.h names them.

@@ -79,7 +79,7 @@ def check_against_scan(
     done = 0
     for k in sorted({1, min(10, len(codes)), min(200, len(codes))}):
         expected = ops.hamming_topk(wanted, database, mask, k, weights)
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, None, budget, weights)
+        distances, positions, visited, _ = ops.mih_topk(wanted, database, mask, *tables, bits, k, None, budget, weights)
         seen = visited >= 0
         done += int(seen.sum())
         assert torch.equal(distances[seen], expected[0][seen])
@@ -87,7 +87,9 @@ def check_against_scan(
         assert (positions[~seen] == -1).all()
         assert (distances[~seen] == largest + 1).all()
         bounds = expected[0][:, k // 2].contiguous()
-        distances, positions, visited = ops.mih_topk(wanted, database, mask, *tables, bits, k, bounds, budget, weights)
+        distances, positions, visited, _ = ops.mih_topk(
+            wanted, database, mask, *tables, bits, k, bounds, budget, weights
+        )
         for q in (visited >= 0).nonzero()[:, 0]:
             within = expected[0][q] <= bounds[q]
             count = int(within.sum())

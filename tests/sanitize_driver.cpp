@@ -306,10 +306,12 @@ void mih(const Codes& codes, bool weighted, int32_t threads, Bytes& all) {
     const int64_t K = std::min<int64_t>(5, p.N);
     std::vector<int32_t> distances(p.Q * K), scanned(p.Q * K);
     std::vector<int64_t> ids(p.Q * K), scanned_ids(p.Q * K), visited(p.Q), ends(p.Q + 1);
+    fh_mih_spent spent;
+    const fh_mih_terms always{{1, 1, 1}, 1e9, nullptr, 0};
     run(
         [&] {
-            return fh_mih_topk_cpu(&p, &both, K, nullptr, 1e9, distances.data(), ids.data(), visited.data(), threads,
-                                   nullptr);
+            return fh_mih_topk_cpu(&p, &both, K, nullptr, &always, distances.data(), ids.data(), visited.data(), &spent,
+                                   threads, nullptr);
         },
         "mih_topk");
     run([&] { return fh_hamming_topk_cpu(&p, K, scanned.data(), scanned_ids.data(), threads, nullptr); },
@@ -317,15 +319,28 @@ void mih(const Codes& codes, bool weighted, int32_t threads, Bytes& all) {
     for (int64_t q = 0; q < p.Q; ++q)
         if (visited[q] >= 0)
             check(std::equal(&ids[q * K], &ids[q * K] + K, &scanned_ids[q * K]), "mih_topk: not as the scan");
-    std::vector<int32_t> near(p.Q * p.N);
-    std::vector<int64_t> near_ids(p.Q * p.N);
+    const int32_t last[] = {2, 9};
+    const fh_mih_terms foreseen{{1, 1e6, 1e6}, 0.1, last, 2};
     run(
         [&] {
-            return fh_mih_range_cpu(&p, &both, weighted ? 12 : 3, 1e9, p.Q * p.N, ends.data(), near.data(),
-                                    near_ids.data(), visited.data(), threads, nullptr);
+            return fh_mih_topk_cpu(&p, &both, K, nullptr, &foreseen, distances.data(), ids.data(), visited.data(),
+                                   &spent, threads, nullptr);
         },
-        "mih_range");
-    append(all, ends);
+        "mih_topk, foreseen");
+    for (const fh_mih_terms* terms : {&always, &foreseen}) {
+        fh_mih_hits* hits = nullptr;
+        run(
+            [&] {
+                return fh_mih_range_cpu(&p, &both, weighted ? 12 : 3, terms, ends.data(), visited.data(), &spent, &hits,
+                                        threads, nullptr);
+            },
+            "mih_range");
+        std::vector<int32_t> near(ends[p.Q]);
+        std::vector<int64_t> near_ids(ends[p.Q]);
+        fh_mih_hits_write(hits, near.data(), near_ids.data());
+        fh_mih_hits_free(hits);
+        if (terms == &always) append(all, ends);
+    }
 }
 
 // Joins by every plan, of codes some of which are equal; in one set, and of two sets.
@@ -502,8 +517,12 @@ void unknown_instruction_set() {
     refused(fh_asymmetric_topk_cpu(&real, 1, out, ids, 1, nullptr), "asymmetric_topk");
     const fh_mih_table table{0, 1, offsets, code, offsets};
     const fh_mih_tables tables{&table, 1, 8, 4};
-    refused(fh_mih_topk_cpu(&codes, &tables, 1, nullptr, 1, distances, ids, visited, 1, nullptr), "mih_topk");
-    refused(fh_mih_range_cpu(&codes, &tables, 1, 1, 1, ids, distances, ids, visited, 1, nullptr), "mih_range");
+    const fh_mih_terms terms{{1, 1, 1}, 1, nullptr, 0};
+    fh_mih_spent spent;
+    fh_mih_hits* hits = nullptr;
+    refused(fh_mih_topk_cpu(&codes, &tables, 1, nullptr, &terms, distances, ids, visited, &spent, 1, nullptr),
+            "mih_topk");
+    refused(fh_mih_range_cpu(&codes, &tables, 1, &terms, ids, visited, &spent, &hits, 1, nullptr), "mih_range");
     const fh_nearest_problem points{x, nullptr, 1, 2, 2, 1, 1, 0, 1, FH_FLOAT32};
     refused(fh_nearest_cpu(&points, out, ids, 1, nullptr), "nearest");
     const fh_pairwise_problem pairs{x, 2, 1, FH_FLOAT32};

@@ -52,7 +52,7 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 # The same inside fasthash/index/, where what stands on one level may not import each other.
 INDEX_LEVELS = [
-    ["bitmap", "errors", "groups", "progress", "readahead"],
+    ["bitmap", "errors", "groups", "prices", "progress", "readahead"],
     ["keys", "vectors"],
     ["key_texts", "segments"],
     ["merge"],

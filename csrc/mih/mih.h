@@ -14,6 +14,13 @@
 // to that of the scan (hamming.h), ties included: the search stops when all codes at the K-th distance have been seen.
 // A code is counted in the first bucket that led to it, which its substrings tell: nothing is remembered.
 //
+// Where the radii r_t are known before the search (range search), a bucket leads to a code only if the bits behind the
+// substring are near too: cut the code, as a ring, into sections that begin where the substrings do, in which a code
+// within r differs by x_t. The sum of x_t - (r_t + 1) is below 0, so from some t on, all sums of 1, 2, 3 ... sections
+// are (Qin & Xiao, "Pigeonring: a principle for faster thresholded similarity search", 2018). So codes that differ from
+// the query by sum (r_t + 1) or more, over the sections that substring and fingerprint lie in, are passed over here:
+// another bucket leads to them if they are wanted. This spares wide codes nearly all comparisons in full.
+//
 // Where bits have weights (hamming.h), a code that differs in r_t + 1 bits of a substring is at least as far as the r_t
 // + 1 lowest weights of that substring together. The sums of these over the substrings take the place of sum (r_t + 1),
 // and a step makes r grow by the next lowest weight of its substring: the one that costs least for what it gains.
@@ -56,22 +63,48 @@ fh_status fh_mih_offsets_cpu(const fh_hamming_problem* problem, int32_t start, i
 fh_status fh_mih_fill_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int32_t table, int64_t first,
                           int64_t last, uint8_t* fingerprints, uint32_t* positions, int32_t threads, fh_cancel* cancel);
 
-// fh_hamming_topk_cpu by tables. bounds [Q] or null: codes further than bounds[q] are not wanted (missing places hold
-// the distance of hamming.h and id -1). Groups of bits, where there are some, make up exactly `bits`. A query for which
-// buckets would take longer than `budget` times its part of the time that the scan of the database takes for all of
-// them (by the model in mih_cost.h), or do so by the clock, is given up: it has no results and is for the caller to
-// scan, so that both together take at most about 1 + budget times as long as the scan alone. Where budget < 1, queries
-// are given up untried once nearly all that were tried had to be. visited [Q]: entries looked at, -1 for a query that
-// was given up. FH_INVALID where a table turns out not to be one of this database: no access is out of bounds, but
-// wrong fingerprints can make it miss codes (the files have checksums). Threads share the queries, or the buckets of
-// one query where queries are few and buckets many.
-fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K,
-                          const int32_t* bounds, double budget, int32_t* distances, int64_t* ids, int64_t* visited,
-                          int32_t threads, fh_cancel* cancel);
+// How long things take, compared with the model in mih_cost.h: 1 each is the machine that it was fitted on.
+struct fh_mih_prices {
+    double tables;   // going through buckets
+    double read;     // the scan for one query: reading the codes
+    double compare;  // the scan for many queries: comparing them
+};
 
-// Range search by tables, in one call, otherwise alike: offsets [Q + 1] as of hamming.h, distances and ids [capacity].
-// Where offsets[Q] comes out greater than `capacity`, only offsets and visited are written: call again with room.
+// On what terms tables are used. A query that is given up has no results and is for the caller to scan.
+struct fh_mih_terms {
+    fh_mih_prices prices;
+    // Queries that are given up in vain may take so many times as long as their scan, by the model or by the clock.
+    // Where budget < 1, queries are also given up at once where the tables are reckoned to take longer than the scan.
+    double budget;
+    // Of a k-NN search: distances of the K-th nearest code of queries like these, each as likely as the other: how far
+    // a search may have to go. None: not known.
+    const int32_t* ends;  // [E]
+    int64_t E;
+};
+
+// What the queries that were not given up took, in nanoseconds, all together.
+struct fh_mih_spent {
+    double model, clock;
+};
+
+// fh_hamming_topk_cpu by tables. bounds [Q] or null: codes further than bounds[q] are not wanted (missing places hold
+// the distance of hamming.h and id -1). Groups of bits, where there are some, make up exactly `bits`. visited [Q]:
+// entries looked at, -1 for a query that was given up. FH_INVALID where a table turns out not to be one of this
+// database: no access is out of bounds, but wrong fingerprints can make it miss codes (the files have checksums).
+// Threads share the queries, or the buckets of one query where queries are few and buckets many.
+fh_status fh_mih_topk_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int64_t K,
+                          const int32_t* bounds, const fh_mih_terms* terms, int32_t* distances, int64_t* ids,
+                          int64_t* visited, fh_mih_spent* spent, int32_t threads, fh_cancel* cancel);
+
+struct fh_mih_hits;  // what a range search has found: 8 bytes a result, 16 a query
+
+// Range search by tables, otherwise alike. offsets [Q + 1] as of hamming.h. *hits is for fh_mih_hits_write and
+// fh_mih_hits_free.
 fh_status fh_mih_range_cpu(const fh_hamming_problem* problem, const fh_mih_tables* tables, int32_t radius,
-                           double budget, int64_t capacity, int64_t* offsets, int32_t* distances, int64_t* ids,
-                           int64_t* visited, int32_t threads, fh_cancel* cancel);
+                           const fh_mih_terms* terms, int64_t* offsets, int64_t* visited, fh_mih_spent* spent,
+                           fh_mih_hits** hits, int32_t threads, fh_cancel* cancel);
+
+// Writes distances and ids [offsets[Q]], each query's ordered by (distance, id).
+void fh_mih_hits_write(const fh_mih_hits* hits, int32_t* distances, int64_t* ids);
+void fh_mih_hits_free(fh_mih_hits* hits);
 }

@@ -377,9 +377,9 @@ class HammingIndex(Joins, Scales):
     def range_search(self, queries: Any, radius: int, filter: Any = None) -> RangeResult:
         """All codes within `radius` (inclusive, >= 0; with bit_weights a weighted distance) of each query.
 
-        Gives RangeResult(offsets int64 [Q + 1], distances int32 [T], ids int64 [T]): those of query q are at
-        offsets[q] .. offsets[q + 1], ordered by (distance, id). queries and filter are as for `search`. Raises
-        ValueError or TypeError.
+        Gives RangeResult(offsets int64 [Q + 1], distances int32 [T], ids int64 [T]): those of query q are at offsets[q]
+        .. offsets[q + 1], by (distance, id). queries and filter are as for `search`. Segments with tables (`build_mih`)
+        are searched by them where that should be faster: at small radii. Raises ValueError or TypeError.
         """
         function = "HammingIndex.range_search"
         query, _ = parse_queries(queries, self._bits, self._weights, self._device, function)
@@ -456,8 +456,8 @@ class HammingIndex(Joins, Scales):
         mmap=True maps the codes (nothing is copied; they may be larger than memory) and checks all but their content;
         mmap=False loads them and checks their checksums too. writable=True makes this the folder's one writer, until
         `close`: add and remove then change the folder. method: how searches go through segments that have the tables of
-        `build_mih`; results are the same. "auto" uses the tables where that should be faster than the scan, and turns
-        to the scan so early that the attempt costs little; "mih" uses them until they take as long as the scan, and
+        `build_mih`; results are the same. "auto" takes what should be faster by measured prices: those of `build_mih`,
+        which many searches correct; an attempt that fails costs little; "mih" uses them as long as the scan takes, and
         first makes them, as `build_mih` does, where the index has none; "scan" never. device: where searches run, a
         torch device or a list; all but "cpu" scan, on the devices, copies of the codes as far as there is room, and
         blocks that stream from the folder for the rest. links_within: a folder that the files of the index may be

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <new>
 
 #include "core/thread_pool.h"
@@ -89,7 +90,8 @@ MihQuery::MihQuery(const MihPlan& plan, const uint8_t* query, std::vector<MihScr
       first_worker_(first_worker),
       tables_(static_cast<size_t>(plan.tables->m)),
       radii_(tables_.size(), -1),
-      ns_(kQueryNs) {
+      model_ns_(kQueryNs * plan.price),
+      ns_(model_ns_) {
     const fh_mih_tables& all = *plan.tables;
     PaddedCodes padded(query, 1, plan.problem->W, plan.problem->W);
     const uint8_t* code = padded[0];
@@ -126,43 +128,124 @@ double MihQuery::bucket_mean(int32_t table, int32_t radius) const {
     return static_cast<double>(total) / buckets;
 }
 
-// What the next step of a table should take.
-double MihQuery::step_ns(int32_t table) const {
-    const int64_t buckets = kBinomials.of[plan_.tables->tables[table].length][tables_[table].radius + 1];
-    const double entry_ns = kEntryNs * plan_.tables->fingerprint_bytes / 4;
-    return static_cast<double>(buckets) * (kBucketNs + tables_[table].mean_entries * entry_ns);
+// What the buckets of a table at one distance should take, of codes within `room` of the query.
+double MihQuery::step_ns(int32_t table, int32_t radius, double mean_entries, int32_t room) const {
+    const int64_t buckets = kBinomials.of[plan_.tables->tables[table].length][radius];
+    const int32_t near =
+        plan_.weights.near_limit(table, std::min(room, tables_[table].ring) - plan_.weights.least(table, radius));
+    const double verified = near < 0 ? 0 : plan_.near_part[static_cast<size_t>(std::min(near, 64))];
+    const double entry_ns = kEntryNs * plan_.tables->fingerprint_bytes / 4 + verified * kVerifyNs;
+    return static_cast<double>(buckets) * (kBucketNs + mean_entries * entry_ns) * plan_.price;
 }
 
-int32_t MihQuery::cheapest_table() const {
-    int32_t best = 0;
-    for (int32_t t = 1; t < plan_.tables->m; ++t)
-        if (step_ns(t) / gain(t) < step_ns(best) / gain(best)) best = t;
-    return best;
+double MihQuery::next_step_ns(int32_t table, int32_t room) const {
+    return step_ns(table, tables_[table].radius + 1, tables_[table].mean_entries, room);
 }
 
-// By how much the next step of a table makes the radius grow: by its next lowest weight.
-int32_t MihQuery::gain(int32_t table) const {
-    const int32_t ones = tables_[table].radius + 1;
-    return ones > plan_.tables->tables[table].length
+// By how much a step to `radius` of a table makes the radius of what is found grow: by its next lowest weight.
+int32_t MihQuery::gain(int32_t table, int32_t radius) const {
+    return radius > plan_.tables->tables[table].length
                ? 1
-               : plan_.weights.least(table, ones + 1) - plan_.weights.least(table, ones);
+               : plan_.weights.least(table, radius + 1) - plan_.weights.least(table, radius);
 }
 
-MihOutcome MihQuery::search(int32_t reach, double limit_ns, int32_t threads, fh_cancel* cancel) {
+// What the next step of each table gains, all together.
+int32_t MihQuery::round_gain() const {
+    int32_t round = 0;
+    for (int32_t t = 0; t < plan_.tables->m; ++t) round += gain(t, tables_[t].radius + 1);
+    return round;
+}
+
+// Entries of a bucket at a distance from the query's own, on average: fewer and fewer, down to what any bucket holds.
+double MihQuery::mean_at(int32_t table, int32_t radius) {
+    Table& own = tables_[table];
+    if (radius == 0) return own.mean_entries;
+    const double any = std::ldexp(static_cast<double>(plan_.problem->N), -plan_.tables->tables[table].length);
+    return own.near_mean < 0 ? any : std::max(any, std::ldexp(own.near_mean, 1 - radius));
+}
+
+MihCourse MihQuery::course(int32_t reach, double most_ns) {
+    const int32_t m = plan_.tables->m, round = round_gain();
+    MihCourse course;
+    std::vector<int32_t> radii(static_cast<size_t>(m), -1);
+    double ns = model_ns_;
+    for (int32_t found = -1; found < reach;) {
+        const int32_t room = std::min(reach, plan_.K == INT64_MAX ? reach : found + round);
+        int32_t best = 0;
+        double best_ns = 0;
+        for (int32_t t = 0; t < m; ++t) {
+            const double step = step_ns(t, radii[t] + 1, mean_at(t, radii[t] + 1), room);
+            if (t == 0 || step / gain(t, radii[t] + 1) < best_ns / gain(best, radii[best] + 1))
+                best = t, best_ns = step;
+        }
+        if (radii[best] == plan_.tables->tables[best].length) break;  // all of it is seen: a scan
+        if (radii[best] == 0 && tables_[best].near_mean < 0) {
+            tables_[best].near_mean = bucket_mean(best, 1);
+            continue;
+        }
+        ns += best_ns;
+        if (ns >= most_ns) break;
+        found = std::min(reach, found + gain(best, ++radii[best]));
+        course.tables.push_back(best);
+        course.found.push_back(found);
+        course.ns.push_back(ns);
+    }
+    return course;
+}
+
+// Of a range search: its course, and how near substring and fingerprint have to be (mih.h: sections).
+bool MihQuery::foresee(int32_t reach) {
+    const fh_mih_tables& all = *plan_.tables;
+    const auto in_sections = [&](int32_t t, const auto& visit) {  // those that substring and fingerprint lie in
+        const int32_t end = all.tables[t].length + std::min(8 * all.fingerprint_bytes, all.bits - all.tables[t].length);
+        for (int32_t i = 0; i < all.m; ++i) {
+            const int32_t from = all.tables[(t + i) % all.m].start - all.tables[t].start;
+            if ((from + all.bits) % all.bits < end) visit((t + i) % all.m);
+        }
+    };
+    for (int32_t t = 0; t < all.m; ++t) {  // about: as if all sections had the same part
+        int32_t sections = 0;
+        in_sections(t, [&](int32_t) { ++sections; });
+        tables_[t].ring = static_cast<int32_t>(int64_t{reach + 1} * sections / all.m);
+    }
+    course_ = course(reach, INFINITY);
+    if (course_.found.empty() || course_.found.back() < reach) return false;
+    std::vector<int32_t> steps(tables_.size(), 0);
+    for (const int32_t t : course_.tables) ++steps[t];
+    for (int32_t t = 0; t < all.m; ++t) {
+        tables_[t].ring = -1;
+        in_sections(t, [&](int32_t section) { tables_[t].ring += plan_.weights.least(section, steps[section]); });
+    }
+    return true;
+}
+
+double MihQuery::range_ns(int32_t reach) {
+    return foresee(std::min(reach, plan_.weights.largest())) ? course_.ns.back() : INFINITY;
+}
+
+MihOutcome MihQuery::search(int32_t reach, int32_t stop, double limit_ns, int32_t threads, fh_cancel* cancel) {
     const int32_t m = plan_.tables->m;
     const bool all = plan_.K == INT64_MAX;
     reach = std::min(reach, plan_.weights.largest());
     limit_ns_ = limit_ns;
-    int32_t round = 0;  // what a step of each table gains
-    for (int32_t t = 0; t < m; ++t) round += gain(t);
+    if (all && course_.found.empty() && !foresee(reach)) return MihOutcome::kGivenUp;
+    const int32_t round = round_gain();
     int32_t found = -1;                                             // all codes within are found
     int32_t window = all ? reach : std::min(reach, 2 * round - 1);  // hits beyond are not kept
     while (found < reach) {
-        const int32_t t = cheapest_table();
+        if (found >= stop) return MihOutcome::kGivenUp;
+        int32_t t = 0;
+        if (all)
+            t = course_.tables[order_.size()];
+        else
+            for (int32_t other = 1; other < m; ++other)
+                if (next_step_ns(other, window) / gain(other, tables_[other].radius + 1) <
+                    next_step_ns(t, window) / gain(t, tables_[t].radius + 1))
+                    t = other;
         Table& table = tables_[t];
-        const double step = step_ns(t);
+        const double step = next_step_ns(t, window);
         if (table.radius == plan_.tables->tables[t].length || ns_ + step > limit_ns) return MihOutcome::kGivenUp;
-        const int32_t next = std::min(reach, found + gain(t));
+        const int32_t next = std::min(reach, found + gain(t, table.radius + 1));
         if (next > window) {
             const int32_t wider = std::min(reach, next + round - 1);
             const MihOutcome outcome = replay(window, wider, limit_ns - step, threads, cancel);
@@ -175,11 +258,13 @@ MihOutcome MihQuery::search(int32_t reach, double limit_ns, int32_t threads, fh_
         if (outcome != MihOutcome::kFound) return outcome;
         order_.push_back(t);
         radii_[t] = ++table.radius;
-        if (table.radius == 0)
-            table.mean_entries = bucket_mean(t, 1);
-        else
+        if (table.radius > 0)
             table.mean_entries = static_cast<double>(entries_ - before) /
                                  static_cast<double>(kBinomials.of[plan_.tables->tables[t].length][table.radius]);
+        else if (!all)
+            table.mean_entries = bucket_mean(t, 1);
+        else
+            table.mean_entries = mean_at(t, 1);
         found = next;
         if (static_cast<int64_t>(mine().keys.size()) >= plan_.K) keep_nearest(mine().keys, reach);
     }
@@ -205,7 +290,7 @@ MihOutcome MihQuery::take(const MihStep& step, int32_t threads, fh_cancel* cance
     MihScratch& own = mine();
     own.ns = 0, own.entries = 0;
     bool enough = false;  // limit_ns passed
-    if (threads == 1 || step_ns(step.table) < kParallelNs) {
+    if (threads == 1 || next_step_ns(step.table, step.most) < kParallelNs) {
         enough = !visit(step, 0, masks, own);
     } else {
         std::atomic<bool> stop{false}, no_memory{false};
@@ -237,6 +322,7 @@ MihOutcome MihQuery::take(const MihStep& step, int32_t threads, fh_cancel* cance
         }
     }
     entries_ += own.entries;
+    model_ns_ += own.ns;
     ns_ = std::max(ns_ + own.ns, elapsed_ns());
     if (own.damaged) return MihOutcome::kDamaged;
     return enough ? MihOutcome::kGivenUp : MihOutcome::kFound;
@@ -248,9 +334,12 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
     const fh_mih_table& table = all.tables[step.table];
     const Table& own = tables_[step.table];
     const int64_t bytes = all.fingerprint_bytes;
-    const double entry_ns = kEntryNs * static_cast<double>(bytes) / 4;
+    const double bucket_ns = kBucketNs * plan_.price,
+                 entry_ns = kEntryNs * plan_.price * static_cast<double>(bytes) / 4;
     const int32_t nearest = plan_.weights.least(step.table, step.radius);  // all codes of the step are at least so far
-    int32_t most = step.most, near_limit = plan_.weights.near_limit(step.table, most - nearest);
+    int32_t most = step.most;
+    const auto room = [&] { return std::min(most, own.ring) - nearest; };  // for the fingerprints
+    int32_t near_limit = plan_.weights.near_limit(step.table, room());
     uint32_t mask = mask_at(first_mask, step.radius);
     uint32_t begins[kBlock], ends[kBlock], buckets[kBlock];
     size_t survivors = 0;
@@ -273,7 +362,7 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
             filled += ends[filled] > begins[filled];
         }
         if (scratch.damaged) return false;
-        scratch.ns += static_cast<double>(block) * kBucketNs + static_cast<double>(entries) * entry_ns;
+        scratch.ns += static_cast<double>(block) * bucket_ns + static_cast<double>(entries) * entry_ns;
         if (scratch.ns > step.limit_ns) return false;
         scratch.entries += entries;
         ask(kEntryPages, scratch, filled, [&](int64_t i, WillNeed& need) {
@@ -293,13 +382,13 @@ bool MihQuery::visit(const MihStep& step, int64_t first_mask, int64_t masks, Mih
                 int64_t count = plan_.near(table.fingerprints + at * bytes, std::min<int64_t>(kPiece, ends[i] - at),
                                            own.fingerprint, near_limit, static_cast<uint32_t>(at), fresh);
                 if (plan_.weights.weighted())
-                    count = plan_.weights.keep_near(step.table, table.fingerprints, own.fingerprint, most - nearest,
-                                                    fresh, count);
+                    count =
+                        plan_.weights.keep_near(step.table, table.fingerprints, own.fingerprint, room(), fresh, count);
                 survivors += count;
                 if (survivors >= kSurvivors) {
                     scratch.survivors_count = survivors;
                     verify(step, most, scratch);
-                    near_limit = plan_.weights.near_limit(step.table, most - nearest);
+                    near_limit = plan_.weights.near_limit(step.table, room());
                     survivors = 0;
                     if (scratch.damaged || scratch.ns > step.limit_ns || late(scratch)) return false;
                 }
@@ -340,7 +429,7 @@ void MihQuery::verify(const MihStep& step, int32_t& most, MihScratch& scratch) c
         if (p.mask != nullptr) __builtin_prefetch(p.mask + entries[i] / 64);
     }
     ask(kCodePages, scratch, places, [&](int64_t i, WillNeed& need) { need(p.database + entries[i] * p.stride, p.W); });
-    scratch.ns += static_cast<double>(count) * kVerifyNs;
+    scratch.ns += static_cast<double>(count) * kVerifyNs * plan_.price;
     uint8_t* difference = scratch.difference.data();
     for (size_t i = 0; i < count; ++i) {
         if (i % kClockCodes == 0 && late(scratch)) return;
@@ -353,13 +442,24 @@ void MihQuery::verify(const MihStep& step, int32_t& most, MihScratch& scratch) c
             scratch.damaged = true;
             return;
         }
-        bool seen = false;
-        for (int32_t t = 0; t < all.m; ++t) seen |= step.seen[t] >= bits_set(substring(difference, all.tables[t]));
-        if (seen) continue;
+        if (met_before(step, difference)) continue;
         scratch.keys.push_back(hit_key(distance, n));
         const size_t size = scratch.keys.size();
         if (size >= 1024 && static_cast<int64_t>(size / 2) >= plan_.K) keep_nearest(scratch.keys, most);
     }
+}
+
+// Whether a bucket of an earlier step has led to a code, of which `difference` says how it differs.
+bool MihQuery::met_before(const MihStep& step, const uint8_t* difference) const {
+    const fh_mih_tables& all = *plan_.tables;
+    for (int32_t t = 0; t < all.m; ++t) {
+        const int32_t ones = bits_set(substring(difference, all.tables[t])), ring = tables_[t].ring;
+        if (step.seen[t] < ones) continue;
+        if (ring == INT32_MAX) return true;
+        const uint64_t behind = fingerprint(difference, all.tables[t], all.bits, all.fingerprint_bytes);
+        if (plan_.weights.least(t, ones) + plan_.weights.fingerprint_distance(t, behind) <= ring) return true;
+    }
+    return false;
 }
 
 // Keeps the K nearest of at least K hits; nothing beyond the last of them is wanted any more.

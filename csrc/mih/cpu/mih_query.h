@@ -1,6 +1,7 @@
 // One query on its way through the tables: which buckets next, what they hold, when all is found.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <vector>
@@ -18,6 +19,15 @@ struct MihPlan {
     Near near;
     int64_t K;  // INT64_MAX: all that are within reach
     MihWeights weights;
+    double price;                      // fh_mih_prices: tables
+    std::array<double, 65> near_part;  // of fingerprints, as of near_parts()
+};
+
+// The steps of a search, as far as can be foreseen: after the first i + 1 of them, all codes within found[i] are found,
+// which has taken ns[i] in all.
+struct MihCourse {
+    std::vector<int32_t> tables, found;
+    std::vector<double> ns;
 };
 
 // A hit as one integer, ordered by (distance, position).
@@ -59,32 +69,46 @@ class MihQuery {
     // workers: at least `threads` scratches; the hits end up in the first. query [W].
     MihQuery(const MihPlan& plan, const uint8_t* query, std::vector<MihScratch>& workers, int32_t first_worker);
 
-    // Finds the K nearest of the codes within `reach`, giving up where the buckets would take more than limit_ns, or
-    // have: pages that are not mapped yet, let alone on a disk, take far longer than the model says.
-    MihOutcome search(int32_t reach, double limit_ns, int32_t threads, fh_cancel* cancel);
+    // The steps that find all codes within `reach`; those from most_ns on are left out.
+    MihCourse course(int32_t reach, double most_ns);
+
+    // What a range search should take; infinity: not to be done by tables.
+    double range_ns(int32_t reach);
+
+    // Finds the K nearest of the codes within `reach`, giving up where all within `stop` are found and that is not
+    // enough, or where the buckets would take more than limit_ns, or have: pages that are not mapped yet, let alone on
+    // a disk, take far longer than the model says.
+    MihOutcome search(int32_t reach, int32_t stop, double limit_ns, int32_t threads, fh_cancel* cancel);
 
     // The hits, ordered; at most K.
     const std::vector<uint64_t>& hits() const { return mine().keys; }
     int64_t entries() const { return entries_; }
+    double model_ns() const { return model_ns_; }
+    double elapsed_ns() const { return std::chrono::duration<double, std::nano>(Clock::now() - start_).count(); }
 
   private:
     struct Table {
-        uint32_t bucket;       // the query's own
-        uint64_t fingerprint;  // of the query
-        int32_t radius = -1;   // all buckets within are seen
-        double mean_entries;   // a bucket of the next step, as far as is known
+        uint32_t bucket;           // the query's own
+        uint64_t fingerprint;      // of the query
+        int32_t radius = -1;       // all buckets within are seen
+        double mean_entries;       // a bucket of the next step, as far as is known
+        double near_mean = -1;     // a bucket at distance 1, -1: not looked up yet
+        int32_t ring = INT32_MAX;  // most that substring and fingerprint may differ by in all (mih.h: sections)
     };
 
     using Clock = std::chrono::steady_clock;
 
     MihScratch& mine() const { return workers_[static_cast<size_t>(first_worker_)]; }
-    double elapsed_ns() const { return std::chrono::duration<double, std::nano>(Clock::now() - start_).count(); }
     bool late(MihScratch& scratch) const;
     template <class Place>
     void ask(MihPages kind, MihScratch& scratch, int64_t count, const Place& place) const;
-    double step_ns(int32_t table) const;
-    int32_t cheapest_table() const;
-    int32_t gain(int32_t table) const;
+    double step_ns(int32_t table, int32_t radius, double mean_entries, int32_t room) const;
+    double next_step_ns(int32_t table, int32_t room) const;
+    int32_t gain(int32_t table, int32_t radius) const;
+    int32_t round_gain() const;
+    double mean_at(int32_t table, int32_t radius);
+    bool foresee(int32_t reach);
+    bool met_before(const MihStep& step, const uint8_t* difference) const;
     double bucket_mean(int32_t table, int32_t radius) const;
     MihOutcome take(const MihStep& step, int32_t threads, fh_cancel* cancel);
     MihOutcome replay(int32_t above, int32_t most, double limit_ns, int32_t threads, fh_cancel* cancel);
@@ -100,7 +124,9 @@ class MihQuery {
     std::vector<int32_t> radii_;  // [m], of tables_ or of a replay
     std::vector<int32_t> order_;  // the table of each step
     int64_t entries_ = 0;
-    double ns_ = 0;  // by the model or by the clock, whichever is more
+    MihCourse course_;     // of a range search
+    double model_ns_ = 0;  // by the model
+    double ns_ = 0;        // by the model or by the clock, whichever is more
     Clock::time_point start_ = Clock::now();
     double limit_ns_ = 0;
 };

@@ -64,19 +64,23 @@ int32_t MihWeights::near_limit(int32_t table, int32_t room) const {
 
 int64_t MihWeights::keep_near(int32_t table, const uint8_t* fingerprints, uint64_t query, int32_t room,
                               uint32_t* survivors, int64_t count) const {
-    const std::vector<Piece>& pieces = fingerprints_[static_cast<size_t>(table)].pieces;
     int64_t kept = 0;
     for (int64_t i = 0; i < count; ++i) {
         uint64_t difference = 0;
         std::memcpy(&difference, fingerprints + static_cast<int64_t>(survivors[i]) * fingerprint_bytes_,
                     static_cast<size_t>(fingerprint_bytes_));
-        difference ^= query;
-        int32_t distance = 0;
-        for (const Piece& piece : pieces) distance += piece.weight * bits_set(difference & piece.mask);
         survivors[kept] = survivors[i];
-        kept += distance <= room;
+        kept += fingerprint_distance(table, difference ^ query) <= room;
     }
     return kept;
+}
+
+int32_t MihWeights::fingerprint_distance(int32_t table, uint64_t difference) const {
+    if (!weighted()) return bits_set(difference);
+    int32_t distance = 0;
+    for (const Piece& piece : fingerprints_[static_cast<size_t>(table)].pieces)
+        distance += piece.weight * bits_set(difference & piece.mask);
+    return distance;
 }
 
 int32_t MihWeights::distance(const uint8_t* difference) const {

@@ -31,6 +31,9 @@ class MihWeights {
     int64_t keep_near(int32_t table, const uint8_t* fingerprints, uint64_t query, int32_t room, uint32_t* survivors,
                       int64_t count) const;
 
+    // The distance of two fingerprints of a table, from their difference.
+    int32_t fingerprint_distance(int32_t table, uint64_t difference) const;
+
     // Weighted only: the distance of two codes, from their difference [W + 7], the last 7 bytes zeros.
     int32_t distance(const uint8_t* difference) const;
 

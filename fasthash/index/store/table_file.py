@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from fasthash._arrays import to_tensor
+from fasthash.index.prices import MOST, Prices, measured
 from fasthash.index.segments import Segment, SegmentEntry
-from fasthash.index.store.tensorfile import Column, TensorFile, metadata_of, read_tensors, write_tensors
+from fasthash.index.store.tensorfile import Bytes, Column, TensorFile, metadata_of, read_tensors, write_tensors
 from fasthash.index.store.untrusted import IndexFolderError, shorten
 
 KIND = "mih"
@@ -40,6 +41,7 @@ class Tables:
     bits: int
     starts: list[int]  # first bits of the substrings
     arrays: list[Tensor]  # of each: offsets int32 [2^length + 1], fingerprints uint8 [n, 4 or 8], positions int32 [n]
+    prices: Prices | None  # measured when they were made; None: files of earlier versions have none
 
 
 def substrings(bits: int, rows: int) -> list[tuple[int, int]]:
@@ -68,7 +70,8 @@ def entries(segment: Segment, bits: int) -> int:
 def write(where: Path, segment: Segment, bits: int, advance: Callable[[int], object]) -> str:
     """Makes the tables of a segment that is on disk, in a new file; gives its checksum.
 
-    Memory beyond the codes: about 0.8 GiB at most. advance: is told of entries as they are written.
+    Then measures what searches cost (prices.py), which the file's metadata says. Memory beyond the codes: about 0.8 GiB
+    at most. advance: is told of entries as they are written.
     """
     entry = segment.entry
     if entry is None:
@@ -90,8 +93,28 @@ def write(where: Path, segment: Segment, bits: int, advance: Callable[[int], obj
         Column("fingerprints", "U8", (count, width), column(width)),
         Column("positions", "U32", (count,), column(0)),
     ]
-    metadata = metadata_of(KIND, bits=str(bits), segment=entry.checksum, substrings=json.dumps(parts))
+
+    def metadata(data: Bytes) -> dict[str, str]:
+        cuts = np.cumsum([4 * sum(map(len, offsets)), count * width])
+        of_offsets, fingerprints, positions = np.split(data, cuts)
+        tensors: dict[str, np.ndarray[Any, Any]] = {
+            "offsets": of_offsets.view(np.uint32),
+            "fingerprints": fingerprints.reshape(count, width),
+            "positions": positions.view(np.uint32),
+        }
+        prices = measured(segment.codes, starts, _arrays(tensors, parts, segment.rows), bits)
+        fields = {"substrings": json.dumps(parts), "prices": json.dumps(prices)}
+        return metadata_of(KIND, bits=str(bits), segment=entry.checksum, **fields)
+
     return write_tensors(where, columns, metadata)[0]
+
+
+def _arrays(tensors: dict[str, np.ndarray[Any, Any]], parts: list[tuple[int, int]], rows: int) -> list[Tensor]:
+    """The arrays of each table, from the tensors of a file."""
+    offsets = torch.split(to_tensor(tensors["offsets"].view(np.int32)), [(1 << length) + 1 for _, length in parts])
+    fingerprints = torch.split(to_tensor(tensors["fingerprints"]), rows)
+    positions = torch.split(to_tensor(tensors["positions"].view(np.int32)), rows)
+    return [array for table in zip(offsets, fingerprints, positions, strict=True) for array in table]
 
 
 def _column(codes: Tensor, offsets: Tensor, start: int, bits: int, fingerprint_bytes: int) -> Iterator[Any]:
@@ -130,11 +153,9 @@ def read(path: Path, entry: SegmentEntry, bits: int, mmap: bool) -> tuple[Tables
     }
     if file.shapes != expected:
         raise IndexFolderError(f"{where}: must hold {shorten(expected)}, got {shorten(file.shapes)}")
-    offsets = torch.split(to_tensor(file.tensors["offsets"].view(np.int32)), sizes)
-    fingerprints = torch.split(to_tensor(file.tensors["fingerprints"]), entry.rows)
-    positions = torch.split(to_tensor(file.tensors["positions"].view(np.int32)), entry.rows)
-    arrays = [array for table in zip(offsets, fingerprints, positions, strict=True) for array in table]
-    return Tables(where, bits, [start for start, _ in parts], arrays), file
+    prices = _parse_prices(file.metadata.get("prices"), where)
+    arrays = _arrays(file.tensors, parts, entry.rows)
+    return Tables(where, bits, [start for start, _ in parts], arrays, prices), file
 
 
 def _fingerprint_bytes(bits: int) -> int:
@@ -156,3 +177,23 @@ def _parse_substrings(text: str | None, bits: int, where: Path) -> list[tuple[in
     if not 1 <= len(parts) <= 64 or end > bits:
         raise IndexFolderError(f"{where}: substrings must be 1 to 64, of codes of {bits} bits, got {shorten(parts)}")
     return parts
+
+
+def _parse_prices(text: str | None, where: Path) -> Prices | None:
+    """The prices that a file says; None where it says none."""
+    if text is None:
+        return None
+    message = (
+        f"{where}: prices must be {len(Prices._fields)} numbers between {1 / MOST} and {MOST:g}, got {shorten(text)}"
+    )
+    try:
+        numbers = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise IndexFolderError(message) from error
+    if (
+        type(numbers) is not list
+        or len(numbers) != len(Prices._fields)
+        or not all(type(number) in (int, float) and 1 / MOST <= number <= MOST for number in numbers)  # NaN neither
+    ):
+        raise IndexFolderError(message)
+    return Prices(*map(float, numbers))

@@ -100,16 +100,19 @@ def metadata_of(kind: str, **fields: str) -> dict[str, str]:
     return {"format": f"fasthash-index-{kind}", "version": "1", **fields}
 
 
-def write_tensors(path: Path, columns: Sequence[Column], metadata: dict[str, str]) -> tuple[str, int]:
+def write_tensors(
+    path: Path, columns: Sequence[Column], metadata: dict[str, str] | Callable[[Bytes], dict[str, str]]
+) -> tuple[str, int]:
     """Writes a new file, block by block, flushed to the disk; gives its checksum and the rows of the last column.
 
     Memory is bounded by the largest block. The last column may have -1 rows: as many as its blocks have (the checksum
-    then takes a second reading, because it starts with the header). As for any new file: FileExistsError where the name
-    is taken, no file is left on failure, and its name is durable only after the folder was synced.
+    then takes a second reading, because it starts with the header). So does metadata that is made from the data: from
+    the mapped bytes of all columns, one after the other. As for any new file: FileExistsError where the name is taken,
+    no file is left on failure, and its name is durable only after the folder was synced.
     """
     shapes = [column.shape for column in columns]
-    known = shapes[-1][0] >= 0
-    prefix = _prefix(columns, shapes, metadata) if known else b""
+    known = shapes[-1][0] >= 0 and not callable(metadata)
+    prefix = b"" if not known or callable(metadata) else _prefix(columns, shapes, metadata)
     digest = xxhash.xxh3_128(prefix)
     ends = [_DATA_START]
     with new_file(path) as file:
@@ -120,9 +123,13 @@ def write_tensors(path: Path, columns: Sequence[Column], metadata: dict[str, str
                 digest.update(data.data)
                 file.write(data.data)
             ends.append(file.tell())
-        if not known:
+        if shapes[-1][0] < 0:
             row_bytes = math.prod(shapes[-1][1:]) * _DTYPES[columns[-1].dtype].itemsize
             shapes[-1] = ((ends[-1] - ends[-2]) // row_bytes, *shapes[-1][1:])
+        if callable(metadata):
+            file.flush()
+            metadata = metadata(_mapped(path))
+        if not known:
             prefix = _prefix(columns, shapes, metadata)
         expected = _ends(columns, shapes)
         if len(prefix) != _DATA_START or ends != expected:
@@ -133,6 +140,11 @@ def write_tensors(path: Path, columns: Sequence[Column], metadata: dict[str, str
             file.flush()
             digest = _digest_of(path)
     return digest.hexdigest(), shapes[-1][0]
+
+
+def _mapped(path: Path) -> Bytes:
+    """What was written behind the header."""
+    return np.memmap(path, np.uint8, "r", offset=_DATA_START)
 
 
 def _ends(columns: Sequence[Column], shapes: Sequence[tuple[int, ...]]) -> list[int]:
