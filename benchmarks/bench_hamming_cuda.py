@@ -6,6 +6,8 @@ Contenders take turns in one run. "read" is the fastest of torch's reductions ov
 at least. "ceiling" is what the POPC units can do: 16 words a clock and multiprocessor, at the clock seen under load.
 Plain torch: a product of +-1 half-precision matrices and torch.topk, and exclusive or with a table of byte counts; both
 over 1e8 codes. Weighted codes take turns with undivided ones, over 1e8 codes of 64 bits and a fifth of that of 256.
+Float queries against bits (asymmetric_topk) take turns with reading and with undivided Hamming search; pairs within a
+radius with a range search of the codes in themselves, over 1e6 codes.
 Results are checked against the oracle before anything is timed. What `--seconds` leaves no time for is left out, and
 said to be. Writes benchmarks/results/NAME.json and NAME.md. --device cpu tries the script.
 """
@@ -137,6 +139,17 @@ def check(width: int, device: torch.device) -> None:
             wanted = reference.hamming_topk(queries, database, k, bit_weights=groups)
             if not (torch.equal(found.distances, wanted[0]) and torch.equal(found.ids, wanted[1])):
                 raise SystemExit(f"{8 * width} bits, k = {k}, bit_weights = {groups}: wrong results")
+    real, scale = torch.rand(3, 8 * width, device=device), torch.rand(20_000, device=device).half()
+    for metric in ("l1", "dot", "cosine", "l2"):
+        own = None if metric == "l1" else scale
+        found = fasthash.asymmetric_topk(real, database[:20_000], 10, code_scale=own, metric=metric)
+        wanted = reference.asymmetric_topk(real, database[:20_000], 10, code_scale=own, metric=metric)
+        if not (torch.equal(found.distances, wanted[0]) and torch.equal(found.ids, wanted[1])):
+            raise SystemExit(f"{8 * width} bits, asymmetric, {metric}: wrong results")
+    few = database[:3000] & 3
+    pairs = fasthash.hamming_pairs(few, width), reference.hamming_pairs(few, width)
+    if not all(torch.equal(ours, oracle) for ours, oracle in zip(*pairs, strict=True)):
+        raise SystemExit(f"{8 * width} bits, pairs: wrong results")
 
 
 def clock(bench: Bench, work: Callable[[], Any]) -> int | None:
@@ -221,6 +234,37 @@ def weighted(bench: Bench, bits: int, codes: int) -> None:
                 "undivided": lambda q=queries: fasthash.hamming_topk(q, database, 10),
             }
             bench.case(f"{len(groups)} weighted groups", calls, bits=bits, codes=codes, queries=rows, k=10)
+
+
+def asymmetric(bench: Bench, bits: int, codes: int) -> None:
+    """Float queries against all codes, without and with a scale for each, against Hamming search and reading once."""
+    codes = fits(codes, bits // 8 + 2, bench.device)
+    database = random_codes(codes, bits // 8, bench.device)
+    scale = torch.rand(codes, device=bench.device, dtype=torch.float16)
+    words = database.view(torch.int64).view(-1)
+    for rows in (1, 16, 128, 1024):
+        real = torch.rand(rows, bits, device=bench.device)
+        packed = fasthash.pack_bits(real)
+        calls: dict[str, Callable[[], Any]] = {
+            "fasthash": lambda q=real: fasthash.asymmetric_topk(q, database, 10),
+            "scaled": lambda q=real: fasthash.asymmetric_topk(q, database, 10, code_scale=scale, metric="dot"),
+            "hamming": lambda q=packed: fasthash.hamming_topk(q, database, 10),
+            "read": lambda: words.amax(),
+        }
+        bench.case("asymmetric", calls, bits=bits, codes=codes, queries=rows, k=10)
+
+
+def joins(bench: Bench, bits: int, codes: int) -> None:
+    """Pairs within a small radius, each once, and groups, against a range search of the codes in themselves."""
+    database = random_codes(codes, bits // 8, bench.device)
+    database[codes // 2 :: 1000] = database[: len(database[codes // 2 :: 1000])] ^ 1  # some pairs
+    radius = bits // 16
+    calls: dict[str, Callable[[], Any]] = {
+        "fasthash": lambda: fasthash.hamming_pairs(database, radius),
+        "groups": lambda: fasthash.duplicate_groups(database, radius),
+        "one-sided": lambda: fasthash.hamming_range(database, database, radius),
+    }
+    bench.case("pairs", calls, bits=bits, codes=codes, queries=codes, radius=radius)
 
 
 def peers(bench: Bench, codes: int) -> None:
@@ -328,6 +372,10 @@ def main() -> None:
         "weighted, 64 bits": lambda: weighted(bench, 64, min(arguments.codes, 100_000_000)),
         "256 bits": lambda: scans(bench, 256, int(arguments.codes * SHARE[256])),
         "weighted, 256 bits": lambda: weighted(bench, 256, int(min(arguments.codes, 100_000_000) * SHARE[256])),
+        "asymmetric, 64 bits": lambda: asymmetric(bench, 64, min(arguments.codes, 200_000_000)),
+        "asymmetric, 256 bits": lambda: asymmetric(bench, 256, int(min(arguments.codes, 200_000_000) * SHARE[256])),
+        "pairs, 64 bits": lambda: joins(bench, 64, min(arguments.codes, 1_000_000)),
+        "pairs, 256 bits": lambda: joins(bench, 256, min(arguments.codes, 1_000_000)),
         "streaming": lambda: streaming(bench, min(arguments.codes, 250_000_000)),
     }
     for name, step in steps.items():

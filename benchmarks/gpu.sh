@@ -31,8 +31,9 @@ rm -f benchmarks/results/gpu-"$device"{,-*}.{json,md} # of an earlier run
 
 # Both tools side by side: most of their time goes into Python. Every tensor has memory of its own, so that a step over
 # its end is seen.
-small=(tests/test_hamming.py tests/test_hamming_cuda.py tests/test_neighbors.py tests/test_nearest_cuda.py
-    tests/test_losses_kl.py tests/test_losses_similarity.py tests/test_sampling.py)
+small=(tests/test_hamming.py tests/test_hamming_cuda.py tests/test_asymmetric_cuda.py tests/test_pairs_cuda.py
+    tests/test_neighbors.py tests/test_nearest_cuda.py tests/test_losses_kl.py tests/test_losses_similarity.py
+    tests/test_sampling.py)
 which="cuda and (widths or large_k or strided or one_pass or small_batches or oracle or ties or coincident or seed)"
 sanitizers() {
     local logs tool status=0

@@ -30,6 +30,7 @@ namespace {
 using fasthash::Address;
 using fasthash::at;
 using Hamming = fasthash::HammingProblem;
+using Asymmetric = fasthash::AsymmetricProblem;
 using Nearest = fh_nearest_problem;
 using Pairwise = fh_pairwise_problem;
 
@@ -180,6 +181,12 @@ PYBIND11_MODULE(_core, m) {
     py::class_<Hamming>(m, "HammingProblem")
         .def(py::init(&hamming), py::arg("queries"), py::arg("database"), py::arg("mask"), py::arg("Q"), py::arg("N"),
              py::arg("W"), py::arg("stride"), py::arg("bit_weights") = std::vector<int32_t>());
+    py::class_<Asymmetric>(m, "AsymmetricProblem")
+        .def(py::init<Address, fh_dtype, Address, Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t,
+                      int32_t, const std::vector<int32_t>&>(),
+             py::arg("queries"), py::arg("dtype"), py::arg("database"), py::arg("mask"), py::arg("scales"),
+             py::arg("Q"), py::arg("D"), py::arg("N"), py::arg("W"), py::arg("stride"), py::arg("metric"),
+             py::arg("bit_weights"));
     py::class_<fh_nearest_problem>(m, "NearestProblem")
         .def(py::init(&nearest), py::arg("x"), py::arg("y"), py::arg("L"), py::arg("N"), py::arg("M"), py::arg("D"),
              py::arg("K"), py::arg("y_stride"), py::arg("p"), py::arg("dtype"));
@@ -228,29 +235,11 @@ PYBIND11_MODULE(_core, m) {
         run([&](fh_cancel* c) { return fh_asymmetric_distances_cpu(&p, at<float>(distances), threads, c); });
     });
 
-    m.def("asymmetric_topk_cpu",
-          [](Address queries, fh_dtype dtype, Address database, Address mask, Address scales, int64_t Q, int64_t D,
-             int64_t N, int64_t W, int64_t stride, int32_t metric, const std::vector<int32_t>& bit_weights, int64_t K,
-             Address distances, Address ids, int32_t threads) {
-              const Hamming groups({}, bit_weights);
-              const fh_asymmetric_topk_problem p{at<void>(queries),
-                                                 dtype,
-                                                 at<uint8_t>(database),
-                                                 at<uint64_t>(mask),
-                                                 at<uint16_t>(scales),
-                                                 Q,
-                                                 D,
-                                                 N,
-                                                 W,
-                                                 stride,
-                                                 static_cast<fh_asymmetric_metric>(metric),
-                                                 groups.group_bits,
-                                                 groups.group_weights,
-                                                 groups.G};
-              run([&](fh_cancel* c) {
-                  return fh_asymmetric_topk_cpu(&p, K, at<float>(distances), at<int64_t>(ids), threads, c);
-              });
-          });
+    m.def("asymmetric_topk_cpu", [](const Asymmetric& p, int64_t K, Address distances, Address ids, int32_t threads) {
+        run([&](fh_cancel* c) {
+            return fh_asymmetric_topk_cpu(&p, K, at<float>(distances), at<int64_t>(ids), threads, c);
+        });
+    });
 
     // Multi-index hashing. Addresses as mih.h names them.
     m.def("mih_offsets_cpu", [](const Hamming& p, int32_t start, int32_t length, Address offsets, int32_t threads) {

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "asymmetric/asymmetric_topk.h"
 #include "core/api.h"
 #include "hamming/hamming.h"
 
@@ -34,6 +35,34 @@ struct HammingProblem : fh_hamming_problem {
     }
     HammingProblem(const HammingProblem&) = delete;
     std::vector<int32_t> bits, weights;
+};
+
+// The same for real-valued queries. Built by Python from the arguments in this order.
+struct AsymmetricProblem : fh_asymmetric_topk_problem {
+    AsymmetricProblem(Address queries, fh_dtype dtype, Address database, Address mask, Address scales, int64_t Q,
+                      int64_t D, int64_t N, int64_t W, int64_t stride, int32_t metric,
+                      const std::vector<int32_t>& bit_weights)
+        : fh_asymmetric_topk_problem{at<void>(queries),
+                                     dtype,
+                                     at<uint8_t>(database),
+                                     at<uint64_t>(mask),
+                                     at<uint16_t>(scales),
+                                     Q,
+                                     D,
+                                     N,
+                                     W,
+                                     stride,
+                                     static_cast<fh_asymmetric_metric>(metric),
+                                     nullptr,
+                                     nullptr,
+                                     0},
+          groups({}, bit_weights) {
+        group_bits = groups.group_bits;
+        group_weights = groups.group_weights;
+        G = groups.G;
+    }
+    AsymmetricProblem(const AsymmetricProblem&) = delete;
+    HammingProblem groups;
 };
 
 inline void check(fh_status status) {

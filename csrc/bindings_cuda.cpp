@@ -3,12 +3,14 @@
 #include "bindings.h"
 #include "hamming/hamming.h"
 #include "neighbors/nearest.h"
+#include "pairs/pairs.h"
 #include "pairwise/pairwise_l1.h"
 #include "sampling/beta.h"
 
 namespace fasthash {
 
 using Hamming = HammingProblem;
+using Asymmetric = AsymmetricProblem;
 using Nearest = fh_nearest_problem;
 using Pairwise = fh_pairwise_problem;
 
@@ -46,6 +48,14 @@ void bind_cuda(pybind11::module_& m) {
                                         at<double>(sums), at<void>(workspace), bytes, at<void>(stream)));
     });
 
+    m.def("asymmetric_topk_cuda_workspace",
+          [](const Asymmetric& p, int64_t K) { return fh_asymmetric_topk_cuda_workspace(&p, K); });
+    m.def("asymmetric_topk_cuda", [](const Asymmetric& p, int64_t K, Address distances, Address ids, Address workspace,
+                                     int64_t bytes, Address stream) {
+        check(fh_asymmetric_topk_cuda(&p, K, at<float>(distances), at<int64_t>(ids), at<void>(workspace), bytes,
+                                      at<void>(stream)));
+    });
+
     m.def("nearest_cuda_workspace", [](const Nearest& p, int64_t C) { return fh_nearest_cuda_workspace(&p, C); });
     m.def("nearest_cuda",
           [](const Nearest& p, Address distances, Address indices, Address workspace, int64_t bytes, Address stream) {
@@ -72,6 +82,20 @@ void bind_cuda(pybind11::module_& m) {
                                              at<void>(rho), at<int64_t>(rho_index), at<void>(grad_z),
                                              at<void>(grad_target), at<void>(workspace), bytes, at<void>(stream)));
           });
+
+    m.def("hamming_pairs_cuda",
+          [](Address a, Address b, int64_t Na, int64_t Nb, int64_t W, int64_t stride_b, int32_t radius, int64_t room,
+             Address keys, Address distances, Address counts, Address stream) {
+              const fh_pairs_problem p{at<uint8_t>(a), at<uint8_t>(b), Na, Nb, W, W, stride_b, radius, 0};
+              check(fh_hamming_pairs_cuda(&p, room, at<int64_t>(keys), at<int32_t>(distances), at<int64_t>(counts),
+                                          at<void>(stream)));
+          });
+    m.def("duplicate_groups_cuda_workspace", &fh_duplicate_groups_cuda_workspace);
+    m.def("duplicate_groups_cuda", [](Address codes, int64_t N, int64_t W, int32_t radius, Address representatives,
+                                      Address workspace, int64_t bytes, Address stream) {
+        const fh_pairs_problem p{at<uint8_t>(codes), nullptr, N, 0, W, W, W, radius, 0};
+        check(fh_duplicate_groups_cuda(&p, at<int64_t>(representatives), at<void>(workspace), bytes, at<void>(stream)));
+    });
 
     m.def("pairwise_l1_cuda", [](const Pairwise& p, Address distances, Address stream) {
         check(fh_pairwise_l1_cuda(&p, at<void>(distances), at<void>(stream)));

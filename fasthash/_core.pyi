@@ -32,6 +32,23 @@ class HammingProblem:
         bit_weights: Sequence[int] = (),
     ) -> None: ...
 
+class AsymmetricProblem:
+    def __init__(
+        self,
+        queries: int,
+        dtype: Dtype,
+        database: int,
+        mask: int,
+        scales: int,
+        Q: int,
+        D: int,
+        N: int,
+        W: int,
+        stride: int,
+        metric: int,
+        bit_weights: Sequence[int],
+    ) -> None: ...
+
 class NearestProblem:
     def __init__(
         self, x: int, y: int, L: int, N: int, M: int, D: int, K: int, y_stride: int, p: int, dtype: Dtype

@@ -15,6 +15,7 @@ from fasthash._free_memory import free_memory
 from fasthash.hamming import _code_pair
 
 PAIR_BYTES = 52  # of memory for a pair: 12 as it is found (24 while that grows), 8 to sort it, 20 of the result
+_DEVICE_PAIR_BYTES = 64  # the same on a GPU: 12 as it is found, 32 while pairs are sorted, 20 of the result
 STAR_PAIRS = 1 << 25  # pairs of different codes kept at once for star groups: some 800 MB
 LINKS = ("single", "star")
 MOST_CODES = 2**32 - 2  # of each side of a join
@@ -73,11 +74,13 @@ def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | No
     codes that share a substring are compared.
 
     Args:
-        codes: packed codes uint8 [N, W], tensor or numpy array, in the host's memory; N < 2^32 - 1.
+        codes: packed codes uint8 [N, W], tensor or numpy array; N < 2^32 - 1. On a GPU N < 2^31, and all pairs are
+            compared, which is best for millions of codes and any radius.
         radius: >= 0, in bits, inclusive.
-        other: packed codes uint8 [M, W]: pairs of a row i of `codes` and a row j of `other`. None: pairs of rows i < j
-            of `codes`.
-        limit: the most pairs that are wanted. None: as many as half of the free memory holds, 52 bytes each.
+        other: packed codes uint8 [M, W] on the same device: pairs of a row i of `codes` and a row j of `other`. None:
+            pairs of rows i < j of `codes`.
+        limit: the most pairs that are wanted. None: as many as half of the free memory holds, 52 bytes each (64 on a
+            GPU).
 
     Returns:
         ids_a and ids_b int64 [T], the rows i and j, and distances int32 [T], ordered by (i, j): the same for every
@@ -100,8 +103,13 @@ def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | No
     else:
         a, b = _code_pair(function, codes, other, names=("codes", "other"))
     radius = min(whole(radius, function, "radius", 0), 8 * a.shape[1])
-    join = _ops.pairs.Join(_on_cpu(function, a), None if b is None else _on_cpu(function, b), radius)
-    return Pairs(*(like(part, codes) for part in all_pairs(join, radius, limit, function)))
+    for side in (a, b):
+        _refuse_many(function, side)
+    if a.device.type == "cpu":
+        found = all_pairs(_ops.pairs.Join(a, b, radius), radius, limit, function)
+    else:
+        found = _pairs_on_device(a, b, radius, limit, function)
+    return Pairs(*(like(part, codes) for part in found))
 
 
 class PairsFinder(Protocol):
@@ -117,13 +125,29 @@ def all_pairs(join: PairsFinder, radius: int, limit: int | None, function: str) 
     """The pairs of a join, as tensors; raises ValueError, before memory is taken, where there are more than `limit`."""
     most = _most_pairs() if limit is None else min(whole(limit, function, "limit", 0), MOST)
     total = join.find(0, join.rows, most)
+    _refuse_pairs(function, radius, total, most, limit)
+    return Pairs(*join.write(total))
+
+
+def _pairs_on_device(a: Tensor, b: Tensor | None, radius: int, limit: int | None, function: str) -> Pairs:
+    """The same for codes on a GPU."""
+    if limit is None:
+        most = max(torch.cuda.mem_get_info(a.device)[0] // 2 // _DEVICE_PAIR_BYTES, 1)
+    else:
+        most = min(whole(limit, function, "limit", 0), MOST)
+    join = _ops.pairs.DeviceJoin(a, b, radius)
+    total = join.find(most)
+    _refuse_pairs(function, radius, total, most, limit)
+    return Pairs(*join.write(total))
+
+
+def _refuse_pairs(function: str, radius: int, total: int, most: int, limit: int | None) -> None:
     if total > most:
         reason = f"limit is {most}" if limit is not None else f"half of the free memory holds {most}"
         raise ValueError(
             f"{function}: radius {radius} gives {total} pairs, but {reason}; "
             "take a smaller radius, or groups, which list no pairs"
         )
-    return Pairs(*join.write(total))
 
 
 def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> DuplicateGroups:
@@ -134,7 +158,7 @@ def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> Duplic
         link: "single": two rows are in one group where a chain of pairs within the radius connects them, so that the
             ends of a long chain may be far apart. "star": rows are taken in ascending order; a row within the radius of
             earlier representatives joins the lowest of them, any other row becomes a representative. All rows of a
-            star are within the radius of its lowest row, and chains do not grow.
+            star are within the radius of its lowest row, and chains do not grow. Not for codes on a GPU.
 
     Returns:
         labels, representatives, sizes and keep, as `DuplicateGroups` says: the same for every instruction set and
@@ -154,13 +178,19 @@ def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> Duplic
     a, width = packed_codes(function, "codes", codes)
     radius = min(whole(radius, function, "radius", 0), 8 * width)
     star = choice(link, function, "link", LINKS) == "star"
-    lowest = _ops.pairs.Join(_on_cpu(function, a), None, radius).groups(star, STAR_PAIRS)
+    _refuse_many(function, a)
+    if a.device.type == "cpu":
+        lowest = _ops.pairs.Join(a, None, radius).groups(star, STAR_PAIRS)
+    elif star:
+        raise ValueError(f"{function}: link 'star' needs codes in the host's memory, got a tensor on {a.device}")
+    else:
+        lowest = _ops.pairs.DeviceJoin(a, None, radius).groups()
     return DuplicateGroups(*(like(part, codes) for part in groups_of_lowest(lowest)))
 
 
 def groups_of_lowest(lowest: Tensor) -> DuplicateGroups:
     """The groups, as tensors, of the lowest row of each row's group, int64 [N]."""
-    keep = lowest == torch.arange(len(lowest))
+    keep = lowest == torch.arange(len(lowest), device=lowest.device)
     representatives = keep.nonzero()[:, 0]
     labels = (keep.cumsum(0) - 1)[lowest] if len(lowest) else lowest
     return DuplicateGroups(labels, representatives, torch.bincount(labels, minlength=len(representatives)), keep)
@@ -232,12 +262,12 @@ def _knn_radius(codes: Tensor, k: int) -> int | None:
     return best if float(price[best]) < 0.9 else None
 
 
-def _on_cpu(function: str, codes: Tensor) -> Tensor:
-    if codes.device.type != "cpu":
-        raise ValueError(f"{function}: codes must be in the host's memory, got a tensor on {codes.device}")
-    if len(codes) > MOST_CODES:
-        raise ValueError(f"{function}: codes must have at most {MOST_CODES} rows, got {len(codes)}")
-    return codes
+def _refuse_many(function: str, codes: Tensor | None) -> None:
+    if codes is None:
+        return
+    most = MOST_CODES if codes.device.type == "cpu" else _ops.pairs.MOST_ON_CUDA
+    if len(codes) > most:
+        raise ValueError(f"{function}: codes must have at most {most} rows, got {len(codes)}")
 
 
 def _most_pairs() -> int:

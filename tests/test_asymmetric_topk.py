@@ -1,4 +1,7 @@
-"""asymmetric_topk against the oracle: metrics, instruction sets, widths, ties; its bound on hostile data."""
+"""asymmetric_topk against the oracle: metrics, instruction sets, widths, ties; its bound on hostile data.
+
+On CUDA: test_asymmetric_emulated.py and test_asymmetric_cuda.py.
+"""
 
 from __future__ import annotations
 
@@ -153,20 +156,6 @@ def test_arrays_come_back_as_they_were_given() -> None:
     assert none.distances.shape == (0, 3)
     read_only = np.frombuffer(database.tobytes(), np.uint8).reshape(50, 3)
     assert np.array_equal(asymmetric_topk(torch.from_numpy(queries), read_only, 3).ids.numpy(), found.ids)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("masked", [False, True])
-def test_devices_without_a_kernel(metric: str, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ops.asymmetric_topk, "_BLOCK", 500)
-    database, queries = random_codes(900, 61), random_queries(3, 61, metric)
-    mask = torch.rand(900) < 0.01 if masked else None
-    scale = None if metric == "l1" else random_scale(900)
-    words = None if mask is None else _ops.mask_words(mask)
-    found = _ops.asymmetric_topk.by_blocks(queries, database, words, scale, 20, metric)
-    wanted = reference.asymmetric_topk(queries, database, 20, code_scale=scale, metric=metric, mask=mask)
-    assert torch.equal(found[0], wanted[0])
-    assert torch.equal(found[1], wanted[1])
 
 
 SIZES = [0.0, 1e-45, 1e-38, 1e-30, 1e-8, 0.3, 0.5, 1.0, 1.0 + 2**-23, 3.0, 1e4, 1e10, 1e30, 3.4028234663852886e38]

@@ -36,7 +36,7 @@ def random_codes(rows, seed=0):
     return np.packbits(np.random.default_rng(seed).integers(0, 2, (rows, BITS), dtype=np.uint8), axis=1)
 
 
-def filled(device, kind="ordered", bit_weights=None):
+def filled(device, kind="ordered", bit_weights=None, scaled=False):
     """An index of several segments with deleted codes; "mixed": whose ids interleave."""
     index = HammingIndex(BITS, device, bit_weights=bit_weights)
     rng = np.random.default_rng(1)
@@ -46,7 +46,8 @@ def filled(device, kind="ordered", bit_weights=None):
             given, shuffled = shuffled[:size], shuffled[size:]
         else:
             given = np.arange(size) * 3 + number * 30_000 if kind == "ordered" else None
-        index.add(random_codes(size, number), ids=given)
+        scale = (np.random.default_rng(number).random(size) * 2).astype(np.float16) if scaled else None
+        index.add(random_codes(size, number), ids=given, code_scale=scale)
     index.remove(index.ids[rng.random(len(index)) < 0.2])
     return index
 
@@ -94,6 +95,35 @@ def test_same_results_with_weights(places, room, tmp_path):
     index = HammingIndex.open(tmp_path / "index", device=places)
     for one in (index, pickle.loads(pickle.dumps(index)), oracle.to(places), copy.deepcopy(oracle)):
         check(one, oracle)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("places", PLACES, ids=" ".join)
+@pytest.mark.parametrize("kind", ["ordered", "mixed"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_real_queries_against_all_codes(places, room, kind, scaled, tmp_path):
+    oracle, rng = filled("cpu", kind, scaled=scaled), np.random.default_rng(3)
+    oracle.save(tmp_path / "index")
+    real, few = rng.random((3, BITS), dtype=np.float32), np.zeros(len(oracle), bool)
+    few[rng.integers(0, len(oracle), 30)] = True
+    for index in (filled(places, kind, scaled=scaled), HammingIndex.open(tmp_path / "index", device=places)):
+        place(index, room)
+        for metric in ("l1", "dot", "cosine", "l2"):
+            for filter in (None, rng.random(len(oracle)) < 0.5, few, oracle.ids[few]):
+                options = {"rescore": "all", "metric": metric}
+                same(index.search(real, 12, filter, **options), oracle.search(real, 12, filter, **options))
+        same(index.search(real, len(oracle) + 3, rescore="all"), oracle.search(real, len(oracle) + 3, rescore="all"))
+
+
+def test_real_queries_after_changes():
+    index, oracle = (filled(device, scaled=True) for device in (["cpu", "cpu"], "cpu"))
+    place(index, 4_000)
+    real = np.random.default_rng(3).random((3, BITS), dtype=np.float32)
+    for _ in range(2):
+        same(index.search(real, 9, rescore="all", metric="l2"), oracle.search(real, 9, rescore="all", metric="l2"))
+        for one in (index, oracle):
+            one.remove(one.ids[::7])
+            one.add(random_codes(300, 8), code_scale=np.linspace(0, 3, 300, dtype=np.float16))
 
 
 def placed_on(index):

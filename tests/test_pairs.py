@@ -406,9 +406,19 @@ CODES = np.zeros((3, 8), np.uint8)
         (lambda: fasthash.knn_graph(CODES[:1], 1), ValueError, "knn_graph: codes must have at least 2 rows, got 1"),
         (lambda: fasthash.hamming_pairs(CODES, True), TypeError, "hamming_pairs: radius must be an integer, got True"),
         (
-            lambda: fasthash.duplicate_groups(torch.empty(3, 8, dtype=torch.uint8, device="meta"), 1),
+            lambda: fasthash.duplicate_groups(torch.empty(3, 8, dtype=torch.uint8, device="meta"), 1, link="star"),
             ValueError,
-            "duplicate_groups: codes must be in the host's memory, got a tensor on meta",
+            "duplicate_groups: link 'star' needs codes in the host's memory, got a tensor on meta",
+        ),
+        (
+            lambda: fasthash.hamming_pairs(torch.empty(2**31, 1, dtype=torch.uint8, device="meta"), 1),
+            ValueError,
+            f"hamming_pairs: codes must have at most {2**31 - 1} rows, got {2**31}",
+        ),
+        (
+            lambda: fasthash.hamming_pairs(CODES, 1, torch.empty(3, 8, dtype=torch.uint8, device="meta")),
+            ValueError,
+            "hamming_pairs: codes and other must be on one device, got cpu and meta",
         ),
     ],
 )

@@ -50,4 +50,11 @@ struct fh_asymmetric_topk_problem {
 // distances [Q, K] float, ids [Q, K] int64 (positions in the database); K >= 1.
 fh_status fh_asymmetric_topk_cpu(const fh_asymmetric_topk_problem* problem, int64_t K, float* distances, int64_t* ids,
                                  int32_t threads, fh_cancel* cancel);
+
+// The same on CUDA, to the bit: device pointers but for the groups, and a stream and a workspace as in hamming.h. The
+// filter is a product of bytes on the tensor cores (cuda/asymmetric_topk_cuda.cu). Workspace: 64 MiB, or what one query
+// needs: 144 K + 264 W bytes and 48 KiB, and no more than 12 N + 264 W. K above 65,536 is slow: one block sorts.
+int64_t fh_asymmetric_topk_cuda_workspace(const fh_asymmetric_topk_problem* problem, int64_t K);
+fh_status fh_asymmetric_topk_cuda(const fh_asymmetric_topk_problem* problem, int64_t K, float* distances, int64_t* ids,
+                                  void* workspace, int64_t workspace_bytes, void* stream);
 }

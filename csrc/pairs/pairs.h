@@ -14,7 +14,9 @@
 //                It is taken at the first such t, which its codes tell: nothing is remembered.
 // The plan is the one whose estimated cost is least. Results are the same for every plan, instruction set and number of
 // threads. Memory beyond outputs: 2 padded copies of the codes, 16 bytes a code, and 12 bytes for each pair of
-// different codes that is kept; at most 64 MiB of buckets. CPU only.
+// different codes that is kept; at most 64 MiB of buckets.
+//
+// On CUDA all pairs are compared, each once, and equal codes are not made one: the functions at the end.
 #pragma once
 
 #include <cstdint>
@@ -71,4 +73,17 @@ fh_status fh_pairs_knn_cpu(fh_pairs* join, int64_t K, int32_t* distances, int64_
 
 // The plan that the last search took: -1 or the number of substrings; 0 where there was none.
 int32_t fh_pairs_plan(const fh_pairs* join);
+
+// On CUDA: device pointers, a stream, and a workspace as in hamming.h; stride_a = W, N < 2^31, the plan is ignored.
+//
+// Counts the pairs, all of them, in counts[0], and keeps up to `room` of them in any order: keys [room], i 2^32 + j,
+// and distances [room]. counts [2]; counts[1] is at least the number that were kept. Cost: Na (Na + 1) / 2 or Na Nb
+// comparisons, of 64 bits and of multiples of 128 by products of bits, as in the search.
+fh_status fh_hamming_pairs_cuda(const fh_pairs_problem* problem, int64_t room, int64_t* keys, int32_t* distances,
+                                int64_t* counts, void* stream);
+
+// As fh_pairs_groups_cpu with star 0.
+int64_t fh_duplicate_groups_cuda_workspace(int64_t N);
+fh_status fh_duplicate_groups_cuda(const fh_pairs_problem* problem, int64_t* representatives, void* workspace,
+                                   int64_t workspace_bytes, void* stream);
 }

@@ -1,4 +1,4 @@
-"""Joins of packed codes uint8 [N, W] within a radius (csrc/pairs/pairs.h), CPU only.
+"""Joins of packed codes uint8 [N, W] within a radius (csrc/pairs/pairs.h).
 
 They are no torch ops: how many pairs there are is known only when they are found, and may be too many to keep.
 """
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from fasthash import _core
 from fasthash._ops.hamming import rows
-from fasthash._ops.registry import address
+from fasthash._ops.registry import address, call
 
 MOST_NEIGHBOURS = 64  # of a row in Join.knn
+MOST_ON_CUDA = 2**31 - 1  # rows of a set in a DeviceJoin
+_FIRST_ROOM = 1 << 20  # pairs that are kept while all are counted
 ONES = -1  # a plan: codes sorted by their number of ones
 
 
@@ -85,6 +87,51 @@ def roots(parents: Tensor) -> Tensor:
     """The lowest row of each row's tree, in place."""
     _core.pairs_roots(address(parents), len(parents))
     return parents
+
+
+class DeviceJoin:
+    """The same of codes on a GPU, where all pairs are compared. Contiguous codes are not copied."""
+
+    def __init__(self, codes: Tensor, other: Tensor | None, radius: int):
+        self._codes, self._other, self._radius = codes.contiguous(), None if other is None else rows(other), radius
+
+    def find(self, most: int) -> int:
+        """How many pairs there are; `write` then gives them where there are at most `most`.
+
+        A second pass keeps them where the first has no room for all. Memory: 12 bytes a pair that is kept.
+        """
+        room = min(most, _FIRST_ROOM)
+        total = self._search(room)
+        if room < total <= most:
+            self._search(total)
+        return total
+
+    def write(self, total: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs that `find` counted last, as of Join.write. They are put in order: each has a key of its own."""
+        keys, order = self._keys[:total].sort()
+        return keys >> 32, keys & 0xFFFFFFFF, self._distances[:total][order]
+
+    def groups(self) -> Tensor:
+        """The lowest row of each row's group, int64 [N], by single links."""
+        device, (count, width) = self._codes.device, self._codes.shape
+        lowest = torch.empty(count, dtype=torch.int64, device=device)
+        call(
+            "duplicate_groups", device, address(self._codes), count, width, self._radius, address(lowest),
+            workspace=("duplicate_groups", count),
+        )  # fmt: skip
+        return lowest
+
+    def _search(self, room: int) -> int:
+        device, (count, width), other = self._codes.device, self._codes.shape, self._other
+        self._keys = torch.empty(room, dtype=torch.int64, device=device)
+        self._distances = torch.empty(room, dtype=torch.int32, device=device)
+        counts = torch.empty(2, dtype=torch.int64, device=device)
+        call(
+            "hamming_pairs", device, address(self._codes), 0 if other is None else address(other) or 1, count,
+            0 if other is None else len(other), width, 0 if other is None else _stride(other), self._radius, room,
+            address(self._keys), address(self._distances), address(counts),
+        )  # fmt: skip
+        return int(counts[0])
 
 
 def _stride(codes: Tensor) -> int:

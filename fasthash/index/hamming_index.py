@@ -350,8 +350,6 @@ class HammingIndex(Joins, Scales):
         real: Tensor | None = None
         everything = wants_all(rescore, metric, function)
         if everything:
-            if self._devices is not None:
-                raise ValueError(f"{function}: rescore='all' needs an index on one device, got {self._places()}")
             query = real_query(queries, self._bits, self._weights, metric, self._device, function)
         else:
             query, real = parse_queries(queries, self._bits, self._weights, self._device, function)

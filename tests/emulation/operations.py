@@ -27,6 +27,21 @@ class HammingProblem(ctypes.Structure):
     )  # fmt: skip
 
 
+class AsymmetricProblem(ctypes.Structure):
+    _fields_ = [
+        ("queries", POINTER), ("dtype", I32), ("database", POINTER), ("mask", POINTER), ("scales", POINTER),
+        *((name, I64) for name in ("Q", "D", "N", "W", "stride")), ("metric", I32),
+        ("group_bits", POINTER), ("group_weights", POINTER), ("G", I32),
+    ]  # fmt: skip
+
+
+class PairsProblem(ctypes.Structure):
+    _fields_ = [
+        *((name, POINTER) for name in ("a", "b")), *((name, I64) for name in ("Na", "Nb", "W", "stride_a", "stride_b")),
+        ("radius", I32), ("plan", I32),
+    ]  # fmt: skip
+
+
 class NearestProblem(ctypes.Structure):
     _fields_ = (
         [(name, POINTER) for name in ("x", "y")]
@@ -55,6 +70,16 @@ class Buffer:
 
     def read(self, shape: tuple[int, ...], dtype: Any) -> Array:
         return np.frombuffer(ctypes.string_at(self.address, self.size), dtype=dtype).reshape(shape).copy()
+
+
+def bitmap_of(mask: Array | None) -> Array | None:
+    """A boolean mask [N] as whole words of 64 bits; bits from N on are 0."""
+    if mask is None:
+        return None
+    bitmap = np.zeros(-(-len(mask) // 64) * 8, np.uint8)
+    packed = np.packbits(mask, bitorder="little")
+    bitmap[: len(packed)] = packed
+    return bitmap
 
 
 class Device:
@@ -134,11 +159,7 @@ class Device:
         self.groups = np.array(bit_weights, np.int32).reshape(-1, 2).T.copy()  # host memory: bits, weights
         rows, stride = database.shape
         start, stop = (0, stride) if columns is None else columns
-        bitmap = None
-        if mask is not None:
-            bitmap = np.zeros(-(-rows // 64) * 8, np.uint8)
-            packed = np.packbits(mask, bitorder="little")
-            bitmap[: len(packed)] = packed
+        bitmap = bitmap_of(mask)
         self.kept = [self.upload(queries, misalign), self.upload(database, misalign)]
         self.kept += [] if bitmap is None else [self.upload(bitmap)]
         return HammingProblem(
@@ -169,6 +190,38 @@ class Device:
         workspace, size = self.workspace("fh_hamming_topk_cuda_workspace", problem, I64(k))
         self.check("fh_hamming_topk_cuda", problem, I64(k), distances, ids, workspace, size, None)
         return distances.read(shape, np.int32), ids.read(shape, np.int64)
+
+    def asymmetric_topk(
+        self,
+        queries: Array,
+        database: Array,
+        k: int,
+        metric: str = "l1",
+        mask: Array | None = None,
+        scales: Array | None = None,
+        columns: tuple[int, int] | None = None,
+        misalign: int = 0,
+        bit_weights: BitWeights = (),
+    ) -> tuple[Array, Array]:
+        """queries [Q, D] float32 or float64, scales float16 [N]; the rest as for Hamming search."""
+        groups = np.array(bit_weights, np.int32).reshape(-1, 2).T.copy()
+        rows, stride = database.shape
+        start, stop = (0, stride) if columns is None else columns
+        given = [self.upload(queries), self.upload(database, misalign)]
+        there = [None if a is None else self.upload(a) for a in (bitmap_of(mask), scales)]
+        addresses = [None if buffer is None else buffer.address for buffer in there]
+        problem = ctypes.byref(
+            AsymmetricProblem(
+                given[0].address, DTYPES[queries.dtype], given[1].address + start, *addresses, len(queries),
+                queries.shape[1], rows, stop - start, stride, ("l1", "dot", "cosine", "l2").index(metric),
+                *(row.ctypes.data for row in groups), len(bit_weights),
+            )
+        )  # fmt: skip
+        shape = (len(queries), k)
+        distances, ids = self.output(shape, np.float32), self.output(shape, np.int64)
+        workspace, size = self.workspace("fh_asymmetric_topk_cuda_workspace", problem, I64(k))
+        self.check("fh_asymmetric_topk_cuda", problem, I64(k), distances, ids, workspace, size, None)
+        return distances.read(shape, np.float32), ids.read(shape, np.int64)
 
     def hamming_mask(self, allowed: Array, misalign: int = 0) -> Array:
         shape = (-(-len(allowed) // 64),)
@@ -266,6 +319,38 @@ class Device:
             native.restype = I64
             found[name] = int(native(problem, argument))
         return found
+
+    def pairs_problem(
+        self, codes: Array, other: Array | None, radius: int, columns: tuple[int, int] | None
+    ) -> PairsProblem:
+        """other: the given columns of its rows."""
+        start, stop = (0, codes.shape[1]) if columns is None else columns
+        self.kept = [self.upload(codes), *([] if other is None else [self.upload(other)])]
+        there = None if other is None else self.kept[1].address + start
+        rows, stride = (0, 0) if other is None else other.shape
+        return PairsProblem(
+            self.kept[0].address, there, len(codes), rows, stop - start, stop - start, stride, radius, 0
+        )
+
+    def hamming_pairs(
+        self, codes: Array, radius: int, room: int, other: Array | None = None, columns: tuple[int, int] | None = None
+    ) -> tuple[int, Array, Array]:
+        """How many pairs there are; keys and distances of those that were kept."""
+        problem = ctypes.byref(self.pairs_problem(codes, other, radius, columns))
+        keys, distances = self.output((room,), np.int64), self.output((room,), np.int32)
+        counts = self.output((2,), np.int64)
+        self.check("fh_hamming_pairs_cuda", problem, I64(room), keys, distances, counts, None)
+        total, taken = counts.read((2,), np.int64).tolist()
+        kept = min(taken, room)
+        assert kept == min(total, room)
+        return total, keys.read((room,), np.int64)[:kept], distances.read((room,), np.int32)[:kept]
+
+    def duplicate_groups(self, codes: Array, radius: int) -> Array:
+        problem = ctypes.byref(self.pairs_problem(codes, None, radius, None))
+        out = self.output((len(codes),), np.int64)
+        workspace, size = self.workspace("fh_duplicate_groups_cuda_workspace", I64(len(codes)))
+        self.check("fh_duplicate_groups_cuda", problem, out, workspace, size, None)
+        return out.read((len(codes),), np.int64)
 
     def nearest_problem(self, x: Array, y: Array | None, k: int, p: int, misalign: int = 0) -> NearestProblem:
         """x [L, N, D]; y [L, M, D], or [M, D] for all batches, or None for the others of x.

@@ -1,6 +1,6 @@
 // Products of small matrices on the tensor cores, one warp at a time: of floats in TF32, with 11 bits of significand,
-// and of bits. In all of them, with g = lane / 4 and t = lane % 4, a lane holds of c [16, 8] the places (g, 2 t), (g, 2
-// t + 1), (g + 8, 2 t), (g + 8, 2 t + 1).
+// of signed bytes, and of bits. In all of them, with g = lane / 4 and t = lane % 4, a lane holds of c [16, 8] the
+// places (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -44,6 +44,32 @@ __device__ __forceinline__ void multiply_add_16x8x8(float (&c)[4], const float (
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
           "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+#endif
+}
+
+// c [16, 8] += a [16, 32] b [32, 8] of signed bytes, four of them in a word, the lowest first. A lane holds the bytes k
+// .. k + 3 of
+//   a: (g, k = 4 t), (g + 8, 4 t), (g, 4 t + 16), (g + 8, 4 t + 16)
+//   b, as [column, k]: (g, 4 t), (g, 4 t + 16)
+__device__ __forceinline__ void multiply_add_16x8x32(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#ifdef FASTHASH_EMULATE_CUDA
+    const int g = lane_index() / 4, t = lane_index() % 4;
+    const auto both = [](uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; };
+    for (int word = 0; word < 4; ++word) {
+        const uint64_t row[2] = {__shfl_sync(kAllLanes, both(a[0], a[2]), 4 * g + word),
+                                 __shfl_sync(kAllLanes, both(a[1], a[3]), 4 * g + word)};
+        const uint64_t even = __shfl_sync(kAllLanes, both(b[0], b[1]), 4 * (2 * t) + word);
+        const uint64_t odd = __shfl_sync(kAllLanes, both(b[0], b[1]), 4 * (2 * t + 1) + word);
+        for (int i = 0; i < 4; ++i)
+            for (int byte = 0; byte < 64; byte += 8)
+                c[i] +=
+                    static_cast<int8_t>(row[i / 2] >> byte) * static_cast<int8_t>((i % 2 == 0 ? even : odd) >> byte);
+    }
+#else
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
 }
 

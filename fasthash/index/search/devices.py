@@ -91,7 +91,7 @@ class Devices:
             device = self.devices[number]
             with contextlib.nullcontext() if stream is None else torch.cuda.stream(stream):
                 own = eligible.parts([each for each in placed if each.device == number], device)
-                blocks = streamed(rest, device, self.block_bytes) if waiting else ()
+                blocks = streamed(rest, device, self.block_bytes, query.scaled) if waiting else ()
                 found = search(query.to(device), chain(own, blocks))
                 return type(found)(*(field.to(home) for field in found))
 
@@ -130,7 +130,7 @@ class Devices:
         placed: list[Placed] = []
         for start in range(0, segment.rows, rows):
             stop = min(start + rows, segment.rows)
-            need = (stop - start) * (segment.codes.shape[1] + (0 if segment.ids is None else 8))
+            need = (stop - start) * (_bytes_of(segment) // segment.rows)
             loads = [_bytes_on(device, [*taken, *placed]) for device in range(len(self.devices))]
             device = min(range(len(self.devices)), key=loads.__getitem__)
             if need > self._room_on(self.devices[device], loads[device]):
@@ -199,7 +199,12 @@ class _Locked(Iterator[ScannedPart]):
 
 def _bytes_on(device: int, placed: Iterable[Placed]) -> int:
     own = [each.segment for each in placed if each.device == device]
-    return sum(segment.codes.nbytes + (0 if segment.ids is None else segment.ids.nbytes) for segment in own)
+    return sum(map(_bytes_of, own))
+
+
+def _bytes_of(segment: Segment) -> int:
+    """Of its codes, ids and scales: as many for each row."""
+    return sum(part.nbytes for part in (segment.codes, segment.ids, segment.scales) if part is not None)
 
 
 def _rows_of(segment: Segment, start: int, stop: int) -> Segment:
@@ -213,15 +218,16 @@ def _rows_of(segment: Segment, start: int, stop: int) -> Segment:
         None if segment.live is None else segment.live[start // 64 : (stop + 63) // 64],
         stop - start - segment.live_count(start, stop),
         mapped=segment.mapped,
+        scales=None if segment.scales is None else segment.scales[start:stop],
     )
 
 
 def _copied(segment: Segment, device: torch.device, block_bytes: int) -> Segment:
     if device == segment.codes.device:
         return segment
-    ids = None if segment.ids is None else segment.ids.to(device)
-    live = None if segment.live is None else segment.live.to(device)
-    return replace(segment, codes=on_device(segment.codes, device, block_bytes), ids=ids, live=live, mapped=False)
+    ids, live, scales = (None if t is None else t.to(device) for t in (segment.ids, segment.live, segment.scales))
+    codes = on_device(segment.codes, device, block_bytes)
+    return replace(segment, codes=codes, ids=ids, live=live, scales=scales, mapped=False)
 
 
 def _placed_again(segment: Segment, number: int, old: Placed) -> Placed:

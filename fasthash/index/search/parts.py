@@ -51,6 +51,11 @@ class Query:
         """No distance is above."""
         return largest_distance(self.bits, self.bit_weights)
 
+    @property
+    def scaled(self) -> bool:
+        """Whether `topk` uses the scales of codes."""
+        return False
+
     def nothing(self) -> Tensor:
         """Distances to no code, [Q, 0]."""
         return self.codes.new_empty((len(self), 0), dtype=torch.int32)

@@ -30,6 +30,11 @@ class RealQuery(Query):
         """No distance is above."""
         return math.inf
 
+    @property
+    def scaled(self) -> bool:
+        """Whether `topk` uses the scales of codes."""
+        return self.metric != "l1"
+
     def nothing(self) -> Tensor:
         """Distances to no code, [Q, 0]."""
         return self.codes.new_empty((len(self), 0), dtype=torch.float32)
@@ -39,7 +44,7 @@ class RealQuery(Query):
 
         scales: float16 [N], the code_scale of each, which "l1" does not use.
         """
-        own = None if self.metric == "l1" else scales
+        own = scales if self.scaled else None
         distances, positions = _topk(self.codes, codes, mask, own, k, self.metric, self.bit_weights)
         return distances, positions
 

@@ -28,6 +28,11 @@ BLOCK_BYTES = 1 << 27  # codes of a block: some milliseconds of copying, which h
 class Block(ScannedPart):
     """Codes and mask of a part, brought to a device; its rows and ids are where they were."""
 
+    brought_scales: Tensor | None  # of the codes, on the device, where a search uses them
+
+    def scales(self) -> Tensor | None:
+        return self.brought_scales
+
     def ids_of(self, positions: Tensor) -> Tensor:
         if self.rows is None and self.segment.ids is None:
             return super().ids_of(positions)
@@ -35,14 +40,16 @@ class Block(ScannedPart):
         return super().ids_of(positions.to(home)).to(positions.device)
 
 
-def streamed(parts: Iterable[ScannedPart], device: torch.device, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-    """The same codes in blocks on a device, each to be used before the next is asked for.
+def streamed(
+    parts: Iterable[ScannedPart], device: torch.device, block_bytes: int = BLOCK_BYTES, scaled: bool = False
+) -> Iterator[Block]:
+    """The same codes in blocks on a device, each to be used before the next is asked for; their scales too if `scaled`.
 
     Searches belong on the device's current stream. Takes 2 x block_bytes of the device's memory and, for CUDA, of
     pinned host memory.
     """
     pieces = _pieces(read_ahead(parts, mapped_codes), block_bytes)
-    now, later = _Place(device), _Place(device)
+    now, later = _Place(device, scaled), _Place(device, scaled)
     try:
         with ThreadPoolExecutor(1, "fasthash-stream") as loader:
             loading = loader.submit(now.load, pieces)
@@ -81,8 +88,8 @@ def _pieces(parts: Iterable[ScannedPart], block_bytes: int) -> Iterator[ScannedP
 class _Place:
     """Where one block lies: pinned in host memory, and on the device. As large as the largest block so far."""
 
-    def __init__(self, device: torch.device):
-        self._device = device
+    def __init__(self, device: torch.device, scaled: bool):
+        self._device, self._scaled = device, scaled
         self._buffers: dict[str, tuple[Tensor, Tensor]] = {}
         self.copied: Any = None  # events
         self.searched: Any = None
@@ -94,13 +101,17 @@ class _Place:
             return None
         if self.copied is not None:
             self.copied.synchronize()  # the pinned memory is free
+        scales = piece.scales() if self._scaled else None
         with _beside(self._device):
             _wait(self._device, self.searched)
             codes = self._bring("codes", piece.codes)
             mask = None if piece.mask is None else self._bring("mask", piece.mask)
+            brought = None if scales is None else self._bring("scales", scales)
             self.copied = _event(self._device)
         # What is here is not mapped, whatever the segment is: nobody need read ahead of it.
-        return Block(replace(piece.segment, mapped=False), codes, mask, piece.start, piece.rows)
+        block = Block(replace(piece.segment, mapped=False), codes, mask, piece.start, piece.rows)
+        block.brought_scales = brought
+        return block
 
     def _bring(self, name: str, source: Tensor) -> Tensor:
         pinned = self._device.type == "cuda"

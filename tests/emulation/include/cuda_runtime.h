@@ -168,6 +168,18 @@ inline double __longlong_as_double(long long x) {
     memcpy(&out, &x, sizeof(out));
     return out;
 }
+// Doubles, each operation rounded by itself (the emulation is compiled without contraction), and rounded to floats.
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dsub_rn(double a, double b) { return a - b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline double __dsqrt_rn(double a) { return sqrt(a); }
+inline float __double2float_rn(double x) { return static_cast<float>(x); }
+inline float __double2float_rd(double x) {
+    const float nearest = static_cast<float>(x);
+    return static_cast<double>(nearest) > x ? nextafterf(nearest, -INFINITY) : nearest;
+}
+inline float __double2float_ru(double x) { return -__double2float_rd(-x); }
 template <class T>
 T __ldg(const T* address) {
     return *address;
