@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from fasthash import (
         asymmetric,
         baselines,
+        cluster,
         codes,
         datasets,
         distributed,
@@ -67,7 +68,18 @@ _NAMES = {
     "pairs": ["DuplicateGroups", "KnnGraph", "Pairs", "duplicate_groups", "hamming_pairs", "knn_graph"],
     "train": ["CIMON", "AsymmetricHasher", "CrossModalHasher", "GraphHasher", "Hasher", "TextHasher"],
 }
-_MODULES = [*_NAMES, "baselines", "datasets", "distributed", "evaluate", "gradients", "metrics", "reference", "targets"]
+_MODULES = [
+    *_NAMES,
+    "baselines",
+    "cluster",
+    "datasets",
+    "distributed",
+    "evaluate",
+    "gradients",
+    "metrics",
+    "reference",
+    "targets",
+]
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
@@ -91,6 +103,7 @@ __all__ = [
     "asymmetric",
     "asymmetric_topk",
     "baselines",
+    "cluster",
     "codes",
     "datasets",
     "distributed",

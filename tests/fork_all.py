@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import fasthash
-from fasthash import baselines, distributed, embeddings, evaluate, metrics, targets
+from fasthash import baselines, cluster, distributed, embeddings, evaluate, metrics, targets
 from fasthash import codes as packing
 from fasthash import losses as published
 from fasthash.losses.published import LOSSES
@@ -38,6 +38,10 @@ PLAIN = {
     "PrecisionRecallCurve",
     "RangeResult",
     "SearchResult",
+    "ShardError",
+    "ShardStats",
+    "ShardTimeout",
+    "ShardedIndex",
 }
 
 rng = np.random.default_rng(0)
@@ -119,6 +123,10 @@ CASES: dict[str, Callable[[], Any]] = {
     "HammingIndex.add": lambda: index.add(codes),
     "HammingIndex.add, keys": lambda: named.add(codes, keys=[f"{row}" for row in range(len(codes))], replace=True),
     "HammingIndex.remove": lambda: index.remove(range(1000)),
+    "HammingIndex.split": lambda: index.split(folder / "shards", 3, progress=False),
+    "merge_topk": lambda: cluster.merge_topk(
+        [np.zeros((300, 10), np.int32)] * 4, [np.zeros((300, 10), np.int64)] * 4, 10
+    ),
     "HammingIndex.save": lambda: index.save(folder / "saved"),
     "HammingIndex.build": lambda: fasthash.HammingIndex.build(folder / "built", codes, mih=True, progress=False),
     "EmbeddingIndex": lambda: fasthash.EmbeddingIndex("rabitq", refine="int8").add(X),
@@ -199,7 +207,7 @@ CASES: dict[str, Callable[[], Any]] = {
 
 def missing() -> list[str]:
     """Public functions without a case."""
-    places = (fasthash, metrics, targets, published, packing, baselines, embeddings, evaluate)
+    places = (fasthash, cluster, metrics, targets, published, packing, baselines, embeddings, evaluate)
     public: set[str] = set()
     for place in places:
         own = [n for n, value in vars(place).items() if getattr(value, "__module__", "") == place.__name__]

@@ -60,7 +60,7 @@ INDEX_LEVELS = [
     ["eligible", "exchange", "folder", "keyed"],
     ["block_joins"],
     ["joins"],
-    ["scales"],
+    ["scales", "split"],
     ["hamming_index"],
     ["anchor_index"],
     ["__init__"],
@@ -160,6 +160,15 @@ def test_torch_distributed_has_one_importer() -> None:
         text = path.read_text()
         if "torch.distributed" in re.sub(r'""".*?"""|#[^\n]*', "", text, flags=re.S) and unit_of(path) != "distributed":
             pytest.fail(f"{path.name} imports torch.distributed")
+
+
+def test_ray_has_one_importer() -> None:
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0] == "ray" for name in names):
+                assert unit_of(path) == "cluster", f"{path}:{node.lineno}: only fasthash/cluster imports ray"
 
 
 def test_only_ops_calls_the_extension() -> None:

@@ -10,6 +10,7 @@ def ray_for(function: str) -> Any:
     try:
         import ray
         import ray.exceptions
+        import ray.util.scheduling_strategies
     except ImportError as error:
         raise ImportError(f"{function}: needs ray: pip install 'fasthash[ray]'") from error
     return ray

@@ -23,6 +23,7 @@ from fasthash.index.errors import IndexFolderError
 from fasthash.index.exchange.build import build
 from fasthash.index.exchange.sources import Block
 from fasthash.index.groups import groups_of
+from fasthash.index.split import frozen
 from fasthash.index.store.encoder_file import NewEncoder
 from fasthash.index.store.manifest import METRICS, Embedding
 from fasthash.index.store.reader import encoder_of
@@ -202,7 +203,7 @@ class EmbeddingIndex:
         function = "EmbeddingIndex.search"
         k = whole(k, function, "k", 1, MOST)
         oversample = whole(oversample, function, "oversample", 1, MOST)
-        encoder, index = self.encoder, _frozen(self.codes)
+        encoder, index = self.encoder, frozen(self.codes)
         rows = checked_rows(Q, encoders.features_of(encoder), function, "Q")
         contents = index._contents
         count = min(k * oversample, max(k, contents.size))
@@ -350,13 +351,6 @@ class EmbeddingIndex:
         features = encoders.features_of(encoder)
         told = Embedding("", "", features, self._metric, self._unit_rows, self._refine)
         return NewEncoder(encoders.encoder_bytes(encoder), told)
-
-
-def _frozen(index: HammingIndex) -> HammingIndex:
-    """What an index holds now, which later changes do not reach: for searching."""
-    copy = object.__new__(type(index))
-    copy.__dict__.update(index.__dict__)
-    return copy
 
 
 @contextlib.contextmanager

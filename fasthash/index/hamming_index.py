@@ -28,7 +28,7 @@ from fasthash.index.exchange.exports import export
 from fasthash.index.exchange.sources import open_source
 from fasthash.index.folder import Folder, make_extras, save
 from fasthash.index.groups import groups_of
-from fasthash.index.joins import Joins, Side
+from fasthash.index.joins import Side
 from fasthash.index.key_texts import key_bytes
 from fasthash.index.merge import Merged, compacted, cut, settle
 from fasthash.index.scales import Scales
@@ -39,6 +39,7 @@ from fasthash.index.search.real import new_scales, real_query, wants_all
 from fasthash.index.search.results import rescored, topk, within
 from fasthash.index.search.tables import BUDGETS, TableSearch
 from fasthash.index.segments import ID_END, Contents, Segment, block_rows, id_tensor, make_segment, without
+from fasthash.index.split import Split
 from fasthash.index.store import table_file
 from fasthash.index.store.encoder_file import NewEncoder
 from fasthash.index.store.vector_file import NEEDED
@@ -48,7 +49,7 @@ _EXTRAS = (table_file,)  # the kinds of extra files that searches can use
 _Result = TypeVar("_Result", SearchResult, RangeResult)
 
 
-class HammingIndex(Joins, Scales):
+class HammingIndex(Split, Scales):
     """Binary codes with ids, searched exactly by Hamming distance.
 
     `HammingIndex(bits, device="cpu")` makes an empty one in memory, `HammingIndex.open(path)` maps one that `save`
@@ -169,8 +170,7 @@ class HammingIndex(Joins, Scales):
         weights = f"bit_weights={list(self._groups)}, " if self._groups else ""
         return f"HammingIndex(bits={self._bits}, {weights}codes={len(self)}, {place})"
 
-    def _places(self) -> str | list[str]:
-        """What `device` was."""
+    def _places(self) -> str | list[str]:  # what `device` was
         return str(self._device) if self._devices is None else [str(device) for device in self._devices.devices]
 
     def get(self, ids: Any = None, *, keys: Any = None) -> Any:
