@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import expected
 import kit
 import torch
 from kl_report import SMALL, goals, table
@@ -282,7 +283,9 @@ def main() -> None:
             case = compare(rows, dims, p, options)
             result["cases"].append(case)
             ratios = "  ".join(f"{name} {x:.1f}x" for name, x in case["ratio"].items() if name != "fasthash")
-            print(f"B = M = {rows}, D = {dims}, L{p}: {case['milliseconds']['fasthash']:.3f} ms, {ratios}", flush=True)
+            words = expected.kl(rows, dims, p) if device == "cuda" else ""
+            milliseconds = case["milliseconds"]["fasthash"]
+            print(f"B = M = {rows}, D = {dims}, L{p}: {milliseconds:.3f} ms, {ratios}  {words}".rstrip(), flush=True)
             for name, why in case["left_out"].items():
                 print(f"    without {name}: {why}")
             if device != "cpu":

@@ -557,6 +557,11 @@ def test_a_short_workspace_is_refused(gpu: Emulation) -> None:
     ("error", "words"),
     [
         (35, "CUDA driver version is insufficient for CUDA runtime version; the driver is missing or too old"),
+        (98, "invalid device function; fasthash was built for other GPUs"),
+        (
+            222,
+            "the provided PTX was compiled with an unsupported toolchain.; the driver is older than the CUDA toolkit",
+        ),
         (209, "no kernel image is available for execution on the device; fasthash was built for other GPUs"),
     ],
 )

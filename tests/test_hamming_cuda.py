@@ -104,7 +104,7 @@ def test_a_workspace_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("k", [1, 10, 1000, 10_000])
 @pytest.mark.parametrize(("rows", "width"), [(1_000_001, 8), (300_000, 32), (200_000, 5)])
 def test_cuda_topk_of_many_codes(rows: int, width: int, k: int) -> None:
-    """One pass, at the sizes of its stretches on a GPU; and codes from far to near, which it hands to two passes."""
+    """One pass, at the sizes of its stretches on a GPU; and codes from far to near."""
     database, queries = random_codes(rows, width), random_codes(70, width, 1)
     sorted_codes = database[hamming_distances(queries[:1], database)[0].argsort(descending=True)]
     mask = torch.rand(rows) < 0.3
@@ -121,7 +121,7 @@ def test_cuda_topk_of_many_codes(rows: int, width: int, k: int) -> None:
 @pytest.mark.parametrize("k", [1, 10, 700])
 def test_cuda_topk_in_one_pass(k: int, width: int) -> None:
     """The fewest codes that are searched in one pass, for the sanitizers: the test above would take them minutes."""
-    database, queries = random_codes(70_000, width), random_codes(9, width, 1)
+    database, queries = random_codes(70_000, width), random_codes(130, width, 1)
     queries[3:] = 0
     from_far = database[hamming_distances(queries[3:4], database)[0].argsort(descending=True)]
     late = torch.arange(70_000) > 60_000  # nothing in the first stretches

@@ -63,8 +63,8 @@ fh_status fh_hamming_histogram_cpu(const fh_hamming_problem* problem, const int6
 fh_status fh_hamming_mask_cpu(const uint8_t* allowed, int64_t N, uint64_t* mask, int32_t threads);
 
 // The same on CUDA. `workspace` and `workspace_bytes` as said above; sizes depend on the problem's sizes and groups
-// alone. Top-k reads the database once where K is at most 16,384 and small against N, and largest at most 131,070
-// (cuda/one_pass.h; up to three times where the order of the codes is against it), else twice. Sums are
+// alone. Top-k reads the database once where Q N W is large, K at most 16,384 and small against N, and largest at most
+// 131,070 (cuda/one_pass_plan.h; three times where candidates find no room, cuda/one_pass.h), else twice. Sums are
 // class_weights[q, c] x count added in one order of the classes: the same bits every time, the CPU's up to rounding.
 int64_t fh_hamming_topk_cuda_workspace(const fh_hamming_problem* problem, int64_t K);
 fh_status fh_hamming_topk_cuda(const fh_hamming_problem* problem, int64_t K, int32_t* distances, int64_t* ids,

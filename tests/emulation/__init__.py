@@ -26,6 +26,7 @@ SOURCES = [
     *sorted((ROOT / "csrc").glob("*/cuda/*_cuda.cu")),
     ROOT / "csrc/core/api.cpp",
     HERE / "emulation.cpp",
+    HERE / "one_pass_plan.cpp",
     HERE / "toy_kernels.cu",
 ]
 FLAGS = [
@@ -33,6 +34,7 @@ FLAGS = [
     "-ffp-contract=off", "-DFASTHASH_EMULATE_CUDA", "-include", "cuda_runtime.h", f"-I{HERE / 'include'}",
     f"-I{ROOT / 'csrc'}",
 ]  # fmt: skip
+SMALL = ("FASTHASH_SMALL_SIZES",)  # little tiles and stretches, so that small inputs have several
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 
@@ -41,15 +43,20 @@ def compiler() -> str | None:
     return shutil.which("g++")
 
 
-def build(sources: Sequence[Path] = SOURCES, change: Callable[[Path, str], str] | None = None) -> Path:
+def build(
+    sources: Sequence[Path] = SOURCES,
+    change: Callable[[Path, str], str] | None = None,
+    defines: Sequence[str] = SMALL,
+) -> Path:
     """Compile the emulated library and return its path; what was compiled before is not compiled again.
 
     change: makes of a source, given its path and its text, the text that is compiled instead.
+    defines: macros. Without SMALL tiles and stretches are as large as on a GPU.
     """
     cxx = compiler()
     if cxx is None:
         raise RuntimeError("the emulation needs g++")
-    command = [cxx, *FLAGS, *SANITIZERS]
+    command = [cxx, *FLAGS, *SANITIZERS, *(f"-D{name}" for name in defines)]
     texts = {source: source.read_text() for source in sources}
     if change is not None:
         texts = {source: change(source, text) for source, text in texts.items()}

@@ -222,6 +222,29 @@ class Device:
         workspace, size = self.workspace("fh_asymmetric_topk_cuda_workspace", problem, I64(k))
         self.check("fh_asymmetric_topk_cuda", problem, I64(k), distances, ids, workspace, size, None)
         return distances.read(shape, np.float32), ids.read(shape, np.int64)
+    def hamming_overflowed(self, queries: Array, database: Array, k: int, mask: Array | None = None) -> int:
+        """The number of queries whose candidates found no room, in a search that takes one pass."""
+        problem = ctypes.byref(self.hamming_problem(queries, database, mask, None, 0, ()))
+        shape = (len(queries), k)
+        distances, ids = self.output(shape, np.int32), self.output(shape, np.int64)
+        workspace, size = self.workspace("fh_hamming_topk_cuda_workspace", problem, I64(k))
+        self.check("fh_hamming_topk_cuda", problem, I64(k), distances, ids, workspace, size, None)
+        flags = np.frombuffer(ctypes.string_at(workspace.address, 4 * len(queries)), np.int32)  # its first array
+        return int(flags.sum())
+
+    def one_pass_shape(self, q: int, n: int, width: int, k: int) -> dict[str, int]:
+        """How top-k in one pass is planned (csrc/hamming/cuda/one_pass_plan.h)."""
+        out = np.zeros(4, np.int64)
+        self.library.fh_one_pass_shape(*map(I64, (q, n, width, k)), POINTER(out.ctypes.data))
+        return dict(zip(("stretches", "first_rows", "room", "pays"), out.tolist(), strict=True))
+
+    def one_pass_stretches(self, n: int, k: int, group_rows: int) -> tuple[Array, int]:
+        """The stretch of each group of rows, 0 for the sample, and how many groups are visited twice."""
+        stretches = np.zeros(-(-n // group_rows), np.int32)
+        native = self.library.fh_one_pass_stretches
+        native.restype = I64
+        twice = native(I64(n), I64(k), POINTER(stretches.ctypes.data))
+        return stretches, int(twice)
 
     def hamming_mask(self, allowed: Array, misalign: int = 0) -> Array:
         shape = (-(-len(allowed) // 64),)

@@ -1,6 +1,6 @@
 // Products of small matrices on the tensor cores, one warp at a time: of floats in TF32, with 11 bits of significand,
-// of signed bytes, and of bits. In all of them, with g = lane / 4 and t = lane % 4, a lane holds of c [16, 8] the
-// places (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1).
+// of bits, and of bytes. In all of them, with g = lane / 4 and t = lane % 4, a lane holds of c [16, 8] the places
+// (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -73,11 +73,14 @@ __device__ __forceinline__ void multiply_add_16x8x32(int (&c)[4], const uint32_t
 #endif
 }
 
-// Whether the tensor cores count bits natively. From sm_100 on these products are emulated by the compiler, slowly.
-#if defined(FASTHASH_EMULATE_CUDA) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 1000)
-#define FASTHASH_BIT_PRODUCTS 1
+// Whether the tensor cores count bits natively. From sm_100 on these products are emulated by the compiler, slowly, and
+// products of bytes take their place. The emulation has the former, and the latter where FASTHASH_BYTE_PRODUCTS is set.
+#ifndef FASTHASH_BYTE_PRODUCTS
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define FASTHASH_BYTE_PRODUCTS 1
 #else
-#define FASTHASH_BIT_PRODUCTS 0
+#define FASTHASH_BYTE_PRODUCTS 0
+#endif
 #endif
 
 #ifdef FASTHASH_EMULATE_CUDA
@@ -118,6 +121,34 @@ __device__ __forceinline__ void count_common_256(int (&d)[4], const uint32_t (&a
     add_common_bits(d, a + 2, b[1]);
 #else
     asm("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));
+#endif
+}
+
+// d [16, 8] = c + a [16, 32] b [32, 8] of bytes, those of b with signs. A word holds 4 bytes side by side in k. A lane
+// holds
+//   a: words (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)        b, as [column, word]: (g, t), (g, t + 4)
+__device__ __forceinline__ void multiply_bytes_16x8x32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                                       const int (&c)[4]) {
+#ifdef FASTHASH_EMULATE_CUDA
+    const int g = lane_index() / 4, t = lane_index() % 4;
+    int sum[4] = {c[0], c[1], c[2], c[3]};
+    for (int word = 0; word < 8; ++word) {
+        const int half = word / 4, lane = word % 4;
+        const uint32_t row[2] = {__shfl_sync(kAllLanes, a[2 * half], 4 * g + lane),
+                                 __shfl_sync(kAllLanes, a[2 * half + 1], 4 * g + lane)};
+        const uint32_t even = __shfl_sync(kAllLanes, b[half], 4 * (2 * t) + lane);
+        const uint32_t odd = __shfl_sync(kAllLanes, b[half], 4 * (2 * t + 1) + lane);
+        for (int i = 0; i < 4; ++i)
+            for (int byte = 0; byte < 4; ++byte)
+                sum[i] += static_cast<uint8_t>(row[i / 2] >> 8 * byte) *
+                          static_cast<int8_t>((i % 2 == 0 ? even : odd) >> 8 * byte);
+    }
+    for (int i = 0; i < 4; ++i) d[i] = sum[i];
+#else
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %11, %12, %13};"
         : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));

@@ -11,7 +11,7 @@ using Count = unsigned long long;  // the 64-bit type of atomicAdd
 
 // What the counts of a batch of queries may take (for range search as much as the database, between these two), and the
 // rows of a unit at least. Little in the emulation, so that small problems have several batches and many units.
-#ifdef FASTHASH_EMULATE_CUDA
+#ifdef FASTHASH_SMALL_SIZES
 constexpr int64_t kBatchBytes = 256 << 10, kRangeBytes = 256 << 10, kLeastUnitRows = 128;
 #else
 constexpr int64_t kBatchBytes = 64 << 20, kRangeBytes = 1 << 30, kLeastUnitRows = 256;
@@ -33,7 +33,8 @@ struct CountArrays {
     int32_t* farthest;  // [batch]: for the caller
 };
 
-CountPlan plan_counting(const fh_hamming_problem& problem, int64_t bins);
+// With an order, only its first stretch is counted.
+CountPlan plan_counting(const fh_hamming_problem& problem, int64_t bins, const VisitOrder& order = {});
 CountArrays cut_workspace(const CountPlan& plan, WorkspaceCutter& cutter);
 int64_t counting_bytes(const CountPlan& plan);
 

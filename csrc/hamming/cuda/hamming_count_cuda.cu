@@ -2,8 +2,8 @@
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/shared_memory.cuh"
 #include "core/cuda/warp.cuh"
-#include "hamming/cuda/bit_products.cuh"
 #include "hamming/cuda/count.h"
+#include "hamming/cuda/product_tile.cuh"
 
 namespace fasthash {
 namespace {
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kScanThreads)
             cells[i] = 0;
     }
     __syncwarp();
-    const int64_t begin = unit * scan.unit_rows, end = min(begin + scan.unit_rows, scan.N);
+    const int64_t begin = scan.first_row(unit), end = min(begin + scan.unit_rows, scan.N);
     queries.visit_nearer(scan, begin, end, [&](int q, int64_t, int distance) {
         if (kShared)
             atomicAdd(&tile_counts[q * bins_here + distance], 1u);  // at most 66 KiB of counts
@@ -117,7 +117,7 @@ int64_t shared_counts_bytes(int64_t tile, int64_t bins) { return kScanWarps * ti
 
 }  // namespace
 
-CountPlan plan_counting(const fh_hamming_problem& p, int64_t bins) {
+CountPlan plan_counting(const fh_hamming_problem& p, int64_t bins, const VisitOrder& order) {
     int32_t tile = 32;
     while (tile > 1 && shared_counts_bytes(tile, bins) > kSharedCounts) tile /= 2;
     const bool shared = shared_counts_bytes(tile, bins) <= kSharedCounts;
@@ -134,9 +134,12 @@ CountPlan plan_counting(const fh_hamming_problem& p, int64_t bins) {
             std::max(units, std::min({kRangeUnits, p.N / (kRangeRowsOfBin * bins), most_bytes / (tiles * tile_bytes)}));
     units = std::max<int64_t>(1, std::min(units, most_bytes / tile_bytes));
     units = std::max(units, ceil_div(p.N, int64_t{1} << 31));  // a unit's counts are 32-bit
-    const int64_t unit_rows = std::max(kLeastUnitRows, ceil_div(ceil_div(p.N, units), 128) * 128);
+    const bool sample = order.levels > 0;
+    const int64_t unit_rows = sample ? kGroupRows : std::max(kLeastUnitRows, ceil_div(ceil_div(p.N, units), 128) * 128);
 
-    const PlannedScan scan = make_scan(p, tile, unit_rows);
+    PlannedScan scan = make_scan(p, tile, unit_rows);
+    scan.order = order;
+    if (sample) scan.units = order.cells(p.N, order.levels);
     const int64_t batch = std::max<int64_t>(1, most_bytes / (std::max<int64_t>(scan.units, 1) * tile_bytes)) * tile;
     return {scan, bins, std::min(p.Q, batch), shared};
 }

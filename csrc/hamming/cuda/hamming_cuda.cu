@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kScanThreads) hamming_emit_kernel(ScanOf<Width
     __syncwarp();
     if (active == 0) return;
 
-    const int64_t begin = unit * scan.unit_rows, end = min(begin + scan.unit_rows, scan.N);
+    const int64_t begin = scan.first_row(unit), end = min(begin + scan.unit_rows, scan.N);
     scan_rows<Width>(
         scan, begin, end, q0, staged, active, [&](int i) { return wanted[i]; },
         [&](int q, int64_t n, bool live, int distance) {
@@ -162,12 +162,15 @@ fh_status emit(const CountPlan& plan, const PlannedScan& scan, const CountArrays
     });
 }
 
-int64_t two_pass_bytes(const fh_hamming_problem& p) { return counting_bytes(plan_counting(p, all_bins(p))); }
+int64_t two_pass_bytes(const fh_hamming_problem& p, const VisitOrder& order = {}) {
+    return counting_bytes(plan_counting(p, all_bins(p), order));
+}
 
-// The answers of all queries, or, where `only` is not null, of those that it marks, [Q].
-fh_status two_pass_topk(const fh_hamming_problem& p, int64_t K, const int32_t* only, int32_t* distances, int64_t* ids,
-                        void* workspace, void* stream) {
-    CountPlan plan = plan_counting(p, all_bins(p));
+// The answers of all queries, or, where `only` is not null, of those that it marks, [Q]. With an order: among the rows
+// of its first stretch.
+fh_status two_pass_topk(const fh_hamming_problem& p, int64_t K, const VisitOrder& order, const int32_t* only,
+                        int32_t* distances, int64_t* ids, void* workspace, void* stream) {
+    CountPlan plan = plan_counting(p, all_bins(p), order);
     plan.scan.only = only;
     WorkspaceCutter cutter(workspace);
     const CountArrays arrays = cut_workspace(plan, cutter);
@@ -181,11 +184,6 @@ fh_status two_pass_topk(const fh_hamming_problem& p, int64_t K, const int32_t* o
         const Places places = {arrays.totals, arrays.farthest, nullptr, K, batch_distances, batch_ids};
         return emit(plan, scan, arrays, places, stream);
     });
-}
-
-fh_hamming_problem first_rows_of(fh_hamming_problem p, int64_t rows) {
-    p.N = rows;
-    return p;
 }
 
 int64_t bins_within(const fh_hamming_problem& p, int32_t radius) {
@@ -204,8 +202,8 @@ int64_t fh_hamming_topk_cuda_workspace(const fh_hamming_problem* problem, int64_
     if (!plan.pays()) return two_pass_bytes(*problem);
     WorkspaceCutter cutter;
     cutter.take<int32_t>(problem->Q);
-    return cutter.bytes() + std::max({one_pass_bytes(plan), two_pass_bytes(*problem),
-                                      two_pass_bytes(first_rows_of(*problem, plan.first_rows))});
+    return cutter.bytes() +
+           std::max({one_pass_bytes(plan), two_pass_bytes(*problem), two_pass_bytes(*problem, plan.shape.order)});
 }
 
 fh_status fh_hamming_topk_cuda(const fh_hamming_problem* problem, int64_t K, int32_t* distances, int64_t* ids,
@@ -214,14 +212,13 @@ fh_status fh_hamming_topk_cuda(const fh_hamming_problem* problem, int64_t K, int
     FH_RETURN_IF_ERROR(
         require_workspace("fh_hamming_topk_cuda", fh_hamming_topk_cuda_workspace(problem, K), workspace_bytes));
     const OnePassPlan plan = plan_one_pass(*problem, K);
-    if (!plan.pays()) return two_pass_topk(*problem, K, nullptr, distances, ids, workspace, stream);
+    if (!plan.pays()) return two_pass_topk(*problem, K, {}, nullptr, distances, ids, workspace, stream);
     WorkspaceCutter cutter(workspace);
     int32_t* overflowed = cutter.take<int32_t>(problem->Q);
     void* rest = cutter.take<char>(0);  // the steps below use it one after the other
-    FH_RETURN_IF_ERROR(
-        two_pass_topk(first_rows_of(*problem, plan.first_rows), K, nullptr, distances, ids, rest, stream));
+    FH_RETURN_IF_ERROR(two_pass_topk(*problem, K, plan.shape.order, nullptr, distances, ids, rest, stream));
     FH_RETURN_IF_ERROR(one_pass_topk(plan, distances, ids, overflowed, rest, stream));
-    return two_pass_topk(*problem, K, overflowed, distances, ids, rest, stream);
+    return two_pass_topk(*problem, K, {}, overflowed, distances, ids, rest, stream);
 }
 
 int64_t fh_hamming_range_cuda_workspace(const fh_hamming_problem* problem, int32_t radius) {

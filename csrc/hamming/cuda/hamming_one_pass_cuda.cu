@@ -2,120 +2,174 @@
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/shared_memory.cuh"
 #include "core/cuda/warp.cuh"
-#include "hamming/cuda/bit_products.cuh"
 #include "hamming/cuda/one_pass.h"
+#include "hamming/cuda/product_tile.cuh"
 
 namespace fasthash {
 namespace {
 
 // A candidate: its distance above its position, so that keys stand in the order (distance, position).
 using Key = unsigned long long;
-constexpr int kPositionBits = 47;
-__host__ __device__ __forceinline__ Key make_key(int32_t distance, int64_t position) {
-    return static_cast<Key>(distance) << kPositionBits | static_cast<Key>(position);
-}
-__device__ __forceinline__ int32_t distance_of(Key key) { return static_cast<int32_t>(key >> kPositionBits); }
-__device__ __forceinline__ int64_t position_of(Key key) {
-    return static_cast<int64_t>(key & ((Key(1) << kPositionBits) - 1));
-}
 
 // The candidates of one batch of queries.
 struct Candidates {
     int64_t K, room;
-    int32_t bins;         // the largest distance + 1: one that no code has
-    Key* keys;            // [Q, room]
-    Key* kept;            // [Q, room]: those within the last threshold
-    Count* taken;         // [Q]: candidates; more than `room` where some found none
-    Count* kept_count;    // [Q]
-    unsigned* counts;     // [Q, bins]: of the candidates
-    int32_t* nearer;      // [Q]: codes nearer than this become candidates
-    int32_t* overflowed;  // [Q]
+    int32_t bins;           // the largest distance + 1: one that no code has
+    int32_t position_bits;  // of a key, the lowest
+    Key* keys;              // [Q, room], in any order
+    Count* taken;           // [Q]: candidates; more than `room` where some found none
+    Key* threshold;         // [Q]: codes with smaller keys become candidates
+    int32_t* overflowed;    // [Q]
+
+    __host__ __device__ Key key(int32_t distance, int64_t position) const {
+        return static_cast<Key>(distance) << position_bits | static_cast<Key>(position);
+    }
+    __device__ int32_t distance_of(Key key) const { return static_cast<int32_t>(key >> position_bits); }
+    __device__ int64_t position_of(Key key) const {
+        return static_cast<int64_t>(key & ((Key(1) << position_bits) - 1));
+    }
+    // Rows from this one on become candidates of query q where they are nearer than the result.
+    __device__ int32_t limit(int64_t q, int64_t row) const {
+        return distance_of(threshold[q]) + (row < position_of(threshold[q]) ? 1 : 0);
+    }
 };
 
-// One block for each query: its first candidates are the K nearest of the first stretch.
+// One block for each query: its first candidates are the K nearest of the sample.
 __global__ void __launch_bounds__(kScanThreads)
     hamming_start_kernel(Candidates c, const int32_t* __restrict__ distances,  // [Q, K]
                          const int64_t* __restrict__ ids) {
     const int64_t q = blockIdx.x;
-    for (int64_t d = threadIdx.x; d < c.bins; d += kScanThreads) c.counts[q * c.bins + d] = 0;
-    __syncthreads();
     for (int64_t i = threadIdx.x; i < c.K; i += kScanThreads) {
         const int32_t distance = distances[q * c.K + i];
         const bool found = distance < c.bins;
-        if (found) {
-            c.keys[q * c.room + i] = make_key(distance, ids[q * c.K + i]);
-            atomicAdd(&c.counts[q * c.bins + distance], 1u);
-        }
+        const Key key = found ? c.key(distance, ids[q * c.K + i]) : c.key(c.bins, 0);
+        if (found) c.keys[q * c.room + i] = key;
         const bool next_found = found && i + 1 < c.K && distances[q * c.K + i + 1] < c.bins;
         if (found && !next_found) c.taken[q] = static_cast<Count>(i + 1);
         if (i == 0 && !found) c.taken[q] = 0;
-        if (i + 1 == c.K) c.nearer[q] = distance;
+        if (i + 1 == c.K) c.threshold[q] = found ? key + 1 : key;
     }
-    if (threadIdx.x == 0) {
-        c.kept_count[q] = 0;
-        c.overflowed[q] = 0;
-    }
+    if (threadIdx.x == 0) c.overflowed[q] = 0;
 }
 
 // Not inlined: its addresses would be kept, and moved on, with every query of the loop that seldom calls it.
 __device__ __noinline__ void add_candidate(const Candidates& c, int64_t q, int64_t position, int distance) {
-    // Codes from far to near are all candidates: past the room they only read, as the query is lost already.
+    const Key key = c.key(distance, position);
+    if (key >= c.threshold[q]) return;
+    // Where nearly all codes are candidates: past the room they only read, as the query is lost already.
     if (*const_cast<volatile Count*>(&c.taken[q]) > static_cast<Count>(c.room)) return;
     const Count place = atomicAdd(&c.taken[q], Count(1));
-    if (place >= static_cast<Count>(c.room)) return;
-    c.keys[q * c.room + static_cast<int64_t>(place)] = make_key(distance, position);
-    atomicAdd(&c.counts[q * c.bins + distance], 1u);
+    if (place < static_cast<Count>(c.room)) c.keys[q * c.room + static_cast<int64_t>(place)] = key;
 }
 
-// A stretch of rows, from position `first` on, against a tile of queries; a warp owns a unit of it.
+// A stretch of the database: a warp owns `unit_cells` cells of the level.
+struct Stretch {
+    VisitOrder order;
+    int32_t level;
+    int64_t cells, unit_cells;
+};
+
+// A stretch against a tile of queries.
 template <class Tile>
-__global__ void __launch_bounds__(kScanThreads)
-    hamming_collect_kernel(typename Tile::ScanType scan, int64_t first, const __grid_constant__ Candidates c) {
+__global__ void __launch_bounds__(kScanThreads, Tile::kBlocks)
+    hamming_collect_kernel(typename Tile::ScanType scan, Stretch stretch, const __grid_constant__ Candidates c) {
     const int64_t q0 = blockIdx.x % scan.tiles() * scan.tile;
     const int count = static_cast<int>(min(static_cast<int64_t>(scan.tile), scan.Q - q0));
-    const Tile tile(scan, q0, count, dynamic_shared_memory<uint32_t>(), [&](int q) { return c.nearer[q0 + q]; });
+    const int64_t block_cell = blockIdx.x / scan.tiles() * kScanWarps * stretch.unit_cells;
+    const int64_t block_row = stretch.order.begin_of(block_cell, stretch.level) * kGroupRows;
+    const Tile tile(scan, q0, count, dynamic_shared_memory<uint32_t>(),
+                    [&](int q) { return c.limit(q0 + q, block_row); });
     __syncthreads();
-    const int64_t begin = (blockIdx.x / scan.tiles() * kScanWarps + warp_index()) * scan.unit_rows;
-    const int64_t end = min(begin + scan.unit_rows, scan.N);
-    tile.visit_nearer(scan, begin, end,
-                      [&](int q, int64_t n, int distance) { add_candidate(c, q0 + q, first + n, distance); });
+    const int64_t cell = block_cell + warp_index() * stretch.unit_cells;
+    stretch.order.for_each_range(
+        stretch.level, cell, min(cell + stretch.unit_cells, stretch.cells), [&](int64_t begin, int64_t end) {
+            tile.visit_nearer(scan, begin, min(end, scan.N),
+                              [&](int q, int64_t n, int distance) { add_candidate(c, q0 + q, n, distance); });
+        });
 }
 
-// One warp for each query: nearer = the distance of the K-th candidate; 0, which no code is nearer than, where
-// candidates found no room.
-__global__ void __launch_bounds__(kScanThreads) hamming_tighten_kernel(Candidates c, int64_t Q) {
-    const int64_t q = grid_warp();
-    if (q >= Q) return;
-    if (c.taken[q] > static_cast<Count>(c.room)) {
-        if (lane_index() == 0) {
+constexpr int kDigitBits = 11;  // distances and some bits of positions at once: mostly one digit is enough
+constexpr int kDigits = 1 << kDigitBits;
+
+struct DigitCounts {
+    unsigned count[kDigits];
+    unsigned warp_sum[kScanWarps];
+    unsigned digit, below;  // what is sought, and the keys with smaller digits
+    unsigned kept;
+};
+
+// One block for each query that has K candidates: threshold = a key above the K-th smallest, with at most
+// max(1, K / 8) keys between or at it; keys from there on are dropped. Digit by digit from the highest, of the keys
+// that agree with the K-th so far. Where candidates found no room the threshold is 0, which no key is below.
+__global__ void __launch_bounds__(kScanThreads) hamming_tighten_kernel(Candidates c, int key_bits, unsigned enough) {
+    auto& shared = shared_memory<DigitCounts>();
+    const int64_t q = blockIdx.x;
+    const Count taken = c.taken[q];
+    const int t = static_cast<int>(threadIdx.x);
+    if (taken > static_cast<Count>(c.room)) {
+        if (t == 0) {
             c.overflowed[q] = 1;
-            c.nearer[q] = 0;
+            c.threshold[q] = 0;
         }
         return;
     }
-    int64_t before = 0;
-    for (int32_t d0 = 0; d0 < c.bins; d0 += kWarpSize) {
-        const int32_t d = d0 + lane_index();
-        const int64_t own = d < c.bins ? c.counts[q * c.bins + d] : 0;
-        const int64_t reached = before + warp_inclusive_sum(own);
-        const unsigned enough = __ballot_sync(kAllLanes, reached >= c.K);
-        if (enough != 0) {
-            if (lane_index() == 0) c.nearer[q] = d0 + __ffs(static_cast<int>(enough)) - 1;
-            return;
+    const int64_t count = static_cast<int64_t>(taken);
+    if (count < c.K) return;
+    Key* keys = c.keys + q * c.room;
+    Key prefix = 0;  // the K-th key's bits from `bits` on
+    unsigned rank = static_cast<unsigned>(c.K), members = ~0u;
+    int bits = key_bits;
+    while (bits > 0 && members > enough) {
+        const int next = max(bits - kDigitBits, 0), width = bits - next;
+        for (int i = t; i < kDigits; i += kScanThreads) shared.count[i] = 0;
+        __syncthreads();
+#pragma unroll 4
+        for (int64_t i = t; i < count; i += kScanThreads) {
+            const Key key = keys[i];
+            if (key >> bits == prefix)
+                atomicAdd(&shared.count[static_cast<unsigned>(key >> next) & ((1u << width) - 1)], 1u);
         }
-        before = __shfl_sync(kAllLanes, reached, kWarpSize - 1);
+        __syncthreads();
+        constexpr int kOwn = kDigits / kScanThreads;
+        unsigned own = 0;
+        for (int i = 0; i < kOwn; ++i) own += shared.count[t * kOwn + i];
+        const unsigned inclusive = warp_inclusive_sum(own);
+        if (lane_index() == kWarpSize - 1) shared.warp_sum[warp_index()] = inclusive;
+        __syncthreads();
+        unsigned below = inclusive - own;
+        for (int w = 0; w < warp_index(); ++w) below += shared.warp_sum[w];
+        if (below < rank && rank <= below + own) {
+            int i = t * kOwn;
+            while (below + shared.count[i] < rank) below += shared.count[i++];
+            shared.digit = static_cast<unsigned>(i);
+            shared.below = below;
+        }
+        __syncthreads();
+        prefix = prefix << width | shared.digit;
+        members = shared.count[shared.digit];
+        rank -= shared.below;
+        bits = next;
+        __syncthreads();  // all have read it
     }
-}
-
-// Copies the candidates within the last threshold, in any order. `parts` blocks share a query.
-__global__ void __launch_bounds__(kScanThreads) hamming_keep_kernel(Candidates c, int64_t parts) {
-    const int64_t q = blockIdx.x / parts;
-    if (c.overflowed[q] != 0) return;
-    const int64_t count = static_cast<int64_t>(c.taken[q]);
-    const Key end = make_key(c.nearer[q] + 1, 0);
-    for (int64_t i = blockIdx.x % parts * kScanThreads + threadIdx.x; i < count; i += parts * kScanThreads) {
-        const Key key = c.keys[q * c.room + i];
-        if (key < end) c.kept[q * c.room + static_cast<int64_t>(atomicAdd(&c.kept_count[q], Count(1)))] = key;
+    const Key threshold = min((prefix + 1) << bits, c.threshold[q]);
+    if (t == 0) shared.kept = 0;
+    constexpr int kHeld = 4;
+    for (int64_t i0 = 0; i0 < count; i0 += kHeld * kScanThreads) {
+        Key key[kHeld];
+#pragma unroll
+        for (int h = 0; h < kHeld; ++h) {
+            const int64_t i = i0 + h * kScanThreads + t;
+            key[h] = i < count ? keys[i] : ~Key(0);
+        }
+        __syncthreads();  // these are read: kept ones go to places that all have read
+#pragma unroll
+        for (int h = 0; h < kHeld; ++h)
+            if (key[h] < threshold) keys[atomicAdd(&shared.kept, 1u)] = key[h];
+    }
+    __syncthreads();
+    if (t == 0) {
+        c.taken[q] = shared.kept;
+        c.threshold[q] = threshold;
     }
 }
 
@@ -124,15 +178,15 @@ struct KeyTile {
 };
 
 // Writes the answer: a key's place is the number of smaller ones, counted by comparing all with all. `parts` blocks
-// share a query; a thread owns a key at a time. Cost: kept^2 comparisons.
+// share a query; a thread owns a key at a time. Cost: candidates^2 comparisons.
 __global__ void __launch_bounds__(kScanThreads)
     hamming_place_kernel(Candidates c, int64_t parts, int32_t* __restrict__ distances,  // [Q, K]
                          int64_t* __restrict__ ids) {
     auto& tile = shared_memory<KeyTile>();
     const int64_t q = blockIdx.x / parts, part = blockIdx.x % parts;
     if (c.overflowed[q] != 0) return;
-    const int64_t count = static_cast<int64_t>(c.kept_count[q]);
-    const Key* keys = c.kept + q * c.room;
+    const int64_t count = static_cast<int64_t>(c.taken[q]);
+    const Key* keys = c.keys + q * c.room;
     for (int64_t i0 = part * kScanThreads; i0 < count; i0 += parts * kScanThreads) {
         const int64_t i = i0 + threadIdx.x;
         const Key own = i < count ? keys[i] : 0;
@@ -148,8 +202,8 @@ __global__ void __launch_bounds__(kScanThreads)
             place += smaller;
         }
         if (i < count && place < c.K) {
-            distances[q * c.K + place] = distance_of(own);
-            ids[q * c.K + place] = position_of(own);
+            distances[q * c.K + place] = c.distance_of(own);
+            ids[q * c.K + place] = c.position_of(own);
         }
     }
     for (int64_t place = count + part * kScanThreads + threadIdx.x; place < c.K; place += parts * kScanThreads) {
@@ -160,84 +214,66 @@ __global__ void __launch_bounds__(kScanThreads)
 
 constexpr int32_t kCollectTile = 64;  // queries of a tile
 constexpr int32_t kProductTile =      // the same for products: so much faster, they would wait for L2
-#ifdef FASTHASH_EMULATE_CUDA
+#ifdef FASTHASH_SMALL_SIZES
     16;
 #else
     256;
 #endif
 constexpr int64_t kMostUnitBytes = 32 << 10;  // rows of a warp: enough that starting a block costs little
-constexpr int64_t kLeastCollectRows = 256;
+constexpr int64_t kLeastCollectGroups = 2;
 constexpr int64_t kCollectUnits = 32768;  // units x tiles that fill the largest GPUs several times
-constexpr int64_t kMostOnePass = 16384;   // K: placing costs its square
 
-// Calls run(first row, end) for every stretch but the first.
-template <class Run>
-fh_status for_each_stretch(const OnePassPlan& plan, const Run& run) {
-    for (int64_t begin = plan.first_rows, end; begin < plan.scan.N; begin = end) {
-        end = begin < plan.scan.N / plan.growth ? begin * plan.growth : plan.scan.N;
-        FH_RETURN_IF_ERROR(run(begin, end));
-    }
-    return FH_OK;
+// Bits that hold the numbers 0 .. most.
+int bits_of(int64_t most) {
+    int bits = 0;
+    while (most >> bits != 0) ++bits;
+    return bits;
 }
 
-// The rows [begin, end) of a scan, begin a multiple of 128.
-PlannedScan stretch_of(PlannedScan scan, int64_t begin, int64_t end) {
-    scan.database += begin * scan.stride;
-    if (scan.mask != nullptr) scan.mask += begin / 64;
-    scan.N = end - begin;
-    const int64_t most = std::max(kLeastCollectRows, kMostUnitBytes / scan.W / 128 * 128);
-    const int64_t even = ceil_div(ceil_div(scan.N * scan.tiles(), kCollectUnits), 128) * 128;
-    scan.unit_rows = std::min(std::max(even, kLeastCollectRows), most);
-    scan.units = ceil_div(scan.N, scan.unit_rows);
-    return scan;
+Stretch stretch_of(const PlannedScan& scan, const VisitOrder& order, int level) {
+    Stretch stretch = {order, level, order.cells(scan.N, level), 0};
+    const int64_t most = std::max(kLeastCollectGroups, kMostUnitBytes / (scan.W * kGroupRows));
+    stretch.unit_cells = std::clamp(ceil_div(stretch.cells * scan.tiles(), kCollectUnits), kLeastCollectGroups, most);
+    return stretch;
 }
 
 Candidates cut_candidates(const OnePassPlan& plan, WorkspaceCutter& cutter) {
     Candidates c = {};
     c.K = plan.K;
-    c.room = plan.room;
+    c.room = plan.shape.room;
     c.bins = static_cast<int32_t>(plan.scan.largest + 1);
-    c.keys = cutter.take<Key>(plan.batch * plan.room);
-    c.kept = cutter.take<Key>(plan.batch * plan.room);
+    c.position_bits = bits_of(plan.scan.N);
+    c.keys = cutter.take<Key>(plan.batch * c.room);
     c.taken = cutter.take<Count>(plan.batch);
-    c.kept_count = cutter.take<Count>(plan.batch);
-    c.counts = cutter.take<unsigned>(plan.batch * c.bins);
-    c.nearer = cutter.take<int32_t>(plan.batch);
+    c.threshold = cutter.take<Key>(plan.batch);
     return c;
 }
 
-fh_status collect(const PlannedScan& scan, int64_t first, const Candidates& candidates, void* stream) {
+fh_status collect(PlannedScan scan, const Stretch& stretch, const Candidates& candidates, void* stream) {
+    scan.units = ceil_div(stretch.cells, stretch.unit_cells);
     return with_tile(scan, [&](auto type) {
         using Tile = typename decltype(type)::Type;
         return launch({"hamming_collect_kernel", scan.blocks(), kScanThreads, Tile::bytes(scan), stream},
-                      hamming_collect_kernel<Tile>, scan, first, candidates);
+                      hamming_collect_kernel<Tile>, scan, stretch, candidates);
     });
 }
 
 }  // namespace
 
 bool OnePassPlan::pays() const {
-    return K <= kMostOnePass && first_rows <= scan.N / 4 && scan.N < int64_t{1} << kPositionBits &&
-           scan.largest + 2 <= int64_t{1} << (64 - kPositionBits);
+    constexpr int64_t kMostLargest = 131070;  // 17 bits of a key, beside up to 46 of the position
+    return scan.largest <= kMostLargest && one_pass_pays(scan.Q, scan.N, scan.W, K);
 }
 
 OnePassPlan plan_one_pass(const fh_hamming_problem& p, int64_t K) {
     OnePassPlan plan = {};
-    plan.scan = make_scan(p, 1, kLeastCollectRows);
+    plan.scan = make_scan(p, 1, kGroupRows);
     const int32_t most = multiplies(plan.scan) ? kProductTile : kCollectTile;
     const int32_t tile = static_cast<int32_t>(std::min<int64_t>(most, std::max<int64_t>(p.Q, 1)));
     plan.scan.tile = tile;
     plan.K = K;
-    plan.first_rows = std::max(kLeastFirstRows, ceil_div(4 * K, 128) * 128);
-    plan.growth = K <= 128 ? 8 : K <= 2048 ? 4 : 2;
-    plan.room = K + kSpareKeys;
-    (void)for_each_stretch(plan, [&](int64_t, int64_t) {
-        plan.room += (plan.growth - 1) * K;
-        return FH_OK;
-    });
-    int64_t query_bytes = plan.room * 2 * int64_t{sizeof(Key)};
-    if (p.G != 0) query_bytes += (plan.scan.largest + 1) * int64_t{sizeof(unsigned)};  // undivided: little beside keys
-    plan.batch = std::max<int64_t>(1, kKeyBytes / query_bytes);
+    plan.shape = shape_one_pass(p.N, K);
+    plan.batch = std::max<int64_t>(1, kKeyBytes / (std::max<int64_t>(plan.shape.room, 1) * int64_t{sizeof(Key)}));
     if (plan.batch > tile) plan.batch = plan.batch / tile * tile;
     plan.batch = std::min(plan.batch, std::max<int64_t>(p.Q, 1));
     return plan;
@@ -253,7 +289,9 @@ fh_status one_pass_topk(const OnePassPlan& plan, int32_t* distances, int64_t* id
                         void* stream) {
     WorkspaceCutter cutter(workspace);
     Candidates candidates = cut_candidates(plan, cutter);
-    const int64_t parts = ceil_div(plan.room, 4 * kScanThreads);
+    const VisitOrder& order = plan.shape.order;
+    const int64_t extra = least_extra_keys(plan.K), parts = ceil_div(plan.K + extra, 4 * kScanThreads);
+    const int key_bits = bits_of(plan.scan.largest) + candidates.position_bits;
     for (int64_t q0 = 0; q0 < plan.scan.Q; q0 += plan.batch) {
         const PlannedScan scan = part_of(plan.scan, q0, std::min(plan.batch, plan.scan.Q - q0));
         int32_t* batch_distances = distances + q0 * plan.K;
@@ -261,13 +299,11 @@ fh_status one_pass_topk(const OnePassPlan& plan, int32_t* distances, int64_t* id
         candidates.overflowed = overflowed + q0;
         FH_RETURN_IF_ERROR(launch({"hamming_start_kernel", scan.Q, kScanThreads, 0, stream}, hamming_start_kernel,
                                   candidates, batch_distances, batch_ids));
-        FH_RETURN_IF_ERROR(for_each_stretch(plan, [&](int64_t begin, int64_t end) {
-            FH_RETURN_IF_ERROR(collect(stretch_of(scan, begin, end), begin, candidates, stream));
-            return launch({"hamming_tighten_kernel", ceil_div(scan.Q, kScanWarps), kScanThreads, 0, stream},
-                          hamming_tighten_kernel, candidates, scan.Q);
-        }));
-        FH_RETURN_IF_ERROR(launch({"hamming_keep_kernel", scan.Q * parts, kScanThreads, 0, stream}, hamming_keep_kernel,
-                                  candidates, parts));
+        for (int level = order.levels - 1; level >= 0; --level) {
+            FH_RETURN_IF_ERROR(collect(scan, stretch_of(scan, order, level), candidates, stream));
+            FH_RETURN_IF_ERROR(launch({"hamming_tighten_kernel", scan.Q, kScanThreads, 0, stream},
+                                      hamming_tighten_kernel, candidates, key_bits, static_cast<unsigned>(extra)));
+        }
         FH_RETURN_IF_ERROR(launch({"hamming_place_kernel", scan.Q * parts, kScanThreads, 0, stream},
                                   hamming_place_kernel, candidates, parts, batch_distances, batch_ids));
     }

@@ -9,6 +9,7 @@
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/warp.cuh"
 #include "hamming/cuda/code.cuh"
+#include "hamming/cuda/one_pass_plan.h"
 #include "hamming/cuda/weights.cuh"
 #include "hamming/hamming.h"
 
@@ -18,7 +19,8 @@ constexpr int kScanThreads = 256;
 constexpr int kScanWarps = kScanThreads / kWarpSize;
 
 // The database is cut into units of unit_rows consecutive rows (a multiple of 128); one warp owns a unit and goes
-// through it in ascending order. Queries are cut into tiles.
+// through it in ascending order. Or a unit is the first group of a cell of the order (one_pass_plan.h), at the top
+// level, and all other rows are left out. Queries are cut into tiles.
 struct Scan {
     const uint8_t* queries;   // [Q, W]
     const uint8_t* database;  // [N, W], rows `stride` bytes apart
@@ -28,11 +30,15 @@ struct Scan {
     int64_t unit_rows, units;
     int32_t tile;     // queries of a tile
     int32_t granule;  // 16, 4 or 1: every row and query starts at a multiple of it, and W is one
+    VisitOrder order;
 
     __host__ __device__ int64_t tiles() const { return (Q + tile - 1) / tile; }
     // Blocks next to each other take different queries over the same rows, so that L2 serves the rows to all but one.
     __host__ __device__ int64_t blocks() const { return (units + kScanWarps - 1) / kScanWarps * tiles(); }
 
+    __device__ int64_t first_row(int64_t unit) const {
+        return order.levels == 0 ? unit * unit_rows : order.group_of(unit, order.levels) * kGroupRows;
+    }
     __device__ bool wants(int64_t q) const { return only == nullptr || only[q] != 0; }
     __device__ bool wants_any(int64_t q0, int count) const {
         for (int q = 0; q < count; ++q)
@@ -163,8 +169,9 @@ struct RowGroup {
 template <class Width>
 struct CountedTile {
     using ScanType = ScanOf<Width>;
-    uint32_t* queries;  // [count, kWords]
-    int32_t* limits;    // [count]
+    static constexpr int kBlocks = 1;  // of a multiprocessor, at least
+    uint32_t* queries;                 // [count, kWords]
+    int32_t* limits;                   // [count]
     int64_t q0;
     int count;
 
@@ -275,10 +282,21 @@ fh_status with_width(const PlannedScan& scan, const Run& plain_or_weighted) {
 }
 
 inline PlannedScan make_scan(const fh_hamming_problem& p, int32_t tile, int64_t unit_rows) {
-    PlannedScan scan = {
-        {p.queries, p.database, p.mask, nullptr, p.Q, p.N, p.W, p.stride, unit_rows, ceil_div(p.N, unit_rows), tile, 1},
-        {p.group_bits, p.group_weights, p.G},
-        largest_distance(p)};
+    PlannedScan scan = {{p.queries,
+                         p.database,
+                         p.mask,
+                         nullptr,
+                         p.Q,
+                         p.N,
+                         p.W,
+                         p.stride,
+                         unit_rows,
+                         ceil_div(p.N, unit_rows),
+                         tile,
+                         1,
+                         {}},
+                        {p.group_bits, p.group_weights, p.G},
+                        largest_distance(p)};
     for (const int32_t granule : {16, 4}) {
         const auto fits = [&](int64_t x) { return x % granule == 0; };
         if (fits(p.W) && fits(p.stride) && fits(reinterpret_cast<intptr_t>(p.database)) &&

@@ -20,7 +20,7 @@ namespace {
 using Entry = unsigned long long;
 
 constexpr int64_t kMostTileNeighbors = 8;  // more are found faster by lists in shared memory
-#ifdef FASTHASH_EMULATE_CUDA
+#ifdef FASTHASH_SMALL_SIZES
 constexpr int64_t kLeastTiles = 2, kLeastTileRows = 1;
 #else
 constexpr int64_t kLeastTiles = 64;                // fewer leave most multiprocessors without work

@@ -199,7 +199,9 @@ enum cudaError_t {
     cudaErrorInvalidValue = 1,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorInsufficientDriver = 35,
+    cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorUnsupportedPtxVersion = 222,
     cudaErrorLaunchFailure = 719
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
@@ -248,6 +250,10 @@ inline const char* cudaGetErrorString(cudaError_t error) {
             return emulation::last_failure();
         case cudaErrorInsufficientDriver:
             return "CUDA driver version is insufficient for CUDA runtime version";
+        case cudaErrorInvalidDeviceFunction:
+            return "invalid device function";
+        case cudaErrorUnsupportedPtxVersion:
+            return "the provided PTX was compiled with an unsupported toolchain.";
         case cudaErrorNoKernelImageForDevice:
             return "no kernel image is available for execution on the device";
         default:
