@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fasthash import _fork  # noqa: F401  (whoever has arrays may fork)
 
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # by vmap, grad ...
+
 Array: TypeAlias = np.ndarray[Any, Any] | Tensor
 
 
@@ -69,6 +71,13 @@ def _rows_of_column(column: np.ndarray[Any, Any], function: str, name: str) -> n
                 f"row {row} {got}"
             )
     return np.stack([np.asarray(value) for value in column])
+
+
+def in_graph(tensor: Tensor) -> bool:
+    """Whether torch records a graph (compile, export, jit.trace, fake tensors, vmap): values must not be read then."""
+    plain = type(tensor) is Tensor or isinstance(tensor, torch.nn.Parameter)
+    tracing = torch._C._get_tracing_state() is not None
+    return torch.compiler.is_compiling() or tracing or not plain or bool(_is_wrapped(tensor))
 
 
 def dtype_name(array: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from os import PathLike
@@ -31,6 +32,7 @@ class Kind:
 
 MODEL = Kind(FORMAT, "model", "Hasher.save", "Hasher.load")
 GRID = Kind("fasthash-grid-codes", "GridCodes", "GridCodes.save", "GridCodes.load")
+IMAGES = Kind("fasthash-image-hasher", "model of pictures", "ImageHasher.save", "ImageHasher.load")
 LINEAR = Kind("fasthash-linear-codes", "LinearCodes", "LinearCodes.save", "LinearCodes.load")
 ASYMMETRIC = Kind("fasthash-asymmetric-hasher", "AsymmetricHasher", "AsymmetricHasher.save", "AsymmetricHasher.load")
 CIMON = Kind("fasthash-cimon", "CIMON model", "CIMON.save", "CIMON.load")
@@ -73,7 +75,10 @@ def load_checkpoint(path: str | PathLike[str], kind: Kind = MODEL) -> tuple[dict
             metadata = file.metadata() or {}
             found, version = metadata.get("format"), metadata.get("version")
             if found != kind.format:
-                raise ValueError(f"{kind.load}: {path} is not {what}: its format is {found!r}, not {kind.format!r}")
+                hint = _own_module(metadata) if kind is MODEL and found == RUN.format else ""
+                raise ValueError(
+                    f"{kind.load}: {path} is not {what}: its format is {found!r}, not {kind.format!r}{hint}"
+                )
             if version != str(VERSION):
                 raise ValueError(f"{kind.load}: {path} has version {version}, and only version {VERSION} is known here")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
@@ -83,6 +88,17 @@ def load_checkpoint(path: str | PathLike[str], kind: Kind = MODEL) -> tuple[dict
     if not isinstance(content, dict):
         raise ValueError(f"{kind.load}: {path} is damaged: its content is not a JSON object")
     return tensors, content
+
+
+def _own_module(metadata: dict[str, str]) -> str:
+    """What to do with the weights of a module that is not ours to make."""
+    named: Any = None
+    with contextlib.suppress(KeyError, json.JSONDecodeError, AttributeError):
+        named = json.loads(metadata["content"]).get("module")
+    return (
+        f". It holds the weights of {named if isinstance(named, str) else 'a module'}, from fasthash.train: make that "
+        "module and call fasthash.train.load_weights, or pass --module package:function to fasthash encode"
+    )
 
 
 def is_file_of(path: str | PathLike[str], kind: Kind) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fasthash._arguments import whole
-from fasthash._arrays import dtype_name, like, to_tensor
+from fasthash._arrays import dtype_name, in_graph, like, to_tensor
 from fasthash._warnings import warn
 
 BLOCK = 1 << 19  # bytes of values that are packed at once: they fit a second-level cache
@@ -41,6 +41,9 @@ def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
     and TypeError for what is not numeric. Warns where no value is above the threshold 0.5 and some are below 0: such
     values are signed, and `threshold=0` takes their signs.
 
+    torch.compile, torch.export, torch.jit.trace and ONNX take it as part of a graph. A graph cannot look at values:
+    there NaN gives the bit 0, and nothing warns.
+
     >>> import numpy as np
     >>> pack_bits(np.array([[0.9, 0.1, 0.8, 0.2]]))
     array([[160]], dtype=uint8)
@@ -52,12 +55,17 @@ def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
         raise ValueError(f"pack_bits: z must be [..., D] with D >= 1, got shape {tuple(values.shape)}")
     values = values.to(_WIDE.get(values.dtype, values.dtype))
     dtype = values.dtype if values.is_floating_point() else torch.float64
-    limit = to_tensor(threshold, "pack_bits", "threshold").detach().to(device=values.device, dtype=dtype)
+    if isinstance(threshold, (int, float)):
+        limit = torch.full((), float(threshold), device=values.device, dtype=dtype)
+    else:
+        limit = to_tensor(threshold, "pack_bits", "threshold").detach().to(device=values.device, dtype=dtype)
     if limit.ndim > 1 or (limit.ndim == 1 and len(limit) != values.shape[-1]):
         raise ValueError(
             f"pack_bits: threshold must be a number or one for each of the {values.shape[-1]} bits, "
             f"got shape {tuple(limit.shape)}"
         )
+    if in_graph(values):
+        return _pack_torch(values > limit, torch.int32)
     if torch.isnan(limit).any():
         raise ValueError("pack_bits: threshold must not be NaN")
     packed, has_nan = _above(values, limit.reshape(-1))
@@ -160,17 +168,18 @@ def _above_in_blocks(values: np.ndarray[Any, Any], limit: np.ndarray[Any, Any]) 
 
 def _unpack(codes: Tensor, bits: int) -> Tensor:
     """uint8 [..., W] -> uint8 [..., bits]."""
-    if codes.device.type == "cpu":
+    if codes.device.type == "cpu" and not in_graph(codes):
         return torch.from_numpy(np.unpackbits(codes.numpy(), axis=-1, count=bits))
     return _unpack_torch(codes, bits)
 
 
-def _pack_torch(bits: Tensor) -> Tensor:
-    size = bits.shape[-1]
-    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -size % 8))
-    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=bits.device)
-    groups = padded.reshape(*padded.shape[:-1], padded.shape[-1] // 8, 8)
-    return (groups * weights).sum(-1, dtype=torch.uint8)
+def _pack_torch(bits: Tensor, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """Bits [..., D] -> uint8 [..., ceil(D / 8)]. dtype: of the sums; ONNX Runtime has none of 8 bits."""
+    size = int(bits.shape[-1])
+    padded = torch.nn.functional.pad(bits.to(dtype), (0, -size % 8))
+    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=dtype, device=bits.device)
+    groups: Tensor = padded.unflatten(-1, (code_bytes(size), 8))
+    return (groups * weights).sum(-1, dtype=dtype).to(torch.uint8)
 
 
 def _unpack_torch(codes: Tensor, bits: int) -> Tensor:

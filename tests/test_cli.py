@@ -234,7 +234,7 @@ def test_bench(works: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *(["demo"], ["train"], ["encode"], ["search"], ["duplicates"], ["eval"], ["bench"], ["info"]),
+        *(["demo"], ["train"], ["encode"], ["export"], ["search"], ["duplicates"], ["eval"], ["bench"], ["info"]),
         *(["index", action] for action in ("build", "add", "remove", "mih", "compact", "export", "info", "verify")),
     ],
     ids=" ".join,
@@ -253,7 +253,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for command in ("demo", "train", "encode", "index", "search", "duplicates", "eval", "bench", "info"):
+    for command in ("demo", "train", "encode", "export", "index", "search", "duplicates", "eval", "bench", "info"):
         assert f"\n    {command} " in text
 
 
@@ -520,7 +520,11 @@ def test_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     monkeypatch.setattr(Hasher, "fit", interrupt)
     assert main(["train", "features.npy", "--out", "m"]) == 130
-    assert capsys.readouterr() == ("", "")
+    told = "nothing is kept; with --run-dir FOLDER the same command goes on from the last whole epoch"
+    assert capsys.readouterr() == ("", f"fasthash: interrupted: {told}\n")
+    assert main(["train", "features.npy", "--run-dir", "runs/x"]) == 130
+    told = "the same command goes on from the last whole epoch in runs/x"
+    assert capsys.readouterr() == ("", f"fasthash: interrupted: {told}\n")
 
 
 def test_out_of_memory(fails: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

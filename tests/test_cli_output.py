@@ -186,7 +186,7 @@ def test_output_without_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 # Help
 
 COMMANDS = [
-    *([], ["demo"], ["train"], ["encode"], ["search"], ["eval"], ["bench"], ["info"], ["index"]),
+    *([], ["demo"], ["train"], ["encode"], ["export"], ["search"], ["eval"], ["bench"], ["info"], ["index"]),
     *(["index", action] for action in ("build", "add", "remove", "mih", "compact", "export", "info", "verify")),
 ]
 

@@ -24,7 +24,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds Ray's processes in /proc")
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "cluster_parts.md"
+PAGE = HERE.parent / "docs" / "cluster.md"
 BLOCK, FEATURES = 1 << 14, 12
 SETTINGS: dict[str, Any] = {"block_rows": BLOCK, "progress": False}
 ENDED_AFTER = 3  # blocks, by the process that is killed

@@ -43,7 +43,7 @@ LEVELS = [
     ["metrics", "baselines"],
     ["evaluate"],
     ["train"],
-    ["embeddings"],
+    ["embeddings", "images"],
     ["cluster"],
     ["datasets", "demo", "report"],
     ["cli", "__main__"],

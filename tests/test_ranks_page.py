@@ -1,4 +1,4 @@
-"""The recipe of docs/cluster_parts.md for torchrun: two processes print what one prints."""
+"""The recipe of docs/cluster.md for torchrun: two processes print what one prints."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "cluster_parts.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "cluster.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without torch.distributed")
 def test_recipe_with_two_processes_gives_what_one_gives(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", TEXT.split("## Training")[1], flags=re.S | re.M)
+    blocks = re.findall(r"^```python\n(.*?)^```", TEXT.split("## Training")[1].split("\n## ")[0], flags=re.S | re.M)
     (recipe,) = blocks
     printed = []
     for name, command in (

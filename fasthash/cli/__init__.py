@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # said before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     open_missing()
+    arguments = None
     try:
         arguments = make_parser().parse_args(argv)
         module, function = arguments.run.split(":")
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _refuse(str(error))
         raise
     except KeyboardInterrupt:
+        if told := _how_to_go_on(arguments):
+            complain(f"fasthash: interrupted: {told}")
         return 130
     except ClosedOutput:
         return 0
@@ -54,6 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"not enough memory: {error}" if str(error) else "not enough memory")
     except (UserError, ValueError, TypeError, FloatingPointError) as error:  # the library says clearly what is wrong
         return _refuse(str(error))
+
+
+def _how_to_go_on(arguments: Any) -> str:
+    """What Ctrl-C leaves of work that takes long; nothing for other commands."""
+    run = getattr(arguments, "run", "")
+    if run == "learn:train":
+        if arguments.run_dir is None:
+            return "nothing is kept; with --run-dir FOLDER the same command goes on from the last whole epoch"
+        return f"the same command goes on from the last whole epoch in {arguments.run_dir}"
+    if run == "learn:encode" and (arguments.module is not None or os.path.isdir(arguments.features)):
+        return f"the same command goes on, {arguments.out} is not lost"
+    return ""
 
 
 def _show(usual: Callable[..., None], message: Warning | str, category: Any, filename: str, *rest: Any) -> None:

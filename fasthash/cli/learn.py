@@ -67,10 +67,18 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace, group: Any) -> None:
+    if arguments.backbone is not None or Path(arguments.features).is_dir():
+        from fasthash.cli import modules
+
+        modules.train_images(arguments, group)
+        return
     if arguments.out is None and arguments.run_dir is None:
         raise UserError("train: the following arguments are required: --out or --run-dir (see fasthash train --help)")
+    for name in ("backbone_weights", "backbone_lr", "size", "start_from"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"train: --{name.replace('_', '-')} is for pictures: a folder of them, or --backbone")
     model = arguments.out or str(Path(arguments.run_dir) / "model.safetensors")
-    out = None if arguments.out is None else _model_file(arguments.out)
+    out = None if arguments.out is None else model_file(arguments.out)
     if (arguments.val_features is None) != (arguments.val_labels is None) and not _unsupervised(arguments):
         raise UserError("train: --val-features and --val-labels go together")
     if arguments.hierarchy is not None and arguments.labels is None:
@@ -135,6 +143,11 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
 
 
 def encode(arguments: argparse.Namespace) -> None:
+    if arguments.module is not None or Path(arguments.features).is_dir():
+        from fasthash.cli import modules
+
+        modules.encode(arguments)
+        return
     out = output_file(arguments.out, row_suffixes(arguments.real))
     scale_file = None if arguments.scales is None else output_file(arguments.scales, (".npy",))
     if scale_file is not None and arguments.real:
@@ -270,7 +283,7 @@ def _targets(
     return targets
 
 
-def _model_file(path: str) -> Path:
+def model_file(path: str) -> Path:
     """The name of a model to write, which is safetensors: a suffix of another format would mislead."""
     file = output_file(path)
     if file.suffix.lower() in _OTHER_FORMATS:

@@ -6,6 +6,8 @@ import argparse
 import textwrap
 from typing import Any, NoReturn
 
+from fasthash.cli.module_options import add_export, add_images, add_own_module
+
 _LABELS = "integers or text in .npy, one label a line, or a column of CSV, Parquet or Arrow"
 _IDS = "ids, integers >= 0, in .npy, one a line, or a column of CSV, Parquet or Arrow"
 _FORMATS = "npy, npz, parquet, arrow, feather, text, csv, tsv, hex, decimal, faiss, u8bin or raw (default: by content)"
@@ -77,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     _demo(commands)
     _train(commands)
     _encode(commands)
+    add_export(commands, _command)
     _index(commands)
     _search(commands)
     _duplicates(commands)
@@ -184,8 +187,9 @@ def _train(commands: Any) -> None:
         """FEATURES holds one embedding a row (float32, float16 or float64, [N, F]): .npy, .npz, CSV, Parquet or Arrow.
         What the codes should keep comes from --labels (classes, better with a --hierarchy over them), from
         --targets (other embeddings of the same items, or multi-hot labels, one a row), or from the features'
-        own distances if neither is given. Features in .npy may be larger than memory. Several processes or GPUs train
-        together under torchrun: torchrun --nproc-per-node 2 -m fasthash train ...""",
+        own distances if neither is given. FEATURES may be a folder of pictures with a folder for each class, or with
+        --backbone a table of path and label. Features in .npy may be larger than memory. Several processes or GPUs
+        train together under torchrun: torchrun --nproc-per-node 2 -m fasthash train ...""",
         "fasthash train features.npy --labels labels.txt --hierarchy edges.txt --out model.safetensors",
     )
     train.add_argument("features", metavar="FEATURES")
@@ -234,6 +238,7 @@ def _train(commands: Any) -> None:
     train.add_argument("--preserve", type=float, help="weight of keeping the features' own neighbours")
     train.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     train.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
+    add_images(train)
 
 
 def _encode(commands: Any) -> None:
@@ -246,7 +251,9 @@ def _encode(commands: Any) -> None:
         format of the suffix: .npy, .u8bin, .faiss, .parquet, .arrow or .feather. The last four keep ids: those of the
         column "id" or "ids" of the features' table, else the row numbers. Features in .npy may be larger than
         memory. The model is a file of Hasher.save, of LinearCodes.save (ITQ, LSH) or of GridCodes.save (RaBitQ).
-        --scales writes a number for each code, float16 [N], which `index build --code-scale` takes.""",
+        --scales writes a number for each code, float16 [N], which `index build --code-scale` takes. FEATURES may be a
+        folder of pictures, for a model of pictures: file names are then keys, --out is an index folder (a name without
+        a suffix), .parquet, .arrow or .feather, and the same command goes on after an interruption.""",
         "fasthash encode model.safetensors features.npy --out codes.npy",
     )
     encode.add_argument("model", metavar="MODEL")
@@ -269,6 +276,7 @@ def _encode(commands: Any) -> None:
         choices=("dot", "cosine", "l2"),
         help="what the scales are for: dot (default), cosine (a Hasher) or l2 (GridCodes)",
     )
+    add_own_module(encode)
     encode.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
 
 

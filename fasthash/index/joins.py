@@ -66,9 +66,9 @@ class Joins:
         `keys_b`, objects, which are read when they are first asked for (None: that side has none). other: a
         HammingIndex, whose ids are ids_b, or packed codes uint8 [M, ceil(bits / 8)], whose rows are: pairs of a code
         here and a code there. filter: the codes of this index that are eligible, as for `search`. limit and its error
-        are those of `hamming_pairs`. The join runs on the CPU, wherever the index is, and takes two copies of the codes and 40 bytes a code.
-        Where half of the free memory does not hold that, codes are joined block by block. Raises ValueError or
-        TypeError; ValueError for bit_weights.
+        are those of `hamming_pairs`. The join runs on the CPU, wherever the index is, and takes two copies of the codes
+        and 40 bytes a code. Where half of the free memory does not hold that, codes are joined block by block. Raises
+        ValueError or TypeError; ValueError for bit_weights.
 
         >>> import numpy as np
         >>> from fasthash import HammingIndex

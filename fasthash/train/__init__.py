@@ -14,18 +14,22 @@ from fasthash._moved import moved_names
 from fasthash.train.asymmetric_hasher import AsymmetricHasher
 from fasthash.train.cimon import CIMON
 from fasthash.train.cross_modal_hasher import CrossModalHasher
+from fasthash.train.encode import encode
 from fasthash.train.encoder import HashHead, encoder
 from fasthash.train.episode_batches import EpisodeBatches
 from fasthash.train.estimator import NotFittedError
+from fasthash.train.export import CodeModule, export
 from fasthash.train.graph_hasher import GraphHasher
 from fasthash.train.hasher import Hasher
 from fasthash.train.loop import History, train
 from fasthash.train.objective import Objective
 from fasthash.train.text_hasher import TextHasher
+from fasthash.train.weights import load_weights
 
 __all__ = [
     "CIMON",
     "AsymmetricHasher",
+    "CodeModule",
     "CrossModalHasher",
     "EpisodeBatches",
     "GraphHasher",
@@ -35,7 +39,10 @@ __all__ = [
     "NotFittedError",
     "Objective",
     "TextHasher",
+    "encode",
     "encoder",
+    "export",
+    "load_weights",
     "train",
 ]
 if not TYPE_CHECKING:

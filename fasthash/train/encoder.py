@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class HashHead(nn.Module):
     losses ask for. It starts at `scale`; at 4 the sigmoid of a normal variable is mostly near 0 or 1. A backbone that
     is itself trained from scratch learns more from 1 (docs/method.md). The head fits any backbone:
     `nn.Sequential(backbone, HashHead(512, 64))`.
+
+    torch.jit.script takes it for evaluation; what that makes raises in training.
 
     Raises ValueError for sizes below 1, a scale that is not positive, and a batch of one row in training.
 
@@ -45,18 +48,20 @@ class HashHead(nn.Module):
                 "(drop_last=True of a DataLoader leaves a short last batch out)"
             )
         # Under autocast the linear layer gives 16 bits; the norm and the outputs keep the precision of the weights.
-        outputs = self._normalised(self.linear(features).to(self.linear.weight.dtype))
+        values = self.linear(features).to(self.linear.weight.dtype)
+        outputs: Tensor = self.norm(values)
+        if self.training:
+            if torch.jit.is_scripting():  # type: ignore[attr-defined]
+                raise RuntimeError("HashHead: what torch.jit.script makes is for evaluation: call eval() first")
+            outputs = self._without_rounding(values, outputs)
         return outputs.sigmoid() if self.sigmoid else outputs
 
-    def _normalised(self, values: Tensor) -> Tensor:
-        """The batch norm; a bit that a batch leaves constant is exactly the norm's bias, not its rounding errors.
+    def _without_rounding(self, values: Tensor, outputs: Tensor) -> Tensor:
+        """The norm's outputs: a bit that a batch leaves constant is exactly the norm's bias, not its rounding errors.
 
         Those are equal in all rows, and losses that look at directions alone would take them for one. The gradient is
         that of the norm.
         """
-        outputs: Tensor = self.norm(values)
-        if not self.training:
-            return outputs
         low, high = values.detach().aminmax(dim=0)
         rounding = torch.finfo(values.dtype).eps * torch.maximum(low.abs(), high.abs())
         errors = (outputs - self.norm.bias).detach()
@@ -87,9 +92,10 @@ class Standardize(nn.Module):
     tensor([[0.5000, 0.0000]])
     """
 
-    mean: Tensor
-    deviation: Tensor
-    limit: Tensor
+    if TYPE_CHECKING:  # torch.jit.script reads annotations of a class, but none that are strings
+        mean: Tensor
+        deviation: Tensor
+        limit: Tensor
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from fasthash.train.estimator import (
     in_frame,
     output_kind,
 )
+from fasthash.train.export import export
 from fasthash.train.features import check_finite, read_features, scan
 from fasthash.train.fit_parts import fit_batches, fit_network, fit_objective
 from fasthash.train.loop import run
@@ -416,6 +417,17 @@ class Hasher(Params):
         listed = None if names is None else names.tolist()
         parts = self.bit_weights_, self._own_targets, self.pseudo_classes_
         write_model(path, Model(settings, module, self.hidden_, classes, features, self.history_, listed, *parts))
+
+    def export(self, path: str | PathLike[str]) -> None:
+        """Writes the encoder for programs without fasthash: X float32 [N, F] -> codes uint8 [N, ceil(bits / 8)].
+
+        path: .onnx, for ONNX Runtime and others (pip install 'fasthash[onnx]'), or .pt2, for `torch.export.load`. See
+        `fasthash.train.export` for names and limits; bits and bit_weights are in the file as JSON. Raises
+        NotFittedError before `fit`, ValueError for another suffix, ImportError without the packages for ONNX.
+        """
+        module = self._fitted("export")
+        about = {"bits": self._settings["bits"], "bit_weights": self.bit_weights_, "features": self.n_features_in_}
+        export(module, path, torch.zeros(2, self.n_features_in_), about=about)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, device: torch.device | str | None = None) -> Hasher:

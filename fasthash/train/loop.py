@@ -16,16 +16,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fasthash import distributed
-from fasthash._arguments import one_device
+from fasthash._arguments import choice, one_device
 from fasthash._checkpoint import RUN, save_checkpoint
 from fasthash.train.averaging import Average
-from fasthash.train.plan import PRECISIONS, Plan, adamw, warn_slow
+from fasthash.train.plan import PRECISIONS, Plan, adamw, own_optimizer, warn_slow
+from fasthash.train.progress_lines import ProgressLines
 from fasthash.train.randomness import RankGenerator, common_states, set_common_states
 from fasthash.train.run_folder import RunFolder, open_run
 from fasthash.train.state import History, State
 from fasthash.train.threads import own_threads, short_waits, step_operations, threads_for
 from fasthash.train.two_parts import TwoPartEncoder
 from fasthash.train.unpacking import Batch, unpacked
+from fasthash.train.weights import module_name
 
 __all__ = ["History", "train"]
 
@@ -49,11 +51,12 @@ def train(
     config: dict[str, Any] | None = None,
     log: Callable[[dict[str, Any]], None] | None = None,
     compile: bool = False,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
     group: Any = None,
     device: torch.device | str | None = None,
-    progress: bool | None = None,
+    progress: bool | str | None = None,
 ) -> History:
-    """Trains `module`, and the parameters of `objective` where it has some, with AdamW.
+    """Trains `module`, and the parameters of `objective` where it has some, with AdamW or an optimizer of your own.
 
     Args:
         module: x [B, ...] -> outputs z [B, bits] in [0, 1]: a backbone with a `HashHead`, say.
@@ -85,11 +88,15 @@ def train(
         config: noted in config.json beside the numbers above; a run goes on only with the config that it began with.
         log: called after every epoch with its row of metrics.csv, a dict: the place to call a tracker from.
         compile: run the module by `torch.compile`.
+        optimizer: makes the optimizer of the module, such as
+            lambda m: torch.optim.SGD([{"params": m[0].parameters(), "lr": 0.01}, {"params": m[1].parameters()}], 0.1);
+            None: AdamW. Each of its groups goes through the schedule up to its own rate. `lr` is then for parameters of
+            the objective, and weight_decay has no meaning. What is in no group, or asks for no gradient, stays.
         group: a torch.distributed process group, every rank of which calls this function (see docs/training.md): the
             loader gives each rank its part of every batch, the objective sees the whole batch, gradients are averaged
             by DistributedDataParallel, batch norms take statistics from all ranks. Rank 0 scores, logs and writes.
         device: where to train; None: where the module is.
-        progress: show a bar on stderr; None: where stderr is a terminal.
+        progress: show a bar on stderr; None: where stderr is a terminal; "lines": a line every 10 seconds, for logs.
 
     On a CPU a step uses as many of torch's threads as its size is worth (`fasthash.train.threads`): one where it takes
     less than about 20 ms on one core, at most torch.get_num_threads(), and that many for modules with matrices other
@@ -130,6 +137,7 @@ def train(
         config=config,
         log=log,
         compile=compile,
+        optimizer=optimizer,
         group=group,
         progress=progress,
     )
@@ -147,15 +155,24 @@ def run(
     config: dict[str, Any] | None = None,
     log: Callable[[dict[str, Any]], None] | None = None,
     compile: bool = False,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
     group: Any = None,
-    progress: bool | None = None,
+    progress: bool | str | None = None,
 ) -> History:
     """`train`, with its numbers as a `Plan`."""
+    if isinstance(progress, str):
+        choice(progress, "train", "progress", ("lines",))
     trained = nn.ModuleList([module.to(device)])
     if isinstance(objective, nn.Module):
         trained.append(objective.to(device))
     scaler = torch.amp.GradScaler(device.type) if plan.precision == "float16" else None
-    state = State(trained, adamw(trained, plan.lr, plan.weight_decay), scaler, loader, device)
+    if optimizer is None:
+        made = adamw(trained, plan.lr, plan.weight_decay)
+    else:
+        made = own_optimizer(optimizer, trained, plan.lr)
+        groups = [{"lr": float(part["lr"]), "parameters": len(part["params"])} for part in made.param_groups]
+        config = {**(config or {}), "optimizer": {"kind": type(made).__name__, "groups": groups}}
+    state = State(trained, made, scaler, loader, device)
     first = distributed.rank(group) == 0
     with (
         distributed.rank_faults(group, "train", lambda: _advice(state, run_dir)),
@@ -171,8 +188,7 @@ def run(
         _go_on(state, folder, group)
         length = _length(loader)
         done = len(state.history.losses) * length
-        hidden = (None if progress is None else not progress) if first else True
-        with tqdm(total=plan.epochs * length, initial=done, desc="train", unit="step", disable=hidden) as bar:
+        with _bar(plan.epochs * length, done, progress if first else False) as bar:
             while not state.is_over(plan.epochs, plan.patience):
                 _epoch(state, steps, score, bar)
                 if folder is not None and first:
@@ -183,11 +199,21 @@ def run(
         trained.eval()
         if folder is not None and first:
             folder.write_metrics(state.metrics)
-            save_checkpoint(folder.path / "model.safetensors", module.state_dict(), {}, RUN)
+            content = {"module": module_name(module)}
+            save_checkpoint(folder.path / "model.safetensors", module.state_dict(), content, RUN)
     return state.history
 
 
-def _epoch(state: State, steps: _Steps, score: Callable[[nn.Module], float] | None, bar: tqdm[Any]) -> None:
+def _bar(total: int, done: int, progress: bool | str | None) -> tqdm[Any] | ProgressLines:
+    if progress == "lines":
+        return ProgressLines(total, done)
+    hidden = None if progress is None else not progress
+    return tqdm(total=total, initial=done, desc="train", unit="step", disable=hidden)
+
+
+def _epoch(
+    state: State, steps: _Steps, score: Callable[[nn.Module], float] | None, bar: tqdm[Any] | ProgressLines
+) -> None:
     """One epoch, with its score where one is due, noted in history and metrics."""
     plan, epoch, start = steps.plan, len(state.history.losses) + 1, time.perf_counter()
     loss = steps.epoch(epoch - 1, bar)
@@ -221,7 +247,8 @@ class _Steps:
         self.state, self.objective, self.plan, self.group = state, objective, plan, group
         self.wait = wait
         self.until_end, self.every_thread, self.started = until_end, torch.get_num_threads(), False
-        self.precision, self.length, self.lr = PRECISIONS[plan.precision], _length(state.loader), 0.0
+        self.precision, self.length, self.lr, self.factor = PRECISIONS[plan.precision], _length(state.loader), 0.0, 0.0
+        self.rates = [group["lr"] for group in state.optimizer.param_groups]  # the highest of each
         self.forward: Callable[..., Tensor] = state.module
         if group is not None:
             distributed.broadcast(chain(state.trained.parameters(), state.trained.buffers()), group)
@@ -235,7 +262,7 @@ class _Steps:
         floating = (p.dtype for p in state.module.parameters() if p.is_floating_point())
         self.dtype = next(floating, torch.get_default_dtype())
 
-    def epoch(self, epoch: int, bar: tqdm[Any]) -> float:
+    def epoch(self, epoch: int, bar: tqdm[Any] | ProgressLines) -> float:
         """Goes through the loader once, for the `epoch`-th time from 0; gives the mean loss."""
         state, accumulate = self.state, self.plan.accumulate
         state.trained.train()
@@ -259,7 +286,8 @@ class _Steps:
             part = loss if accumulate == 1 else loss / accumulate
             (part if state.scaler is None else state.scaler.scale(part)).backward()
             total += loss.detach()  # read once an epoch: reading waits for the device
-            self.lr = self.plan.rate(epoch + min((count + 0.5) / self.length, 1.0))
+            self.factor = self.plan.factor(epoch + min((count + 0.5) / self.length, 1.0))
+            self.lr = self.plan.lr * self.factor
             count += 1
             bar.update()
             if count % accumulate == 0:
@@ -303,8 +331,8 @@ class _Steps:
         if self.group is not None and len(state.trained) > 1:
             # All ranks compute the same gradient of the objective's weights: the mean keeps them so to the last bit.
             distributed.average_gradients(state.trained[1].parameters(), self.group)
-        for settings in state.optimizer.param_groups:
-            settings["lr"] = self.lr
+        for settings, rate in zip(state.optimizer.param_groups, self.rates, strict=True):
+            settings["lr"] = rate * self.factor
         if state.scaler is None:
             state.optimizer.step()
         else:

@@ -56,9 +56,9 @@ class Plan:
         for name, check in LIMITS.items():
             object.__setattr__(self, name, check(getattr(self, name), "train", name))
 
-    def rate(self, epochs: float) -> float:
-        """The learning rate when so many epochs, and parts of one, are behind."""
-        return self.lr * schedule(epochs / self.epochs, self.warmup)
+    def factor(self, epochs: float) -> float:
+        """Part of the highest learning rate when so many epochs, and parts of one, are behind."""
+        return schedule(epochs / self.epochs, self.warmup)
 
 
 def warn_slow(precision: str, device: torch.device, function: str) -> None:
@@ -79,6 +79,29 @@ def schedule(done: float, warmup: float) -> float:
     if done < warmup:
         return done / warmup
     return 0.5 * (1 + math.cos(math.pi * min((done - warmup) / max(1 - warmup, 1e-9), 1.0)))
+
+
+def own_optimizer(
+    make: Callable[[nn.Module], torch.optim.Optimizer], trained: nn.ModuleList, lr: float
+) -> torch.optim.Optimizer:
+    """The optimizer that make(module) gives; parameters of the objective that it does not have join it, at rate `lr`.
+
+    trained: the module, and the objective where that is one. Raises TypeError for what is not an optimizer, ValueError
+    for one that calls the loss itself.
+    """
+    optimizer = make(trained[0])
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            "train: optimizer must be a function that gives a torch.optim.Optimizer for the module, "
+            f"got {type(optimizer).__name__}"
+        )
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError("train: optimizer must step by gradients alone, got LBFGS, which calls the loss again")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    left = [p for part in list(trained)[1:] for p in part.parameters() if p.requires_grad and id(p) not in held]
+    if left:
+        optimizer.add_param_group({"params": left, "lr": lr})
+    return optimizer
 
 
 def adamw(trained: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:

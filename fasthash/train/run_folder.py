@@ -24,6 +24,7 @@ from fasthash._checkpoint import RUN, load_checkpoint, save_checkpoint
 from fasthash._durable import Lock, LockedError, make_folder, replaced_file
 
 FILES = ("config.json", "environment.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors")
+_EPOCHS = "train.epochs"
 COLUMNS = ("epoch", "loss", "score", "lr", "seconds")
 
 
@@ -91,9 +92,10 @@ class RunFolder:
         then, now = _flat(content["config"]), _flat(self.config)
         for name in sorted(then.keys() | now.keys()):
             if then.get(name) != now.get(name):
+                more = "; for more epochs begin a new run with these weights (load_weights)" if name == _EPOCHS else ""
                 raise ValueError(
                     f"train: run_dir {self.path} holds a run with {name} {then.get(name)!r}, got {now.get(name)!r}: "
-                    "name another folder, or remove that one"
+                    f"name another folder, or remove that one{more}"
                 )
 
     def _begin(self, epochs: int) -> None:

@@ -84,7 +84,12 @@ class State:
             "trained": self.trained.state_dict(),
             "best": self.best or {},
             "average": {} if self.average is None else self.average.tensors,
-            "optimizer": {f"{i}.{k}": v for i, values in optimizer["state"].items() for k, v in values.items()},
+            "optimizer": {
+                f"{number}.{name}": _kept(name, value)
+                for number, values in optimizer["state"].items()
+                for name, value in values.items()
+                if value is not None  # SGD's momentum before the first step
+            },
             "random": generators,
         }
         tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
@@ -127,6 +132,14 @@ class State:
         self.history.best_epoch = content["best_epoch"]
         self.metrics = list(content["metrics"])
         write_generators(parts["random"], content["random"], self.loader, self.device)
+
+
+def _kept(name: str, value: Any) -> Tensor:
+    """A part of an optimizer's state, for the checkpoint."""
+    if not isinstance(value, Tensor):
+        kind = type(value).__name__
+        raise ValueError(f"train: state {name!r} of the optimizer must be a tensor to be kept in run_dir, got {kind}")
+    return value
 
 
 def _number(value: Any) -> Any:

@@ -45,13 +45,14 @@ class TwoPartEncoder(nn.Module):
     def __init__(self, standard: nn.Module, class_part: nn.Sequential, item_part: nn.Sequential) -> None:
         super().__init__()
         self.standard, self.class_part, self.item_part = standard, class_part, item_part
+        self.noise = NOISE  # torch.jit.script reads attributes, and no names of the module
 
     def forward(self, x: Tensor, mates: Tensor | None = None) -> Tensor:
         x = self.standard(x)
         items = x
         if mates is not None:
             items = self.standard(mates)
-            items = items + NOISE * torch.randn_like(items)
+            items = items + self.noise * torch.randn_like(items)
         return torch.cat([self.class_part(x), self.item_part(items)], dim=1)
 
     def without_sigmoid(self) -> TwoPartEncoder:

@@ -222,6 +222,7 @@ class Device:
         workspace, size = self.workspace("fh_asymmetric_topk_cuda_workspace", problem, I64(k))
         self.check("fh_asymmetric_topk_cuda", problem, I64(k), distances, ids, workspace, size, None)
         return distances.read(shape, np.float32), ids.read(shape, np.int64)
+
     def hamming_overflowed(self, queries: Array, database: Array, k: int, mask: Array | None = None) -> int:
         """The number of queries whose candidates found no room, in a search that takes one pass."""
         problem = ctypes.byref(self.hamming_problem(queries, database, mask, None, 0, ()))
