@@ -27,7 +27,7 @@ namespace {
 
 // Rows of the first stretch at most (its codes are all candidates), and room for candidates beyond those expected.
 // Little in the emulation, so that small problems have several stretches, and queries that lose candidates.
-#ifdef FASTHASH_EMULATE_CUDA
+#ifdef FASTHASH_SMALL_SIZES
 constexpr int64_t kFirstRows = 512, kSpareRoom = 64, kBatchBytes = 256 << 10;
 #else
 constexpr int64_t kFirstRows = 4096, kSpareRoom = 4096, kBatchBytes = 60 << 20;

@@ -9,7 +9,7 @@
 #include "core/cuda/triangle.cuh"
 #include "core/cuda/warp.cuh"
 #include "core/cuda/workspace.h"
-#include "hamming/cuda/bit_products.cuh"
+#include "hamming/cuda/product_tile.cuh"
 #include "pairs/pairs.h"
 
 namespace fasthash {
@@ -17,7 +17,7 @@ namespace {
 
 using Count = unsigned long long;  // the 64-bit type of atomicAdd
 
-#ifdef FASTHASH_EMULATE_CUDA
+#ifdef FASTHASH_SMALL_SIZES
 constexpr int64_t kSquare = 128, kMostBlocks = 16;
 constexpr int32_t kProductRows = 16, kCountedRows = 32;
 #else
