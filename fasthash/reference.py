@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,9 +131,9 @@ def asymmetric_topk(
     sums = terms.cumsum(-1)[..., -1].cumsum(-1)[..., -1]  # cumsum adds one after the other
     norms = q.square().cumsum(1)[:, -1:]
     scale = torch.ones(1, device=database.device) if code_scale is None else code_scale
-    s = 1 / torch.tensor([D]).double().sqrt() if metric == "cosine" and code_scale is None else scale.double()
+    s = 1 / _sqrt(torch.tensor([D]).double()) if metric == "cosine" and code_scale is None else scale.double()
     if metric == "cosine":
-        distances = 1 + torch.where(norms > 0, 1 / norms.sqrt(), 0) * (sums * s)
+        distances = 1 + torch.where(norms > 0, 1 / _sqrt(norms), 0) * (sums * s)
     else:
         distances = ((norms + 2 * (sums * s)) + D * (s * s)).clamp(min=0) if metric == "l2" else sums * s
     values, order = distances.float().sort(dim=-1, stable=True)
@@ -142,6 +143,11 @@ def asymmetric_topk(
         values, order = values.masked_fill(~eligible, torch.inf), order.masked_fill(~eligible, -1)
         values, order = values.gather(1, first), order.gather(1, first)
     return values[:, :k], order[:, :k]
+
+
+def _sqrt(values: Tensor) -> Tensor:
+    """Rounded correctly, as C's is; torch's of several values is not on every processor."""
+    return torch.from_numpy(np.sqrt(values.cpu().numpy())).to(values.device)
 
 
 def hamming_topk(

@@ -71,6 +71,12 @@ BOUNDS = [
     Bound("kl_loss_kernel", 40, 0, 128),
     Bound("pairwise_l1_(backward_)?kernel", 80, 8, 17408),
     Bound("beta_sample_kernel", 40),
+    Bound("asymmetric_scan_kernel", 128, 0, 0, (r"IMMA\.16832\.S8\.S8",)),
+    Bound("asymmetric_rescan_kernel", 64, 24, 2176),
+    Bound("asymmetric_(prepare|write|select)_kernel", 64, 0, 2176),
+    *(products("(duplicate_groups|hamming_pairs)_kernel", words, 128, 8) for words in (2, 4, 8, 12, 16, 24, 32)),
+    Bound("(duplicate_groups|hamming_pairs)_kernel", 80, 16, 0, (r"POPC",)),
+    Bound("group_(start|end)_kernel", 40),
 ]
 
 

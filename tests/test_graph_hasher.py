@@ -312,8 +312,14 @@ def test_recommendations_are_the_nearest_that_are_not_the_users(hasher: GraphHas
     known = {tuple(pair) for pair in groups().tolist()}
     for user in everyone:
         wanted = by_sorting(hasher, int(user), k, rescore)
-        assert found.ids[user].tolist() == [item for _, item in wanted]
-        np.testing.assert_allclose(found.distances[user], [d for d, _ in wanted], rtol=1e-5)
+        distance_of = {item: distance for distance, item in by_sorting(hasher, int(user), ITEMS, rescore)}
+        # Float sums differ in their last digits: items that are as near may change places.
+        assert len(set(found.ids[user].tolist())) == len({item for _, item in wanted})
+        own = [distance_of[item] for item in found.ids[user].tolist()]
+        np.testing.assert_allclose(own, [d for d, _ in wanted], rtol=1e-5)
+        np.testing.assert_allclose(found.distances[user], own, rtol=1e-5)
+        if not rescore:
+            assert found.ids[user].tolist() == [item for _, item in wanted]
         assert not any((user, item) in known for item in found.ids[user].tolist())
 
 
