@@ -119,6 +119,23 @@ def from_signed(codes: Any) -> Any:
     return like(signed.view(torch.uint8) ^ 0x80, codes)
 
 
+def to_signed(codes: Any) -> Any:
+    """Gives the signed bytes of sentence-transformers' "binary" embeddings from packed codes: the inverse of
+    `from_signed`.
+
+    codes: uint8 [..., W], numpy or torch. Gives int8 [..., W], a copy, of the kind and on the device of `codes`. Raises
+    TypeError for another type.
+
+    >>> import numpy as np
+    >>> to_signed(np.array([[160]], dtype=np.uint8))
+    array([[32]], dtype=int8)
+    """
+    packed = to_tensor(codes, "to_signed", "codes")
+    if packed.dtype != torch.uint8:
+        raise TypeError(f"to_signed: codes must be packed uint8, got {dtype_name(packed)}")
+    return like((packed ^ 0x80).view(torch.int8), codes)
+
+
 def check_codes(codes: Tensor, bits: int, function: str, name: str = "codes") -> None:
     """Refuses what is not a [N, ceil(bits / 8)] uint8 tensor of packed codes with zero padding bits.
 

@@ -44,7 +44,7 @@ LEVELS = [
     ["evaluate"],
     ["train"],
     ["embeddings", "images"],
-    ["cluster"],
+    ["cluster", "integration"],
     ["datasets", "demo", "report"],
     ["cli", "__main__"],
 ]
