@@ -8,11 +8,11 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from fasthash._arguments import number
+from fasthash._directions import directions, unit_rows
 from fasthash.losses import kl_loss, listwise_loss
 
 # The embeddings of one forward pass: for each column of texts a list of mini-batches [b, D].
@@ -79,7 +79,8 @@ class BinaryQuantizationLoss(nn.Module):
         # Such a loss embeds again in its backward pass, when the model is no longer watched.
         self.caches_gradients = bool(getattr(loss, "uses_gradient_cache", False))
         if self.caches_gradients:
-            loss.calculate_loss = self._of_cached(loss.calculate_loss)
+            cached: Any = loss
+            cached.calculate_loss = self._of_cached(cached.calculate_loss)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
         if self.caches_gradients:
@@ -105,13 +106,15 @@ class BinaryQuantizationLoss(nn.Module):
 
     def _codes(self, embeddings: Tensor) -> Tensor:
         """In [-1, 1], near these where the saturation is high."""
-        unit = F.normalize(embeddings.float(), dim=-1)
-        return (self.saturation * unit.shape[-1] ** 0.5 * unit).tanh()
+        unit = directions(embeddings.float())
+        steepness: float = self.saturation * unit.shape[-1] ** 0.5
+        return (steepness * unit).tanh()
 
     def _as_long(self, codes: Tensor, embeddings: Tensor) -> Tensor:
         """Codes as long as their embeddings, so that losses with margins or distances mean the same."""
         lengths = embeddings.detach().norm(dim=-1, keepdim=True)
-        return F.normalize(codes, dim=-1).to(embeddings.dtype) * lengths
+        scaled: Tensor = directions(codes).to(embeddings.dtype) * lengths
+        return scaled
 
     def _rounding(self, embeddings: Tensor) -> Tensor:
         """The terms of the codes alone."""
@@ -120,7 +123,7 @@ class BinaryQuantizationLoss(nn.Module):
             return total
         outputs = (self._codes(embeddings) + 1) / 2
         if self.listwise_weight:
-            unit = F.normalize(embeddings.detach().float(), dim=-1)
+            unit = unit_rows(embeddings.float())
             distance = (1 - unit @ unit.T).clamp(min=0)
             total = total + self.listwise_weight * listwise_loss(
                 outputs, distance, temperature_y=self.temperature, temperature_z=self.temperature
@@ -141,7 +144,7 @@ class BinaryQuantizationLoss(nn.Module):
                 total = total + self.code_weight * calculate_loss(leaves, *arguments, **named)
                 if learning:
                     for code, leaf in zip(chain(*codes), chain(*leaves), strict=True):
-                        code.backward(self.code_weight * leaf.grad)
+                        code.backward(None if leaf.grad is None else self.code_weight * leaf.grad)
             rounding = self._rounding(torch.cat(list(chain(*columns))))
             if learning and rounding.requires_grad:
                 rounding.backward()

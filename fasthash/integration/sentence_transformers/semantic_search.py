@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fasthash._arguments import choice, whole
+from fasthash._arrays import dtype_name
 from fasthash.codes import from_signed, pack_bits
 from fasthash.embeddings import EmbeddingIndex
 from fasthash.index import HammingIndex
@@ -119,7 +120,7 @@ def _codes(rows: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
     if rows.dtype == np.int8:
         return from_signed(rows)  # type: ignore[no-any-return]
     if rows.dtype != np.uint8:
-        raise TypeError(f"{_FUNCTION}: {name} must be codes, uint8 or int8 [N, D / 8], got {rows.dtype}")
+        raise TypeError(f"{_FUNCTION}: {name} must be codes, uint8 or int8 [N, D / 8], got {dtype_name(rows)}")
     return rows
 
 
