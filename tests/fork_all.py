@@ -38,6 +38,7 @@ PLAIN = {
     "PrecisionRecallCurve",
     "RangeResult",
     "SearchResult",
+    "encode",  # of cluster: its work is done by processes that Ray starts
     "ShardError",
     "ShardStats",
     "ShardTimeout",
@@ -154,6 +155,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "check_codes": lambda: packing.check_codes(torch.from_numpy(codes), 64, "f"),
     "code_bytes": lambda: packing.code_bytes(64),
     "from_signed": lambda: packing.from_signed(codes.view(np.int8)),
+    "to_signed": lambda: packing.to_signed(codes),
     "code_statistics": lambda: evaluate.code_statistics(codes),
     "overlap_at": lambda: evaluate.overlap_at(codes[:500], codes[:4000], X[:500], X, y[:500], y, 10),
     "class_distances": lambda: targets.class_distances(list(range(500))),

@@ -262,7 +262,8 @@ def test_workspaces_follow_the_largest_distance_within_bounds(gpu: Emulation) ->
         found = gpu.call("hamming_workspaces", **sizes, bit_weights=[(64, weight)])
         assert found.keys() == plain.keys()
         for name, size in found.items():
-            assert size <= plain[name] + 2 * 16 * bins, name  # counts and sums of two queries, where no more fit
+            # Counts and sums of two queries, where no more fit; the counts of each of 8 sampled groups of rows.
+            assert size <= plain[name] + 2 * (80 if name == "top 10" else 16) * bins, name
             assert size >= 8 * bins or name == "histogram of classes", name
 
 

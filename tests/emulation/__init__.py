@@ -7,6 +7,7 @@ sanitizer must be loaded first there), so that a report ends that process and no
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pickle
@@ -68,16 +69,23 @@ def build(
         state.update(text.encode())
     folder = ROOT / "build" / "emulation"
     library = folder / f"{state.hexdigest()[:16]}.so"
-    if library.exists():
-        return library
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with open(library.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of test processes that want the same library, one compiles it
+        if not library.exists():
+            _compile(library, sources, command, None if change is None else texts)
+    return library
+
+
+def _compile(library: Path, sources: Sequence[Path], command: list[str], changed: dict[Path, str] | None) -> None:
+    """changed: the texts that are compiled in place of the sources' own."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
 
         def compile_one(source: Path) -> Path:
             target = Path(scratch) / f"{source.parent.name}-{source.stem}.o"
-            compiled = source if change is None else target.with_suffix(".cpp")
-            if change is not None:
-                compiled.write_text(texts[source])
+            compiled = source if changed is None else target.with_suffix(".cpp")
+            if changed is not None:
+                compiled.write_text(changed[source])
             # The scheduler itself is trusted, and half of the time is spent in it.
             trusted = (
                 ["-O2", "-fno-sanitize=all", "-DFH_EMULATION_ASAN", f"-I{HERE}"]
@@ -92,7 +100,6 @@ def build(
         linked = Path(scratch) / "linked.so"
         run([*command, "-shared", *map(str, objects), "-o", str(linked)])
         linked.replace(library)
-    return library
 
 
 def with_faults(faults: Sequence[tuple[str, str, str]], headers: Sequence[str] = ()) -> Callable[[Path, str], str]:
