@@ -24,6 +24,7 @@ from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes
 from fasthash.hierarchy import Hierarchy
 from fasthash.index.exchange.exports import row_suffixes, write_rows
+from fasthash.index.store.manifest import MANIFEST
 from fasthash.train import Hasher
 
 OPTIONAL = (
@@ -67,7 +68,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace, group: Any) -> None:
-    if arguments.backbone is not None or Path(arguments.features).is_dir():
+    if arguments.backbone is not None or _is_pictures(arguments.features):
         from fasthash.cli import modules
 
         modules.train_images(arguments, group)
@@ -142,8 +143,13 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
     report(to_json(result) if arguments.json else line)
 
 
+def _is_pictures(features: str) -> bool:
+    """A folder, and no index."""
+    return Path(features).is_dir() and not (Path(features) / MANIFEST).exists()
+
+
 def encode(arguments: argparse.Namespace) -> None:
-    if arguments.module is not None or Path(arguments.features).is_dir():
+    if arguments.module is not None or _is_pictures(arguments.features):
         from fasthash.cli import modules
 
         modules.encode(arguments)
