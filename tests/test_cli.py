@@ -505,7 +505,7 @@ def test_an_old_output_survives_a_failure(works: Invoke, fails: Invoke, tmp_path
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", str(out))
 
-    monkeypatch.setattr(Hasher, "transform", full)
+    monkeypatch.setattr(Hasher, "encode", full)
     assert fails("encode", "model.safetensors", "features.npy", "--out", str(out)) == f"{out}: No space left on device"
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["codes.npy"]
