@@ -326,7 +326,7 @@ void mih(const Codes& codes, bool weighted, int32_t threads, Bytes& all) {
             return fh_mih_topk_cpu(&p, &both, K, nullptr, &foreseen, distances.data(), ids.data(), visited.data(),
                                    &spent, threads, nullptr);
         },
-        "mih_topk, foreseen");
+        "mih_topk");
     for (const fh_mih_terms* terms : {&always, &foreseen}) {
         fh_mih_hits* hits = nullptr;
         run(
