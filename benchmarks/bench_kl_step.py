@@ -15,10 +15,10 @@ from typing import Any
 
 import kit
 import torch
-from resnet import Residual
 from torch import nn
 
 import fasthash
+from fasthash.images.backbones import Residual
 
 
 def resnet18(bits: int) -> nn.Sequential:

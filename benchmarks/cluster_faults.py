@@ -1,6 +1,6 @@
 """Clients search and change a ShardedIndex on several Ray nodes of this machine, while actors and nodes are killed.
 
-python -m benchmarks.cluster_faults --clients 50 --seconds 60
+python benchmarks/cluster_faults.py --clients 50 --seconds 60
 
 Every answer is checked against the codes that its client may have seen; at the end the folders are opened by
 HammingIndex and read to the last byte. Prints a table; status 1 where an answer was wrong, or codes were lost.

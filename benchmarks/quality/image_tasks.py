@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.quality.tasks import SEEN, Items, Task, number_inside, only, without
-from benchmarks.resnet import Residual
 from fasthash import Hierarchy
 from fasthash.datasets import cifar10, image_archive
 from fasthash.datasets.files import existing
+from fasthash.images.backbones import Residual
 from fasthash.train import HashHead, train
 
 Array = NDArray[Any]

@@ -26,9 +26,8 @@ AUTO_NS = 8e5  # a scan that takes less is not worth a try of tables, which cost
 # be faster by the tables are tried.
 BUDGETS = {"auto": 0.1, "mih": 1.0}
 COLD = 8  # times as long a scan takes where the codes have to be read from a disk first
-_EXPLORE = (
-    64  # every so many calls of "auto" tables are tried at any price: prices that say never could not be corrected
-)
+# Every so many calls of "auto" tables are tried at any price: prices that say never could not be corrected.
+_EXPLORE = 64
 _LOOK = 16
 _ENDS = 32  # k-NN searches that are remembered
 _ENDS_OF_A_CALL = 8
