@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
     """With tables for its segments, small as they are, which are used wherever there are some."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_file, "MIN_ROWS", 1)
-        patch.setattr(tables, "AUTO_NS", 0)
+        patch.setattr(tables, "SMALL_NS", {"topk": 0, "range": 0})
         patch.setitem(tables.BUDGETS, "auto", 1e12)
         path = make_folder(tmp_path_factory.mktemp("fuzz") / "index")
         with HammingIndex.open(path, writable=True) as index:

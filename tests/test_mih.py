@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables wherever there are some, at any cost."""
-    monkeypatch.setattr(search_tables, "AUTO_NS", 0)
+    monkeypatch.setattr(search_tables, "SMALL_NS", {"topk": 0, "range": 0})
     monkeypatch.setitem(search_tables.BUDGETS, "mih", FORCED)
     monkeypatch.setitem(search_tables.BUDGETS, "auto", FORCED)
 
@@ -200,7 +200,7 @@ def mih_file(folder: Path) -> Path:
 def test_every_method_gives_the_same(
     kind: str, bits: int, bit_weights: Any, budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_tables, "AUTO_NS", 0)
+    monkeypatch.setattr(search_tables, "SMALL_NS", {"topk": 0, "range": 0})
     monkeypatch.setitem(search_tables.BUDGETS, "mih", budget)
     rng = np.random.default_rng(bits)
     codes = make(kind, rng, 3000, bits)

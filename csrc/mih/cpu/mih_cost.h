@@ -87,13 +87,14 @@ inline MihStop best_stop(const std::vector<int32_t>& found, const std::vector<do
 
 // Which queries of a call are better scanned: those whose price by tables is this or more. table_ns: of each query on
 // one thread; table_threads queries run at once. The first query that is scanned has the codes read from memory, the
-// next ones hardly cost more: so it is often all or none. Infinity: none.
+// next ones hardly cost more: so it is often all or none. Queries of one price stay together. Infinity: none.
 inline double scanned_from(std::vector<double> table_ns, int32_t table_threads, const ScanPrice& scan) {
     std::sort(table_ns.begin(), table_ns.end(), std::greater<double>());
     double least = INFINITY, from = INFINITY, rest = 0;
     for (size_t scanned = table_ns.size();; --scanned) {  // the dearest ones
         const double price = scan.ns(static_cast<int64_t>(scanned)) + rest / table_threads;
-        if (price <= least) least = price, from = scanned == 0 ? INFINITY : table_ns[scanned - 1];
+        const bool splits = scanned == 0 || scanned == table_ns.size() || table_ns[scanned] < table_ns[scanned - 1];
+        if (splits && price <= least) least = price, from = scanned == 0 ? INFINITY : table_ns[scanned - 1];
         if (scanned == 0 || std::isinf(table_ns[scanned - 1])) return from;
         rest += table_ns[scanned - 1];
     }

@@ -15,6 +15,7 @@
 #include <cmath>
 #include <new>
 
+#include "core/preempted.h"
 #include "core/thread_pool.h"
 #include "core/will_need.h"
 #include "mih/cpu/bits_set.h"
@@ -316,6 +317,7 @@ MihOutcome MihQuery::take(const MihStep& step, int32_t threads, fh_cancel* cance
             const MihScratch& other = workers_[worker];
             own.keys.insert(own.keys.end(), other.keys.begin(), other.keys.end());
             own.ns = std::max(own.ns, other.ns);
+            own.preempted = std::max(own.preempted, other.preempted);
             own.entries += other.entries;
             own.damaged |= other.damaged;
             own.cold |= other.cold;
@@ -323,7 +325,7 @@ MihOutcome MihQuery::take(const MihStep& step, int32_t threads, fh_cancel* cance
     }
     entries_ += own.entries;
     model_ns_ += own.ns;
-    ns_ = std::max(ns_ + own.ns, elapsed_ns());
+    ns_ = std::max(ns_ + own.ns, own_ns());
     if (own.damaged) return MihOutcome::kDamaged;
     return enough ? MihOutcome::kGivenUp : MihOutcome::kFound;
 }
@@ -405,7 +407,13 @@ bool MihQuery::late(MihScratch& scratch) const {
     const double now = elapsed_ns();
     if (now - scratch.looked > kColdNs) scratch.cold = kAllPages;
     scratch.looked = now;
-    return now > limit_ns_;
+    return own_ns(now, scratch) > limit_ns_;
+}
+
+// Of the time `now` since the query began, the part that it is charged for.
+double MihQuery::own_ns(double now, MihScratch& scratch) const {
+    if (now - scratch.preempted > limit_ns_) scratch.preempted += std::min(newly_preempted_ns(), now);
+    return now - scratch.preempted;
 }
 
 // Compares the survivors in full; those within the window that no earlier step has met become hits.

@@ -51,7 +51,7 @@ enum MihPages : int32_t { kOffsetPages = 1, kEntryPages = 2, kPositionPages = 4,
 // One worker's buffers and findings.
 struct alignas(64) MihScratch {
     explicit MihScratch(const MihPlan& plan);
-    void start() { entries = 0, ns = 0, damaged = false, keys.clear(); }
+    void start() { entries = 0, ns = 0, preempted = 0, damaged = false, keys.clear(); }
 
     std::vector<uint64_t> keys;       // hits
     std::vector<uint32_t> survivors;  // entries whose fingerprints are near enough, to be verified
@@ -60,6 +60,7 @@ struct alignas(64) MihScratch {
     int64_t entries = 0;              // looked at
     double ns = 0;                    // what that should have taken
     double looked = 0;                // the last look at the clock, since the query began
+    double preempted = 0;             // of the time since then, what other programs had the processor for
     int32_t cold = 0;                 // kinds of pages that had to be read from a disk: MihPages
     bool damaged = false;             // a table is not one of this database
 };
@@ -85,6 +86,8 @@ class MihQuery {
     int64_t entries() const { return entries_; }
     double model_ns() const { return model_ns_; }
     double elapsed_ns() const { return std::chrono::duration<double, std::nano>(Clock::now() - start_).count(); }
+    // The same without what a thread was pre-empted for, as far as that decides whether the query is late.
+    double own_ns() const { return own_ns(elapsed_ns(), mine()); }
 
   private:
     struct Table {
@@ -100,6 +103,7 @@ class MihQuery {
 
     MihScratch& mine() const { return workers_[static_cast<size_t>(first_worker_)]; }
     bool late(MihScratch& scratch) const;
+    double own_ns(double now, MihScratch& scratch) const;
     template <class Place>
     void ask(MihPages kind, MihScratch& scratch, int64_t count, const Place& place) const;
     double step_ns(int32_t table, int32_t radius, double mean_entries, int32_t room) const;

@@ -49,7 +49,7 @@ class Call {
             const bool found = outcome == MihOutcome::kFound;
             take(q, worker, found ? query.hits() : nothing);
             visited[q] = found ? query.entries() : -1;
-            if (!found) return give_up(query.elapsed_ns());
+            if (!found) return give_up(query.own_ns());
             each[worker].model += query.model_ns();
             each[worker].clock += query.elapsed_ns();
         };

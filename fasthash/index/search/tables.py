@@ -21,7 +21,9 @@ from fasthash.index.search.parts import Part, Query, few_rows, ids_of_rows, scan
 from fasthash.index.search.results import combined_ranges, topk, within
 from fasthash.index.segments import Segment
 
-AUTO_NS = 8e5  # a scan that takes less is not worth a try of tables, which costs some 80 microseconds
+# A scan that takes less is not worth a try of tables. A try costs some 80 microseconds, and 50 in a range search, where
+# it shows beforehand what the tables would take.
+SMALL_NS = {"topk": 8e5, "range": 1e5}
 # Of a scan's time, how much longer than the scan a search that ends in one may take. Below 1, only searches that should
 # be faster by the tables are tried.
 BUDGETS = {"auto": 0.1, "mih": 1.0}
@@ -158,7 +160,7 @@ class TablesPart:
         if budget < 1:
             if self.segment.mapped and self.experience.cold(self.segment.codes):
                 prices = prices._replace(read=prices.read * COLD, compare=prices.compare * COLD)
-            if scan.ns(prices) < AUTO_NS:
+            if scan.ns(prices) < SMALL_NS["range" if scan.ranged else "topk"]:
                 return None
             budget = 1.0 if self.experience.explore() else budget
         return budget, scan.terms(prices)
