@@ -240,7 +240,6 @@ def test_a_cold_first_call_changes_no_later_plan(tmp_path: Path, monkeypatch: py
     for first in range(0, 300, 10):
         assert used(index, codes[first : first + 1 + first % 3], monkeypatch)
     own.prices = Corrected(Prices(1.0, 1e-6, 1e-6, 1.0))  # scans that cost nothing
-    own._calls = 0
     assert not used(index, codes[:2], monkeypatch)
 
 
@@ -279,6 +278,18 @@ def test_tables_are_tried_again_now_and_then(tmp_path: Path, monkeypatch: pytest
     for _ in range(10):
         own.tell_ends(2, torch.tensor([7, 9], dtype=torch.int32))
     assert own.ends(2) == (7, 9) * 16
+
+
+def test_small_searches_rarely_ask_whether_codes_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = random_codes(np.random.default_rng(3), 3000, 64)
+    HammingIndex.build(tmp_path / "index", codes, mih=True, progress=False).close()
+    index = HammingIndex.open(tmp_path / "index")
+    index.search(codes[:1], 1)
+    asked: list[Any] = []
+    monkeypatch.setattr(search_tables, "in_memory", lambda *_, **__: asked.append(1) or True)
+    for row in range(160):
+        index.search(codes[row], 1)
+    assert 1 <= len(asked) <= 11
 
 
 def table_tables(codes: torch.Tensor) -> table_file.Tables:

@@ -63,7 +63,7 @@ class Experience:
         self.prepared = prepared_tables(tables.starts, tables.arrays, tables.bits)
         self.prices = Corrected(measured)
         self._ends: dict[int, tuple[int, ...]] = {}
-        self._calls = 0
+        self._calls = self._asked = 0
         self._cold = True
 
     def explore(self) -> bool:
@@ -73,8 +73,9 @@ class Experience:
 
     def cold(self, codes: Tensor) -> bool:
         """Whether mapped codes have to be read from a disk; where they had not, looked up once in so many calls."""
-        if self._cold or self._calls % _LOOK == 0:
+        if self._cold or self._asked % _LOOK == 0:
             self._cold = not in_memory(codes, samples=8)
+        self._asked += 1
         return self._cold
 
     def ends(self, k: int) -> tuple[int, ...]:
