@@ -22,6 +22,7 @@ import fasthash
 from fasthash.integration.sentence_transformers import (
     BinaryQuantizationLoss,
     HasherModule,
+    linear_codes_module,
     semantic_search_fasthash,
 )
 
@@ -200,6 +201,23 @@ def test_module_wants_a_fitted_hasher() -> None:
         HasherModule("model.safetensors")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="HasherModule: hasher is not fitted"):
         HasherModule(fasthash.Hasher(bits=16))
+
+
+def test_a_rotation_is_a_module_that_gives_its_codes(model: SentenceTransformer, tmp_path: Path) -> None:
+    texts = [f"{a} {b}" for a in WORDS[:20] for b in WORDS[20:]]
+    embeddings = model.encode(texts)
+    codes = fasthash.baselines.itq(embeddings, 24, seed=1)
+    model.append(linear_codes_module(codes))
+    np.testing.assert_allclose(model.encode(texts), codes.transform(embeddings), atol=1e-5)
+    near = np.abs(codes.transform(embeddings)) < 1e-5  # bits that rounding may turn
+    packed = model.encode(texts, precision="ubinary")
+    differ = fasthash.unpack_bits(packed, 24) != fasthash.unpack_bits(codes.encode(embeddings), 24)
+    assert not (differ & ~near).any()
+    model.save(str(tmp_path / "saved"))
+    again = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    np.testing.assert_array_equal(again.encode(texts, precision="ubinary"), packed)
+    with pytest.raises(TypeError, match="linear_codes_module: codes must be LinearCodes, got ndarray"):
+        linear_codes_module(embeddings)  # type: ignore[arg-type]
 
 
 # Search
