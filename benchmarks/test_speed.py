@@ -4,7 +4,7 @@
     pytest benchmarks/test_speed.py -k "fasthash and hamming_topk"
 
 Every result is checked against the oracle before it is timed. Numbers in brackets are ratios to the best of the table.
-docs/contributing.md says how to compare two versions of the code. The studies with larger sizes, more peers and written
+CONTRIBUTING.md says how to compare two versions of the code. The studies with larger sizes, more peers and written
 results are the bench_*.py files.
 
 Plain torch searches codes by a product of matrices. Its codes are unpacked to +1 and -1 in float32 before the clock

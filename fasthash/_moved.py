@@ -1,6 +1,6 @@
 """Names that moved. Their old places still work for one release, with a DeprecationWarning that says the new name.
 
-docs/contributing.md has the rule. Delete the entries of a release when the release after it is made.
+CONTRIBUTING.md has the rule. Delete the entries of a release when the release after it is made.
 """
 
 from __future__ import annotations

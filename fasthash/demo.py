@@ -63,8 +63,8 @@ def run_demo(
     and without, and those of two parts, which Hasher learns as it comes; every other setting is the package's default,
     so nothing is chosen here. Queries are the test split; the database is the
     train split, and once more the val split, which nothing was trained on. The folder gets model.safetensors,
-    codes.npy, queries.npy, index, texts.txt, labels, hierarchy.txt, results.json and report.html (with plots where
-    matplotlib is installed).
+    features.npy and query_features.npy (embeddings), codes.npy, queries.npy, index, texts.txt, labels, hierarchy.txt,
+    results.json and report.html (with plots where matplotlib is installed).
 
     fraction: part of the texts of each intent, 0.1 to 1. epochs: of training, None for the default. What is under way
     is told on stderr. Raises ValueError for a fraction, epochs or a seed out of range, OSError where the folder cannot
@@ -266,10 +266,12 @@ def _queries_per_second(method: Method, database: str) -> float:
 
 
 def _write_items(folder: Path, splits: dict[str, Clinc150], codes: dict[str, Array]) -> None:
-    """Codes, index, and what the other commands can use with them: queries, texts, labels, hierarchy."""
+    """Codes, index, and what the other commands can use with them: embeddings, queries, texts, labels, hierarchy."""
     names = clinc150_names()
-    for name, split in (("codes.npy", "train"), ("queries.npy", "test")):
-        with replaced_file(folder / name) as file:
+    for prefix, split in (("", "train"), ("query_", "test")):
+        with replaced_file(folder / f"{prefix}features.npy") as file:
+            np.save(file, splits[split].embeddings)
+        with replaced_file(folder / ("queries.npy" if prefix else "codes.npy")) as file:
             np.save(file, codes[split])
     index = HammingIndex(BITS)
     index.add(codes["train"])

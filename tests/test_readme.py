@@ -31,7 +31,8 @@ def test_python_blocks_were_found() -> None:
 
 
 def test_commands_parse() -> None:
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("fasthash ")]
+    text = "".join(blocks("bash")).replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith("fasthash ")]
     assert len(lines) >= 7
     for line in lines:
         make_parser().parse_args(shlex.split(line, comments=True)[1:])

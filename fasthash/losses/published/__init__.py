@@ -5,7 +5,7 @@ Each is an nn.Module with forward(u [B, D], y) -> scalar. Hasher gives the const
 where it has parameters of these names. Those in `MULTILABEL` take multi-hot labels y [B, L] too, integers of which
 others than 0 count as 1; the formulas of the others take one class for each row, or embeddings. A loss with
 `rows_per_class` needs several rows of each class in a batch, and Hasher makes such batches for it. `MeanLoss` is the
-mean of several losses. docs/contributing.md says how to add one.
+mean of several losses. CONTRIBUTING.md says how to add one.
 """
 
 from torch import nn
