@@ -2,6 +2,6 @@
 
 from fasthash.report.page import write_report
 from fasthash.report.plots import Plots
-from fasthash.report.tables import columns, markdown_tables, text_tables
+from fasthash.report.tables import columns, markdown_tables, short_table, text_tables
 
-__all__ = ["Plots", "columns", "markdown_tables", "text_tables", "write_report"]
+__all__ = ["Plots", "columns", "markdown_tables", "short_table", "text_tables", "write_report"]

@@ -15,6 +15,12 @@ All exact over ties. overlap@10: part of the 10 nearest of the same intent that 
 of the inputs. codes: different codes in the database. bytes: of an item. queries/s: exact search of the 10 nearest,
 {threads} threads. KL: trained with the KL term. "64 floats": the outputs before rounding, ranked by L1 distance."""
 
+_SHORT = ("mAP", "mAHP@250", "overlap@10", "bytes", "queries/s")
+_SHORT_LEGEND = """\
+mAP: relevant = same intent. mAHP@250: hierarchical precision, where an intent of the same domain counts half.
+overlap@10: part of the 10 nearest of the same intent that are also the 10 nearest by the cosine of the inputs. All are
+exact over ties. queries/s: exact search of the 10 nearest, {threads} threads."""
+
 
 def columns(results: dict[str, Any]) -> tuple[list[str], dict[str, list[list[str]]]]:
     """Headings, and the cells of each table by the name of its database."""
@@ -42,15 +48,33 @@ def text_tables(results: dict[str, Any]) -> str:
 
 
 def markdown_tables(results: dict[str, Any]) -> str:
-    """Both tables and their legend as Markdown: what the README shows."""
+    """Both tables and their legend as Markdown: what docs/demo.md shows."""
     headings, tables = columns(results)
     lines = []
     for database, rows in tables.items():
-        lines += [about(results, database), "", f"| {' | '.join(headings)} |"]
-        lines.append(f"|{'|'.join(['---'] * 3 + ['---:'] * (len(headings) - 3))}|")
-        lines += [f"| {' | '.join(cells)} |" for cells in rows]
-        lines.append("")
+        lines += [about(results, database), "", *_markdown(headings, rows, 3), ""]
     return "\n".join([*lines, legend(results), "", kept(results)])
+
+
+def short_table(results: dict[str, Any]) -> str:
+    """A few rows of the first table as Markdown: what the README shows."""
+    headings, tables = columns(results)
+    database, rows = next(iter(tables.items()))
+    names = ["method", *_SHORT]
+    chosen = [dict(zip(headings, rows[number], strict=True)) for number in _short_rows(results["tables"][database])]
+    lines = _markdown(names, [[row[name] for name in names] for row in chosen], 1)
+    return "\n".join([*lines, "", _SHORT_LEGEND.format(threads=results["threads"])])
+
+
+def _short_rows(rows: list[dict[str, Any]]) -> list[int]:
+    """The floats, all codes without training, and what `Hasher` learns by default: the last row."""
+    return [*(n for n, row in enumerate(rows) if row["learned_from"] is None and row["bytes"]), len(rows) - 1]
+
+
+def _markdown(headings: list[str], rows: list[list[str]], texts: int) -> list[str]:
+    """A table as lines of Markdown; the first columns are texts, the others numbers."""
+    rule = "|".join(["---"] * texts + ["---:"] * (len(headings) - texts))
+    return [f"| {' | '.join(headings)} |", f"|{rule}|", *(f"| {' | '.join(cells)} |" for cells in rows)]
 
 
 def about(results: dict[str, Any], database: str) -> str:
