@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         neighbors,
         pairs,
         reference,
+        report,
         targets,
         train,
     )
@@ -80,6 +81,7 @@ _MODULES = [
     "images",
     "metrics",
     "reference",
+    "report",
     "targets",
 ]
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
@@ -135,6 +137,7 @@ __all__ = [
     "pack_bits",
     "pairs",
     "reference",
+    "report",
     "similarity_loss",
     "targets",
     "train",

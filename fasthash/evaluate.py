@@ -143,15 +143,8 @@ def _statistics(codes: Array, bits: int | None, function: str) -> dict[str, floa
     check_codes(packed, bits, function)
     if 0 in packed.shape:
         raise ValueError(f"{function}: codes must not be empty, got shape {list(packed.shape)}")
-    both = torch.zeros(bits, bits, dtype=torch.float64, device=packed.device)  # items that have both bits
-    for part in torch.split(packed, BLOCK // bits):
-        ones = unpack_bits(part, bits).float()  # counts stay below 2^24, so float32 is exact
-        both += ones.T @ ones
-    both /= len(packed)
-    p = both.diagonal()
-    deviation = (p * (1 - p)).sqrt()
-    correlation = (both - p * p[:, None]) / (deviation * deviation[:, None]).clamp(min=1e-300)
-    pairs = torch.ones_like(both).triu(1) > 0
+    p, correlation = bit_moments(packed, bits)
+    pairs = torch.ones_like(correlation).triu(1) > 0
     entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)) / np.log(2)
     rows = np.ascontiguousarray(packed.cpu().numpy())
     return {
@@ -160,6 +153,25 @@ def _statistics(codes: Array, bits: int | None, function: str) -> dict[str, floa
         "bit_entropy": float(entropy.mean()),
         "bit_correlation": float(correlation[pairs].abs().mean()) if bits > 1 else 0.0,
     }
+
+
+def bit_moments(codes: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Part of ones of each bit, float64 [bits], and correlations of bits [bits, bits], 0 for those of a constant bit.
+
+    codes: packed uint8 [N, W], of which the first `bits` count.
+
+    >>> p, correlation = bit_moments(torch.tensor([[0b00], [0b01], [0b10], [0b11]], dtype=torch.uint8) << 6, 2)
+    >>> p.tolist(), correlation.tolist()
+    ([0.5, 0.5], [[1.0, 0.0], [0.0, 1.0]])
+    """
+    both = torch.zeros(bits, bits, dtype=torch.float64, device=codes.device)  # items that have both bits
+    for part in torch.split(codes, max(1, BLOCK // bits)):
+        ones = unpack_bits(part, bits).float()  # counts stay below 2^24, so float32 is exact
+        both += ones.T @ ones
+    both /= len(codes)
+    p = both.diagonal()
+    deviation = (p * (1 - p)).sqrt()
+    return p, (both - p * p[:, None]) / (deviation * deviation[:, None]).clamp(min=1e-300)
 
 
 def overlap_at(

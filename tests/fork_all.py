@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import fasthash
-from fasthash import baselines, cluster, distributed, embeddings, evaluate, metrics, targets
+from fasthash import baselines, cluster, distributed, embeddings, evaluate, metrics, report, targets
 from fasthash import codes as packing
 from fasthash import losses as published
 from fasthash.losses.published import LOSSES
@@ -201,6 +201,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "read_qrels": lambda: metrics.read_qrels(folder / "qrels.trec"),
     "read_run": lambda: metrics.read_run(folder / "run.trec"),
     "precision_recall_curve": lambda: metrics.precision_recall_curve(codes[:500], codes[:4000], y[:500], y),
+    "bit_moments": lambda: evaluate.bit_moments(torch.from_numpy(codes), 64),
+    "Report": lambda: report.Report(codes[:2000], query_labels=y[:2000]),
     "evaluate": lambda: evaluate.evaluate(codes[:500], codes[:4000], y[:500], y),
     "train": a_loop,
     **{f"Hasher(loss={name!r}).fit": published_loss(name) for name in LOSSES},

@@ -235,6 +235,7 @@ def test_bench(works: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     "command",
     [
         *(["demo"], ["train"], ["encode"], ["export"], ["search"], ["duplicates"], ["eval"], ["bench"], ["info"]),
+        ["report"],
         *(["index", action] for action in ("build", "add", "remove", "mih", "compact", "export", "info", "verify")),
     ],
     ids=" ".join,
@@ -253,7 +254,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for command in ("demo", "train", "encode", "export", "index", "search", "duplicates", "eval", "bench", "info"):
+    commands = ("demo", "train", "encode", "export", "index", "search", "duplicates", "eval", "report", "bench", "info")
+    for command in commands:
         assert f"\n    {command} " in text
 
 

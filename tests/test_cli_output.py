@@ -187,6 +187,7 @@ def test_output_without_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 COMMANDS = [
     *([], ["demo"], ["train"], ["encode"], ["export"], ["search"], ["eval"], ["bench"], ["info"], ["index"]),
+    ["report"],
     *(["index", action] for action in ("build", "add", "remove", "mih", "compact", "export", "info", "verify")),
 ]
 

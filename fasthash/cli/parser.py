@@ -7,6 +7,7 @@ import textwrap
 from typing import Any, NoReturn
 
 from fasthash.cli.module_options import add_export, add_images, add_own_module
+from fasthash.cli.report_options import add_report
 
 _LABELS = "integers or text in .npy, one label a line, or a column of CSV, Parquet or Arrow"
 _IDS = "ids, integers >= 0, in .npy, one a line, or a column of CSV, Parquet or Arrow"
@@ -84,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     _search(commands)
     _duplicates(commands)
     _eval(commands)
+    add_report(commands, _command, _hierarchy, _bit_weights)
     _bench(commands)
     _info(commands)
     return parser

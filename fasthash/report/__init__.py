@@ -1,7 +1,8 @@
-"""Results of `fasthash demo` for people: tables as text and Markdown, and one page with plots."""
+"""Pages for people: `Report`, what codes find, and the tables and page of `fasthash demo`."""
 
 from fasthash.report.page import write_report
 from fasthash.report.plots import Plots
+from fasthash.report.report import Report
 from fasthash.report.tables import columns, markdown_tables, short_table, text_tables
 
-__all__ = ["Plots", "columns", "markdown_tables", "short_table", "text_tables", "write_report"]
+__all__ = ["Plots", "Report", "columns", "markdown_tables", "short_table", "text_tables", "write_report"]

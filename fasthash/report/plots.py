@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fasthash.codes import unpack_bits
 from fasthash.metrics import precision_recall_curve
+from fasthash.report.colours import COLOURS, METHODS
 
 Array = NDArray[Any]
 
@@ -27,14 +28,14 @@ class Plots:
 
 
 def draw(plots: Plots) -> str | None:
-    """The figure as an SVG element, or None without matplotlib."""
+    """The figure as an SVG element, or None without matplotlib. Legends are outside of the axes: they hide no curve."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         return None
     with rc_context({"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(10.5, 7), layout="constrained")  # not pyplot's: no window system, no global state
+        figure = Figure(figsize=(10.5, 9), layout="constrained")  # not pyplot's: no window system, no global state
         axes = figure.subplots(2, 2)
         for axis, source in zip(axes[0], ("labels", "similarities"), strict=True):
             _draw_outputs(axis, source, plots)
@@ -48,7 +49,7 @@ def draw(plots: Plots) -> str | None:
 
 def _draw_outputs(axis: Any, source: str, plots: Plots) -> None:
     """Histogram of outputs, with the KL term and without."""
-    for kl, color in ((True, "C3"), (False, "0.4")):
+    for kl, color in ((True, COLOURS["query"][0]), (False, COLOURS["database"][0])):
         values = plots.outputs[source, kl].ravel()
         moved = float(np.abs(values - (values > 0.5)).mean())
         label = f"KL {'on' if kl else 'off'}: mean |z - round z| = {moved:.3f}"
@@ -56,17 +57,17 @@ def _draw_outputs(axis: Any, source: str, plots: Plots) -> None:
         axis.hist(values, bins=50, range=(0, 1), weights=part, histtype="step", color=color, label=label)
     axis.set(title=f"outputs before rounding, learned from {source}", xlabel="output", ylabel="part of outputs")
     axis.set_yscale("log")
-    axis.legend(loc="upper center")
+    _legend(axis)
 
 
 def _draw_balance(axis: Any, plots: Plots) -> None:
     """Part of items that have each bit, in ascending order: 0.5 everywhere is a bit used to the full."""
     for name, codes in plots.codes.items():
         ones = unpack_bits(codes, 8 * codes.shape[1]).mean(axis=0)
-        axis.plot(np.sort(ones), label=name)
+        axis.plot(np.sort(ones), label=name, color=_colours(plots)[name])
     axis.axhline(0.5, color="0.7", linewidth=0.8)
     axis.set(title="bit balance", xlabel="bits, sorted", ylabel="part of texts with the bit on", ylim=(0, 1))
-    axis.legend(loc="lower right")
+    _legend(axis)
 
 
 def _draw_curves(axis: Any, plots: Plots) -> None:
@@ -74,6 +75,17 @@ def _draw_curves(axis: Any, plots: Plots) -> None:
     for name, query, database, metric in plots.ranked:
         distance = None if metric == "hamming" else metric
         curve = precision_recall_curve(query, database, plots.query_labels, plots.database_labels, metric=distance)
-        axis.plot(curve.recall, curve.precision, label=name)
+        axis.plot(curve.recall, curve.precision, label=name, color=_colours(plots)[name])
     axis.set(title="precision and recall, same intent", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
-    axis.legend(loc="lower left")
+    _legend(axis)
+
+
+def _legend(axis: Any) -> None:
+    """Below the axes."""
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
+
+
+def _colours(plots: Plots) -> dict[str, str]:
+    """A colour for each method, the same in every plot."""
+    names = dict.fromkeys([name for name, *_ in plots.ranked] + list(plots.codes))
+    return {name: METHODS[number % len(METHODS)] for number, name in enumerate(names)}
