@@ -254,8 +254,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    commands = ("demo", "train", "encode", "export", "index", "search", "duplicates", "eval", "report", "bench", "info")
-    for command in commands:
+    learn, find = ("demo", "train", "encode", "export", "recipe"), ("index", "search", "duplicates", "eval", "report")
+    for command in (*learn, *find, "bench", "info"):
         assert f"\n    {command} " in text
 
 

@@ -46,6 +46,7 @@ LEVELS = [
     ["embeddings", "images"],
     ["cluster", "integration"],
     ["datasets", "demo", "report"],
+    ["recipes"],
     ["cli", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ def test_files_are_listed_and_not_opened(tmp_path: Path) -> None:
         image_files(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match=r"image_files: .*nothing is not a folder"):
         image_files(tmp_path / "nothing")
+
+
+def test_a_name_that_is_no_text_is_refused_before_all_else(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.png")).touch()
+    except OSError:
+        pytest.skip("the file system takes names of UTF-8 only")
+    with pytest.raises(ValueError, match=r"names of pictures must be UTF-8, got 'caf\\udce9\.png': rename it"):
+        image_files(tmp_path)
 
 
 def test_the_middle_square(tmp_path: Path) -> None:

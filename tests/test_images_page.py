@@ -19,6 +19,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     picture_folder(tmp_path / "photos")
+    picture_folder(tmp_path / "new", each=2)
     sys.modules.pop("net", None)
     names: dict[str, object] = {"__name__": "page"}
     commands = 0

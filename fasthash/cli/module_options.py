@@ -61,6 +61,50 @@ def add_images(train: argparse.ArgumentParser) -> None:
     )
 
 
+def add_recipe(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """`fasthash recipe`. command: makes one, see `_command` of parser.py."""
+    recipe = command(
+        commands,
+        "recipe",
+        "recipe:recipe",
+        "train and measure the paper's settings on CIFAR-100, ImageNet or Conceptual Captions",
+        """Reads the data as it is downloaded, trains codes from similarities (with and without the KL term) and from
+        similarities and classes, and measures zero-shot hashing: queries of classes that were not trained on. Full
+        runs take hours or days on a GPU; --small takes minutes. docs/recipes.md says what DIR holds and what a run
+        needs.""",
+        "fasthash recipe cifar100 --data cifar-100-python --wordnet data.noun --out cifar100-run",
+    )
+    recipe.add_argument("name", choices=("cifar100", "imagenet", "conceptual-captions"), metavar="NAME")
+    recipe.add_argument("--data", required=True, metavar="DIR", help="the data as it is downloaded")
+    recipe.add_argument("--out", required=True, metavar="FOLDER", help="where to write; the same command goes on there")
+    recipe.add_argument(
+        "--small", action="store_true", help="reduced data, network and epochs; generated pictures for captions"
+    )
+    recipe.add_argument(
+        "--wordnet", metavar="FILE", help="WordNet 3.0's data.noun (default: in DIR or where it usually is)"
+    )
+    recipe.add_argument(
+        "--embeddings",
+        metavar="FILE|MODEL",
+        help="of captions: .npy, a model of sentence-transformers, or words (default: captions.npy in DIR)",
+    )
+    recipe.add_argument("--bits", type=int, default=64, help="bits of a code (default: %(default)s)")
+    recipe.add_argument("--epochs", type=int, help="passes over the data")
+    recipe.add_argument("--batch-size", type=int, metavar="N", help="pictures of a step")
+    _backbone(recipe)
+    recipe.add_argument(
+        "--backbone-weights", metavar="FILE", help="its state dict, read by torch.load with weights_only=True"
+    )
+    recipe.add_argument(
+        "--validation", action="store_true", help="measure on held-out training pictures, to choose settings"
+    )
+    recipe.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read pictures ahead (default: %(default)s)"
+    )
+    recipe.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    recipe.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
+
+
 def _backbone(command: Any) -> None:
     command.add_argument(
         "--backbone",

@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from typing import Any, NoReturn
 
-from fasthash.cli.module_options import add_export, add_images, add_own_module
+from fasthash.cli.module_options import add_export, add_images, add_own_module, add_recipe
 from fasthash.cli.report_options import add_report
 
 _LABELS = "integers or text in .npy, one label a line, or a column of CSV, Parquet or Arrow"
@@ -86,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     _duplicates(commands)
     _eval(commands)
     add_report(commands, _command, _hierarchy, _bit_weights)
+    add_recipe(commands, _command)
     _bench(commands)
     _info(commands)
     return parser

@@ -14,7 +14,8 @@ def image_files(folder: str | PathLike[str]) -> list[str]:
     """Paths of the pictures in a folder, at any depth, relative to it with "/" between: sorted, and not opened.
 
     What counts is the suffix (.jpg, .png, .webp, .bmp, .gif, .tif ...). Hidden files and folders do not count, links to
-    folders are not followed. Raises FileNotFoundError, and ValueError for a folder without pictures.
+    folders are not followed. Raises FileNotFoundError, and ValueError for a folder without pictures and for a name that
+    is not UTF-8, since a key is text.
 
     >>> import pathlib, tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -28,6 +29,9 @@ def image_files(folder: str | PathLike[str]) -> list[str]:
     found = sorted(_walk(str(root), ""))
     if not found:
         raise ValueError(f"image_files: {folder} must hold pictures ({', '.join(SUFFIXES)}), got none")
+    for key in found:
+        if any("\ud800" <= letter <= "\udfff" for letter in key):  # bytes that are no UTF-8, as Python reads them
+            raise ValueError(f"image_files: {folder}: names of pictures must be UTF-8, got {key!r}: rename it")
     return found
 
 
