@@ -89,6 +89,10 @@ def test_cifar100_from_the_archive_and_again(tmp_path: Path, nouns: Path, cifar:
     assert json.loads((out / "results.json").read_text())["tables"] == results["tables"]
     assert "compare with nothing published" in text_table(results)
     assert (out / "table.md").read_text() == markdown_table(results) + "\n"
+    page = (out / "similarity-kl" / "report.html").read_text(encoding="utf-8")
+    codes = results["tables"][0]["rows"][4]
+    assert (codes["method"], codes["learned_from"]) == ("16 bits", "similarity + KL")
+    assert f"{codes['mAP']:.4f}" in page
 
     again = run_recipe("cifar100", cifar, out, **settings)  # the same pictures: nothing is trained again
     assert again["tables"] == results["tables"]

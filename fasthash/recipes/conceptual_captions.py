@@ -86,6 +86,7 @@ def read(
         ],
         False,
         about,
+        texts=captions,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,8 @@ class Experiment:
 
     train: rows to learn from; y: their targets, classes [T] or embeddings [T, E], row i for train[i]; distance: between
     them, a matrix [C, C] or a function; classes: how many (0: targets are embeddings). labels [N]: of every row of the
-    pictures, positions in `similarity` [L, L], by which mAHP counts; has_classes: whether mAP has a meaning.
+    pictures, positions in `similarity` [L, L], by which mAHP counts; has_classes: whether mAP has a meaning. For the
+    page: class_names [L] and their hierarchy, or texts [N], what is known of the pictures instead.
     """
 
     pictures: Pictures
@@ -58,6 +59,9 @@ class Experiment:
     protocols: list[Protocol]
     has_classes: bool
     about: list[str]
+    class_names: Sequence[str] = ()
+    hierarchy: Hierarchy | None = None
+    texts: Sequence[str] = ()
 
 
 def of_classes(
@@ -104,6 +108,8 @@ def of_classes(
         ],
         True,
         [*about, f"{len(seen)} classes are trained on, {len(unseen)} are not; queries: {split}"],
+        class_names=names,
+        hierarchy=above,
     )
 
 

@@ -19,8 +19,9 @@ from fasthash._durable import make_folder, replaced_file
 from fasthash.codes import pack_bits
 from fasthash.metrics import hierarchical_precision, mean_average_precision
 from fasthash.recipes import cifar100, conceptual_captions, imagenet
-from fasthash.recipes.experiment import Experiment, Protocol, Sizes
+from fasthash.recipes.experiment import Experiment, Protocol, Rows, Sizes
 from fasthash.recipes.networks import network
+from fasthash.recipes.page import write_page
 from fasthash.recipes.table import markdown_table
 from fasthash.recipes.wordnet import wordnet
 from fasthash.train import Objective
@@ -63,8 +64,8 @@ def run_recipe(
     Args:
         name: "cifar100", "imagenet" or "conceptual-captions".
         data: the data as it is downloaded (see docs/recipes.md).
-        out: a folder for a run folder of each setting (see `fasthash.train.train`), results.json and table.md. The same
-            call goes on where an earlier one was interrupted.
+        out: a folder for a run folder of each setting (see `fasthash.train.train`), with its report.html, and for
+            results.json and table.md. The same call goes on where an earlier one was interrupted.
         small: reduced data, network and epochs, for minutes on a CPU; captions get generated pictures.
         bits: of a code. epochs, batch_size, backbone: None for those of the recipe. seed: of weights and order; which
             classes are unseen does not depend on it.
@@ -221,6 +222,7 @@ def _trained_rows(
     if not kept.is_file():
         outputs = _outputs(module, experiment, sizes.batch_size, workers, device, progress)
         rows = [_measured(experiment, protocol, outputs, setting) for protocol in experiment.protocols]
+        write_page(run / "report.html", experiment, setting, *_parts(experiment.protocols[0], outputs))
         _write_text(kept, json.dumps({"rows": rows, "skipped": experiment.pictures.skipped}, indent=1) + "\n")
     found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     return found
@@ -256,16 +258,21 @@ def _outputs(
 def _measured(
     experiment: Experiment, protocol: Protocol, outputs: tuple[Tensor, Tensor], setting: str
 ) -> list[dict[str, Any]]:
-    z, place = outputs
-    rows = [torch.from_numpy(part) for part in (protocol.queries, protocol.database)]
-    rows = [part[place[part] >= 0] for part in rows]  # without the pictures that could not be read
-    query, database = (z[place[part].to(z.device)] for part in rows)
-    labels = [experiment.labels[part.numpy()] for part in rows]
-    bits = z.shape[1]
+    (query, database), rows = _parts(protocol, outputs)
+    labels = [experiment.labels[part] for part in rows]
+    bits = query.shape[1]
     return [
         _row(experiment, protocol, f"{bits} floats", setting, query, database, labels, "l1"),
         _row(experiment, protocol, f"{bits} bits", setting, pack_bits(query), pack_bits(database), labels, None),
     ]
+
+
+def _parts(protocol: Protocol, outputs: tuple[Tensor, Tensor]) -> tuple[list[Tensor], list[Rows]]:
+    """Outputs of queries and database, and their rows, without the pictures that could not be read."""
+    z, place = outputs
+    rows = [torch.from_numpy(part) for part in (protocol.queries, protocol.database)]
+    rows = [part[place[part] >= 0] for part in rows]
+    return [z[place[part].to(z.device)] for part in rows], [part.numpy() for part in rows]
 
 
 def _chance(experiment: Experiment, protocol: Protocol) -> dict[str, Any]:
