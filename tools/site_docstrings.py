@@ -1,4 +1,4 @@
-"""How docstrings become pages: examples and indented formulas are set as code. mkdocs.yml names this file."""
+"""How docstrings become pages: examples are set as code. mkdocs.yml names this file."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import griffe
 
 
 class Examples(griffe.Extension):
-    """Puts each run of `>>>` lines of a docstring, with what it prints, into a fenced block."""
+    """Puts each run of `>>>` lines of a docstring, with what it prints, into a fenced block.
 
-    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+    A text that begins with >, as in "eps: >= 0", is a quotation in Markdown: it gets a backslash. What stands before a
+    colon under "Returns:" is taken for a type, so the function's own type is put there.
+    """
+
+    def on_instance(self, *, obj: Any, **_: Any) -> None:
         if obj.docstring:
-            obj.docstring.value = fenced(obj.docstring.value)
+            text = re.sub(r"(?m)^( *(?:\w[\w, ]*: )?)>(?!>>)", r"\1\\>", obj.docstring.value)
+            if obj.is_function and obj.returns:
+                text = re.sub(r"(?m)^( *Returns:\n +)(?=.*:)", lambda own: f"{own[1]}{obj.returns}: ", text)
+            obj.docstring.value = fenced(text)
 
 
 def fenced(text: str) -> str:
-    """The text with its examples in fences. An example ends with an empty line, as doctest has it.
-
-    >>> print(fenced("Adds.\\n\\n>>> 1 + 1\\n2").replace("`", "'"))
-    Adds.
-    <BLANKLINE>
-    '''pycon
-    >>> 1 + 1
-    2
-    '''
-    """
+    """The text with its examples in fences. An example ends with an empty line, as doctest has it."""
     return re.sub(r"(?m)^( *)>>> (?:.*\S.*\n?)+", _fence, text)
 
 

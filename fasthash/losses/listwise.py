@@ -25,7 +25,7 @@ def listwise_loss(
     """Cross-entropy between softmax_j(-d_ij / T_y) and softmax_j(-|z_i - z_j|_1 / (D T_z)), j != i, mean over i.
 
     Source: this package, after listwise distillation (ListNet: Cao et al. 2007; stochastic neighbour embedding:
-        Hinton & Roweis 2002).
+    Hinton & Roweis 2002).
 
     Args:
         z: outputs [B, D], floating point, B >= 2, in [0, 1] for the temperature's scale to mean what it says.

@@ -33,7 +33,7 @@ def similarity_loss(
     """Weighted mean over pairs b != b' of | |z_b - z_b'|_1 / tau_z - d_bb' / tau_y |.
 
     Source: Arponen & Bishop 2020, the similarity term L_sim; the weight's form and the choice of tau_z are this
-        package's.
+    package's.
 
     Args:
         z: outputs [B, D], floating point, B >= 2.
