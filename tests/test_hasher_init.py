@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hasher_cases import QUICK, blobs
 from test_train_run import same
 
 from fasthash import Hasher, unpack_bits
 from fasthash.baselines import itq
+from fasthash.train.fit_parts import _itq_directions
 
 
 def test_itq_is_where_training_begins() -> None:
@@ -33,7 +35,7 @@ def test_itq_is_where_training_begins() -> None:
     [
         ({"bits": 8}, "itq"),
         ({"bits": 12}, "itq"),
-        ({"bits": 13}, "random"),  # more than features
+        ({"bits": 13}, "itq"),  # more than features
         ({"bits": 8, "hidden": (16,)}, "random"),
         ({"bits": 8, "hidden": ()}, "itq"),
     ],
@@ -55,9 +57,23 @@ def test_with_a_y_it_is_random(y: np.ndarray) -> None:
 
 def test_itq_that_cannot_be_is_refused() -> None:
     X, _ = blobs()
-    for settings in ({"bits": 13}, {"bits": 8, "hidden": (16,)}):
-        with pytest.raises(ValueError, match=r'Hasher\.fit: init "itq" is for hidden=\(\) and no more bits than feat'):
-            Hasher(**settings, init="itq", progress=False).fit(X)
+    with pytest.raises(ValueError, match=r'Hasher\.fit: init "itq" is for hidden=\(\), got hidden \(16,\)'):
+        Hasher(8, hidden=(16,), init="itq", progress=False).fit(X)
+
+
+def test_more_bits_than_features_begin_with_several_itqs() -> None:
+    """The first are ITQ's own, the others further rotations: the rows of each whole block are orthonormal."""
+    X, _ = blobs()
+    first, more = (_itq_directions(torch.from_numpy(X), bits, 0) for bits in (12, 30))
+    assert more.shape == (12, 30)
+    torch.testing.assert_close(more[:, :12], first)
+    for block, size in zip(more.split(12, dim=1), (12, 12, 6), strict=True):
+        torch.testing.assert_close(block.T @ block, torch.eye(size), rtol=0, atol=1e-4)
+    assert float((more[:, 12:24] - first).abs().max()) > 0.1
+    model = Hasher(30, epochs=1, progress=False).fit(X)
+    adapted = Hasher(30, epochs=1, progress=False).fit(X).adapt(X + 5)
+    assert model.encode(X).shape == (len(X), 4)
+    assert adapted.encode(X + 5).shape == (len(X), 4)
 
 
 @pytest.mark.parametrize("far", [False, True])

@@ -53,7 +53,7 @@ def test_wrong_input_to_transform() -> None:
         (
             {"init": "itq"},
             ValueError,
-            r'init "itq" is for hidden=\(\) and no more bits than features',
+            r'init "itq" is for hidden=\(\), got hidden',
         ),
         ({"kl": "1"}, TypeError, "kl must be a number, got '1'"),
         ({"neighbors": 0}, ValueError, "neighbors must be at least 1, got 0"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.quality import few_shot
+from benchmarks.quality import few_shot, graded_task
 from benchmarks.quality.cross_modal_task import task_movielens, task_pubmedqa
 from benchmarks.quality.graph_task import task_k, task_k_clinc150
 from benchmarks.quality.image_tasks import task_b, task_c, task_unseen_images
@@ -44,12 +44,14 @@ TASKS = EMBEDDING_TASKS | {
     **few_shot.TASKS,
     "k": task_k,
     "k-clinc150": task_k_clinc150,
+    **graded_task.TASKS,
     "m-kmnist": task_kmnist,
     "m-mnist": task_mnist,
 }
 TOGETHER = {
     "i": ("i-pubmedqa", "i-movielens"),
     "j": tuple(few_shot.TASKS),
+    "l": tuple(graded_task.TASKS),
     "m": ("m-mnist", "m-kmnist"),
 }  # a name for several tasks
 

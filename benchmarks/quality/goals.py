@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.quality.graded_acceptance import graded_goals
+
 Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
 SECOND = ("features-itq", "ours-default")  # on images these begin where a network was trained already
 
@@ -24,6 +26,7 @@ def goals(runs: Runs, floors: dict[str, Any]) -> list[str]:
         *_unseen(runs),
         *_noisy(runs),
         *_captions(runs, floors),
+        *graded_goals(runs),
     )
     for text, value, limit, note in found:
         if math.isfinite(value) and math.isfinite(limit):

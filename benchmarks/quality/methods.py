@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.quality import few_shot
+from benchmarks.quality import few_shot, graded_methods
 from benchmarks.quality.class_byte import ClassByte
 from benchmarks.quality.cross_modal_methods import (
     FixedMargin,
@@ -35,6 +35,9 @@ from benchmarks.quality.fits import (
     fit_words,
     on_features,
 )
+from benchmarks.quality.graded_methods import fit_graded, grid
+from benchmarks.quality.graded_task import BYTES
+from benchmarks.quality.graded_task import TASKS as GRADED_TASKS
 from benchmarks.quality.graph_task import propagated, refined, spread_then
 from benchmarks.quality.recommenders import (
     fit_factors,
@@ -58,6 +61,7 @@ OPEN_IMAGES = ("e-open-images", "e-half-images", "e-open-images-reduced", "e-hal
 LABELLED = (*CLASSES, *OPEN, *OPEN_IMAGES)
 GRAPHS = ("k", "k-clinc150")
 VIEWS = ("m-mnist", "m-kmnist")
+GRADED = tuple(GRADED_TASKS)
 ANCHORED = ("a", "b", "b-reduced", "c", "c-reduced")  # every class has rows to train on
 FEW_SHOT = tuple(few_shot.TASKS)
 
@@ -67,7 +71,7 @@ class Method:
     """`fit(task, rows, bits, seed, settings)` -> Model. `settings`: those tried; an ablation has its `base`'s.
 
     `elsewhere`, `changes`: those tried, and an ablation's change, in their place on the tasks that they name.
-    `unlabelled`: it learns from labels, and from rows without one too.
+    `unlabelled`: it learns from labels, and from rows without one too. `widths`: those it has; None: all of the task.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Method:
     changes: dict[str, Settings] = field(default_factory=dict)
     tasks: tuple[str, ...] = CLASSES
     unlabelled: bool = False
+    widths: tuple[int, ...] | None = None
 
     def rows(self, train: Items) -> Items:
         """Those of the training rows that it is fitted on."""
@@ -104,6 +109,22 @@ def _on_graph(name: str, title: str, spread: Callable[..., Any], ablation: bool 
     base = "graph-refined" if ablation else None
     tried: tuple[Settings, ...] = ({},) if ablation else GRAPH_TRIED
     return Method(name, title, "labels", fit, tried, base=base, tasks=GRAPHS, unlabelled=True)
+
+
+def _graded(name: str, title: str, learn: graded_methods.Learn, most: int, *settings: Settings) -> Method:
+    """Of at most so many bytes an item; more would not be filled."""
+    name, widths = f"graded-{name}", tuple(8 * count for count in BYTES if count <= most)
+    fit = fit_graded(learn, name)
+    return Method(name, title, "inputs", fit, settings or ({},), tasks=GRADED, widths=widths)  # type: ignore[arg-type]
+
+
+def _grids(name: str, title: str, function: Any, seeded: bool = True) -> tuple[Method, ...]:
+    """1, 2 and 4 bits a dimension; at most what first holds all 384 dimensions and a scale."""
+    return tuple(
+        _graded(f"{name}-{planes}", f"{title}, {planes} bit{'s' * (planes > 1)}", grid(function, planes, seeded), most)
+        for planes, most in ((1, 64), (2, 128), (4, 212))
+        if not (name == "turboquant" and planes == 1)  # that is RaBitQ of 1 bit
+    )
 
 
 def _with_ablations(method: Method, *changes: tuple[str, str, Settings]) -> tuple[Method, ...]:
@@ -149,6 +170,11 @@ MULTILABEL_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temp
 HASHGNN_TRIED: tuple[Settings, ...] = ({}, {"beta_rise": 0.02}, {"cross_entropy": 1.0})
 RMSH_TRIED: tuple[Settings, ...] = ({}, {"lr": 1e-3}, {"dropout": 0.5})
 CCA_TRIED: tuple[Settings, ...] = tuple({"regularization": part} for part in (0.1, 1.0, 10.0))
+GRADED_TRIED: tuple[Settings, ...] = (
+    {"epochs": 4},
+    {"epochs": 2, "lr": 1e-3},
+    {"epochs": 2, "lr": 1e-3, "components": 96},
+)
 FACTORS_TRIED: tuple[Settings, ...] = ({"l2": 1e-3}, {"l2": 1e-2}, {"l2": 3e-2})
 
 ON_GRAPH: Settings = {"item_bits": 0, "hidden": (256,), "epochs": 30}
@@ -512,4 +538,14 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("cca-sign", "CCA, sign", "inputs", fit_cca(itq=False), CCA_TRIED, tasks=PAIRS),
     Method("cca-itq", "CCA, ITQ", "inputs", fit_cca(itq=True), CCA_TRIED, tasks=PAIRS),
+    replace(_graded("sign", "sign(x - mean)", graded_methods.sign, 48), widths=(384,)),
+    _graded("rotation", "random rotation, sign", graded_methods.rotation, 48),
+    _graded("itq", "ITQ", graded_methods.itq, 48),
+    _graded("itq-scales", "ITQ with scales", graded_methods.itq_with("dot"), 48),
+    _graded("itq-cosines", "ITQ with scales of cosines", graded_methods.itq_with("cosine"), 48),
+    *_grids("rabitq", "RaBitQ", baselines.rabitq),
+    *_grids("osq", "OSQ", baselines.osq, seeded=False),
+    *_grids("turboquant", "TurboQuant", baselines.turboquant),
+    _graded("pq", "PQ", graded_methods.pq, 212),
+    _graded("ours", "fasthash", graded_methods.ours, 212, *GRADED_TRIED),
 )

@@ -18,6 +18,7 @@ from benchmarks.quality.class_byte import ClassByte
 from benchmarks.quality.cross_modal_task import CrossModal, measure_pairs, pair_floors, pair_score
 from benchmarks.quality.few_shot import VALIDATED, measure_episodes
 from benchmarks.quality.fits import Model, Settings
+from benchmarks.quality.graded_task import Coder, graded_floors, graded_score, measure_graded
 from benchmarks.quality.measure import (
     array_ranking,
     asymmetric_distances,
@@ -38,6 +39,7 @@ from benchmarks.quality.tasks import Pair, Task
 from fasthash.evaluate import code_statistics
 
 TUNING_BITS, TUNING_SEED = 64, 100
+GRADED_TUNING = 256, 512  # of task l: for codes of at most as many bits as features, and for longer ones
 
 
 def run(
@@ -76,7 +78,7 @@ def run(
                 "machine": machine(),
                 "metrics": measure(task, model, bits),
             }
-            own = isinstance(model, (Recommender, CrossModal))
+            own = isinstance(model, (Recommender, CrossModal, Coder))
             if not own and model.bit_weights is not None:
                 result["bit_weights"] = model.bit_weights
             if isinstance(model, Model) and model.reached is not None:
@@ -92,13 +94,16 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
     """The best of a method's settings on validation data (of its base's, for an ablation).
 
     They are chosen once for all widths, at TUNING_BITS; for captions, whose widths come near that of the inputs, at
-    each width.
+    each width; on task l at two.
     """
     named = next(m for m in METHODS if m.name == (method.base or method.name))
     candidates = named.elsewhere.get(task.name, named.settings)
     if len(candidates) == 1:
         return dict(candidates[0])
-    bits = TUNING_BITS if TUNING_BITS in task.widths else bits
+    if task.kind == "graded":
+        bits = GRADED_TUNING[bits > task.train.X.shape[1]]
+    else:
+        bits = TUNING_BITS if TUNING_BITS in task.widths else bits
     name = {"kind": "tuning", "task": task.name, "method": named.name, "bits": bits, "seed": TUNING_SEED}
     tried = results.find(results.read(folder, task.name), **name) or {**name, "scores": {}}
     for settings in candidates:
@@ -113,16 +118,18 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
     return dict(candidates[best])
 
 
-def validation_score(task: Task, model: Model | ClassByte | Recommender | CrossModal, bits: int) -> float:
+def validation_score(task: Task, model: Model | ClassByte | Recommender | CrossModal | Coder, bits: int) -> float:
     """What settings are chosen by: with classes `task.score` of codes, with several labels for each row NDCG@100.
 
-    In episodes, the accuracy of outputs; with edges R@50; of two modalities NDCG@50, the mean of both ways. Without
-    any, the mean of R@10 and overlap@10.
+    In episodes, the accuracy of outputs; with edges R@50; of two modalities NDCG@50, the mean of both ways; graded
+    nDCG@10. Without any, the mean of R@10 and overlap@10.
 
     With as many bits as inputs, where signs of the inputs are the rival, overlap@10 does not count.
     """
     if isinstance(model, Recommender):
         return edge_score(task, model)
+    if isinstance(model, Coder):
+        return graded_score(task, model)
     if isinstance(model, CrossModal):
         return pair_score(task, model, bits)
     if task.kind == "groups":
@@ -139,7 +146,9 @@ def validation_score(task: Task, model: Model | ClassByte | Recommender | CrossM
     return class_score(model, task.validation, task.score, task.similarity)
 
 
-def measure(task: Task, model: Model | ClassByte | Recommender | CrossModal, bits: int) -> dict[str, dict[str, float]]:
+def measure(
+    task: Task, model: Model | ClassByte | Recommender | CrossModal | Coder, bits: int
+) -> dict[str, dict[str, float]]:
     """Metrics on test queries, by what was searched: "codes train", "outputs train" ..., rounded to 5 digits.
 
     "free train": codes of queries in the free codes of the training rows, where a method has them.
@@ -147,6 +156,8 @@ def measure(task: Task, model: Model | ClassByte | Recommender | CrossModal, bit
     found: dict[str, dict[str, float]] = {}
     if isinstance(model, Recommender):
         return _rounded(measure_edges(task, model, "test"))
+    if isinstance(model, Coder):
+        return _rounded(measure_graded(task, model, "test"))
     if isinstance(model, CrossModal):
         return _rounded(measure_pairs(task, model, "test", bits))
     if task.kind == "groups":
@@ -202,6 +213,8 @@ def floors(task: Task, folder: Path = FOLDER) -> None:
         found = edge_floors(task)
     elif task.kind == "pairs":
         found = pair_floors(task)
+    elif task.kind == "graded":
+        found = graded_floors(task)
     elif task.kind == "groups":
         X = task.test["all"][1].X
         found["input cosine all"] = measure_groups(output_distances(X, "cosine"), task, "test")
@@ -251,9 +264,9 @@ def _coarse(similarity: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _fits(method: Method, task: Task, bits: int) -> bool:
-    if task.name not in method.tasks:
+    if task.name not in method.tasks or (method.widths is not None and bits not in method.widths):
         return False
-    width = task.train.flat.shape[1] if task.kind not in ("images", "edges", "pairs") else np.inf
+    width = task.train.flat.shape[1] if task.kind not in ("images", "edges", "pairs", "graded") else np.inf
     return bits == width if method.name == "sign" else bits <= width
 
 

@@ -97,8 +97,9 @@ class Task:
     kind: "classes", where y are classes of `hierarchy` (None: flat); "images", the same for images; "noisy", where
     training sees only noisy similarities; "multilabel", where y are multi-hot labels uint8 [N, L]; "edges", where rows
     of X are (user, film) and y their users; "pairs", where rows of X are of two modalities (`Pairs`) and y multi-hot
-    labels; "groups", where nothing is known in training, y tells which rows belong
-    together, and query i is row `own[i]` of the database. Rows of `train` may have no label (y = UNLABELLED).
+    labels; "graded", where an equal column of y [N, L] counts 1 of relevance; "groups", where nothing is known in
+    training, y tells which rows belong together, and query i is row `own[i]` of the database. Rows of `train` may have
+    no label (y = UNLABELLED).
 
     score: what settings are chosen by on validation data with classes, "mAHP@250" or "P@100" of the first pair, or
     "mAP", the mean over all pairs. hierarchy: what methods are given. graded: what the similarity of classes is

@@ -32,6 +32,7 @@ from fasthash.train.supervision import Targets
 from fasthash.train.two_parts import TwoPartObjective, two_part_encoder
 
 ITQ_ROWS = 20_000
+FURTHER_ROUNDS = 10  # of ITQ, for bits beyond the features
 
 
 def fit_network(settings: SimpleNamespace, features: Features) -> nn.Module:
@@ -50,16 +51,25 @@ def fit_network(settings: SimpleNamespace, features: Features) -> nn.Module:
         return two_part_encoder(rows.shape[1], bits, settings.item_bits, **more)
     module = encoder(rows.shape[1], bits, **more)
     if settings.init == "itq":
-        if hidden or bits > rows.shape[1]:
-            got = f"hidden {hidden}, {bits} bits and {rows.shape[1]} features"
-            raise ValueError(f'Hasher.fit: init "itq" is for hidden=() and no more bits than features, got {got}')
+        if hidden:
+            raise ValueError(f'Hasher.fit: init "itq" is for hidden=(), got hidden {hidden}')
         generator = torch.Generator().manual_seed(settings.seed)
         chosen = torch.randperm(len(rows), generator=generator)[:ITQ_ROWS].sort().values
         sample = rows[chosen.to(rows.device)].float()
         if not features.ordinary:
             sample = module[0](sample)
-        set_weights(module, itq(sample, bits, seed=settings.seed).weights.T)
+        set_weights(module, _itq_directions(sample, bits, settings.seed).T)
     return module
+
+
+def _itq_directions(rows: Tensor, bits: int, seed: int) -> Tensor:
+    """Directions of ITQ [F, bits]. Bits beyond the features are further ITQs, each from another random rotation."""
+    features = rows.shape[1]
+    parts = [itq(rows, min(features, bits), seed=seed)]
+    for start in range(features, bits, features):
+        size = min(features, bits - start)
+        parts.append(itq(rows, size, iterations=FURTHER_ROUNDS, seed=seed + len(parts)))
+    return torch.cat([part.weights for part in parts], dim=1)
 
 
 def fit_batches(

@@ -90,7 +90,7 @@ class Hasher(Params):
             many random rows of each (see `EpisodeBatches`); 1: batches are random; None: what the loss asks for (16
             with "icnn", "prototype_triplet" and "prototypical", or as many as the smallest class has; else 1).
         init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
-            20,000 rows (bits must not exceed the features then); None: "itq" for y=None where that can be.
+            20,000 rows (of several ITQs where there are more bits than features); None: "itq" for y=None.
         temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.15
             and 0.1 for labels, 0.2 and 0.1 for multi-hot labels, 0.05 and 0.03 for embeddings (with
             y=None and at most a third as many bits as features 0.04).

@@ -139,7 +139,7 @@ def completed(settings: dict[str, Any], kind: str, supervised: bool, features: i
         "kl": TWO_PART_KL if item_bits else KL_AT_FULL_WIDTH if full_width else KL[kind],
         "hidden": hidden,
         "item_bits": item_bits,
-        "init": "itq" if not supervised and not hidden and settings["bits"] <= features else "random",
+        "init": "itq" if not supervised and not hidden else "random",
         "neighbors": NEIGHBORS if near else 1,
     }
     given = {name: value for name, value in settings.items() if value is not None}
