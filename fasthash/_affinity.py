@@ -267,7 +267,7 @@ def _seeds(y: Any, n: int, classes: int | None) -> tuple[Tensor, int]:
         raise ValueError(f"{NAME}: y must have shape [{n}], one class a row of X, got {list(labels.shape)}")
     C = int(labels.max()) + 1 if classes is None else whole(classes, NAME, "classes", 1)
     if (labels == -1).all():
-        raise ValueError(f"{NAME}: y must know the class of at least one row, got -1 in all {n}")
+        raise ValueError(f"{NAME}: y must give the class of at least one row, got -1 in all {n}")
     if labels.min() < -1 or labels.max() >= C:
         raise ValueError(f"{NAME}: y must be between -1 and {C - 1}, got {labels.min()} to {labels.max()}")
     return torch.from_numpy(labels), C

@@ -52,7 +52,7 @@ def save_checkpoint(
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # a folder or /dev/null, say: a file would take its place
-        raise OSError(f"{kind.save}: {path} is there and is not a regular file")
+        raise OSError(f"{kind.save}: {path} exists and is not a regular file")
     metadata = {"format": kind.format, "version": str(VERSION), "content": json.dumps(content, allow_nan=False)}
     with replaced_file(path) as file:
         file.write(safetensors.torch.save(_separate(tensors), metadata))

@@ -120,9 +120,7 @@ def moved_names(module: str) -> Callable[[str], Any]:
 
 def warn(old: str, new: str) -> None:
     """Warns whoever uses the old name; the import system's own frames do not count."""
-    warnings.warn(
-        f"{old} has moved to {new}; the old name goes with the next release", DeprecationWarning, stacklevel=3
-    )
+    warnings.warn(f"{old} has moved to {new}; the next release removes the old name", DeprecationWarning, stacklevel=3)
 
 
 class _OldModules(MetaPathFinder, Loader):

@@ -230,7 +230,7 @@ X6, Y6 = np.eye(6), [0, 1, -1, -1, -1, -1]
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: refine_by_affinity(X6, [-1] * 6), ValueError, "y must know the class of at least one row, got -1 in"),
+        (lambda: refine_by_affinity(X6, [-1] * 6), ValueError, "y must give the class of at least one row, got -1 in"),
         (lambda: refine_by_affinity(X6, [0, 1, 5, -1, -1, -1], classes=3), ValueError, "between -1 and 2, got -1 to 5"),
         (lambda: refine_by_affinity(X6, [0, -2, 1, 0, 0, 0]), ValueError, "y must be between -1 and 1, got -2 to 1"),
         (lambda: refine_by_affinity(X6, ["a"] * 6), TypeError, "y must hold integer classes, -1 where unknown, got"),

@@ -196,7 +196,7 @@ def test_what_load_refuses(X: np.ndarray, tmp_path: Path) -> None:
         load(path)
     with pytest.raises(ValueError, match=r"LinearCodes\.load: .* is a folder or not a regular file"):
         load(tmp_path)
-    with pytest.raises(OSError, match=r"LinearCodes\.save: .* is there and is not a regular file"):
+    with pytest.raises(OSError, match=r"LinearCodes\.save: .* exists and is not a regular file"):
         itq(X, 4).save(tmp_path)
     itq(X, 4).save(path)
     with pytest.raises(ValueError, match=r"Hasher\.load: .* is not a fasthash model: its format is 'fasthash-linear-c"):

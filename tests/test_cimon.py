@@ -440,7 +440,7 @@ def test_bad_data() -> None:
         ((X[:19],), {}, "X must have at least 20 rows, got 19"),
         ((X[0],), {}, r"X must have shape \[N, F\] with F >= 1, got \(20,\)"),
         ((X, X[:-1]), {}, r"second must have the shape of X, \[120, 20\], got \[119, 20\]"),
-        ((X, X), {"views": (brighter,)}, "views must be two where second is given, got 1"),
+        ((X, X), {"views": (brighter,)}, "views must be two if second is given, got 1"),
         ((X,), {"features": lambda x: x[0]}, r"features must give \[120, F\] for 120 rows, got \[20\]"),
         ((X,), {"features": lambda x: x / 0}, "features must be finite, got NaN or infinity"),
         ((images(),), {"backbone": Flat()}, "views or second must be given where there is a backbone, got neither"),

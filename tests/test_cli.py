@@ -484,7 +484,7 @@ def test_outputs_that_cannot_be_written(fails: Invoke, tmp_path: Path) -> None:
     assert fails("search", "index", "codes.npy", "--out", "nowhere/found.npz").startswith("nowhere/found.npz: cannot")
     os.mkfifo(tmp_path / "pipe")  # what is no file, /dev/null for one, is not replaced by one
     message = fails("encode", "model.safetensors", "features.npy", "--out", str(tmp_path / "pipe"))
-    assert message == f"{tmp_path}/pipe: cannot be written, it is there and is not a regular file"
+    assert message == f"{tmp_path}/pipe: cannot be written, it exists and is not a regular file"
     assert (tmp_path / "pipe").is_fifo()
     assert "must not be empty" in fails("encode", "model.safetensors", "features.npy", "--out", "")
 

@@ -135,6 +135,6 @@ def test_an_index_whose_files_are_links_into_a_download_cache(
     }
     for command in commands.values():
         assert "(cp -rL), or say --links-within DIR, the folder that its links may" in refused(capsys, *command)
-        assert f"a symbolic link out of {links}" in refused(capsys, *command, "--links-within", str(links))
+        assert f"a symbolic link that ends outside {links}" in refused(capsys, *command, "--links-within", str(links))
         assert printed(capsys, *command, "--links-within", "cache")
     np.testing.assert_array_equal(np.load("out.npy"), codes)

@@ -345,7 +345,7 @@ def test_a_restarted_actor_finds_its_segments_gone(ray: OneProcessRay, tmp_path:
         with HammingIndex.open(tmp_path, writable=True) as writer:
             writer.compact()
         ray.actors[0]._views.clear()
-        with pytest.raises(ShardError, match="changed since its segments were shared out; refresh the ShardedIndex"):
+        with pytest.raises(ShardError, match="segments were given to shards; refresh the ShardedIndex"):
             many.search(np.zeros((1, 3), np.uint8), 1)
         many.refresh()
         assert_same(many.search(np.zeros((1, 3), np.uint8), 9), one.search(np.zeros((1, 3), np.uint8), 9))
@@ -414,7 +414,7 @@ def wrong_source(path: Path) -> list[tuple[Any, dict[str, Any], type[Exception],
         ([plain, other], {}, IndexFolderError, "other: its bits are 16, those of .*plain are 24"),
         ([plain, path / "weighted"], {}, IndexFolderError, r"weighted: its bit_weights are .*, those of .* are \(\)"),
         (plain, {"writable": True}, ValueError, "is one index; split it with HammingIndex.split"),
-        (plain, {"shards": 9}, ValueError, r"shards are whole segments, of which .*plain has 3, got shards=9"),
+        (plain, {"shards": 9}, ValueError, r"shards must be at most the 3 segments of .*plain, got shards=9"),
         (plain, {"shards": 0}, ValueError, "shards must be at least 1, got 0"),
         (split, {"shards": 2}, ValueError, "shards is for one index folder, got 2 folders, one a shard"),
         (split, {"replicas": 0}, ValueError, "replicas must be at least 1, got 0"),

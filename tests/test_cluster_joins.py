@@ -125,7 +125,7 @@ def test_errors(ray: OneProcessRay, tmp_path: Path) -> None:
             many.pairs(1)
     with (
         ShardedIndex(tmp_path / "weighted") as many,
-        pytest.raises(ValueError, match=r"^ShardedIndex.groups: pairs are of codes without bit_weights"),
+        pytest.raises(ValueError, match=r"^ShardedIndex.groups: pairs need codes without bit_weights"),
     ):
         many.groups(1)
 
@@ -136,6 +136,6 @@ def test_a_folder_that_changes_during_a_join_is_an_error(ray: OneProcessRay, tmp
     with ShardedIndex(tmp_path, 2) as many:
         with HammingIndex.open(tmp_path, writable=True) as writer:
             writer.compact()
-        with pytest.raises(ShardError, match="changed since its segments were shared out; refresh the ShardedIndex"):
+        with pytest.raises(ShardError, match="segments were given to shards; refresh the ShardedIndex"):
             many.pairs(1)
         assert issubclass(IndexFolderError, ValueError)

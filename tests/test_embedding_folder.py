@@ -227,7 +227,7 @@ def test_refresh_refuses_another_encoder(tmp_path: Path) -> None:
     other.add(X)
     other.save(folder, overwrite=True)
     for _ in range(2):
-        with pytest.raises(IndexFolderError, match="its codes are those of another encoder by now; open it again"):
+        with pytest.raises(IndexFolderError, match="its codes are now those of another encoder; open it again"):
             reader.refresh()
     assert content(reader) == before
 

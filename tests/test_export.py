@@ -123,7 +123,7 @@ def test_jit_script_of_a_fitted_module(loss: str | None, item_bits: int) -> None
         scripted = torch.jit.script(hasher.module_)
     assert torch.equal(scripted(torch.from_numpy(X)), hasher.transform(torch.from_numpy(X)))
     with pytest.raises(
-        torch.jit.Error, match=r"HashHead: what torch.jit.script makes is for evaluation: call eval\(\)"
+        torch.jit.Error, match=r"HashHead: a module from torch.jit.script is for evaluation: call eval\(\)"
     ):
         scripted.train()(torch.from_numpy(X))
 
@@ -168,7 +168,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export(head, tmp_path / "m.pt", x)
     with pytest.raises(ValueError, match=r"export: example must be \[B, ...\] with B >= 1, got shape \(0, 4\)"):
         export(head, tmp_path / "m.pt2", x[:0])
-    with pytest.raises(ValueError, match=r"export: torch.export makes no graph of Peeks: "):
+    with pytest.raises(ValueError, match=r"export: torch.export cannot make a graph of Peeks: "):
         export(Peeks(), tmp_path / "m.pt2", x)
     with pytest.raises(ValueError, match=r"CodeModule: the module must give outputs \[B, bits\], got shape \(2,\)"):
         CodeModule(nn.Flatten(0))(torch.zeros(2))

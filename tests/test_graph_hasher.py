@@ -472,7 +472,7 @@ def test_settings_have_limits(setting: str, value: float, message: str) -> None:
             r"items of edges must be numbered from 0 .*, got 2000 among 2",
         ),
         (sparse.coo_array(np.eye(3)), (3, 4), ValueError, r"shape must be that of the matrix, \(3, 3\), got \(3, 4\)"),
-        (np.array([[0, 0], [0, 1]]), None, ValueError, "edges must leave a user at least 1 item that is not theirs"),
+        (np.array([[0, 0], [0, 1]]), None, ValueError, "edges must leave some user at least 1 item without an edge"),
     ],
 )
 def test_edges_have_limits(edges: Any, shape: Any, error: type[Exception], message: str) -> None:

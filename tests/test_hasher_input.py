@@ -201,7 +201,7 @@ def test_only_files_are_read_and_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path in (tmp_path, pipe):
-        with pytest.raises(OSError, match=r"Hasher\.save: .* is there and is not a regular file"):
+        with pytest.raises(OSError, match=r"Hasher\.save: .* exists and is not a regular file"):
             hasher.save(path)
         with pytest.raises(ValueError, match=r"Hasher\.load: .* is a folder or not a regular file"):
             Hasher.load(path)

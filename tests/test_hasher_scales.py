@@ -88,7 +88,7 @@ def test_outputs_of_zeros_and_beyond_float16() -> None:
 def test_refusals() -> None:
     hasher, X = fitted("plain")
     codes = hasher.encode(X)
-    with pytest.raises(ValueError, match=r"^Hasher\.scales: codes must be those of X, got another in row 0"):
+    with pytest.raises(ValueError, match=r"^Hasher\.scales: codes must be the codes of X, got a different code"):
         hasher.scales(X, ~codes)
     with pytest.raises(ValueError, match=r"^Hasher\.scales: codes must be one for each of the 80 rows of X, got 79"):
         hasher.scales(X, codes[1:])

@@ -133,6 +133,6 @@ def test_copies_of_an_opened_index(index, tmp_path):
             other.remove([0])
     with HammingIndex.open(tmp_path / "index", writable=True) as writer:
         for make in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match=r"HammingIndex: .* is open for writing, which no copy can share"):
+            with pytest.raises(TypeError, match=r"HammingIndex: .* is open for writing and cannot be copied"):
                 make(writer)
     assert len(copy.deepcopy(writer)) == 98  # closed

@@ -226,7 +226,7 @@ def test_bad_scales_change_nothing() -> None:
 
 def test_export_refuses(tmp_path: Path) -> None:
     index = HammingIndex.open(scaled_folder(tmp_path / "index"))
-    with pytest.raises(ValueError, match=r"HammingIndex\.export: no format has room for the code_scale"):
+    with pytest.raises(ValueError, match=r"HammingIndex\.export: no format can hold the code_scale"):
         index.export(tmp_path / "codes.npy", progress=False)
     assert not (tmp_path / "codes.npy").exists()
 

@@ -147,7 +147,7 @@ def test_without_the_feature_the_key_keys_is_one_that_is_not_known(folder: Path)
     write_manifest(folder, document)
     assert not HammingIndex.open(folder).keyed
     write_manifest(folder, document, sign=False)
-    with pytest.raises(IndexFolderError, match="unknown key 'keys' and no checksum to vouch for it"):
+    with pytest.raises(IndexFolderError, match="unknown key 'keys' and no checksum that confirms it"):
         HammingIndex.open(folder)
     write_manifest(folder, {**document, "version": 2, "features": ["keys"]}, sign=False)
     assert HammingIndex.open(folder).keyed
@@ -500,9 +500,7 @@ def test_export_carries_keys(
 @pytest.mark.parametrize("suffix", ["npy", "u8bin", "faiss", "ibxf"])
 def test_what_cannot_hold_keys_says_so(folder: Path, tmp_path: Path, suffix: str) -> None:
     index = HammingIndex.open(folder)
-    with pytest.warns(
-        UserWarning, match=rf"export: \.{suffix} files have no room for keys, .* has none; .parquet, .arrow"
-    ):
+    with pytest.warns(UserWarning, match=rf"export: \.{suffix} files cannot hold keys, .* has none; .parquet, .arrow"):
         index.export(tmp_path / f"codes.{suffix}", ids=tmp_path / "ids.npy")
     assert np.load(tmp_path / "ids.npy").tolist() == index.ids.tolist()
 

@@ -193,7 +193,7 @@ def test_a_manifest_of_version_1_has_no_features(tmp_path):
     write_manifest(folder, document)
     HammingIndex.open(folder).verify()
     write_manifest(folder, document, sign=False)
-    with pytest.raises(IndexFolderError, match="unknown key 'features' and no checksum to vouch for it"):
+    with pytest.raises(IndexFolderError, match="unknown key 'features' and no checksum that confirms it"):
         HammingIndex.open(folder)
 
 
@@ -315,7 +315,7 @@ def test_weights_that_no_feature_names_are_a_key_that_is_not_known(tmp_path):
         write_manifest(folder, document)
         assert HammingIndex.open(folder).bit_weights is None
         write_manifest(folder, document, sign=False)
-        with pytest.raises(IndexFolderError, match="unknown key 'bit_weights' and no checksum to vouch for it"):
+        with pytest.raises(IndexFolderError, match="unknown key 'bit_weights' and no checksum that confirms it"):
             HammingIndex.open(folder)
         write_manifest(folder, {**document, "version": 2, "features": ["bit_weights"]}, sign=False)
         assert HammingIndex.open(folder).bit_weights == [(64, 3)]
@@ -326,11 +326,11 @@ def test_a_folder_that_holds_other_weights_by_now_is_refused(tmp_path):
     index = HammingIndex.open(folder)
     before = content(index)
     HammingIndex(64, bit_weights=[(40, 3), (24, 1)]).save(folder, overwrite=True)
-    with pytest.raises(IndexFolderError, match="its bit_weights are 40x3,24x1 by now, not none; open it again"):
+    with pytest.raises(IndexFolderError, match="its bit_weights are now 40x3,24x1, not none; open it again"):
         index.refresh()
     assert content(index) == before
     again = HammingIndex.open(folder)
     assert not again.refresh()
     HammingIndex(64, bit_weights=[(64, 3)]).save(folder, overwrite=True)
-    with pytest.raises(IndexFolderError, match="its bit_weights are 64x3 by now, not 40x3,24x1; open it again"):
+    with pytest.raises(IndexFolderError, match="its bit_weights are now 64x3, not 40x3,24x1; open it again"):
         again.refresh()

@@ -421,7 +421,7 @@ def test_what_load_refuses(X: np.ndarray, tmp_path: Path) -> None:
             ValueError, match=rf"GridCodes\.load: .* is damaged or not a fasthash GridCodes: .*({reason})"
         ):
             GridCodes.load(path)
-    with pytest.raises(OSError, match=r"GridCodes\.save: .* is there and is not a regular file"):
+    with pytest.raises(OSError, match=r"GridCodes\.save: .* exists and is not a regular file"):
         rabitq(X, 2).save(tmp_path)
 
 
@@ -465,7 +465,7 @@ def test_errors(X: np.ndarray, name: str) -> None:
         with pytest.raises(ValueError, match=rf"GridCodes\.{method}: metric must be 'dot' or 'l2', got 'l1'"):
             getattr(codes, method)(X, *more, metric="l1")
     opposite = 2 * codes.mean.numpy() - X
-    with pytest.raises(ValueError, match=r"GridCodes\.scales: codes must be those of X, got another in row 0"):
+    with pytest.raises(ValueError, match=r"GridCodes\.scales: codes must be the codes of X, got a different code"):
         codes.scales(X, codes.encode(opposite))
 
 
@@ -523,7 +523,7 @@ def test_what_scales_and_queries_of_linear_codes_refuse(X: np.ndarray) -> None:
         ValueError, match=r"LinearCodes\.scales: codes must be one for each of the 300 rows of X, got 2"
     ):
         codes.scales(X, packed[:2])
-    with pytest.raises(ValueError, match=r"LinearCodes\.scales: codes must be those of X, got another in row 0"):
+    with pytest.raises(ValueError, match=r"LinearCodes\.scales: codes must be the codes of X, got a different code"):
         codes.scales(X, codes.encode(2 * codes.mean.numpy() - X))
     with pytest.raises(
         ValueError, match=r"LinearCodes\.scales: X must have rows at most 65504 times as far .* in row 0"

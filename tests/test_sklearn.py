@@ -422,7 +422,7 @@ def test_set_output_needs_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs()
     hasher = Hasher(**QUICK).fit(X, y).set_output(transform="polars")
     monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(ImportError, match="set_output asks for polars, which is not here: pip install polars"):
+    with pytest.raises(ImportError, match="set_output asks for polars, which is not installed: pip install polars"):
         hasher.transform(X)
 
 

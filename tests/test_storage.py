@@ -115,7 +115,7 @@ def test_keys_of_later_versions_are_ignored_where_the_checksum_vouches_for_them(
     write_manifest(folder, manifest)
     assert content(HammingIndex.open(folder)) == before
     write_manifest(folder, manifest, sign=False)
-    with pytest.raises(IndexFolderError, match="unknown key 'future' and no checksum to vouch for it"):
+    with pytest.raises(IndexFolderError, match="unknown key 'future' and no checksum that confirms it"):
         HammingIndex.open(folder)
 
 
@@ -211,7 +211,7 @@ def test_refresh(folder):
         after = content(writer)
         assert content(reader) == after
     HammingIndex(8).save(folder, overwrite=True)
-    with pytest.raises(IndexFolderError, match="its codes have 8 bits by now, not 64; open it again"):
+    with pytest.raises(IndexFolderError, match="its codes now have 8 bits, not 64; open it again"):
         reader.refresh()
     (folder / "manifest.json").write_text("{")
     with pytest.raises(IndexFolderError, match="not valid JSON"):

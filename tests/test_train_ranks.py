@@ -18,7 +18,7 @@ from fasthash import distributed
 from fasthash.train import Hasher
 
 HERE = Path(__file__).parent
-# Else torch's processes may find the addresses of the start that failed (pytorch issue 135712): refused, or for ever.
+# Otherwise restarted processes may read stale addresses and hang, or are refused (pytorch issue 135712).
 OWN_STORES = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 gloo = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
 

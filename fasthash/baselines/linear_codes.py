@@ -79,7 +79,8 @@ class LinearCodes:
         """Queries float32 [N, bits] of rows X [N, F]; one row may be [F]. Raises as `transform`.
 
         metric "l1": in [0, 1], for `HammingIndex.search(..., rescore=f)`; rounded, they are the codes. They are the
-        projections of `transform`, scaled about 0.5, a row's largest to 0 or 1: by how much a bit could turn.
+        projections of `transform`, scaled about 0.5 so that a row's largest is 0 or 1. They say how close
+        each bit is to flipping.
 
         metric "dot": X @ weights in `unit`, for inner products with codes and their `scales`. The mean is not taken
         from a query here: <q, x> = <q, mean> + <q, x - mean>, and the first term is the same for all x.

@@ -78,7 +78,7 @@ def refuse_others(factors: Tensor, function: str) -> None:
     """Refuses codes by which the product of a row and its own grid point is not positive: they are of other rows."""
     bad = (~torch.isfinite(factors) | (factors < 0)).nonzero()
     if len(bad):
-        raise ValueError(f"{function}: codes must be those of X, got another in row {int(bad[0])}")
+        raise ValueError(f"{function}: codes must be the codes of X, got a different code in row {int(bad[0])}")
 
 
 def typical(scales: Tensor) -> float:

@@ -72,7 +72,7 @@ def output_file(path: str, suffixes: Sequence[str] = ()) -> Path:
     if file.is_dir():
         raise UserError(f"{path}: a folder, must be the name of a file")
     if file.exists() and not file.is_file():  # /dev/null, say: a file would take its place
-        raise UserError(f"{path}: cannot be written, it is there and is not a regular file")
+        raise UserError(f"{path}: cannot be written, it exists and is not a regular file")
     if not file.parent.is_dir():
         raise UserError(f"{path}: cannot be written, there is no folder {file.parent}")
     if not os.access(file.parent, os.W_OK):

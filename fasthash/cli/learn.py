@@ -167,9 +167,7 @@ def encode(arguments: argparse.Namespace) -> None:
     if arguments.id_column is not None or out.suffix.lower() not in (".npy", ".u8bin"):
         ids = ids_beside(arguments.features, arguments.id_column)
         if out.suffix.lower() in (".npy", ".u8bin"):
-            raise UserError(
-                f"{arguments.out}: {out.suffix} has no room for ids (--id-column); write .parquet or .arrow"
-            )
+            raise UserError(f"{arguments.out}: {out.suffix} cannot hold ids (--id-column); write .parquet or .arrow")
     width, dtype = (model.bits, "<f4") if arguments.real else (code_bytes(model.bits), "|u1")
     scales: list[NDArray[np.float16]] = []
 

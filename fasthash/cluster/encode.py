@@ -213,8 +213,8 @@ def _results(
         except ray.exceptions.RayError as error:
             said = str(error).strip().splitlines()[-1].partition(". ")[0]
             raise RuntimeError(
-                f"{_FUNCTION}: a block could not be encoded, although it was tried {_RETRIES + 1} times ({said}); the "
-                "same call goes on with the blocks that are left"
+                f"{_FUNCTION}: a block could not be encoded in {_RETRIES + 1} tries ({said}); repeat the call to "
+                "continue with the remaining blocks"
             ) from error
 
 

@@ -250,7 +250,7 @@ def _parts(path: Path, shards: int | None, function: str) -> int:
     parts = whole(shards, function, "shards", 1)
     if parts > max(segments, 1):
         raise ValueError(
-            f"{function}: shards are whole segments, of which {path} has {segments}, got shards={parts}; "
+            f"{function}: shards must be at most the {segments} segments of {path}, got shards={parts}; "
             "HammingIndex.split makes any number of shards"
         )
     return parts

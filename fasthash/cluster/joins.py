@@ -112,7 +112,7 @@ class ShardedJoins(Handle):
 
     def _sides(self, filter: Any, call: Call) -> list[Side]:
         if self._model.bit_weights:
-            raise ValueError(f"{call.function}: pairs are of codes without bit_weights, got {self._model.bit_weights}")
+            raise ValueError(f"{call.function}: pairs need codes without bit_weights, got {self._model.bit_weights}")
         allowed = self._allowed(filter, call)
         places = [place._replace(writable=False, device="cpu", method="scan") for place in self._places]
         return [

@@ -145,7 +145,7 @@ def _table_of(file: RowFile, start: int, stop: int, function: str) -> tuple[Arro
     path = Path(file.path)
     table = open_table(path, recognise(path, function), function)
     if not isinstance(table, ArrowTable):
-        raise ValueError(f"{function}: {path} is no longer what it was when the work began")
+        raise ValueError(f"{function}: {path} has changed since the work began")
     units = [at for at, end in enumerate([*file.starts[1:], file.rows]) if file.starts[at] < stop and end > start]
     first = file.starts[units[0]]
     return table.part(range(units[0], units[-1] + 1), first), first

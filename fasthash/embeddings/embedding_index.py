@@ -58,10 +58,11 @@ class EmbeddingIndex:
         value off by 1 / 2,048 of itself at most. "int8": a quarter, off by 1 / 254 of the row's largest value at most.
         None: nothing.
 
-        metric: "cosine" and "dot" give scores of which larger is nearer, "l2" Euclidean distances. For cosines rows are
-        stored over their lengths, and an encoder that is given by name is fitted on these. Codes tell directions, not
-        lengths: for "dot" and "l2" of rows of very different lengths give a larger `oversample`. Raises ValueError or
-        TypeError; for a Hasher without `refine`, whose codes give no rows back, any metric but "cosine" is refused.
+        metric: what a score is. With "cosine" and "dot" larger is nearer; "l2" is the Euclidean distance. For "cosine"
+        rows are divided by their lengths before they are stored, and before an encoder given by name is fitted. Codes
+        hold directions, not lengths: if rows have very different lengths, give a larger `oversample` for "dot" and
+        "l2". Raises ValueError or TypeError. The codes of a Hasher cannot be decoded to rows, so a Hasher without
+        `refine` takes only "cosine".
         """
         function = "EmbeddingIndex"
         encoders.check_encoder(encoder, bits, function)
@@ -69,7 +70,7 @@ class EmbeddingIndex:
             choice(refine, function, "refine", KINDS)
         choice(metric, function, "metric", METRICS)
         if isinstance(encoder, Hasher) and refine is None and metric != "cosine":
-            raise ValueError(f"{function}: metric {metric!r} with a Hasher needs refine, its codes give no rows back")
+            raise ValueError(f"{function}: metric {metric!r} with a Hasher needs refine, its codes cannot be decoded")
         self._refine, self._metric, self._bits = refine, metric, bits
         self._name = encoder if isinstance(encoder, str) else None
         self._unit_rows = self._name is not None and metric == "cosine"

@@ -53,15 +53,15 @@ class Folder:
         embedding = self.embedding
         found, contents = self.load(before.segments)
         if found.bits != bits:
-            raise IndexFolderError(f"{self.path}: its codes have {found.bits} bits by now, not {bits}; open it again")
+            raise IndexFolderError(f"{self.path}: its codes now have {found.bits} bits, not {bits}; open it again")
         if found.bit_weights != bit_weights:
             raise IndexFolderError(
-                f"{self.path}: its bit_weights are {shown_groups(found.bit_weights)} by now, not "
+                f"{self.path}: its bit_weights are now {shown_groups(found.bit_weights)}, not "
                 f"{shown_groups(bit_weights)}; open it again"
             )
         if found.embedding != embedding:
             self.embedding = embedding
-            raise IndexFolderError(f"{self.path}: its codes are those of another encoder by now; open it again")
+            raise IndexFolderError(f"{self.path}: its codes are now those of another encoder; open it again")
         return contents
 
     def commit(

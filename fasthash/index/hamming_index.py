@@ -559,7 +559,7 @@ class HammingIndex(Split, Scales):
         `.parquet`, `.arrow` or `.feather` (columns id, key where there are some, and code; need pyarrow). ids: a `.npy`
         file to write the ids to. The other formats have no room for keys, which a warning says, and none has for
         bit_weights: other programs search by the number of differing bits. Memory is bounded by a block. Raises
-        ValueError for another suffix and for code_scale, which no format has room for; OSError.
+        ValueError for another suffix and for code_scale, which no format can hold; OSError.
         """
         export(self._contents, self._bits, Path(path), None if ids is None else Path(ids), progress)
 
@@ -582,7 +582,7 @@ class HammingIndex(Split, Scales):
         """Pickles and copies: what is in memory with its codes, an opened index as its path, opened again read-only."""
         folder = self._folder
         if folder is not None and folder.writable:
-            raise TypeError(f"HammingIndex: {folder.path} is open for writing, which no copy can share; open read-only")
+            raise TypeError(f"HammingIndex: {folder.path} is open for writing and cannot be copied; open it read-only")
         if folder is None:
             return partial(type(self), self._bits, self._places(), bit_weights=self.bit_weights), (), self._contents
         given: dict[str, Any] = {"method": self._method, "device": self._places(), "links_within": folder.links_within}

@@ -187,7 +187,7 @@ def _both(own: Side, other: Any, filter: Any, function: str) -> tuple[Eligible, 
     """The codes of both sides, in blocks."""
     for side in (own, other) if isinstance(other, Side) else (own,):
         if side.groups:
-            raise ValueError(f"{function}: pairs are of codes without bit_weights, got {list(side.groups)}")
+            raise ValueError(f"{function}: pairs need codes without bit_weights, got {list(side.groups)}")
         if side.bits != own.bits:
             raise ValueError(f"{function}: other must have codes of {own.bits} bits, got {side.bits}")
     a, b = _eligible(own, filter, function), None

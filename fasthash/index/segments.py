@@ -284,7 +284,7 @@ class Contents(NamedTuple):
         function = "HammingIndex.add"
         if ids is None:
             if self.next_id + count > ID_END:
-                raise ValueError(f"{function}: {count} ids from {self.next_id} on pass 2**63 - 1")
+                raise ValueError(f"{function}: {count} ids from {self.next_id} on exceed 2**63 - 1")
             return self.next_id, self.next_id + count
         numbers = id_tensor(ids, function).to(device, copy=True)
         if len(numbers) != count:

@@ -100,7 +100,7 @@ def only(contents: Contents, names: Collection[str], path: Path) -> Contents:
     """The contents of some segments alone; raises IndexFolderError where one is no longer part of the index."""
     chosen = [segment for segment in contents.segments if _name(segment) in names]
     if len(chosen) != len(names):
-        raise IndexFolderError(f"{path}: changed since its segments were shared out; refresh the ShardedIndex")
+        raise IndexFolderError(f"{path}: changed since its segments were given to shards; refresh the ShardedIndex")
     return Contents.of(chosen, contents.next_id, contents.keyed)
 
 

@@ -196,7 +196,7 @@ class CIMON(Params):
             scales = scales or {"mean": found.mean, "deviation": found.deviation, "limit": found.limit}
         views = settings["views"] or self._usual_views(scales, both)
         if both and len(views) == 1:
-            raise ValueError(f"{function}: views must be two where second is given, got 1")
+            raise ValueError(f"{function}: views must be two if second is given, got 1")
         device = torch.device(rows.device if settings["device"] is None else settings["device"])
         order = torch.Generator().manual_seed(seed)
         column = BothRows(*sides) if both else rows

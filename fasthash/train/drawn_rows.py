@@ -1,4 +1,4 @@
-"""Batches with rows that nobody labelled: what a term on the inputs can learn from where no class was trained."""
+"""Batches with synthetic rows without a label: a term on the inputs learns from them where no class was trained."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class HashHead(nn.Module):
         outputs: Tensor = self.norm(values)
         if self.training:
             if torch.jit.is_scripting():  # type: ignore[attr-defined]
-                raise RuntimeError("HashHead: what torch.jit.script makes is for evaluation: call eval() first")
+                raise RuntimeError("HashHead: a module from torch.jit.script is for evaluation: call eval() first")
             outputs = self._without_rounding(values, outputs)
         return outputs.sigmoid() if self.sigmoid else outputs
 

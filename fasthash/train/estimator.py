@@ -109,7 +109,7 @@ def in_frame(kind: str, outputs: Tensor, X: Any, columns: NDArray[np.object_]) -
         frames = import_module(kind)
     except ImportError:
         raise ImportError(
-            f"Hasher.transform: set_output asks for {kind}, which is not here: pip install {kind}"
+            f"Hasher.transform: set_output asks for {kind}, which is not installed: pip install {kind}"
         ) from None
     if kind == "polars":
         return frames.DataFrame(values, schema=columns.tolist(), orient="row")

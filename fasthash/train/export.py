@@ -114,7 +114,7 @@ def _graph(module: nn.Module, x: Tensor, threshold: float) -> Any:
             return torch.export.export(CodeModule(module, threshold), (x,), dynamic_shapes=rows)
         except Exception as error:  # of torch, of many kinds
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"export: torch.export makes no graph of {type(module).__name__}: {first}") from error
+            raise ValueError(f"export: torch.export cannot make a graph of {type(module).__name__}: {first}") from error
 
 
 def _write_onnx(graph: Any, path: Path, told: str) -> None:

@@ -156,7 +156,7 @@ class GraphHasher(Params):
         )
         if not len(batches):
             got = f"all {len(read)} pairs of {read.shape[0]} users and {read.shape[1]} items"
-            raise ValueError(f"GraphHasher.fit: edges must leave a user at least 1 item that is not theirs, got {got}")
+            raise ValueError(f"GraphHasher.fit: edges must leave some user at least 1 item without an edge, got {got}")
         here = edges.device if isinstance(edges, Tensor) else torch.device("cpu")
         device = here if settings["device"] is None else settings["device"]
         plan = Plan(settings["epochs"], settings["lr"], settings["weight_decay"])

@@ -1,4 +1,4 @@
-"""Hasher: from embeddings to binary codes, in scikit-learn's manners."""
+"""Hasher: from embeddings to binary codes, as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -57,40 +57,40 @@ class Hasher(Params):
     The targets y of `fit` say what near means:
 
     - 1-D integers or strings, or one column of them: class labels. Distances are those of the `hierarchy`, or 0 and 1
-      without one. None, NaN and -1 mark rows without a label: they are given classes, known or new ones
+      without one. None, NaN and -1 mark rows without a label: they get classes, known or new ones
       (`fasthash.train.pseudo_classes`).
-    - 2-D integers or booleans: multi-hot labels, near by how many they share
+    - 2-D integers or booleans: multi-hot labels, compared by the number of labels that they share
       (`fasthash.targets.shared_label_distances`; with similarity "stress" by their cosine).
-    - 2-D floating point: target embeddings (of captions, say), by cosine.
+    - 2-D floating point: target embeddings (for example of captions), compared by cosine.
     - None: the cosine distances of X - X.mean(0).
 
     Args:
         bits: length of a code, 1 to 4096.
         hierarchy: a `Hierarchy` that holds every label of y.
-        item_bits: so many bits at the end of a code order the rows inside a class; below `bits`. 0: it is undivided,
-            as it must be without class labels, and with loss, preserve or init "itq"; None: five of sixteen from 64
-            bits on, where codes can be divided.
-        target: "labels", "multilabel" or "embedding" where the type of y does not tell; None: it does.
-        supervision: "full", or "similarity": only distances between targets are used, never which class a row is of.
+        item_bits: number of bits at the end of a code that order the rows inside a class; below `bits`. 0: the code is
+            undivided. It must be 0 without class labels, and with loss, preserve or init "itq". None: five sixteenths
+            of the bits from 64 bits on, if codes can be divided.
+        target: "labels", "multilabel" or "embedding" if the type of y does not tell; None: the type of y decides.
+        supervision: "full", or "similarity": train only with distances between targets, not with the classes.
         loss: None for this package's objective, which the next eight settings describe; or one of
-            `fasthash.losses.published`, by name ("csq", see `LOSSES`) or as a module (a copy of it is trained along):
-            then these settings have no meaning.
-        classification: weight of a linear classifier's loss (labels and multi-hot labels; else it is left out).
-        soft_labels: 0, or with class labels a temperature above 0: the classifier's targets are softmax(-distance / it)
-            over the classes, so that a near class is the smaller mistake (see `Objective`).
+            `fasthash.losses.published`, by name ("csq", see `LOSSES`) or as a module (a copy of it is trained too):
+            then these settings have no effect.
+        classification: weight of a linear classifier's loss (only with labels and multi-hot labels).
+        soft_labels: 0, or with class labels a temperature T above 0: the classifier's targets are softmax(-distance /
+            T) over the classes, so a near class is the smaller mistake (see `Objective`).
         similarity: form of the similarity term, "listwise" or "stress". similarity_weight: its weight.
         kl: weight of the KL term, None: 0.1 for labels, 0.3 for embeddings; kl_k: by which neighbours (see `kl_loss`).
         preserve: weight of a term that keeps the neighbours of X - X.mean(0) by cosine; 7, with similarity_weight 2 and
-            kl 2, helps much with classes that were never trained on, at some cost for the others. draws: for each row
-            of a batch so many random ones are added (`fasthash.train.drawn_rows`), which only kl and preserve see: a
-            step costs 1 + draws.
-        neighbors: for embeddings: a batch is made of groups of so many rows, a random one and others of its 64 nearest
-            by target, since random batches hold nearly no neighbours; 1: batches are random; None: 16.
-        rows_per_class: for class labels: a batch is an episode, batch_size // rows_per_class random classes with so
-            many random rows of each (see `EpisodeBatches`); 1: batches are random; None: what the loss asks for (16
-            with "icnn", "prototype_triplet" and "prototypical", or as many as the smallest class has; else 1).
-        init: what a linear encoder begins with, "random" or "itq", the codes of `fasthash.baselines.itq` of up to
-            20,000 rows (of several ITQs where there are more bits than features); None: "itq" for y=None.
+            kl 2, helps much with classes that were never trained on, and makes the others a little worse. draws: random
+            rows added for each row of a batch (`fasthash.train.drawn_rows`); only kl and preserve see them. A step
+            costs 1 + draws times as much.
+        neighbors: for embeddings: a batch is made of groups of this size, a random row and others of its 64 nearest by
+            target, because random batches hold nearly no neighbours; 1: batches are random; None: 16.
+        rows_per_class: for class labels: a batch is an episode of batch_size // rows_per_class random classes, with
+            rows_per_class random rows of each (see `EpisodeBatches`); 1: batches are random; None: what the loss needs
+            (16 with "icnn", "prototype_triplet" and "prototypical", or the size of the smallest class; else 1).
+        init: how a linear encoder begins, "random" or "itq", the codes of `fasthash.baselines.itq` of up to 20,000 rows
+            (of several ITQs for more bits than features); None: "itq" for y=None.
         temperature_y, temperature_z: of targets and outputs in listwise terms (see `listwise_loss`); None: 0.15
             and 0.1 for labels, 0.2 and 0.1 for multi-hot labels, 0.05 and 0.03 for embeddings (with
             y=None and at most a third as many bits as features 0.04).
@@ -98,23 +98,24 @@ class Hasher(Params):
         head_scale: that of `HashHead` (1 with a loss of its own).
         epochs: passes over the rows; None: 15, or as many as make 900 steps (1,500 of two-part codes, 5,400 without
             hidden layers).
-        batch_size: rows of a step (all of them, where X has fewer).
+        batch_size: rows of a step (all rows, if X has fewer).
         lr, weight_decay: of AdamW, precision, ema, compile: see `fasthash.train.train`.
-        patience: stop when so many epochs in a row had no better validation score (then taken after each epoch).
+        patience: stop after this number of epochs in a row without a better validation score (taken after each epoch
+            then).
         workers: processes that read batches ahead, for memory-mapped features on a slow disk.
-        run_dir: folder of the run (see `fasthash.train.train`), in the end with model.safetensors as `save` writes it.
-            `fit` with the same settings and data goes on where that run was interrupted, to the same weights.
-        device: where to train, "cpu" or "cuda"; None: where X is.
-        seed: of weights, order and sampling. The same data, seed, machine and number of threads give the same weights
-            on the CPU: that of torch.get_num_threads(), of which a fit uses what a step is worth (docs/training.md).
-            Global generators are left as they were.
-        progress: show a bar on stderr; None: where stderr is a terminal.
+        run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
+            `fit` with the same settings and data continues an interrupted run, to the same weights.
+        device: where to train, "cpu" or "cuda"; None: on the device of X.
+        seed: for weights, order and sampling. On the CPU the same data, seed, machine and torch.get_num_threads() give
+            the same weights; a fit uses only as many of these threads as a step needs (docs/training.md). Global
+            generators do not change.
+        progress: show a bar on stderr; None: if stderr is a terminal.
 
     A weight of 0 leaves a term out. After `fit`: module_ (the network), classes_ (sorted, None without class labels),
-    n_features_in_, feature_names_in_ (where X was a data frame), hidden_ (widths), history_ (losses and validation
-    scores by epoch), best_epoch_, bit_weights_ (for weighted search and metrics; None: undivided codes),
-    pseudo_classes_ (what was found for rows without a label; None without such rows), loss_ (the copy of
-    `loss` that was trained along, with its anchors, say; None without one, and after `load`).
+    n_features_in_, feature_names_in_ (if X was a data frame), hidden_ (widths), history_ (losses and validation scores
+    by epoch), best_epoch_, bit_weights_ (for weighted search and metrics; None: undivided codes), pseudo_classes_ (what
+    was found for rows without a label; None without such rows), loss_ (the trained copy of `loss`, for example with its
+    anchors; None without `loss`, and after `load`).
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -202,23 +203,23 @@ class Hasher(Params):
 
     @short_waits()
     def fit(self, X: Any, y: Any = None, validation: tuple[Any, Any] | None = None, *, group: Any = None) -> Hasher:
-        """Trains on the rows of X [N, F] (any numeric type; memory-mapped arrays are read a batch at a time).
+        """Trains on the rows of X [N, F] (any numeric type; memory-mapped arrays are read batch by batch).
 
         validation=(Xv, yv), yv of the kind of y (None with y=None): about five times during training codes of Xv are
-        searched in codes of X (of at most 3,000 and 20,000 sampled rows), and the weights of the best epoch are kept.
-        The score, exact over ties: mAHP@250 for labels, mAP@250 for multi-hot labels, for embeddings the part of the
-        10 nearest by target that is among the 10 nearest by code. validation=None: nothing is held out, and the
-        weights are those of the last epoch.
+        searched in codes of X (at most 3,000 and 20,000 sampled rows). The weights of the best epoch are kept. The
+        score, exact over ties: mAHP@250 for labels, mAP@250 for multi-hot labels, for embeddings the part of the 10
+        nearest by target that is among the 10 nearest by code. validation=None: nothing is held out, and the weights
+        are those of the last epoch.
 
-        group: a torch.distributed process group, every rank of which calls this with the same data and settings: each
-        takes its part of every batch, and all end with the weights that one process would have, but for rounding and
-        for dropout, which each rank draws for itself.
+        group: a torch.distributed process group. Every rank of it calls this with the same data and settings, and takes
+        its part of every batch. All end with the weights that one process would have, up to rounding and dropout: each
+        rank draws its own dropout.
 
-        Raises ValueError or TypeError, naming argument, limit and value, for settings out of range and for data that
-        do not fit them: NaN, another number of rows in y than in X, labels that are not in the hierarchy.
+        Raises ValueError or TypeError, naming argument, limit and value, for settings out of range and for data that do
+        not fit them: NaN, different numbers of rows in y and X, labels that are not in the hierarchy.
         FloatingPointError: the loss became NaN or infinite.
 
-        Warns (UserWarning), naming row and column, of values of X and Xv that lie absurdly far out. They count as the
+        Warns (UserWarning), naming row and column, of values of X and Xv that are absurdly far out. They count as the
         mean of their column, here and in `transform`; so do such values of later queries. See docs/training.md.
         """
         given = checked(self.get_params(), "Hasher.fit")
@@ -291,10 +292,10 @@ class Hasher(Params):
     def adapt(self, X: Any) -> Hasher:
         """Fits means and scales of the trained network to another corpus X [N, F], without labels; weights stay.
 
-        What centres the inputs, and the statistics of the batch norms, are taken anew from X, so that each bit halves
-        the new corpus as it halved the old one. A linear encoder that was fitted with y=None keeps its directions as
-        the nearest orthonormal ones: the rest of its map is the old corpus's. Codes from before and after `adapt` do
-        not compare.
+        The centre of the inputs and the statistics of the batch norms are computed anew from X, so each bit halves the
+        new corpus as it halved the old one. A linear encoder that was fitted with y=None keeps only its directions, as
+        the nearest orthonormal ones: the rest of its map belongs to the old corpus. You cannot compare codes from
+        before `adapt` with codes from after.
 
         Raises NotFittedError before `fit`, ValueError for another number of features than in `fit`, other names of
         columns, fewer than 2 rows, NaN or infinity. Warns of values far out, as `fit` does.
@@ -342,10 +343,10 @@ class Hasher(Params):
         """Queries float32 [N, bits] of rows X [N, F]; one row may be [F].
 
         metric "l1": in [0, 1], for `HammingIndex.search(..., rescore=f)`; rounded, they are the codes. They are the
-        outputs before the sigmoid, scaled about 0.5, a row's largest to 0 or 1: by how much a bit could turn, which
-        saturated outputs no longer tell. Of captions they find more (docs/results.md, task d).
+        outputs before the sigmoid, scaled about 0.5 so that a row's largest is 0 or 1. They say how close each bit is
+        to flipping; saturated outputs do not. On captions they find more (docs/results.md, task d).
 
-        metric "dot" and "cosine": the outputs before the sigmoid, for codes with `scales` of that metric. Of two-part
+        metric "dot" and "cosine": the outputs before the sigmoid, for codes with `scales` of that metric. For two-part
         codes they are multiplied by the weights of the bits.
         """
         metric = choice(metric, "Hasher.queries", "metric", ("l1", *METRICS))
@@ -358,14 +359,14 @@ class Hasher(Params):
         """A number s for each code, float16 [N]: `codes` are those of X, by `encode`.
 
         With u the outputs before the sigmoid and x = 2 b - 1 of the bits b, s is <u, u> / <u, x>, the correction of
-        RaBitQ (Gao & Long, 2024); nobody has published that for learned codes. Then s <v, x> estimates the product
-        <v, u> with the outputs v of a query, `queries(q, metric="dot")`. metric "cosine": |u| / <u, x>, by which
-        `asymmetric_topk(..., metric="cosine")` estimates 1 - their cosine. Of two-part codes all these sums count bits
+        RaBitQ (Gao & Long, 2024); we know no publication of it for learned codes. Then s <v, x> estimates the product
+        <v, u> with the outputs v of a query, `queries(q, metric="dot")`. metric "cosine": s is |u| / <u, x>, and
+        `asymmetric_topk(..., metric="cosine")` estimates 1 - their cosine. For two-part codes all these sums count bits
         with their weights (the cosine is then off by a factor for each query), and an index for them has no
         `bit_weights`.
 
-        Distances become estimates in units that mean something. The order does not gain: of captions and of short texts
-        with labels, queries by "l1" without scales find more (docs/method.md).
+        Distances then estimate products or cosines. Their order is not better: on captions and on short texts with
+        labels, queries by "l1" without scales find more (docs/method.md).
 
         Raises NotFittedError before `fit`; ValueError as `transform`, for codes that cannot be those of X, and for a
         number above 65,504, which float16 cannot hold.
@@ -388,15 +389,15 @@ class Hasher(Params):
         return like(output_scales(u, packed, self._bit_factors(u), metric, function), X)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """How well the codes of the rows of X [N, F] find their like among one another: 0 to 1, higher is better.
+        """How well the codes of the rows of X [N, F] find similar rows of X: 0 to 1, higher is better.
 
-        Each row is searched among the others. With labels y (or multi-hot labels): mean average precision, where
-        relevant is the same label (a label in common). With target embeddings y: the part of the 10 nearest by the
-        cosine of y that is among the 10 nearest by code; with y=None, for a Hasher that has learned without class
-        labels, by the cosine of X. Expectations over ties. Of more than 20,000 rows as many are sampled, and at most
-        3,000 are searched for, always the same ones.
+        Each row is searched among the others. With labels y (or multi-hot labels): mean average precision, where a row
+        is relevant if it has the same label (a label in common). With target embeddings y: the part of the 10 nearest
+        by the cosine of y that is among the 10 nearest by code; with y=None, for a Hasher that has learned without
+        class labels, by the cosine of X. The scores are expectations over ties. From more than 20,000 rows a sample of
+        20,000 is taken, with at most 3,000 queries, always the same ones.
 
-        Raises NotFittedError before `fit`, ValueError where X or y do not fit.
+        Raises NotFittedError before `fit`, ValueError if X or y do not fit.
         """
         self._fitted("score")
         if y is None and self.classes_ is not None:
@@ -407,8 +408,8 @@ class Hasher(Params):
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the trained model as one safetensors file, with settings, hierarchy and class names as JSON inside.
 
-        The settings are those of `fit`, whatever `set_params` has changed since.
-        A file that is there is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
+        The settings are those of `fit`; later changes by `set_params` do not count.
+        An existing file is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
         """
         module = self._fitted("save")
         classes = None if self.classes_ is None else self.classes_.tolist()

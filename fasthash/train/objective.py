@@ -35,10 +35,10 @@ class Objective(nn.Module):
       items of one class keep different codes.
     - preserve: listwise with the cosine distances of `features` [B, F], to keep the input's own neighbours.
 
-    drawn: which rows of z (and of features) are nobody's, boolean [B] (see `fasthash.train.drawn_rows`); y is that of
-    the others. Only kl and preserve see them; in the mean of preserve a row that is not drawn counts a twentieth.
-    temperature_y, temperature_z: as in `listwise_loss`; in preserve temperature_x and temperature_xz take their places.
-    The defaults are those that `Hasher` has for class labels.
+    drawn: which rows of z (and of features) are synthetic, without a label, boolean [B] (see
+    `fasthash.train.drawn_rows`); y is that of the others. Only kl and preserve see them; in the mean of preserve a row
+    that is not drawn counts a twentieth. temperature_y, temperature_z: as in `listwise_loss`; in preserve temperature_x
+    and temperature_xz take their places. The defaults are those that `Hasher` has for class labels.
     Raises ValueError for a weight below 0, for weights that are all 0, and for a term that lacks what it needs.
 
     >>> import torch

@@ -46,9 +46,9 @@ def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, pro
     if ids_path is not None and ids_path.suffix.lower() != ".npy":
         raise ValueError(f"{_FUNCTION}: ids are written as .npy, got {ids_path}")
     if contents.scaled:
-        raise ValueError(f"{_FUNCTION}: no format has room for the code_scale of this index; copy its folder instead")
+        raise ValueError(f"{_FUNCTION}: no format can hold the code_scale of this index; copy its folder instead")
     if contents.keyed and path.suffix.lower() not in _WITH_KEYS:
-        warn(f"{_FUNCTION}: {path.suffix} files have no room for keys, {path} has none; {_KEYS_FIT} have")
+        warn(f"{_FUNCTION}: {path.suffix} files cannot hold keys, {path} has none; {_KEYS_FIT} can")
     merged, rows = Merged.of(contents.segments), contents.size
     step = merged.text_rows(block_rows(bits)) if merged.keyed else block_rows(bits)
     bounds = contents.bounds()

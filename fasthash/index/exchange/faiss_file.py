@@ -47,7 +47,7 @@ def open_faiss(path: Path, function: str) -> tuple[NDArray[np.uint8], NDArray[np
     if mapped:
         numbers, at = vector(at, 8)
         if len(numbers) != 8 * rows:
-            raise ValueError(f"{where} is damaged: {len(numbers) // 8} ids of {rows} codes")
+            raise ValueError(f"{where} is damaged: {len(numbers) // 8} ids for {rows} codes")
         ids = numbers.view("<i8") if numbers.ctypes.data % 8 == 0 else numbers.copy().view("<i8")
     if at != len(data):
         raise ValueError(f"{where} is damaged: {len(data) - at} bytes after its end")

@@ -286,4 +286,4 @@ def _checksum(value: Any, where: str) -> str:
 def _refuse_unknown(document: dict[str, Any], known: set[str], where: str) -> None:
     unknown = document.keys() - known
     if unknown:
-        raise IndexFolderError(f"{where}: unknown key {shorten(min(unknown))} and no checksum to vouch for it")
+        raise IndexFolderError(f"{where}: unknown key {shorten(min(unknown))} and no checksum that confirms it")

@@ -70,7 +70,7 @@ def _end_of_link(path: Path, allowed: Path) -> Path:
     except (OSError, RuntimeError) as error:  # a loop of links
         raise IndexFolderError(f"{path}: a symbolic link that leads nowhere ({error})") from error
     if not end.is_relative_to(allowed.resolve()):
-        raise IndexFolderError(f"{path}: a symbolic link out of {allowed}, to {end}")
+        raise IndexFolderError(f"{path}: a symbolic link that ends outside {allowed}, at {end}")
     return end
 
 
