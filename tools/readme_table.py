@@ -1,6 +1,6 @@
 """Writes the demo's tables into README.md and docs/demo.md, from benchmarks/results/demo.json.
 
-    fasthash demo --json > benchmarks/results/demo.json      # on a machine that does nothing else
+    fasthash demo --ablations --json > benchmarks/results/demo.json      # on a machine that does nothing else
     python tools/readme_table.py
 
 tests/test_readme.py fails where they differ.

@@ -10,5 +10,6 @@ from fasthash.demo import describe, run_demo
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    results = run_demo(arguments.out, fraction=arguments.fraction, seed=arguments.seed, epochs=arguments.epochs)
+    given = {name: getattr(arguments, name) for name in ("fraction", "seed", "epochs", "ablations")}
+    results = run_demo(arguments.out, **given)
     report(to_json(results) if arguments.json else describe(results, arguments.out))
