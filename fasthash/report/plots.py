@@ -37,8 +37,12 @@ def draw(plots: Plots) -> str | None:
     with rc_context({"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(10.5, 9), layout="constrained")  # not pyplot's: no window system, no global state
         axes = figure.subplots(2, 2)
-        for axis, source in zip(axes[0], ("labels", "similarities"), strict=True):
-            _draw_outputs(axis, source, plots)
+        sources = {source: None for source, _ in plots.outputs}
+        for axis, source in zip(axes[0], [*sources, None][:2], strict=True):
+            if source is None:
+                axis.set_axis_off()
+            else:
+                _draw_outputs(axis, source, plots)
         _draw_balance(axes[1, 0], plots)
         _draw_curves(axes[1, 1], plots)
         out = io.StringIO()
@@ -48,8 +52,10 @@ def draw(plots: Plots) -> str | None:
 
 
 def _draw_outputs(axis: Any, source: str, plots: Plots) -> None:
-    """Histogram of outputs, with the KL term and without."""
+    """Histogram of outputs, with the KL term, and without where there are such."""
     for kl, color in ((True, COLOURS["query"][0]), (False, COLOURS["database"][0])):
+        if (source, kl) not in plots.outputs:
+            continue
         values = plots.outputs[source, kl].ravel()
         moved = float(np.abs(values - (values > 0.5)).mean())
         label = f"KL {'on' if kl else 'off'}: mean |z - round z| = {moved:.3f}"
