@@ -83,7 +83,7 @@ def refine_by_affinity(
         is near by cosine. Without the mean flat rows are all near each other, and codes learn little.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     Source: Wang, Liu, Ma, Yang, "Weakly-supervised semantic segmentation by iterative affinity learning", IJCV 2020
     (arXiv 2002.08098), for pixels and image networks, known here from a review ("restated"). Its code is not public.

@@ -41,30 +41,35 @@ def asymmetric_topk(
 
     - RaBitQ's correction, |o|^2 / <x, o>: s <q, x> estimates <q, o>. Use "dot"; for "cosine" make it of o / |o|.
     - The length of the vector, |o| / sqrt(D): s x is as long as o. Use "l2" or "dot". (With RaBitQ's correction s x is
-      longer than o, by 1 / cos(x, o), and so is what "l2" measures the distance to.)
+      longer than o, by 1 / cos(x, o), and "l2" measures the distance to this longer vector.)
 
-    Codes of several bits a dimension are planes of bits with weights, x = sum over planes of w_p (2 b_p - 1): lay the
-    planes one after the other, and give the query once for each, times its weight: np.concatenate([w * q for w in
-    weights], axis=1). Then <q, x> is that of the dimensions, for "dot"; for cosine use "dot" of queries of length 1.
+    Codes of several bits a dimension are planes of bits with weights, x = sum over planes of w_p (2 b_p - 1). Put the
+    planes one after the other, and give the query once for each plane, times its weight: np.concatenate([w * q for w in
+    weights], axis=1). Then <q, x> is that of the dimensions, for "dot"; for cosine use "dot" with queries of length 1.
 
     Args:
         queries: floating-point [Q, D], ceil(D / 8) = W, tensor or numpy array; one may be [D]. Finite, at most 3.4e38.
-        database: packed codes uint8 [N, W] on the same device; rows may lie apart. Bits from D on count nothing.
+        database: packed codes uint8 [N, W] on the same device; rows may lie apart. Bits from D on do not count.
         k: 1 to N.
         code_scale: float16 [N], finite and >= 0: one number s for each code.
         metric: "l1", "dot", "cosine" or "l2".
         filter: which codes are eligible for all queries: a boolean mask [N], or an integer array of positions.
-        bit_weights: as in `hamming_topk`, of D bits, for "l1" alone: sum w_d |q_d - b_d|.
+        bit_weights: as in `hamming_topk`, of D bits, only for "l1": sum w_d |q_d - b_d|.
 
     Returns:
         Distances float32 [Q, k], computed in double and rounded once, smaller is nearer; and ids int64 [Q, k]
+            (positions in the database). They are ordered by (distance, id), the same on every instruction set and
+            thread count. If fewer than k codes are eligible the missing places have id -1 and distance infinity. On the
+            CPU sums of small integers exclude most codes. If they cannot, as in a database of equal codes or for
+            queries of very mixed sizes, the search takes about ten times as long. On a GPU products of bytes do the
+            same.
         (positions in the database); ordered by (distance, id), the same on every instruction set and thread count.
         Where fewer than k codes are eligible the missing places have id -1 and distance infinity. On the CPU small
         integers rule most codes out. Where they cannot, as in a database of equal codes or for queries of very mixed
         sizes, the search takes some ten times as long. On a GPU products of bytes do the same.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     >>> import numpy as np
     >>> database = np.array([[0b11000000], [0b10000000], [0b01000000]], dtype=np.uint8)

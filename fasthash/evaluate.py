@@ -43,9 +43,9 @@ def evaluate(
     radius 2) and `code_statistics` of the database, of which the first `bits` count. With `query_input` and
     `database_input`, the embeddings that the codes were made from: "overlap@k" (see `overlap_at`; needs 1-D labels).
 
-    k=None is 10 and at=None is 250, or the number of items that can be found where that is smaller; the names have the
-    number that was used. Raises ValueError where k or at is larger than that, and where `class_similarity` is equal for
-    all pairs of three or more different classes.
+    k=None is 10 and at=None is 250, or the number of items that can be found if that is smaller; the names have the
+    number that was used. Raises ValueError if k or at is larger than that, and if `class_similarity` is equal for all
+    pairs of three or more different classes.
 
     >>> codes = np.array([[0], [1], [255]], dtype=np.uint8)
     >>> {name: round(value, 3) for name, value in evaluate(codes, codes, [0, 0, 1], [0, 0, 1], k=2).items()}

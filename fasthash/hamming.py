@@ -19,7 +19,7 @@ _topk = torch.ops.fasthash.hamming_topk.default  # the overload itself: finding 
 
 
 class SearchResult(NamedTuple):
-    """distances [Q, k] (int32; float32 of real-valued queries) and ids int64 [Q, k], ordered by (distance, id).
+    """distances [Q, k] (int32; float32 for real-valued queries) and ids int64 [Q, k], ordered by (distance, id).
 
     keys: the key of each id, where an index with keys was searched; else None.
     """
@@ -34,7 +34,7 @@ class SearchResult(NamedTuple):
 
 
 class RangeResult(NamedTuple):
-    """Query q's results are distances[offsets[q] : offsets[q + 1]] (int32) and the same part of ids (int64).
+    """Query q has results offsets[q] to offsets[q + 1] of distances (int32) and of ids (int64).
 
     keys: the key of each id, where an index with keys was searched; else None.
     """
@@ -61,17 +61,20 @@ def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None, bit
         k: 1 to N.
         filter: which codes are eligible for all queries: a boolean mask [N], or an integer array of positions.
         bit_weights: (bits, weight) of 1 to 64 contiguous groups of bits, the group of the first bits of a code (in the
-            order of numpy.packbits) first; weights are integers 1 to 255. The groups hold 8 W - 7 to 8 W bits in
-            total; the bits of the last byte that lie behind them count nothing. None: every bit counts 1.
+            order of numpy.packbits) first; weights are integers 1 to 255. The groups hold 8 W - 7 to 8 W bits in total;
+            bits of the last byte after them do not count. None: every bit counts 1.
 
     Returns:
         Distances int32 [Q, k] and ids int64 [Q, k] (positions in the database), ordered by (distance, id) on every
+            device, instruction set and thread count. If fewer than k codes are eligible the missing places have id -1
+            and distance largest + 1; largest is 8 W, or sum(bits x weight) with bit_weights. On a GPU nothing waits for
+            the CPU (unless positions are given as a filter), so a CUDA graph can hold the search.
         device, instruction set and thread count. Where fewer than k codes are eligible the missing places have id -1
         and distance largest + 1; largest is 8 W, or sum(bits x weight) with bit_weights. On a GPU nothing waits for
         the CPU (unless positions are given as a filter), so that a CUDA graph can hold the search.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     >>> import numpy as np
     >>> database = np.array([[0b00000000], [0b00000011], [0b00000001]], dtype=np.uint8)
@@ -105,7 +108,7 @@ def hamming_range(
         offsets int64 [Q + 1], distances int32 [T], ids int64 [T]; each query's part is ordered by (distance, id).
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     >>> import numpy as np
     >>> database = np.array([[0], [7], [1]], dtype=np.uint8)
@@ -148,12 +151,12 @@ def hamming_histogram(
     class_weights: Any = None,
     bit_weights: Any = None,
 ) -> tuple[Any, Any]:
-    """Counts the codes at each distance from each query, and sums a weight over them: all that tie-aware metrics need.
+    """Counts the codes at each distance from each query, and sums a weight over them, for tie-aware metrics.
 
     Args:
         queries: packed codes uint8 [Q, W]. database: packed codes uint8 [N, W], may be empty.
         database_labels: integers [N] in 0..C-1, together with
-        class_weights: numbers [Q, C]: what a code of each class counts for each query.
+        class_weights: numbers [Q, C]: the weight of a code of each class for each query.
         bit_weights: as in `hamming_topk`.
 
     Returns:
@@ -162,7 +165,7 @@ def hamming_histogram(
         without labels).
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     >>> import numpy as np
     >>> database = np.array([[0], [3], [5]], dtype=np.uint8)

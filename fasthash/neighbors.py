@@ -24,23 +24,28 @@ class Neighbors(NamedTuple):
 
 
 def nearest(x: Any, y: Any = None, *, p: int = 2, k: int = 1) -> Neighbors:
-    """Finds the k nearest rows of y, or of the others of x, for each row of x.
+    """Finds for each row of x the k nearest rows of y, or the k nearest other rows of x.
 
     Args:
         x: points [..., N, D], floating point, tensor or numpy array. Leading dimensions are independent problems.
-        y: candidates [..., M, D], leading dimensions broadcastable to those of x; None: the others of x.
+        y: candidates [..., M, D], leading dimensions broadcastable to those of x; None: the other rows of x.
         p: 1 Manhattan, 2 Euclidean.
-        k: 1 to 64, at most M (N - 1 where y is None).
+        k: 1 to 64, at most M (N - 1 if y is None).
 
     Returns:
         Distances [..., N, k], ascending, float32 (float64 for float64 points), differentiable in x and y; and indices
+            int64 [..., N, k]. Ties of the computed distances go to the lowest index; NaN distances come last. Distances
+            are sums of differences, never |x|^2 + |y|^2 - 2 x.y, so clustered points keep their neighbours. A distance
+            that the type cannot hold is infinite (p = 2 squares differences: from 1e19 on in float32). Coincident
+            points have gradient zero; if a distance is not finite the point's own gradient is NaN, its neighbour's
+            zero.
         int64 [..., N, k]. Ties, judged on the computed distances, go to the lowest index; NaN distances come last.
         Distances are sums of differences, never |x|^2 + |y|^2 - 2 x.y, so clustered points keep their neighbours.
         One that the type cannot hold is infinite (p = 2 squares differences: from 1e19 on in float32). Coincident
         points have gradient zero; where a distance is not finite the point's own gradient is NaN, its neighbour's zero.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     Equivalent to `torch.cdist(x, y, p=p).sort(stable=True)`, cut to k columns, without the N x M matrix.
 
@@ -63,8 +68,8 @@ def nearest(x: Any, y: Any = None, *, p: int = 2, k: int = 1) -> Neighbors:
 def kl_divergence(x: Any, y: Any, *, p: int = 2, k: int = 1) -> Any:
     """Estimates the KL divergence, in nats, of the distribution of x from that of y, from samples of both.
 
-    (D / n) sum_i log(nu_k(i) / rho_k(i)) + log(m / (n - 1)), where nu_k(i) is the distance of x_i to its k-th nearest
-    row of y and rho_k(i) that to its k-th nearest other row of x (Wang, Kulkarni & Verdu, "Divergence estimation for
+    (D / n) sum_i log(nu_k(i) / rho_k(i)) + log(m / (n - 1)). nu_k(i) is the distance of x_i to its k-th nearest row of
+    y, and rho_k(i) its distance to its k-th nearest other row of x (Wang, Kulkarni & Verdu, "Divergence estimation for
     multidimensional densities via k-nearest-neighbor distances", IEEE Trans. Inf. Theory 2009). Consistent for
     continuous distributions; duplicated points make it infinite or NaN. In high dimensions (beyond about 5 for a few
     thousand samples) it is a training signal rather than a value.
@@ -95,10 +100,9 @@ def kl_divergence(x: Any, y: Any, *, p: int = 2, k: int = 1) -> Any:
 def entropy(x: Any, *, p: int = 2, k: int = 1) -> Any:
     """Estimates the differential entropy, in nats, of the distribution that x was drawn from.
 
-    (D / n) sum_i log rho_k(i) + log V_p + psi(n) - psi(k), rho_k(i) the distance of x_i to its k-th nearest other
-    row, V_p the
-    volume of the unit ball: V_2 = pi^(D/2) / Gamma(D/2 + 1), V_1 = 2^D / D! (Kozachenko & Leonenko 1987; Kraskov et
-    al. 2004 for k). Duplicated points make it -inf.
+    (D / n) sum_i log rho_k(i) + log V_p + psi(n) - psi(k). rho_k(i) is the distance of x_i to its k-th nearest other
+    row, and V_p the volume of the unit ball: V_2 = pi^(D/2) / Gamma(D/2 + 1), V_1 = 2^D / D! (Kozachenko & Leonenko
+    1987; Kraskov et al. 2004 for k). Duplicated points make it -inf.
 
     Args:
         x: samples [..., n, D], n >= 2. p: 1 or 2. k: 1 to min(n - 1, 64).

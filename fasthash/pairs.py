@@ -37,7 +37,7 @@ class DuplicateGroups(NamedTuple):
 
     labels int64 [N]: the group of each row, 0 .. G - 1; groups are numbered in the order of their lowest rows.
     representatives int64 [G]: the lowest row of each group. sizes int64 [G]: rows of each group.
-    keep: booleans [N], True for representatives: the rows that remain where each group is to have one.
+    keep: booleans [N], True for representatives: keep these rows to have one row of each group.
     """
 
     labels: Any
@@ -47,7 +47,7 @@ class DuplicateGroups(NamedTuple):
 
 
 class KnnGraph(NamedTuple):
-    """distances int32 [N, k] and ids int64 [N, k]: the k nearest others of each row, ordered by (distance, id)."""
+    """distances int32 [N, k] and ids int64 [N, k]: the k nearest other rows of each row, ordered by (distance, id)."""
 
     distances: Any
     ids: Any
@@ -70,8 +70,8 @@ class KnnGraph(NamedTuple):
 def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | None = None) -> Pairs:
     """Finds all pairs of codes that differ in at most `radius` bits, exactly, each pair once.
 
-    Much faster than a range search of the codes in themselves: each pair is compared once, and with a small radius only
-    codes that share a substring are compared.
+    Much faster than a range search of the codes in themselves: it compares each pair once, and with a small radius it
+    compares only codes that share a substring.
 
     Args:
         codes: packed codes uint8 [N, W], tensor or numpy array; N < 2^32 - 1. On a GPU N < 2^31, and all pairs are
@@ -79,16 +79,15 @@ def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | No
         radius: >= 0, in bits, inclusive.
         other: packed codes uint8 [M, W] on the same device: pairs of a row i of `codes` and a row j of `other`. None:
             pairs of rows i < j of `codes`.
-        limit: the most pairs that are wanted. None: as many as half of the free memory holds, 52 bytes each (64 on a
-            GPU).
+        limit: the largest number of pairs. None: as many as half of the free memory holds, 52 bytes each (64 on a GPU).
 
     Returns:
         ids_a and ids_b int64 [T], the rows i and j, and distances int32 [T], ordered by (i, j): the same for every
         instruction set and thread count.
 
     Raises:
-        ValueError: an argument outside what is said above, or more pairs than `limit`. The message says how many there
-            would be. They are counted before memory is taken for them, so that a million equal codes are no danger.
+        ValueError: an argument outside these limits, or more pairs than `limit`. The message says how many there would
+            be. They are counted before memory is allocated for them, so a million equal codes are safe.
         TypeError: codes that are not uint8.
 
     >>> import numpy as np
@@ -155,17 +154,18 @@ def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> Duplic
 
     Args:
         codes, radius: as in `hamming_pairs`.
-        link: "single": two rows are in one group where a chain of pairs within the radius connects them, so that the
-            ends of a long chain may be far apart. "star": rows are taken in ascending order; a row within the radius of
-            earlier representatives joins the lowest of them, any other row becomes a representative. All rows of a
-            star are within the radius of its lowest row, and chains do not grow. Not for codes on a GPU.
+        link: "single": two rows are in one group if a chain of pairs within the radius connects them, so the ends of a
+            long chain may be far apart. "star": rows are taken in ascending order; a row within the radius of earlier
+            representatives joins the lowest of them, any other row becomes a representative. All rows of a star are
+            within the radius of its lowest row, and chains do not grow. Not for codes on a GPU.
 
     Returns:
-        labels, representatives, sizes and keep, as `DuplicateGroups` says: the same for every instruction set and
+        labels, representatives, sizes and keep, see `DuplicateGroups`: the same for every instruction set and thread
+            count. A million equal codes cost as much as one code, and a row each.
         thread count. A million equal codes cost no more than one of them and a row each.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     >>> import numpy as np
     >>> codes = np.array([[0b0000], [0b0001], [0b0011], [0b11110000]], dtype=np.uint8)
@@ -197,7 +197,7 @@ def groups_of_lowest(lowest: Tensor) -> DuplicateGroups:
 
 
 def knn_graph(codes: Any, k: int) -> KnnGraph:
-    """Finds the k nearest others of every code, exactly: the k-nearest-neighbour graph.
+    """Finds the k nearest other codes of every code, exactly: the k-nearest-neighbour graph.
 
     Args:
         codes: packed codes uint8 [N, W], tensor or numpy array; N >= 2.
@@ -208,7 +208,7 @@ def knn_graph(codes: Any, k: int) -> KnnGraph:
         own neighbour; an equal code is one, at distance 0. `.csr()` gives a scipy.sparse.csr_array.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     >>> import numpy as np
     >>> graph = knn_graph(np.array([[0b000], [0b111], [0b001]], dtype=np.uint8), k=1)

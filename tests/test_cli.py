@@ -522,10 +522,10 @@ def test_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     monkeypatch.setattr(Hasher, "fit", interrupt)
     assert main(["train", "features.npy", "--out", "m"]) == 130
-    told = "nothing is kept; with --run-dir FOLDER the same command goes on from the last whole epoch"
+    told = "nothing is kept; with --run-dir FOLDER the same command continues after the last whole epoch"
     assert capsys.readouterr() == ("", f"fasthash: interrupted: {told}\n")
     assert main(["train", "features.npy", "--run-dir", "runs/x"]) == 130
-    told = "the same command goes on from the last whole epoch in runs/x"
+    told = "the same command continues after the last whole epoch in runs/x"
     assert capsys.readouterr() == ("", f"fasthash: interrupted: {told}\n")
 
 

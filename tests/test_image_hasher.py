@@ -321,7 +321,7 @@ def test_the_commands(
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "save", interrupt)
         assert main(command) == 130
-    told = "fasthash: interrupted: the same command goes on from the last whole epoch in run"
+    told = "fasthash: interrupted: the same command continues after the last whole epoch in run"
     assert capsys.readouterr().err.splitlines()[-1] == told
     assert main([*command, "--json"]) == 0
     told_json = json.loads(capsys.readouterr().out)

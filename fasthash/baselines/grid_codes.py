@@ -33,7 +33,7 @@ MOST_PLANES = 4  # bits a dimension
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GridCodes:
-    """What a quantiser of 1 to 4 bits a dimension has fixed: `rabitq`, `osq` and `turboquant` make it.
+    """A fitted quantiser of 1 to 4 bits a dimension: `rabitq`, `osq` and `turboquant` make it.
 
     mean: float32 [F]. rotation: float32 [F, F], orthonormal, or None where dimensions are taken as they are.
     weights: float32 [B], of the bit planes, the highest first. unit: what `scales` are divided by, so that float16
@@ -86,8 +86,8 @@ class GridCodes:
         """A number s for each code, float16 [N]: `codes` are those of X, by `encode`.
 
         metric "dot": s <v, 2 b - 1> estimates <q, x - mean>, for v = `queries`(q) and all bits b of the code of x. This
-        is the order by <q, x>, of which <q, mean> is missing for all x alike. The function that made these codes says
-        how s is found. For cosines give rows of length 1 to the fit, `encode` and `scales`.
+        is the order by <q, x>: the missing <q, mean> is the same for all x. The function that made these codes says how
+        it finds s. For cosines give rows of length 1 to the fit, `encode` and `scales`.
 
         metric "l2": s is |x - mean| / sqrt(bits), and |v|^2 - 2 s <v, 2 b - 1> + s^2 bits has the order of estimates of
         |q - x|^2. This is ours: an exact estimate needs a second number for each code. Here the length is exact, and
@@ -126,7 +126,7 @@ class GridCodes:
     def save(self, path: str | PathLike[str]) -> None:
         """Writes all of it as one safetensors file.
 
-        A file that is there is replaced only when the new one is on the disk. Raises OSError where it cannot be written
+        An existing file is replaced only when the new one is on the disk. Raises OSError where it cannot be written
         or `path` is something other than a file.
         """
         tensors = {"mean": self.mean, "weights": self.weights}

@@ -63,8 +63,8 @@ class LinearCodes:
 
         With u = `transform(X)` and s its signs it is <u, u> / <u, s>, the correction of RaBitQ (Gao & Long, 2024), in
         `unit`. Then scale * <queries, s> estimates the inner product of q and x - mean, for queries by `queries(q,
-        metric="dot")`: within the span of orthonormal weights (PCA-sign, ITQ), `bits` times it for LSH. For LSH and
-        ITQ nobody has published this use; it is ours. The scale of a row that equals the mean is 0. Raises ValueError
+        metric="dot")`: within the span of orthonormal weights (PCA-sign, ITQ), `bits` times it for LSH. For LSH and ITQ
+        this use is ours; we know no publication of it. The scale of a row that equals the mean is 0. Raises ValueError
         for codes that cannot be those of X, and for a row too far from the mean for float16: 65,504 times as far as
         usual rows of the fit.
 
@@ -99,7 +99,7 @@ class LinearCodes:
     def save(self, path: str | PathLike[str]) -> None:
         """Writes mean, weights and unit as one safetensors file, which `fasthash encode` reads too.
 
-        A file that is there is replaced only when the new one is on the disk. Raises OSError where it cannot be written
+        An existing file is replaced only when the new one is on the disk. Raises OSError where it cannot be written
         or `path` is something other than a file.
         """
         content = {"features": self.n_features_in_, "bits": self.bits, "unit": self.unit}

@@ -64,12 +64,12 @@ def _how_to_go_on(arguments: Any) -> str:
     run = getattr(arguments, "run", "")
     if run == "learn:train":
         if arguments.run_dir is None:
-            return "nothing is kept; with --run-dir FOLDER the same command goes on from the last whole epoch"
-        return f"the same command goes on from the last whole epoch in {arguments.run_dir}"
+            return "nothing is kept; with --run-dir FOLDER the same command continues after the last whole epoch"
+        return f"the same command continues after the last whole epoch in {arguments.run_dir}"
     if run == "recipe:recipe":
-        return f"the same command goes on from the last whole epoch in {arguments.out}"
+        return f"the same command continues after the last whole epoch in {arguments.out}"
     if run == "learn:encode" and (arguments.module is not None or os.path.isdir(arguments.features)):
-        return f"the same command goes on, {arguments.out} is not lost"
+        return f"the same command continues, {arguments.out} is not lost"
     return ""
 
 

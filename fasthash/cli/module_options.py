@@ -76,7 +76,7 @@ def add_recipe(commands: Any, command: Callable[..., argparse.ArgumentParser]) -
     )
     recipe.add_argument("name", choices=("cifar100", "imagenet", "conceptual-captions"), metavar="NAME")
     recipe.add_argument("--data", required=True, metavar="DIR", help="the data as it is downloaded")
-    recipe.add_argument("--out", required=True, metavar="FOLDER", help="where to write; the same command goes on there")
+    recipe.add_argument("--out", required=True, metavar="FOLDER", help="where to write; the same command continues")
     recipe.add_argument(
         "--small", action="store_true", help="reduced data, network and epochs; generated pictures for captions"
     )
@@ -102,7 +102,7 @@ def add_recipe(commands: Any, command: Callable[..., argparse.ArgumentParser]) -
         "--workers", type=int, default=0, metavar="N", help="processes that read pictures ahead (default: %(default)s)"
     )
     recipe.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    recipe.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
+    recipe.add_argument("--device", help="torch device (default: cuda if there is one, else cpu)")
 
 
 def _backbone(command: Any) -> None:
@@ -110,7 +110,7 @@ def _backbone(command: Any) -> None:
         "--backbone",
         metavar="NAME",
         help="small (the default, trained from scratch), or a model of torchvision or timm, which must be installed: "
-        "torchvision:resnet18, say; nothing is downloaded",
+        "for example torchvision:resnet18; nothing is downloaded",
     )
 
 
@@ -119,5 +119,5 @@ def _module(command: Any) -> None:
         "--module",
         metavar="PACKAGE:FUNCTION",
         help="MODEL is a run of fasthash.train (its folder or model.safetensors); this function makes its nn.Module, "
-        "and is looked for in the current folder too",
+        "and may be in the current folder too",
     )

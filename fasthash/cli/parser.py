@@ -116,7 +116,7 @@ def _hierarchy(command: argparse.ArgumentParser) -> None:
         "--hierarchy-order",
         choices=("parent child", "child parent"),
         metavar="ORDER",
-        help='order of the names where there is no header: "parent child" (the default) or "child parent"',
+        help='order of the names if there is no header: "parent child" (the default) or "child parent"',
     )
 
 
@@ -151,13 +151,13 @@ def _column(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument(
         "--column",
         metavar="NAME",
-        help=f"column of the {what} in a table; several columns of numbers as a,b or 'x*' (default: what can be meant)",
+        help=f"column of the {what} in a table; several columns of numbers as a,b or 'x*' (default: the one that fits)",
     )
 
 
 def _code_columns(command: argparse.ArgumentParser) -> None:
     command.add_argument("--format", metavar="FORMAT", help=f"of CODES: {_FORMATS}")
-    command.add_argument("--column", metavar="NAME", help="column of the codes (default: the one that can be)")
+    command.add_argument("--column", metavar="NAME", help="column of the codes (default: the only one that fits)")
     command.add_argument("--id-column", metavar="NAME", help='column of the ids (default: "id" or "ids")')
 
 
@@ -241,7 +241,7 @@ def _train(commands: Any) -> None:
     train.add_argument("--kl", type=float, help="weight of the KL term, 0 for none")
     train.add_argument("--preserve", type=float, help="weight of keeping the features' own neighbours")
     train.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    train.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
+    train.add_argument("--device", help="torch device (default: cuda if there is one, else cpu)")
     add_images(train)
 
 
@@ -257,7 +257,7 @@ def _encode(commands: Any) -> None:
         memory. The model is a file of Hasher.save, of LinearCodes.save (ITQ, LSH) or of GridCodes.save (RaBitQ).
         --scales writes a number for each code, float16 [N], which `index build --code-scale` takes. FEATURES may be a
         folder of pictures, for a model of pictures: file names are then keys, --out is an index folder (a name without
-        a suffix), .parquet, .arrow or .feather, and the same command goes on after an interruption.""",
+        a suffix), .parquet, .arrow or .feather, and the same command continues after an interruption.""",
         "fasthash encode model.safetensors features.npy --out codes.npy",
     )
     encode.add_argument("model", metavar="MODEL")
@@ -281,7 +281,7 @@ def _encode(commands: Any) -> None:
         help="what the scales are for: dot (default), cosine (a Hasher) or l2 (GridCodes)",
     )
     add_own_module(encode)
-    encode.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
+    encode.add_argument("--device", help="torch device (default: cuda if there is one, else cpu)")
 
 
 def _index(commands: Any) -> None:
@@ -328,7 +328,7 @@ def _index(commands: Any) -> None:
     _code_columns(add)
     add.add_argument("--ids", metavar="IDS", help=f"{_IDS} that the index does not hold")
     _keys(add, "for an index with keys, texts that it does not hold")
-    _code_scale(add, "for an index whose codes have one, a number for each code")
+    _code_scale(add, "for an index with code_scale, a number for each code")
     add.add_argument(
         "--replace", action="store_true", help="codes of ids or keys that the index holds replace the old ones"
     )
@@ -371,8 +371,8 @@ def _index(commands: Any) -> None:
         "write the codes of an index folder for other programs",
         """In ascending order of id, in the format of the suffix: .npy, .u8bin, .faiss (for faiss.read_index_binary;
         ids other than 0, 1, 2 ... are kept in an IndexBinaryIDMap), .parquet or .arrow (columns id and code, and key
-        where the index has keys; need pyarrow). The others have no room for keys, and none has for weights of bits:
-        other programs search the plain Hamming distance.""",
+        if the index has keys; need pyarrow). The others cannot hold keys, and none can hold weights of bits: other
+        programs search the plain Hamming distance.""",
         "fasthash index export index --out codes.faiss",
     )
     export.add_argument("index", metavar="FOLDER")
@@ -413,8 +413,8 @@ def _search(commands: Any) -> None:
         "find the nearest codes of queries, exactly",
         """INDEX is an index folder, or a file of codes as for index build. QUERIES holds codes in one of these
         formats, or outputs in [0, 1] (float, [Q, bits]), or with --model the embeddings themselves (.npy, .npz, CSV,
-        Parquet or Arrow). Distances, and --radius, count the weights of the index's bits, where it has some.
-        Prints one line for each result: query row, id, distance and, where the index has keys, the key; equal
+        Parquet or Arrow). Distances, and --radius, use the weights of the index's bits, if it has some.
+        Prints one line for each result: query row, id, distance and, if the index has keys, the key; equal
         distances are in the order of ids. The folder of an EmbeddingIndex takes embeddings without --model and gives
         scores; there --rescore is its oversample.""",
         "fasthash search index queries.npy -k 5",
@@ -445,8 +445,8 @@ def _search(commands: Any) -> None:
         "--method",
         choices=("auto", "scan", "mih"),
         default="auto",
-        help="results are the same: scan reads all codes, mih uses tables (and makes them where there are none), "
-        "auto uses those that there are where that should be quicker (default: %(default)s)",
+        help="results are the same: scan reads all codes, mih uses tables (and makes them if there are none), "
+        "auto uses existing tables if that should be faster (default: %(default)s)",
     )
     search.add_argument("--model", metavar="MODEL", help="encode the queries with this model first")
     _links_within(search)
@@ -491,7 +491,7 @@ def _duplicates(commands: Any) -> None:
     duplicates.add_argument("--out", metavar="FILE", help="write them there; the suffix decides the format")
     duplicates.add_argument("--bits", type=int, help="bits of a code of a file (default: 8 for each byte)")
     duplicates.add_argument("--format", metavar="FORMAT", help=f"of a file: {_FORMATS}")
-    duplicates.add_argument("--column", metavar="NAME", help="column of the codes (default: the one that can be)")
+    duplicates.add_argument("--column", metavar="NAME", help="column of the codes (default: the only one that fits)")
     duplicates.add_argument("--id-column", metavar="NAME", help='column of the ids (default: "id" or "ids")')
     _keys(duplicates, "texts that name the codes of a file")
     _links_within(duplicates)

@@ -76,13 +76,13 @@ def encode(
         workers: how many processes encode at once; None: as many as the cluster has free CPUs, or GPUs, by `gpus` each.
         gpus: of a worker: 0 encodes on CPUs, one core a worker.
         overwrite: an index in `out` is replaced, in one step at the end.
-        progress: a bar of rows on stderr; None: where that is a terminal.
+        progress: a bar of rows on stderr; None: if that is a terminal.
 
     The calling process needs as much memory as `HammingIndex.build`, a worker that of 16,384 rows and its model. It
     starts Ray on this machine where `ray.init` was not called before.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above, rows that are no finite numbers or have another
+        ValueError, TypeError: an argument outside these limits, rows that are no finite numbers or have another
             number of features, ids or keys that repeat, or a folder `.NAME.encoding` of a call with other arguments.
         OSError: a file cannot be read, or the disk is full; the same call goes on later.
         RuntimeError: a block could not be encoded, because its worker died 4 times.

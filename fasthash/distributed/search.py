@@ -48,7 +48,7 @@ def topk(queries: Any, shard: Any, k: int, *, group: Any = None, bit_weights: An
         64 MiB of those of all ranks at once (more only where one query's results are larger).
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above, or one that differs between ranks. An error on
+        ValueError, TypeError: an argument outside these limits, or one that differs between ranks. An error on
             one rank is raised on all of them and names the rank, so no rank waits for another.
         RankLostError: another rank has stopped, or did not answer within the timeout of the group.
 

@@ -32,11 +32,11 @@ from fasthash.train import Hasher
 
 
 class EmbeddingIndex:
-    """Embeddings with ids or keys, found by their codes and ordered by stored rows.
+    """Embeddings with ids or keys. A search finds them by their codes and orders them by stored rows.
 
-    It encodes rows, keeps the codes in a `HammingIndex` (`codes`) and the encoder beside them. A search takes the
-    nearest codes, oversample x k of them, and orders these by `metric`: by the rows that `refine` stores, or without
-    any by what the codes tell. Searches may run in any number of threads while one changes the index.
+    It encodes rows, and keeps the codes in a `HammingIndex` (`codes`) and the encoder beside them. A search takes the
+    oversample x k nearest codes. It orders these by `metric`: by the rows that `refine` stores, or by estimates from
+    the codes if no rows are stored. Searches may run in any number of threads while one changes the index.
 
     >>> import numpy as np
     >>> X = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
@@ -51,12 +51,13 @@ class EmbeddingIndex:
         """An empty index in memory.
 
         encoder: a fitted Hasher, LinearCodes or GridCodes; or a name, "itq", "lsh", "pca_sign", "osq", "rabitq" or
-        "turboquant", of one that the first `add` fits on its first 50,000 rows. bits: of a code, for a name; None: one
-        for each feature, for the first three 256 at most. The last three take 1 to 4 times the number of features.
+        "turboquant": the first `add` then fits the encoder on its first 50,000 rows. bits: of a code, for a name; None:
+        one for each feature, for the first three names 256 at most. The last three names take 1 to 4 times the number
+        of features.
 
-        refine: what is stored of each row to order candidates by. "float32": the row. "float16": half of that, each
-        value off by 1 / 2,048 of itself at most. "int8": a quarter, off by 1 / 254 of the row's largest value at most.
-        None: nothing.
+        refine: what is stored of each row to order candidates. "float32": the row. "float16": half the bytes; each
+        value is off by at most 1 / 2,048 of itself. "int8": a quarter; off by at most 1 / 254 of the row's largest
+        value. None: nothing.
 
         metric: what a score is. With "cosine" and "dot" larger is nearer; "l2" is the Euclidean distance. For "cosine"
         rows are divided by their lengths before they are stored, and before an encoder given by name is fitted. Codes
@@ -139,9 +140,9 @@ class EmbeddingIndex:
         """Adds rows X [N, F] (one may be [F]) and gives their ids, int64 [N], as the kind that X is.
 
         keys: N distinct texts; ids: N distinct integers >= 0; replace: as `HammingIndex.add`. On an opened index one
-        call is one durable transaction. Memory is that of the codes and the stored rows; `build` needs a block of them.
-        Raises ValueError or TypeError, before anything changes: NaN, another number of features, ids or keys that
-        cannot be added, rows too few to fit an encoder on.
+        call is one durable transaction. It needs memory for the codes and the stored rows; `build` needs memory for a
+        block of them. Raises ValueError or TypeError, before anything changes: NaN, another number of features, invalid
+        ids or keys, too few rows to fit an encoder on.
         """
         function = "EmbeddingIndex.add"
         with self._fitting:
@@ -182,10 +183,9 @@ class EmbeddingIndex:
         self.codes.compact(progress=progress)
 
     def refresh(self) -> bool:
-        """Sees what a writer has changed in the folder since; gives whether there was anything.
+        """Reads what a writer has changed in the folder since; returns whether anything changed.
 
-        Raises ValueError for an index in memory, IndexFolderError where the folder is damaged or has another encoder by
-        now.
+        Raises ValueError for an index in memory, IndexFolderError if the folder is damaged or now has another encoder.
         """
         with _own_name():
             return self.codes.refresh()
@@ -195,11 +195,11 @@ class EmbeddingIndex:
     def search(self, Q: Any, k: int, *, oversample: int = 3, filter: Any = None) -> EmbeddingResult:
         """The k nearest rows of each query Q [q, F] (one may be [F]): scores, ids and keys, [q, k], nearest first.
 
-        The oversample x k nearest codes, by a scan of all of them with the query as it is (`asymmetric_topk`), are
-        ordered by their scores; ties go to the lowest id. So a larger oversample finds more. Scores are those of the
-        stored rows. Without `refine` they are estimated from the codes (docs/embedding-index.md). filter: a boolean
-        mask aligned with `ids`, or an array of allowed ids or keys. Raises ValueError or TypeError: NaN, another number
-        of features, k or oversample < 1.
+        A scan compares all codes with the query itself, not rounded (`asymmetric_topk`). The oversample x k nearest
+        codes are ordered by their scores; ties go to the lowest id. So a larger oversample finds more. Scores are those
+        of the stored rows; without `refine` they are estimated from the codes (docs/embedding-index.md). filter: a
+        boolean mask aligned with `ids`, or an array of allowed ids or keys. Raises ValueError or TypeError: NaN,
+        another number of features, k or oversample < 1.
         """
         function = "EmbeddingIndex.search"
         k = whole(k, function, "k", 1, MOST)
@@ -237,7 +237,7 @@ class EmbeddingIndex:
         """Opens the index in a folder as it is now, with its encoder; see `HammingIndex.open`.
 
         Stored rows are mapped, and read for candidates only. A reader sees later changes after `refresh`. Raises
-        IndexFolderError where the folder is no such index, is damaged or has another encoder than its manifest says.
+        IndexFolderError if the folder is no such index, is damaged or has another encoder than its manifest says.
         """
         folder = Path(path).absolute()
         codes = HammingIndex.open(folder, mmap, writable, method)
@@ -285,11 +285,11 @@ class EmbeddingIndex:
         """Writes an index folder from a stream of rows, in one transaction, and opens it.
 
         source: rows [N, F] (numpy, memmap or torch); an iterable of blocks of rows, of pairs (rows, ids) or of (rows,
-        ids or None, keys); or a file: .npy, .npz with one array, CSV, Parquet or Arrow, of which `column` names the
-        columns of the embeddings. encoder, refine, metric, bits: as for an index in memory; a name is fitted on the
+        ids or None, keys); or a file: .npy, .npz with one array, CSV, Parquet or Arrow. `column` names the columns of
+        the embeddings in a table. encoder, refine, metric, bits: as for an index in memory; a name is fitted on the
         first 50,000 rows. ids, keys, id_column, key_column: as for `HammingIndex.build`. Memory is bounded: some
-        hundred MiB, and what the fit of a name needs. progress: a bar on stderr; None: where that is a terminal. Raises
-        as `HammingIndex.build`; the folder is then as it was.
+        hundred MiB, and the needs of the fit of a name. progress: a bar on stderr; None: if that is a terminal. Raises
+        as `HammingIndex.build`; the folder is then unchanged.
         """
         function = "EmbeddingIndex.build"
         made = cls(encoder, refine=refine, metric=metric, bits=bits)

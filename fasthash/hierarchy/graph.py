@@ -82,8 +82,8 @@ class Hierarchy:
     def from_edges(cls, edges: Iterable[tuple[Any, Any]], *, order: str = "parent child") -> Hierarchy:
         """A hierarchy of (parent, child) pairs, or of (child, parent) pairs with order="child parent".
 
-        Raises ValueError for a header row such as ("parent", "child") before other pairs, and for a data frame, whose
-        rows are `frame[["parent", "child"]].values`.
+        Raises ValueError for a header row such as ("parent", "child") before other pairs, and for a data frame: pass
+        its rows, `frame[["parent", "child"]].values`.
 
         >>> Hierarchy.from_edges([(0, 1), (0, 2)]).distance(1, 2)
         1.0
@@ -107,13 +107,13 @@ class Hierarchy:
     def from_nested(cls, nested: Any) -> Hierarchy:
         """A hierarchy of nested labels: a dict, or rows with one label for each level.
 
-        dict: each key is a name and its value what lies below it: another dict, a list of names, one name, or None.
-        The same name in two places is one class with two parents, as with edges.
+        dict: each key is a name and its value holds the names below it: another dict, a list of names, one name, or
+        None. The same name in two places is one class with two parents, as with edges.
 
-        rows: one row for each item or class, a label for each level, the most general first, all rows equally long;
-        repeated rows are fine, so `zip(domains, intents)` over a data set will do. The last level gives the class
-        labels, which keep their names. Each level has names of its own: where a name above the last level occurs in
-        another level too (numbers that count from 0 in each), all names of its level are written "level0:3" instead.
+        rows: one row for each item or class, a label for each level, the most general first, all rows equally long.
+        Rows may repeat, so `zip(domains, intents)` over a data set works. The last level gives the class labels, which
+        keep their names. Each level has its own names: if a name above the last level occurs in another level too
+        (numbers that count from 0 in each), all names of its level are written "level0:3" instead.
 
         >>> Hierarchy.from_nested({"animal": {"dog": None, "bird": ["owl", "lark"]}}).distance("owl", "lark")
         0.5
@@ -151,15 +151,15 @@ class Hierarchy:
         """A hierarchy from a text file of edges, two names on each line, or a .json file of `to_dict`.
 
         A header says which name is the parent: "parent child" or "child parent", in any case, also with hypernym and
-        hyponym, superclass and subclass, broader and narrower, coarse and fine, or "class superclass". Without a
-        header it is `order`: "parent child" (what None means) or "child parent", as many published files have it.
+        hyponym, superclass and subclass, broader and narrower, coarse and fine, or "class superclass". Without a header
+        `order` says it: "parent child" (None means the same) or "child parent", as in many published files.
 
-        Names are separated by a tab where the line has one; else by a comma or semicolon where every line has one
-        (quotes as in CSV); else by white space. Where all names are whole numbers, written as Python writes them (no
-        leading zeros), they become ints. `child_first`: the old name of order="child parent".
+        Names are separated by a tab if the line has one; else by a comma or semicolon if every line has one (quotes as
+        in CSV); else by white space. If all names are whole numbers, written as Python writes them (no leading zeros),
+        they become ints. `child_first`: the old name of order="child parent".
 
         Raises ValueError, with the line, for anything else; for a header that does not say the order; and for a first
-        line whose names no other line has, while others share names: it may be a header in unknown words.
+        line with names that no other line has, while others share names: it may be a header in unknown words.
         """
         path = Path(path)
         if child_first is not None:
@@ -201,7 +201,7 @@ class Hierarchy:
         return {"edges": [list(edge) for edge in self.edges], "alone": alone}
 
     def restrict(self, labels: Iterable[Any]) -> Hierarchy:
-        """The part of the hierarchy that lies above `labels` (and they themselves); heights and depths are its own.
+        """The part of the hierarchy above `labels` (and they themselves); it has its own heights and depths.
 
         >>> h = Hierarchy.from_nested({"thing": {"car": None, "animal": {"cat": ["lion"], "dog": None}}})
         >>> h.distance("cat", "dog"), h.restrict(["cat", "dog", "car"]).distance("cat", "dog")
@@ -268,7 +268,7 @@ class Hierarchy:
     def lcs(self, a: Any, b: Any) -> Name | None:
         """Lowest common subsumer: the one of greatest depth; equal depths: lowest height, then name (ints before strs).
 
-        A class subsumes itself. None where a and b have nothing but the virtual root in common.
+        A class subsumes itself. None if a and b have only the virtual root in common.
         """
         common = self._above(self._find(a, "lcs")) & self._above(self._find(b, "lcs"))
         return self._names[min(common, key=self._rank.__getitem__)] if common else None
@@ -329,8 +329,8 @@ class Hierarchy:
     def similarity_matrix(self, labels: Iterable[Any]) -> NDArray[np.float64]:
         """1 - `distance_matrix`: the similarities that hierarchical precision sums, float64 [N, N].
 
-        Raises ValueError where they are equal for all pairs of three or more different labels, as where a hierarchy
-        was read the wrong way round: scores would say nothing.
+        Raises ValueError if they are equal for all pairs of three or more different labels, as in a hierarchy that was
+        read the wrong way round: scores would say nothing.
         """
         names = [self._names[i] for i in self._indices(labels, "similarity_matrix")]
         distinct = list(dict.fromkeys(names))

@@ -47,10 +47,10 @@ class ImageHasher(Params):
         epochs, batch_size, lr, weight_decay, precision: see `fasthash.train.train`.
         start_from: a run folder, or a file of `save`, of the same network, whose weights this one begins with: more
             epochs for a run that has ended, say.
-        run_dir: folder of the run (see `fasthash.train.train`), in the end with model.safetensors as `save` writes it.
-            `fit` with the same settings and data goes on where that run was interrupted.
+        run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
+            `fit` with the same settings and data continues an interrupted run.
         workers: processes that read pictures ahead. device: where to train; None: the CPU.
-        seed: of weights, order, crops. progress: see `fasthash.train.train`.
+        seed: for weights, order, crops. progress: see `fasthash.train.train`.
 
     After `fit`: module_ (the network), classes_ (sorted names), history_, skipped_ (pictures that could not be read).
 

@@ -19,11 +19,11 @@ MISSING = torch.iinfo(torch.int64).max  # the id of an empty place, while result
 
 
 class AnchorIndex:
-    """Items in as many lists as there are anchors, each item with its nearest anchor (in a tie the first).
+    """One list of items for each anchor; each item is in the list of its nearest anchor (in a tie the first).
 
-    A search compares a query with the anchors, then with the items of the `probes` nearest anchors alone. It is exact
-    among these, and the exhaustive search where all anchors are probed: same distances, same ids, ties to the lowest
-    id. Where items lie close to anchors, as `ClassAnchorMarginLoss` asks, few probes find nearly all, for a small part
+    A search compares a query with the anchors, then only with the items of the `probes` nearest anchors. It is exact
+    among these. With all anchors probed it is the exhaustive search: same distances, same ids, ties to the lowest id.
+    If items are close to anchors, as `ClassAnchorMarginLoss` makes them, few probes find nearly all, for a small part
     of the comparisons. Items are copied; the index does not change afterwards.
 
     Args:
@@ -105,7 +105,7 @@ class AnchorIndex:
     def search(self, queries: Any, k: int, probes: int = 1) -> SearchResult:
         """The k nearest of each query among the items of its `probes` nearest anchors, ordered by (distance, id).
 
-        queries: of the kind of the items, [Q, W] or [Q, D]. k: any number >= 1; where there are fewer items, missing
+        queries: of the kind of the items, [Q, W] or [Q, D]. k: any number >= 1; if there are fewer items, missing
         places have id -1 and the largest distance + 1 (infinity for real-valued rows), as in `HammingIndex.search`.
         probes: 1 to C. Distances [Q, k] are int32, or float; ids int64. Raises ValueError or TypeError.
         """

@@ -54,12 +54,11 @@ class HammingIndex(Split, Scales):
 
     `HammingIndex(bits, device="cpu")` makes an empty one in memory, `HammingIndex.open(path)` maps one that `save`
     wrote. Codes are packed uint8 [N, ceil(bits / 8)] (`pack_bits`); ids are any unique int64 >= 0. All codes may also
-    have keys: unique texts, say file names. Results are ordered by (distance, id): ties go to the lowest id, whatever
-    the order of insertion. With `bit_weights` a differing bit counts the weight of its group, and all distances and
-    radii are in these. Arguments may be numpy arrays or torch tensors; results come back as the kind that was given, on
-    the device of the queries. Searches may run in any number of threads while one changes the index: each sees the
-    state that was complete when it began. On a GPU a call runs on the caller's current stream, and calls on different
-    streams are ordered as they were made.
+    have keys: unique texts, for example file names. Results are ordered by (distance, id): ties go to the lowest id,
+    for any order of insertion. With `bit_weights` a differing bit counts the weight of its group, in all distances and
+    radii. Arguments may be numpy arrays or torch tensors; results have the same kind, on the device of the queries.
+    Searches may run in any number of threads while one thread changes the index: each sees the complete state at its
+    start. On a GPU a call runs on the caller's current stream, and calls on different streams keep their order.
 
     >>> import numpy as np
     >>> index = HammingIndex(bits=8)
@@ -76,11 +75,11 @@ class HammingIndex(Split, Scales):
     def __init__(self, bits: int, device: Any = "cpu", *, bit_weights: Any = None):
         """An empty index in memory for codes of `bits` bits, 1 to 65,536, on a torch device.
 
-        device may be a list, say ["cuda:0", "cuda:1"] or ["cuda"]: the codes then stay in host memory, every device
-        gets a copy of its part as far as there is room, and the rest streams through the devices in each search.
-        bit_weights: (bits, weight) of 1 to 64 contiguous groups that make up the code, that of its first bits first,
-        with integer weights 1 to 255: a differing bit counts its group's weight. None: every bit counts 1. An index
-        keeps its weights for ever. Raises ValueError or TypeError.
+        device may be a list, for example ["cuda:0", "cuda:1"] or ["cuda"]: the codes then stay in host memory. Every
+        device gets a copy of its part if there is room; the rest streams through the devices in each search.
+        bit_weights: (bits, weight) of 1 to 64 contiguous groups that make up the code, the group of its first bits
+        first, with integer weights 1 to 255: a differing bit counts its group's weight. None: every bit counts 1. The
+        weights of an index never change. Raises ValueError or TypeError.
         """
         self._bits = whole(bits, "HammingIndex", "bits", 1, MAX_BITS)
         self._groups = groups_of(bit_weights, self._bits, "HammingIndex")
@@ -119,7 +118,7 @@ class HammingIndex(Split, Scales):
 
     @property
     def device(self) -> torch.device:
-        """Where the codes are: the host's memory for an index that was opened, or has a list of devices."""
+        """The device of the codes: the host's memory for an index that was opened, or has a list of devices."""
         return self._device
 
     @property
@@ -177,7 +176,7 @@ class HammingIndex(Split, Scales):
         """The codes of these ids, or of these keys, uint8 [M, ceil(bits / 8)], in their order (one may be repeated).
 
         ids: M integers; a tensor gives a tensor on its device, anything else a numpy array. keys: M texts. Raises
-        KeyError, naming the first, where some are unknown.
+        KeyError if some are unknown, and names the first.
         """
         contents = self._contents
         wanted, named = keyed.asked_ids(contents, ids, keys, self._device, "HammingIndex.get")
@@ -210,15 +209,15 @@ class HammingIndex(Split, Scales):
     ) -> Any:
         """Adds codes, uint8 [N, ceil(bits / 8)], and gives their ids, int64 [N], as the kind that the codes are.
 
-        ids: N distinct integers >= 0 that the index does not hold, in any order (those of removed codes may be used
-        again); None continues from the highest ever used + 1. keys: N distinct texts of at most 2**20 bytes in UTF-8
+        ids: N distinct integers >= 0 that the index does not hold, in any order (ids of removed codes may be used
+        again); None continues from the highest id ever used + 1. keys: N distinct texts of at most 2**20 bytes in UTF-8
         that the index does not hold, compared byte by byte; all codes of an index have keys, or none has. replace=True:
-        new codes take the place of those with the same id, and of those with the same key, whose ids are then free.
-        code_scale: float16 [N], a number for each code that `search(rescore="all")` uses, as `asymmetric_topk` says;
-        all codes of an index have one, or none has. On an opened index one call is one durable transaction: when it
-        returns, the codes are on the disk. Raises ValueError or TypeError, before anything changes, for codes of
-        another width or type, non-zero padding bits, ids or keys that are repeated, taken or cannot be one, and a
-        code_scale that the other codes do not have, or lack.
+        new codes replace those with the same id, and those with the same key, whose ids are then free. code_scale:
+        float16 [N], a number for each code that `search(rescore="all")` uses, see `asymmetric_topk`; all codes of an
+        index have one, or none has. On an opened index one call is one durable transaction: when it returns, the codes
+        are on the disk. Raises ValueError or TypeError, before anything changes, for codes of another width or type,
+        non-zero padding bits, ids or keys that are repeated, taken or invalid, and if only the new codes, or only the
+        old ones, have a code_scale.
         """
         return self._add(codes, ids, keys, replace, code_scale)
 
@@ -251,7 +250,7 @@ class HammingIndex(Split, Scales):
     def remove(self, ids: Any = None, *, keys: Any = None) -> int:
         """Removes the codes of these ids, or of these keys, and gives how many there were.
 
-        Unknown and repeated ones count for nothing. On an opened index one call is one durable transaction.
+        Unknown and repeated ones do not count. On an opened index one call is one durable transaction.
         """
         with self._change("remove") as contents:
             wanted, _ = keyed.asked_ids(contents, ids, keys, self._device, "HammingIndex.remove")
@@ -263,11 +262,10 @@ class HammingIndex(Split, Scales):
     def compact(self, *, progress: bool | None = False) -> None:
         """Rewrites the codes in ascending order of id into the fewest segments (of 2**30 codes at most).
 
-        Deleted codes give their space back, and searches have one segment to go through. On an opened index this is one
-        durable transaction that needs room for a second copy on the disk, but memory for a few blocks only; readers
-        keep what they have open. Nothing is written where it would change nothing. Where segments had tables
-        (`build_mih`), a second transaction makes those of the new ones. progress: a bar on stderr; None: where that is
-        a terminal.
+        This frees the space of deleted codes, and searches have one segment to go through. On an opened index it is one
+        durable transaction. It needs room for a second copy on the disk, but memory for a few blocks only; readers keep
+        what they have open. It writes nothing if nothing would change. If segments had tables (`build_mih`), a second
+        transaction makes tables of the new ones. progress: a bar on stderr; None: if that is a terminal.
         """
         with self._change("compact") as contents:
             segments = compacted(contents.segments, block_rows(self._bits))
@@ -279,14 +277,14 @@ class HammingIndex(Split, Scales):
                             self._contents = self._folder.with_extras(extra, self._bits, self._contents, progress)
 
     def build_mih(self, *, progress: bool | None = False) -> None:
-        """Makes the tables of multi-index hashing, by which few-neighbour searches need not scan all codes.
+        """Makes the tables of multi-index hashing: with them, a search for a few close codes skips most of the index.
 
-        They lie in files beside the segments and take about 8 m bytes a code (12 m above 64 bits), m tables of
-        substrings of some 20 bits: at 1e8 codes m = 3 for 64 bits, 6 for 128. One durable transaction, for an index
-        that is open with writable=True; codes that are added later are scanned until the next call, which makes the
-        tables of their segments alone. Segments of less than 1,024 codes are always scanned. Memory: about 0.8 GiB at
-        most. progress: a bar on stderr; None: where that is a terminal. Raises ValueError for an index in memory or
-        opened read-only, OSError where the disk is full.
+        They are files beside the segments and take about 8 m bytes a code (12 m above 64 bits), for m tables of
+        substrings of about 20 bits: at 1e8 codes m = 3 for 64 bits, 6 for 128. One durable transaction, for an index
+        that is open with writable=True. Codes that are added later are scanned until the next call, which makes only
+        the tables of their segments. Segments of fewer than 1,024 codes are always scanned. Memory: about 0.8 GiB at
+        most. progress: a bar on stderr; None: if that is a terminal. Raises ValueError for an index in memory or opened
+        read-only, OSError if the disk is full.
         """
         with self._change("build_mih"):
             if self._folder is None:
@@ -294,11 +292,11 @@ class HammingIndex(Split, Scales):
             self._contents = self._folder.with_extras(table_file, self._bits, self._contents, progress)
 
     def refresh(self) -> bool:
-        """Sees what a writer has changed in the folder of an opened index since; gives whether there was anything.
+        """Reads what a writer has changed in the folder of an opened index since; returns whether anything changed.
 
         Segments that are still part of the index are not opened again. Raises ValueError for an index in memory, and
-        IndexFolderError where the folder is damaged or holds an index of other codes by now; the index then stays as it
-        was. Searches under way end on the state that they began with.
+        IndexFolderError if the folder is damaged or now holds an index of other codes; the index is then unchanged.
+        Running searches end on the state that they began with.
         """
         with self._changing:
             if self._folder is None:
@@ -334,16 +332,16 @@ class HammingIndex(Split, Scales):
         """The k nearest codes of each query: distances and ids, [Q, k], ordered by (distance, id).
 
         queries: packed uint8 [Q, ceil(bits / 8)], or real-valued [Q, bits] in [0, 1], which are rounded for the search.
-        k: any number >= 1; where fewer codes are eligible, the missing places have id -1 and the largest distance + 1
+        k: any number >= 1; if fewer codes are eligible, the missing places have id -1 and the largest distance + 1
         (bits + 1; with bit_weights the sum of bits x weight, + 1).
         filter: which codes are eligible, for all queries: a boolean mask aligned with `index.ids`, or an array of
         allowed ids or keys (unknown ones are ignored). rescore: f >= 1 takes the f * k nearest of real-valued queries
         and orders them by the asymmetric distance sum_d w_d |q_d - b_d|, w_d = 1 or the weight of bit d, ties by id.
         rescore="all" compares them with all codes, exactly, by the metric "l1" (that sum), "dot", "cosine" or "l2" of
-        `asymmetric_topk`: missing places then have distance infinity. Queries may be any numbers but for "l1". Where
+        `asymmetric_topk`: missing places then have distance infinity. Queries may be any numbers, except for "l1". If
         codes have a code_scale, all metrics but "l1" use it. Distances are int32, float32 with rescore; ids are int64;
-        `keys` of the result are those of the ids, where the index has keys. Raises ValueError or TypeError; MemoryError
-        where there is no room for so many results.
+        `keys` of the result are those of the ids, if the index has keys. Raises ValueError or TypeError; MemoryError if
+        there is no room for so many results.
         """
         function = "HammingIndex.search"
         query: Query
@@ -375,9 +373,9 @@ class HammingIndex(Split, Scales):
     def range_search(self, queries: Any, radius: int, filter: Any = None) -> RangeResult:
         """All codes within `radius` (inclusive, >= 0; with bit_weights a weighted distance) of each query.
 
-        Gives RangeResult(offsets int64 [Q + 1], distances int32 [T], ids int64 [T]): those of query q are at offsets[q]
-        .. offsets[q + 1], by (distance, id). queries and filter are as for `search`. Segments with tables (`build_mih`)
-        are searched by them where that should be faster: at small radii. Raises ValueError or TypeError.
+        Gives RangeResult(offsets int64 [Q + 1], distances int32 [T], ids int64 [T]): query i has results offsets[i] to
+        offsets[i + 1], by (distance, id). queries and filter are as for `search`. Segments with tables (`build_mih`)
+        are searched by them if that should be faster: at small radii. Raises ValueError or TypeError.
         """
         function = "HammingIndex.range_search"
         query, _ = parse_queries(queries, self._bits, self._weights, self._device, function)
@@ -422,11 +420,11 @@ class HammingIndex(Split, Scales):
         return copy
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
-        """Writes the index to a folder (made where it is missing), where `HammingIndex.open` finds it.
+        """Writes the index to a folder (which it makes if needed), where `HammingIndex.open` finds it.
 
-        overwrite=True replaces an index in one step: at any instant the folder holds the old one or the new one, whole.
-        Raises IndexFolderError where the folder holds an index (overwrite=False), is not empty, is read-only or has
-        another writer; OSError where the disk is full. Of an EmbeddingIndex it writes the codes, ids and keys alone.
+        overwrite=True replaces an index in one step: at any instant the folder holds the whole old one or the whole new
+        one. Raises IndexFolderError if the folder holds an index (overwrite=False), is not empty, is read-only or has
+        another writer; OSError if the disk is full. Of an EmbeddingIndex it writes only the codes, ids and keys.
         """
         self._save(path, overwrite)
 
@@ -449,21 +447,21 @@ class HammingIndex(Split, Scales):
         device: Any = "cpu",
         links_within: str | os.PathLike[str] | None = None,
     ) -> HammingIndex:
-        """Opens the index in a folder, as it is now; later changes by a writer are not seen.
+        """Opens the index in a folder, as it is now; it does not see later changes by a writer.
 
         mmap=True maps the codes (nothing is copied; they may be larger than memory) and checks all but their content;
         mmap=False loads them and checks their checksums too. writable=True makes this the folder's one writer, until
         `close`: add and remove then change the folder. method: how searches go through segments that have the tables of
-        `build_mih`; results are the same. "auto" takes what should be faster by measured prices: those of `build_mih`,
-        which many searches correct; an attempt that fails costs little; "mih" uses them as long as the scan takes, and
-        first makes them, as `build_mih` does, where the index has none; "scan" never. device: where searches run, a
-        torch device or a list; all but "cpu" scan, on the devices, copies of the codes as far as there is room, and
-        blocks that stream from the folder for the rest. links_within: a folder that the files of the index may be
-        symbolic links into, as in a download cache; it can only be read then. None: links are refused.
+        `build_mih`; results are the same. "auto" takes the faster way by measured prices: those of `build_mih`,
+        corrected over many searches; an attempt that fails costs little. "mih" uses tables as long as the scan takes;
+        if the index has none, it first makes them, as `build_mih` does. "scan" never uses them. device: where searches
+        run, a torch device or a list. All but "cpu" scan, on the devices: copies of the codes if there is room, and
+        blocks that stream from the folder for the rest. links_within: a folder that the files of the index may link
+        into, as in a download cache; the index is then read-only. None: links are refused.
 
-        Raises ValueError for another method; IndexFolderError where the folder is not an index, is damaged, needs a
-        version or a feature of the format that is not known, or (writable, or without tables for "mih") is read-only or
-        open in another writer.
+        Raises ValueError for another method; IndexFolderError if the folder is not an index, is damaged, needs an
+        unknown version or feature of the format, or (writable, or without tables for "mih") is read-only or open in
+        another writer.
         """
         if method not in ("scan", *BUDGETS):
             raise ValueError(f"HammingIndex.open: method must be 'auto', 'scan' or 'mih', got {method!r}")
@@ -514,25 +512,25 @@ class HammingIndex(Split, Scales):
     ) -> HammingIndex:
         """Writes an index folder from a stream of codes, in one transaction, and opens it.
 
-        Memory is bounded by a block (some hundred MiB), not by the number of codes. source: packed codes uint8
-        [N, ceil(bits / 8)], numbers of 16, 32 or 64 bits [N] or booleans [N, bits] (numpy, memmap or torch); an
-        iterable of blocks of packed codes, of pairs (codes, ids) or of (codes, ids or None, keys); or a file, whose
-        content decides what it is: .npy, .npz with one array, text of hexadecimal or decimal hashes, CSV, TSV, Parquet,
-        Arrow, faiss IndexBinaryFlat or .u8bin (docs/files.md). Bit 0 of a code is a number's most significant bit.
+        Memory is bounded by a block (some hundred MiB), not by the number of codes. source: packed codes uint8 [N,
+        ceil(bits / 8)], numbers of 16, 32 or 64 bits [N] or booleans [N, bits] (numpy, memmap or torch); an iterable of
+        blocks of packed codes, of pairs (codes, ids) or of (codes, ids or None, keys); or a file, recognised by its
+        content: .npy, .npz with one array, text of hexadecimal or decimal hashes, CSV, TSV, Parquet, Arrow, faiss
+        IndexBinaryFlat or .u8bin (docs/files.md). Bit 0 of a code is a number's most significant bit.
 
         bits: 8 for each byte unless given. ids: N distinct integers >= 0 or a file of them; None: the column "id" or
-        "ids" of a table, else 0 .. N - 1, which take no space. Explicit ids are sorted in runs, of which each becomes a
-        segment; `compact` merges them. keys: N distinct texts, or a file of them: text with a key a line, CSV, Parquet
-        or Arrow. key_column: the column of keys, in the table of codes or in that file. format: what the file is said
-        to be, "raw" for packed codes without a header (needs bits), "hex" or "decimal" for text that could be both; a
-        content of another kind is refused. column, id_column: the columns of codes and ids in a table, where several
-        could be meant or ids have another name.
+        "ids" of a table, else 0 .. N - 1, which take no space. Explicit ids are sorted in runs; each run becomes a
+        segment, and `compact` merges them. keys: N distinct texts, or a file of them: text with a key a line, CSV,
+        Parquet or Arrow. key_column: the column of keys, in the table of codes or in that file. format: the format of
+        the file: "raw" for packed codes without a header (needs bits), "hex" or "decimal" for text that could be both;
+        content of another kind is refused. column, id_column: the columns of codes and ids in a table, if several fit
+        or ids have another name.
 
         mih=True: then makes the tables of `build_mih`, in a second transaction. bit_weights: as for an index in memory,
-        of `bits` bits altogether. code_scale: float16 [N] as for `add`, or a `.npy` file. progress: a bar on stderr;
-        None: where that is a terminal. Raises ValueError or TypeError for what cannot be added or a file of another
-        kind, OSError where a file cannot be read or the disk is full, IndexFolderError as `save`; the folder is then as
-        it was. Warns where rows are numbered although a column looks like ids.
+        of `bits` bits in total. code_scale: float16 [N] as for `add`, or a `.npy` file. progress: a bar on stderr;
+        None: if that is a terminal. Raises ValueError or TypeError for invalid codes, ids, keys or kinds of files,
+        OSError if a file cannot be read or the disk is full, IndexFolderError as `save`; the folder is then unchanged.
+        Warns if rows are numbered although a column looks like ids.
 
         >>> import numpy as np, tempfile
         >>> blocks = (np.full((1000, 8), number, dtype=np.uint8) for number in range(3))
@@ -552,12 +550,12 @@ class HammingIndex(Split, Scales):
     def export(
         self, path: str | os.PathLike[str], ids: str | os.PathLike[str] | None = None, *, progress: bool | None = None
     ) -> None:
-        """Writes the codes, in ascending order of id, to a file that other programs read (replaced where there is one).
+        """Writes the codes, in ascending order of id, to a file for other programs (it replaces an existing file).
 
         The suffix says the format: `.npy` (uint8 [N, ceil(bits / 8)]), `.u8bin`, `.faiss` or `.ibxf` (for
-        `faiss.read_index_binary`: an IndexBinaryFlat, inside an IndexBinaryIDMap where the ids are not 0 .. N - 1),
-        `.parquet`, `.arrow` or `.feather` (columns id, key where there are some, and code; need pyarrow). ids: a `.npy`
-        file to write the ids to. The other formats have no room for keys, which a warning says, and none has for
+        `faiss.read_index_binary`: an IndexBinaryFlat, inside an IndexBinaryIDMap if the ids are not 0 .. N - 1),
+        `.parquet`, `.arrow` or `.feather` (columns id, key if there are keys, and code; need pyarrow). ids: a `.npy`
+        file to write the ids to. The other formats cannot hold keys, which a warning says, and no format holds
         bit_weights: other programs search by the number of differing bits. Memory is bounded by a block. Raises
         ValueError for another suffix and for code_scale, which no format can hold; OSError.
         """

@@ -91,7 +91,7 @@ class Joins:
         The suffix says the format: .parquet, .arrow, .feather (need pyarrow) or .csv, columns id_a, id_b, distance,
         then key_a and key_b of sides that have keys. Pairs take a quarter of the free memory at most, or some 850 MB.
         Where there are more, they are written by blocks, and each block is a join of its own. The file is replaced when
-        all is written; on any failure it stays as it was. progress: a bar on stderr; None: where that is a terminal.
+        all is written; on any failure it stays as it was. progress: a bar on stderr; None: if that is a terminal.
         Raises OSError where the file cannot be written.
         """
         function, there = "HammingIndex.write_pairs", _side_or_codes(other)

@@ -32,7 +32,7 @@ class Split(Joins):
         results, and `HammingIndex.open` opens each by itself. Ids, keys, code_scale and bit_weights are kept. Each
         shard gets about as many codes as any other, cut by ranges of ids, and continues with the same next id. Tables
         of `build_mih` are not copied; make them in each shard. Memory: some blocks of 16 MiB; with keys, also 32 bytes
-        a code of a shard. progress: a bar on stderr; None: where that is a terminal. Raises ValueError or TypeError for
+        a code of a shard. progress: a bar on stderr; None: if that is a terminal. Raises ValueError or TypeError for
         n outside 1 to 10,000, IndexFolderError where the folder cannot be used, OSError where the disk is full; the
         folder then holds no shards.
 

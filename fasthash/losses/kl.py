@@ -29,40 +29,44 @@ def kl_loss(
 ) -> Tensor:
     """Nearest-neighbour loss that draws the distribution of z towards that of the target.
 
-    mean over b of log(nu_k(b) + eps) - log(rho_k(b) + eps); nu_k(b) is the distance from z_b to its k-th nearest row of
-    the target, rho_k(b) that to its k-th nearest other row of z (Arponen & Bishop, "Learning to hash with semantic
-    similarity metrics and empirical KL divergence", 2020; the estimate without its constants is that of Wang, Kulkarni
-    & Verdu 2009). In high D it is a training signal, not the value of a KL divergence; `kl_divergence` gives the
-    statistical estimate.
+    mean over b of log(nu_k(b) + eps) - log(rho_k(b) + eps). nu_k(b) is the distance from z_b to its k-th nearest row of
+    the target, rho_k(b) its distance to its k-th nearest other row of z (Arponen & Bishop, "Learning to hash with
+    semantic similarity metrics and empirical KL divergence", 2020; the estimate without its constants is that of Wang,
+    Kulkarni & Verdu 2009). In high D it is a training signal, not the value of a KL divergence; `kl_divergence` gives
+    the statistical estimate.
 
     Args:
         z: outputs [..., B, D], floating point, B >= 2. Leading dimensions are independent problems.
-        target: a tensor [..., M, D] whose leading dimensions broadcast to those of z, and which gets a gradient if it
-            asks for one; a Distribution whose batch + event shape broadcasts to [D], sampled to M = B on every call;
-            or None: independent Beta(0.1, 0.1) for each bit, M = B, nearly all mass near 0 and 1.
+        target: a tensor [..., M, D], with leading dimensions that broadcast to those of z; it gets a gradient if it
+            requires one. Or a Distribution with a batch + event shape that broadcasts to [D], sampled to M = B on every
+            call. Or None: independent Beta(0.1, 0.1) for each bit, M = B, nearly all mass near 0 and 1.
         p: 1 Manhattan, 2 Euclidean.
         k: which neighbour, 1 to min(B - 1, M, 64).
         eps: >= 0, in units of distance; bounds a row's gradient, which grows as 1 / rho on clustered codes.
-        group: a torch.distributed process group. Every rank returns the mean over the rows of all ranks in the group,
-            and gets as many times its rows of the gradient as the group has ranks, which DDP's average makes exact. A
-            target tensor is each rank's part; sampled ones are drawn by each rank and gathered. B may differ between
-            ranks. A group of some ranks (torch.distributed.new_subgroups) looks for neighbours among their rows only;
-            DDP's average over all ranks is then the gradient of the mean over groups of equal size.
-        generator: for target=None in eager mode: where the samples' seed is drawn from.
+        group: a torch.distributed process group. Every rank returns the mean over the rows of all ranks in the group.
+            Its gradient is that of its rows, times the number of ranks in the group, so DDP's average is exact. A
+            target tensor is each rank's part; each rank draws its own samples, and they are gathered. B may differ
+            between ranks. A group of some ranks (torch.distributed.new_subgroups) looks for neighbours among their rows
+            only; DDP's average over all ranks is then the gradient of the mean over groups of equal size.
+        generator: for target=None in eager mode: it draws the seed of the samples.
 
     Returns:
         float32 (float64 for float64 inputs), shape z.shape[:-2]. Deterministic for one device. Memory O((B + M) D).
 
-        Coincident points have gradient zero, and so has a z that is 0 everywhere. Where eps = 0, coincident points make
+        Coincident points have gradient zero, and so has a z that is 0 everywhere. With eps = 0, coincident points make
+            the loss infinite or NaN. A row with a NaN or an infinity makes the loss and the row's own gradient NaN;
+            other rows do not change. A distance that the type cannot hold counts as infinite (p = 2 squares
+            differences: from 1e19 on in float32).
         the loss infinite or NaN. A row with a NaN or an
         infinity makes the loss and the row's own gradient NaN; other rows get nothing from it. A distance that the type
         cannot hold counts as infinite (p = 2 squares differences: from 1e19 on in float32).
 
-        Forward mode, torch.func's transforms and second derivatives work, from torch ops over the chosen neighbours;
+        Forward mode, torch.func's transforms and second derivatives work, by torch ops over the chosen neighbours; with
+            `group` a second derivative is refused.
         with `group` a second derivative is refused.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     Equivalent to, with memory O(B M):
 

@@ -24,18 +24,21 @@ def koleo_loss(
     Args:
         z: points [..., B, D], floating point, B >= 2.
         p: 1 Manhattan, 2 Euclidean. k: 1 to min(B - 1, 64). eps: >= 0.
-        normalize: divide rows by their Euclidean length first, as the users of this loss do. A row of zeros has no
-            direction and no gradient; that of a row shorter than a tenth of the typical length fades with its length.
+        normalize: divide rows by their Euclidean length first, as is usual for this loss. A row of zeros has no
+            direction and no gradient; the gradient of a row shorter than a tenth of the typical length falls with its
+            length.
         group: a torch.distributed process group, of all ranks or of some: the mean over the rows of its ranks, as in
             `kl_loss`.
 
     Returns:
         float32 (float64 for float64 inputs), shape z.shape[:-2]. Coincident points have gradient zero; with `normalize`
+            so have points that differ only by rounding (z_b and 3 z_b). A row with a NaN or an infinity makes the loss
+            NaN or infinite and its own gradient NaN; other rows do not change.
         so have those that rounding alone keeps apart (z_b and 3 z_b). A row with a NaN
         or an infinity makes the loss NaN or infinite and its own gradient NaN; other rows get nothing from it.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     >>> import torch
     >>> koleo_loss(torch.eye(4)).item()  # -log sqrt(2)

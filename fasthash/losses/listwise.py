@@ -28,18 +28,18 @@ def listwise_loss(
     Hinton & Roweis 2002).
 
     Args:
-        z: outputs [B, D], floating point, B >= 2, in [0, 1] for the temperature's scale to mean what it says.
+        z: outputs [B, D], floating point, B >= 2, in [0, 1], the range that the temperatures assume.
         distance: semantic distances [B, B]; the diagonal is ignored.
         temperature_y, temperature_z: > 0, in units of d and of the mean |difference| of a bit.
-        weights: of rows in the mean over i [B], >= 0 and not all 0; None: all alike.
-        groups: integers [B]: the others of a row are those of its group alone, and rows that have none are left out;
-            None: all are one group.
+        weights: of rows in the mean over i [B], >= 0 and not all 0; None: all are equal.
+        groups: integers [B]: a row is compared only with the other rows of its group, and a row alone in its group is
+            left out; None: all are one group.
 
     Returns:
         Scalar, float32 (float64 for float64 z). Deterministic; no [B, B, D] intermediate.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     >>> import torch
     >>> z = torch.tensor([[0.0, 0.0], [0.0, 0.1], [1.0, 1.0]])

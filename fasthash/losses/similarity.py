@@ -38,12 +38,12 @@ def similarity_loss(
     Args:
         z: outputs [B, D], floating point, B >= 2.
         distance: semantic distances [B, B], >= 0; the diagonal is ignored.
-        weight: pair weights [B, B] (the diagonal is ignored), or a callable from d / tau_y [B, B] to them; None:
-            `default_weight`.
+        weight: pair weights [B, B] (the diagonal is ignored), or a callable that makes them from d / tau_y [B, B];
+            None: `default_weight`.
         tau_z: scale of the outputs' distances; None: D / 2, the mean distance of balanced bits; "batch": the batch's
-            mean, with its gradient; where all rows are equal their distances stay 0.
-        tau_y: scale of the semantic distances, a number or a scalar tensor; None: their mean over the batch's pairs.
-            Where it is 0 their term is 0.
+            mean, with its gradient; if all rows are equal their distances stay 0.
+        tau_y: scale of the semantic distances, a number or a scalar tensor; None: their mean over the batch's pairs. If
+            it is 0 their term is 0.
 
     Returns:
         Scalar, float32 (float64 for float64 z). Deterministic; no [B, B, D] intermediate (second derivatives and
@@ -51,7 +51,7 @@ def similarity_loss(
         gradients stay finite (but not with tau_z="batch").
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     Equivalent to, with default taus and no weights:
 

@@ -67,7 +67,7 @@ def run_recipe(
         out: a folder for a run folder of each setting (see `fasthash.train.train`), with its report.html, and for
             results.json and table.md. The same call goes on where an earlier one was interrupted.
         small: reduced data, network and epochs, for minutes on a CPU; captions get generated pictures.
-        bits: of a code. epochs, batch_size, backbone: None for those of the recipe. seed: of weights and order; which
+        bits: of a code. epochs, batch_size, backbone: None for those of the recipe. seed: for weights and order; which
             classes are unseen does not depend on it.
         wordnet: WordNet 3.0's data.noun, for the first two; None: where it usually is. embeddings: of captions.
         backbone_weights: see `fasthash.images.ImageHasher`.

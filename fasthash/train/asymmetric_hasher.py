@@ -54,33 +54,33 @@ LIMITS: Limits = {
 
 
 class AsymmetricHasher(Params):
-    """Learns codes of embeddings from class labels; those of the training rows are free, and not the network's.
+    """Learns codes of embeddings from class labels. Codes of the training rows are free, not made by the network.
 
     Training goes in rounds. First the codes of the training rows are fitted to their labels and to the outputs of the
     network, one bit of all rows at a time; no such step raises the loss. Then the network learns to come near the codes
-    of a row's class. `codes_` are the codes of the training rows: a database. `encode` gives the codes of queries, and
-    of rows that come later.
+    of a row's class. `codes_` are the codes of the training rows: a database. `encode` gives the codes of queries and
+    of later rows.
 
-    `codes_` know the labels, so a search in them finds more than a search in codes of rows that were not in training.
-    To measure how good codes are, search `encode` of one set in `encode` of another.
+    `codes_` were fitted to the labels, so a search in them finds more than a search in codes of rows that were not in
+    training. To measure how good codes are, search `encode` of one set in `encode` of another.
 
     Args:
         bits: length of a code, 1 to 4096.
-        first: weight of the regression from codes to classes. second: of that to the classes that a row is not of.
-            ridge: weight of the squares of their matrices.
+        first: weight of the regression from codes to classes. second: weight of the regression to the classes that a
+            row is not of. ridge: weight of the squares of their matrices.
         quantization: weight of the distance between outputs and codes. prior: "class": to all codes of the row's class;
             "row": to the row's own code.
         affinity: weight of the distance between the outputs of one class in a batch.
         rounds: how often codes are fitted before training steps; None: 5, or as many as make 900 steps. epochs: passes
             over the rows in a round.
         hidden: widths of hidden layers, () for a linear encoder. dropout: after each.
-        batch_size: rows of a step (all of them, where X has fewer). lr, weight_decay: of AdamW.
-        run_dir: folder of the run (see `fasthash.train.train`), in the end with model.safetensors as `save` writes it.
-            `fit` with the same settings and data goes on where that run was interrupted, to the same codes.
-        device: where to train, "cpu" or "cuda"; None: where X is.
-        seed: of weights, order and first codes. The same data, seed, machine and number of threads give the same codes
-            on the CPU. Global generators are left as they were.
-        progress: show a bar on stderr; None: where stderr is a terminal.
+        batch_size: rows of a step (all rows, if X has fewer). lr, weight_decay: of AdamW.
+        run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
+            `fit` with the same settings and data continues an interrupted run, to the same codes.
+        device: where to train, "cpu" or "cuda"; None: on the device of X.
+        seed: for weights, order and first codes. The same data, seed, machine and number of threads give the same codes
+            on the CPU. Global generators do not change.
+        progress: show a bar on stderr; None: if stderr is a terminal.
 
     After `fit`: codes_ (uint8 [N, ceil(bits / 8)], of the training rows in their order), module_ (the network),
     classes_ (sorted), n_features_in_, history_ (losses by epoch).
@@ -211,7 +211,7 @@ class AsymmetricHasher(Params):
     def save(self, path: str | PathLike[str]) -> None:
         """Writes network and `codes_` as one safetensors file, with settings and class names as JSON inside.
 
-        A file that is there is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
+        An existing file is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
         """
         tensors = {f"network.{name}": value for name, value in self._fitted("save").state_dict().items()}
         content = {

@@ -85,40 +85,40 @@ NOT_SAVED = ("backbone", "views", "features", "device", "progress", "run_dir")
 class CIMON(Params):
     """Learns codes without labels, from two views of every row: random crops of an image, two captions of a picture.
 
-    Before training, pairs of rows are mined from features of both views: those near each other are alike, others are
-    not. How sure that is comes from how distances are distributed; pairs that spectral clusters contradict do not
-    count. Then codes of both views are trained to have these similarities, and to tell the other view of a row from
-    all other rows.
+    Before training, pairs of rows are mined from features of both views: near rows are alike, others are not. The
+    confidence of a pair follows from the distribution of distances; pairs that spectral clusters contradict do not
+    count. Then codes of both views are trained to have these similarities, and to tell the other view of a row from all
+    other rows.
 
     Args:
         bits: length of a code, 1 to 4096.
-        backbone: a module, rows [B, ...] of any type -> [B, F], under a head of its own; a copy of it is trained. None:
-            rows are features [N, F], and the network is that of `Hasher`, of `hidden` and `dropout`.
-        views: two functions, batch [B, ...] -> batch, which make the two views; one, for both; a tuple of one: a single
-            view, without the second and what it is compared with. None: with `second`, rows as they are; for features
+        backbone: a module, rows [B, ...] of any type -> [B, F], under its own head; a copy of it is trained. None: rows
+            are features [N, F], and the network is that of `Hasher`, with `hidden` and `dropout`.
+        views: two functions, batch [B, ...] -> batch, which make the two views; one function: it makes both; a tuple of
+            one: a single view, without the second and its terms. None: with `second`, rows do not change; for features
             alone, noise of `noise` standard deviations. A backbone needs views or `second`.
-        features: a function, batch of a view [B, ...] -> [B, F], of the features that pairs are mined from, by their
-            cosine; None: the view itself, feature rows standardised. It sees each row and view once.
-        similar: part of all pairs that is taken for alike.
-        clusters: of the refinement, at most one for ten rows; 0: none. They need scikit-learn.
-        confidence: whether pairs count by how sure they are, or all alike.
+        features: a function, batch of a view [B, ...] -> [B, F]: pairs are mined from these features by their cosine;
+            None: the view itself, feature rows standardised. It gets each row and view once.
+        similar: part of all pairs that counts as alike.
+        clusters: number of clusters of the refinement, at most one for ten rows; 0: none. They need scikit-learn.
+        confidence: whether pairs count by their confidence; False: all count the same.
         contrast, temperature: weight and temperature of the contrastive term.
         epochs: passes over the rows; None: 20, or as many as make 900 steps.
-        batch_size: rows of a step (all of them, where X has fewer). lr, weight_decay: of AdamW.
-        run_dir: folder of the run (see `fasthash.train.train`), in the end with model.safetensors as `save` writes it.
+        batch_size: rows of a step (all rows, if X has fewer). lr, weight_decay: of AdamW.
+        run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
             `fit` with the same settings, functions of the same name and the same data goes on where that run was
             interrupted, to the same codes.
-        device: where to train, "cpu" or "cuda"; None: where X is.
-        seed: of weights, order, views and mining. The same data, seed, machine and number of threads give the same
-            codes on the CPU. Global generators are left as they were.
-        progress: show a bar on stderr; None: where stderr is a terminal.
+        device: where to train, "cpu" or "cuda"; None: on the device of X.
+        seed: for weights, order, views and mining. The same data, seed, machine and number of threads give the same
+            codes on the CPU. Global generators do not change.
+        progress: show a bar on stderr; None: if stderr is a terminal.
 
     After `fit`: module_ (the network), mined_ (for each view the `MinedPairs`), n_features_in_ (of feature rows),
     history_ (losses by epoch).
 
-    CIMON: `MinedSimilarityLoss` and `mine` have the formulas. How sure: the loss, the confidence and the refinement
-    were read in the authors' public code. Ours: the threshold by a part of all pairs (theirs is 0.1, for features of
-    one network), clusters of a graph of nearest neighbours, noise as a view of features, network, AdamW and epochs.
+    CIMON: `MinedSimilarityLoss` and `mine` have the formulas. The loss, the confidence and the refinement follow the
+    authors' public code. Ours: the threshold by a part of all pairs (theirs is 0.1, for features of one network),
+    clusters of a graph of nearest neighbours, noise as a view of features, network, AdamW and epochs.
 
     >>> X = torch.randn(6, 32).repeat(20, 1) + 0.3 * torch.randn(120, 32)
     >>> hasher = CIMON(bits=16, clusters=6, similar=0.15, epochs=5, progress=False).fit(X)
@@ -250,7 +250,7 @@ class CIMON(Params):
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the network as one safetensors file, with settings as JSON inside; functions and backbone's code stay.
 
-        A file that is there is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
+        An existing file is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
         """
         tensors = self._fitted("save").state_dict()
         content = {

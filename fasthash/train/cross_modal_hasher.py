@@ -54,32 +54,32 @@ class CrossModalHasher(Params):
     """Learns codes of two modalities that search each other: images and texts, questions and answers, ratings and tags.
 
     Row i of `first` and row i of `second` are two views of one thing, embeddings of any two widths. Each modality has
-    an encoder of its own. Things with many labels in common get near codes, in both modalities; things with none get
-    codes that are at least delta bits apart.
+    its own encoder. Rows with many labels in common get near codes, in both modalities; rows with none get codes that
+    are at least delta bits apart.
 
     Args:
         bits: length of a code, 1 to 4096.
-        delta: bits between things without a label in common; None: the Gilbert-Varshamov distance of so many codes as
-            there are different label sets (`losses.code_distance_bounds`).
-        pseudo: so many codes are fused of two or three others, as a part of a batch, and stand for label sets that are
-            seldom seen; 0: none.
+        delta: bits between rows without a label in common; None: the Gilbert-Varshamov distance for one code for each
+            different label set (`losses.code_distance_bounds`).
+        pseudo: for a batch of B rows, pseudo x B codes are fused from two or three others and stand for rare label
+            sets; 0: none.
         pairing: weight of the distance between the two codes of a row. quantization: of outputs that are not -1 or 1.
         hidden: widths of hidden layers of each encoder; (): linear ones. dropout: after each.
         epochs: passes over the rows; None: 15, or as many as make 900 steps.
-        batch_size: rows of a step, at least 3 (all of them, where there are fewer). lr, weight_decay: of AdamW.
-        run_dir: folder of the run (see `fasthash.train.train`), in the end with model.safetensors as `save` writes it.
-            `fit` with the same settings and data goes on where that run was interrupted, to the same codes.
+        batch_size: rows of a step, at least 3 (all rows, if there are fewer). lr, weight_decay: of AdamW.
+        run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
+            `fit` with the same settings and data continues an interrupted run, to the same codes.
         device: where to train, "cpu" or "cuda"; None: where a tensor of first is, else the CPU.
-        seed: of weights, order and pseudo-codes. The same data, seed, machine and number of threads give the same codes
-            on the CPU. Global generators are left as they were.
-        progress: show a bar on stderr; None: where stderr is a terminal.
+        seed: for weights, order and pseudo-codes. The same data, seed, machine and number of threads give the same
+            codes on the CPU. Global generators do not change.
+        progress: show a bar on stderr; None: if stderr is a terminal.
 
     After `fit`: module_ (both encoders), classes_ (sorted, None for multi-hot labels), n_features_ (widths of first and
     second), history_ (losses by epoch).
 
     Source: RMSH (Song, Zhao, Tan & Yang, "Deep robust multilevel semantic cross-modal hashing", Pattern Recognition
     2021). There is no public code. The formulas of the loss, and all defaults, are ours: `MultilevelTripletLoss` says
-    of each part how sure it is.
+    how sure each part is.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -134,14 +134,14 @@ class CrossModalHasher(Params):
     def fit(self, first: Any, second: Any, y: Any) -> CrossModalHasher:
         """Trains on pairs: row i of first [N, F1] and of second [N, F2], any numeric types, belong together.
 
-        A row of NaN, all of it, marks a modality that a pair lacks: the other one is learned from all the same.
+        A row with only NaN marks a missing modality of a pair: training still uses the other one.
 
         y: multi-hot labels [N, L], integers or booleans; or class labels [N], integers or strings. Without a label
-        (None, NaN, -1, or a multi-hot row of zeros) a row teaches that its two codes belong together, and no more.
+        (None, NaN, -1, or a multi-hot row of zeros) a row teaches only that its two codes belong together.
 
         Raises ValueError or TypeError, naming argument, limit and value, for settings out of range and for data that do
-        not fit: other numbers of rows, a row with some NaN, a pair that lacks both. FloatingPointError: the loss became
-        NaN or infinite. Warns (UserWarning) of values that lie absurdly far out: they count as the mean of their
+        not fit: different numbers of rows, a row with some NaN, a pair that lacks both. FloatingPointError: the loss
+        became NaN or infinite. Warns (UserWarning) of values that are absurdly far out: they count as the mean of their
         column.
         """
         function = f"{OWNER}.fit"
@@ -203,7 +203,7 @@ class CrossModalHasher(Params):
     def save(self, path: str | PathLike[str]) -> None:
         """Writes both encoders as one safetensors file, with the settings of `fit` and class names as JSON inside.
 
-        A file that is there is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
+        An existing file is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
         """
         module = self._fitted("save")
         content = {

@@ -48,7 +48,7 @@ def encode(
             file (the last three keep keys).
         threshold: of the bits, see `pack_bits`.
         device: where the module runs, and is moved to; None: where it is.
-        progress: show a bar on stderr; None: where stderr is a terminal.
+        progress: show a bar on stderr; None: if stderr is a terminal.
 
     Memory is bounded by 65,536 codes and one batch, but for out=None. With `out` the work is durable every 20 seconds,
     and the same call goes on where an earlier one was interrupted: rows whose keys are there are not encoded again;

@@ -104,7 +104,7 @@ def scan(
     """Reads rows [N, F], N >= 1, once, in blocks; twice where values lie far out or features differ in unit.
 
     usual: what is usual in other rows, where far out is to be measured by them. progress: a bar on stderr for each
-    reading; None: where that is a terminal. Raises ValueError, in the name of `<owner>.<method>`, unless all rows are
+    reading; None: if that is a terminal. Raises ValueError, in the name of `<owner>.<method>`, unless all rows are
     finite in float32.
     """
     taken = Checksum() if checksum else None

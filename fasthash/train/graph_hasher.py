@@ -54,32 +54,32 @@ class UsersItems(NamedTuple):
 
 
 class GraphHasher(Params):
-    """Learns binary codes of users and items from edges between them: items that may come next are near the user.
+    """Learns binary codes of users and items from edges between them: good next items are near the user.
 
-    HashGNN: a network along the edges makes outputs of all users and items. A loss asks for a user's items to be nearer
-    than others. In training a row of outputs is its code with a probability beta, which rises from epoch to epoch.
-    `fasthash.train.hash_gnn` has formulas, source and how sure each part is.
+    HashGNN: a network along the edges makes outputs of all users and items. The loss draws a user's items nearer than
+    other items. In training a row of outputs is replaced by its code with probability beta, which rises from epoch to
+    epoch. `fasthash.train.hash_gnn` has formulas and source, and says how sure each part is.
 
-    Layers, negatives and cross_entropy are those of the authors' public code. The others are ours, chosen on validation
-    edges of MovieLens: each step runs along all edges, so batch_size and lr are larger (256 and 1e-3 there). Beta goes
-    to 0.95 in 40 epochs; there it goes to 1 in 100, of which 20 are the default. lr rises and falls as in
+    Layers, negatives and cross_entropy are those of the authors' public code. The other settings are ours, chosen on
+    validation edges of MovieLens: each step uses all edges, so batch_size and lr are larger (256 and 1e-3 there). Beta
+    rises to 0.95 in 40 epochs; there it rises to 1 in 100 epochs (20 by default). lr rises and falls as in
     `fasthash.train.train`; it is constant there.
 
     Args:
         bits: length of a code, 1 to 4096.
-        layers: how many edges away a user's code sees; items see one less; 0: no graph, ids alone.
-        negatives: items without an edge, drawn anew for each edge and step, that are to be further away.
-        beta: the probability of codes in the first epoch; beta_rise: by how much it rises after every second epoch, up
-            to 1. beta=1: codes from the start. Both 0: real-valued outputs, whose codes are their signs.
+        layers: how many edges away a user's code sees; items see one less; 0: no graph, only ids.
+        negatives: items without an edge, drawn anew for each edge and step; the loss pushes them further away.
+        beta: the probability of codes in the first epoch; beta_rise: its increase after every second epoch, up to 1.
+            beta=1: codes from the start. Both 0: only real-valued outputs; codes are their signs.
         cross_entropy: weight of the loss that tells edges from other pairs, beside the ranking loss.
         epochs: passes over the edges. batch_size: edges of a step.
         lr, weight_decay: of AdamW.
-        run_dir: folder of the run (see `fasthash.train.train`), in the end with model.safetensors as `save` writes it.
-            `fit` with the same settings and edges goes on where that run was interrupted, to the same codes.
+        run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
+            `fit` with the same settings and edges continues an interrupted run, to the same codes.
         device: where to train, "cpu" or "cuda"; None: where a tensor of edges is, else the CPU.
-        seed: of weights, order and sampling. The same edges, seed, machine and number of threads give the same codes on
-            the CPU. Global generators are left as they were.
-        progress: show a bar on stderr; None: where stderr is a terminal.
+        seed: for weights, order and sampling. The same edges, seed, machine and number of threads give the same codes
+            on the CPU. Global generators do not change.
+        progress: show a bar on stderr; None: if stderr is a terminal.
 
     After `fit`: module_ (the network), shape_ (users, items), history_ (losses by epoch).
 
@@ -133,16 +133,16 @@ class GraphHasher(Params):
     def fit(self, edges: Any, *, shape: tuple[int, int] | None = None) -> GraphHasher:
         """Learns from edges: integers [E, 2], rows (user, item), or a scipy sparse matrix [U, I], entries other than 0.
 
-        Users and items are numbered from 0 each (`numpy.unique(ids, return_inverse=True)` does that). A pair that
-        repeats counts once. shape: (users, items), where some of the last have no edge; None: up to the largest ids,
-        or that of the matrix. Memory and time grow with the number of users and items, also of those without edges.
+        Users and items are each numbered from 0 (`numpy.unique(ids, return_inverse=True)` does that). A repeated pair
+        counts once. shape: (users, items), if some of the last have no edge; None: up to the largest ids, or that of
+        the matrix. Memory and time grow with the number of users and items, also of those without edges.
 
-        A user without items gets what the average user has. An item without users gets a code of its own, which is
-        learned only from its being drawn as a negative.
+        A user without items gets the code of the average user. An item without users gets its own code, learned only
+        when it is drawn as a negative.
 
         Raises ValueError or TypeError, naming argument, limit and value, for settings out of range and for edges that
-        do not fit: ids below 0 or beyond shape, no edge, no user to whom an item is left. FloatingPointError: the loss
-        became NaN or infinite.
+        do not fit: ids below 0 or beyond shape, no edge, no user with an item left. FloatingPointError: the loss became
+        NaN or infinite.
         """
         settings = checked(self.get_params(), "GraphHasher.fit", LIMITS)
         read = read_edges(edges, shape, "GraphHasher.fit")
@@ -183,8 +183,8 @@ class GraphHasher(Params):
     def transform(self, edges: Any = None) -> UsersItems:
         """Outputs float32 in [0, 1] of all users [U, bits] and items [I, bits]: numpy, or tensors for a tensor.
 
-        edges: others than those of `fit`, between the same users and items, ones that came since: nothing is trained
-        again. None: those of `fit`. Raises NotFittedError before `fit`, ValueError and TypeError as `fit`.
+        edges: other edges between the same users and items, for example newer ones; nothing is trained again. None:
+        those of `fit`. Raises NotFittedError before `fit`, ValueError and TypeError as `fit`.
         """
         self._fitted("transform")
         return UsersItems(*(like(_in_unit(z), edges) for z in self._signed(edges, "transform")))
@@ -200,12 +200,13 @@ class GraphHasher(Params):
         Args:
             users: one number or integers [Q], of 0..U-1.
             k: 1 to I.
-            rescore: 0: Hamming distances, int32. f >= 1: of the f x k nearest by code, the k with the least
-                (bits - x . y) / 2, float32, of the real-valued outputs x and y in (-1, 1), which is the Hamming
-                distance where outputs are codes. Needs the outputs of all items, 32 times their codes.
+            rescore: 0: Hamming distances, int32. f >= 1: of the f x k nearest by code, the k with the least (bits - x .
+                y) / 2, float32, of the real-valued outputs x and y in (-1, 1). This is the Hamming distance if outputs
+                are codes. Needs the outputs of all items, 32 times the size of their codes.
 
         Returns:
-            distances and ids [Q, k], ordered by (distance, id); numpy, or tensors for a tensor of users. Where less
+            distances and ids [Q, k], ordered by (distance, id); numpy, or tensors for a tensor of users. If fewer than
+                k items are left for a user the missing places have id -1 and distance bits + 1.
             than k items are left to a user the missing places have id -1 and distance bits + 1.
 
         Raises NotFittedError before `fit`, ValueError and TypeError, naming the limit, for other arguments.
@@ -228,7 +229,7 @@ class GraphHasher(Params):
     def save(self, path: str | PathLike[str]) -> None:
         """Writes network, edges and outputs as one safetensors file, with the settings of `fit` as JSON inside.
 
-        A file that is there is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
+        An existing file is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
         """
         self._fitted("save")
         tensors = {f"network.{name}": value for name, value in self.module_.state_dict().items()}

@@ -56,10 +56,10 @@ def train(
     device: torch.device | str | None = None,
     progress: bool | str | None = None,
 ) -> History:
-    """Trains `module`, and the parameters of `objective` where it has some, with AdamW or an optimizer of your own.
+    """Trains `module`, and the parameters of `objective` if it has some, with AdamW or your own optimizer.
 
     Args:
-        module: x [B, ...] -> outputs z [B, bits] in [0, 1]: a backbone with a `HashHead`, say.
+        module: x [B, ...] -> outputs z [B, bits] in [0, 1], for example a backbone with a `HashHead`.
         loader: a DataLoader, or anything that can be iterated once for each epoch. A batch is x, (x, y) or
             (x, y, features), tensors or numpy arrays; the objective is called as objective(z), objective(z, y),
             objective(z, y, features). Or a dict: its entry "y", "label", "labels", "target" or "targets" is y, and the
@@ -67,40 +67,41 @@ def train(
             attention_mask, say).
         objective: gives the scalar loss: an `Objective`, or any function of the same arguments.
         epochs: passes over the loader.
-        lr: highest learning rate: up in a line over the first `warmup` (a part of all steps), then down to 0 in a
+        lr: highest learning rate: it rises linearly over the first `warmup` (a part of all steps), then falls to 0 in a
             cosine. weight_decay: AdamW's, of matrices only (not of biases, scales and norms).
         accumulate: batches whose gradients are averaged for one step. Losses over pairs see the pairs of each batch
             only, so this is not the same as larger batches.
         precision: "float32", or "bfloat16" or "float16" for mixed precision: the module runs under autocast (with a
             gradient scaler for float16), weights and losses stay float32. float16 on a CPU is slow, and warns.
-        ema: decay of a running average of the weights over steps, such as 0.999, which is then what is scored and what
-            the module ends with (see `fasthash.train.averaging.Average`); 0: none.
+        ema: decay of a running average of the weights over steps, such as 0.999. The average is scored, and the module
+            ends with it (see `fasthash.train.averaging.Average`); 0: none.
         score: called with the module, in evaluation mode and without gradients, after every `score_every`-th epoch and
             the last; higher is better. The module ends with the weights of the best of these epochs; without a score,
             of the last.
-        patience: stop when so many scores in a row were not better than the best. None: never.
+        patience: stop after this number of scores in a row that were not better than the best. None: never.
         run_dir: a folder for config.json, environment.json, metrics.csv (a row for each epoch), checkpoint.safetensors
-            (the state after the last whole epoch) and, in the end, model.safetensors (the module's state). Where it
-            holds a checkpoint the run goes on from there, with the weights that it would have had without the
-            interruption, bit for bit on a CPU with as many threads, as long as all that is random comes from the global
-            generators of torch, numpy and Python or from generators of the loader and its samplers. A finished run is
-            not trained again.
-        config: noted in config.json beside the numbers above; a run goes on only with the config that it began with.
-        log: called after every epoch with its row of metrics.csv, a dict: the place to call a tracker from.
+            (the state after the last whole epoch) and, at the end, model.safetensors (the module's state). If it holds
+            a checkpoint the run continues from there. On a CPU with the same number of threads the weights are those of
+            a run without interruption, bit for bit, if all random numbers come from the global generators of torch,
+            numpy and Python or from generators of the loader and its samplers. A finished run is not trained again.
+        config: recorded in config.json beside the settings above; a run continues only with the config that it began
+            with.
+        log: called after every epoch with its row of metrics.csv, a dict; call a tracker from here.
         compile: run the module by `torch.compile`.
         optimizer: makes the optimizer of the module, such as
             lambda m: torch.optim.SGD([{"params": m[0].parameters(), "lr": 0.01}, {"params": m[1].parameters()}], 0.1);
             None: AdamW. Each of its groups goes through the schedule up to its own rate. `lr` is then for parameters of
             the objective, and weight_decay has no meaning. What is in no group, or asks for no gradient, stays.
-        group: a torch.distributed process group, every rank of which calls this function (see docs/training.md): the
-            loader gives each rank its part of every batch, the objective sees the whole batch, gradients are averaged
-            by DistributedDataParallel, batch norms take statistics from all ranks. Rank 0 scores, logs and writes.
-        device: where to train; None: where the module is.
-        progress: show a bar on stderr; None: where stderr is a terminal; "lines": a line every 10 seconds, for logs.
+        group: a torch.distributed process group. Every rank of it calls this function (see docs/training.md). The
+            loader gives each rank its part of every batch, the objective sees the whole batch, DistributedDataParallel
+            averages gradients, and batch norms take statistics from all ranks. Rank 0 scores, logs and writes.
+        device: where to train; None: on the device of the module.
+        progress: show a bar on stderr; None: if stderr is a terminal; "lines": a line every 10 seconds, for logs.
 
-    On a CPU a step uses as many of torch's threads as its size is worth (`fasthash.train.threads`): one where it takes
+    On a CPU a step uses only as many of torch's threads as its size needs (`fasthash.train.threads`): one if it takes
     less than about 20 ms on one core, at most torch.get_num_threads(), and that many for modules with matrices other
-    than those of linear layers. `log` is called with that number, `score` with all; afterwards all is as it was.
+    than those of linear layers. `log` is called with that number of threads, `score` with all; afterwards the number is
+    as before.
 
     Returns:
         The `History`. Module and objective are changed in place, stay on the device, and are left in evaluation mode.

@@ -63,13 +63,12 @@ class TextHasher(Params):
     X is one of:
 
     - Word counts [N, V]: a scipy.sparse matrix of whole numbers, or an array. They are weighted by idf.
-    - Other weights >= 0 [N, V], TF-IDF say: taken as they are.
-    - A list of N texts. Their words are counted by scikit-learn (`pip install 'fasthash[text]'`): those that at least
-      two texts share.
+    - Other weights >= 0 [N, V], for example TF-IDF: not changed.
+    - A list of N texts. scikit-learn (`pip install 'fasthash[text]'`) counts the words that at least two texts share.
 
-    An encoder gives each text the probabilities of its bits. A decoder gets drawn bits, and has to say which words the
-    text has. Codes of one class are drawn together, those of different classes are pushed apart to a third of the bits.
-    The matrix stays sparse: what is dense is a batch.
+    An encoder gives each text the probabilities of its bits. A decoder gets drawn bits, and must predict the words of
+    the text. Codes of one class are drawn together, those of different classes are pushed apart to a third of the bits.
+    The matrix stays sparse; only a batch is dense.
 
     Args:
         bits: length of a code, 1 to 4096.
@@ -78,22 +77,22 @@ class TextHasher(Params):
         gradient: how the encoder learns from drawn bits: "disarm", "arm", "straight_through" or "gumbel"
             (`fasthash.gradients`).
         hidden: widths of hidden layers, at least one. dropout: after each.
-        max_words: of texts, so many of the commonest words are used.
+        max_words: for texts, the number of most common words that are used.
         epochs: passes over the rows; None: 15, or as many as make 900 steps.
-        batch_size: rows of a step (all of them, where X has fewer). lr: of AdamW.
-        run_dir: folder of the run (see `fasthash.train.train`), in the end with model.safetensors as `save` writes it.
-            `fit` with the same settings and data goes on where that run was interrupted, to the same weights.
+        batch_size: rows of a step (all rows, if X has fewer). lr: of AdamW.
+        run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
+            `fit` with the same settings and data continues an interrupted run, to the same weights.
         device: where to train, "cpu" or "cuda"; None: the CPU.
-        seed: of weights, order and draws. The same data, seed, machine and number of threads give the same weights on
-            the CPU. Global generators are left as they were.
-        progress: show a bar on stderr; None: where stderr is a terminal.
+        seed: for weights, order and draws. The same data, seed, machine and number of threads give the same weights on
+            the CPU. Global generators do not change.
+        progress: show a bar on stderr; None: if stderr is a terminal.
 
     After `fit`: module_ (the encoder), classes_ (sorted, None without class labels), words_ (of texts, else None),
     n_features_in_ (V), history_ (losses by epoch).
 
     Source: Dadaneh et al., "Pairwise supervised hashing with Bernoulli variational auto-encoder and self-control
-    gradient estimator", UAI 2020. `PairwiseHashingLoss` says of each term how sure it is. DisARM in the place of ARM,
-    and all defaults but kl and hidden, are ours; they were chosen on validation texts of clinc150.
+    gradient estimator", UAI 2020. `PairwiseHashingLoss` says how sure each term is. DisARM instead of ARM, and all
+    defaults but kl and hidden, are ours; they were chosen on validation texts of clinc150.
 
     >>> texts = ["play some music", "play a song", "music please", "what is the weather", "weather today"] * 4
     >>> y = ["music", "music", "music", "weather", "weather"] * 4
@@ -140,12 +139,12 @@ class TextHasher(Params):
     def fit(self, X: Any, y: Any = None) -> TextHasher:
         """Trains on texts or bags of words X, N rows.
 
-        y: class labels [N], integers or strings; multi-hot labels [N, L], where one label in common makes two texts
-        alike; or None. None, NaN and -1 mark rows without a label, as a multi-hot row of zeros does: such a row teaches
-        its words alone.
+        y: class labels [N], integers or strings; multi-hot labels [N, L], where two texts are alike if they have one
+        label in common; or None. None, NaN, -1 and a multi-hot row of zeros mark rows without a label: such a row
+        teaches only its words.
 
         Raises ValueError or TypeError, naming argument, limit and value, for settings out of range and for data that do
-        not fit; ImportError for texts without scikit-learn; FloatingPointError where the loss became NaN or infinite.
+        not fit; ImportError for texts without scikit-learn; FloatingPointError if the loss became NaN or infinite.
         """
         function = "TextHasher.fit"
         settings = checked(self.get_params(), function, LIMITS)
@@ -197,8 +196,8 @@ class TextHasher(Params):
     def transform(self, X: Any) -> Any:
         """Probabilities of the bits, float32 [N, bits], of texts or bags of words as in `fit`.
 
-        Words that `fit` has not seen are left out of texts. Raises NotFittedError before `fit`, ValueError for another
-        number of columns than in `fit`, values below 0, NaN, and for weights where `fit` had counts.
+        Words that `fit` has not seen are ignored. Raises NotFittedError before `fit`, ValueError for another number of
+        columns than in `fit`, values below 0, NaN, and for weights if `fit` had counts.
         """
         return torch.cat(list(self._outputs(X, "transform"))).numpy(force=True)
 
@@ -209,7 +208,7 @@ class TextHasher(Params):
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the trained model as one safetensors file, with settings, words and class names as JSON inside.
 
-        A file that is there is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
+        An existing file is replaced only when the new one is on the disk. Raises NotFittedError before `fit`.
         """
         module = self._fitted("save")
         content = {

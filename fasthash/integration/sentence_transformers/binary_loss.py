@@ -42,7 +42,7 @@ class BinaryQuantizationLoss(nn.Module):
 
     Labels that are embeddings themselves (`MSELoss`) leave the loss of the codes out.
 
-    Raises ValueError or TypeError: an argument outside what is said above; in training, outputs that are no
+    Raises ValueError or TypeError: an argument outside these limits; in training, outputs that are no
     [B, D] embeddings.
 
     Source: the terms are those of this package (Arponen & Bishop 2020 for the KL loss); the form of a modifier is that

@@ -55,7 +55,7 @@ def semantic_search_fasthash(
         nearer) where queries are codes or rescore is False. Ids are those of the index.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above.
+        ValueError, TypeError: an argument outside these limits.
 
     >>> X = np.random.default_rng(0).normal(size=(100, 16)).astype(np.float32)
     >>> results, seconds = semantic_search_fasthash(X[:2], np.packbits(X > 0, axis=1), corpus_precision="ubinary")
