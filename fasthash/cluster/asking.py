@@ -109,9 +109,9 @@ class Asked:
         """Sends the question to a replica that may answer: the next one after each try."""
         able = self._able(shard)
         number = able[(self._turn + tries) % len(able)]
-        actor = self._shards.replicas[shard][number]
+        method = getattr(self._shards.replicas[shard][number], self._method)
         repeats = -1 if len(able) == 1 else 0  # where there is no other replica, Ray waits for the restart
-        ref = actor.answer.options(max_task_retries=repeats).remote(self._method, self._arguments[shard])
+        ref = method.options(max_task_retries=repeats).remote(*self._arguments[shard])
         self._refs[ref] = shard, number, tries
 
     def _able(self, shard: int) -> list[int]:

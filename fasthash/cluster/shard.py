@@ -71,10 +71,6 @@ class Shard:
         self._views: dict[tuple[str, ...], HammingIndex] = {}
         self._searches = 0
 
-    def answer(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        """Calls a method. Ray packs each argument of a call on its own, which for six of them takes a millisecond."""
-        return getattr(self, method)(*arguments)
-
     # Reading
 
     def facts(self, state: State) -> Facts:
