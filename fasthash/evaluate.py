@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fasthash._arguments import MOST, whole
 from fasthash._arrays import Array, like, to_tensor
-from fasthash.codes import check_codes, unpack_bits
-from fasthash.metrics.expectation import BLOCK, average_precision, discounted_sum
+from fasthash._bit_moments import bit_moments
+from fasthash.codes import check_codes
+from fasthash.metrics.expectation import average_precision, discounted_sum
 from fasthash.metrics.graded import best_sums, hierarchical_scores
 from fasthash.metrics.precision import found_at, precision_inside
 from fasthash.metrics.ranking import PAIRS, Ranking, check_bit_weights, check_items, pair_distances
@@ -153,25 +154,6 @@ def _statistics(codes: Array, bits: int | None, function: str) -> dict[str, floa
         "bit_entropy": float(entropy.mean()),
         "bit_correlation": float(correlation[pairs].abs().mean()) if bits > 1 else 0.0,
     }
-
-
-def bit_moments(codes: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Part of ones of each bit, float64 [bits], and correlations of bits [bits, bits], 0 for those of a constant bit.
-
-    codes: packed uint8 [N, W], of which the first `bits` count.
-
-    >>> p, correlation = bit_moments(torch.tensor([[0b00], [0b01], [0b10], [0b11]], dtype=torch.uint8) << 6, 2)
-    >>> p.tolist(), correlation.tolist()
-    ([0.5, 0.5], [[1.0, 0.0], [0.0, 1.0]])
-    """
-    both = torch.zeros(bits, bits, dtype=torch.float64, device=codes.device)  # items that have both bits
-    for part in torch.split(codes, max(1, BLOCK // bits)):
-        ones = unpack_bits(part, bits).float()  # counts stay below 2^24, so float32 is exact
-        both += ones.T @ ones
-    both /= len(codes)
-    p = both.diagonal()
-    deviation = (p * (1 - p)).sqrt()
-    return p, (both - p * p[:, None]) / (deviation * deviation[:, None]).clamp(min=1e-300)
 
 
 def overlap_at(

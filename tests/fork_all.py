@@ -201,7 +201,6 @@ CASES: dict[str, Callable[[], Any]] = {
     "read_qrels": lambda: metrics.read_qrels(folder / "qrels.trec"),
     "read_run": lambda: metrics.read_run(folder / "run.trec"),
     "precision_recall_curve": lambda: metrics.precision_recall_curve(codes[:500], codes[:4000], y[:500], y),
-    "bit_moments": lambda: evaluate.bit_moments(torch.from_numpy(codes), 64),
     "Report": lambda: report.Report(codes[:2000], query_labels=y[:2000]),
     "evaluate": lambda: evaluate.evaluate(codes[:500], codes[:4000], y[:500], y),
     "train": a_loop,

@@ -124,7 +124,7 @@ def test_the_suffix_of_out_decides(run: Callable[..., Any], fails: Callable[...,
     run("index", "build", "c.npy", "--out", "index", "--overwrite")
     assert ".npz" in fails("search", "index", "c.npy", "--out", "found.csv")
     assert "use .safetensors" in fails("train", "features.npy", "--out", "model.pt")
-    assert "no room for ids" in fails(
+    assert "cannot hold ids" in fails(
         "encode", "model.safetensors", write(frame(), "csv"), "--id-column", "id", "--out", "c.npy"
     )
 

@@ -39,7 +39,7 @@ LEVELS = [
     ["asymmetric", "codes", "hamming", "hierarchy", "pairs", "distributed"],
     ["neighbors", "gradients", "losses", "index"],
     ["_affinity"],
-    ["targets"],
+    ["targets", "_bit_moments"],
     ["metrics", "baselines"],
     ["evaluate"],
     ["train"],

@@ -256,7 +256,7 @@ def test_ids_continue_after_the_highest_ever_used():
     assert index.to("cpu").add(code).tolist() == [43]
     index.add(code, [2**63 - 1])
     assert 2**63 - 1 in index
-    with pytest.raises(ValueError, match=r"1 ids from 9223372036854775808 on pass 2\*\*63 - 1"):
+    with pytest.raises(ValueError, match=r"1 ids from 9223372036854775808 on exceed 2\*\*63 - 1"):
         index.add(code)
     assert index.search(code, 9).ids[0, :4].tolist() == [0, 41, 42, 2**63 - 1]
 

@@ -293,7 +293,7 @@ def faiss_bytes(bits=64, width=8, rows=3, size=24, fourcc=b"IBxF", metric=1):
         (
             "a",
             faiss_bytes(fourcc=b"IBM2")[:25] + faiss_bytes() + b"\0" * 24 + (2).to_bytes(8, "little") + b"\0" * 16,
-            "is damaged: 2 ids of 3 codes",
+            "is damaged: 2 ids for 3 codes",
         ),
     ],
 )

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fasthash._bit_moments import bit_moments
 from fasthash.codes import unpack_bits
-from fasthash.evaluate import bit_moments, code_statistics, evaluate
+from fasthash.evaluate import code_statistics, evaluate
 from fasthash.metrics import precision_recall_curve
 from fasthash.metrics.expectation import average_precision, ratio, sums_at
 from fasthash.metrics.graded import best_sums
