@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         images,
         index,
         losses,
+        maxsim,
         metrics,
         neighbors,
         pairs,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from fasthash.hierarchy import Hierarchy
     from fasthash.index import HammingIndex, IndexFolderError
     from fasthash.losses import kl_loss, koleo_loss, listwise_loss, similarity_loss
+    from fasthash.maxsim import maxsim_topk
     from fasthash.neighbors import Neighbors, entropy, kl_divergence, nearest
     from fasthash.pairs import DuplicateGroups, KnnGraph, Pairs, duplicate_groups, hamming_pairs, knn_graph
     from fasthash.train import CIMON, AsymmetricHasher, CrossModalHasher, GraphHasher, Hasher, TextHasher
@@ -66,6 +68,7 @@ _NAMES = {
     "hierarchy": ["Hierarchy"],
     "index": ["HammingIndex", "IndexFolderError"],
     "losses": ["kl_loss", "koleo_loss", "listwise_loss", "similarity_loss"],
+    "maxsim": ["maxsim_topk"],
     "neighbors": ["Neighbors", "entropy", "kl_divergence", "nearest"],
     "pairs": ["DuplicateGroups", "KnnGraph", "Pairs", "duplicate_groups", "hamming_pairs", "knn_graph"],
     "train": ["CIMON", "AsymmetricHasher", "CrossModalHasher", "GraphHasher", "Hasher", "TextHasher"],
@@ -131,6 +134,8 @@ __all__ = [
     "koleo_loss",
     "listwise_loss",
     "losses",
+    "maxsim",
+    "maxsim_topk",
     "metrics",
     "nearest",
     "neighbors",

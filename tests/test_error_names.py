@@ -85,6 +85,7 @@ OWN: dict[str, dict[str, Any]] = {
         "metric": "dot",
         "bit_weights": None,
     },
+    "maxsim_topk": {"query_offsets": [0, 2, 5], "offsets": [0, 1, 8, 15, 20], "bit_weights": None},
     "retrieval": {"query_names": None, "database_names": None},
     "pack_bits": {"z": X},
     "against_exact": {"at": [3], "bits": [8], "refine": "int8", "metric": "dot", "progress": False},

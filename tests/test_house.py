@@ -36,7 +36,7 @@ LEVELS = [
         "_tables",
         "reference",
     ],
-    ["asymmetric", "codes", "hamming", "hierarchy", "pairs", "distributed"],
+    ["asymmetric", "codes", "hamming", "hierarchy", "maxsim", "pairs", "distributed"],
     ["neighbors", "gradients", "losses", "index"],
     ["_affinity"],
     ["targets", "_bit_moments"],
