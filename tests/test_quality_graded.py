@@ -28,7 +28,7 @@ from benchmarks.quality import (  # noqa: E402
     tables,
     tasks,
 )
-from fasthash import asymmetric_topk, baselines, metrics  # noqa: E402
+from fasthash import Hasher, asymmetric_topk, baselines, metrics  # noqa: E402
 
 WIDTHS = (128, 192)
 
@@ -106,6 +106,19 @@ def test_bytes_of_an_item_are_those_of_its_name() -> None:
         (graded_methods.grid(baselines.turboquant, 4), 256, 26),  # all dimensions: not filled
     ):
         assert learn(X, width, 0, {})(X).bytes == size
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_codes_without_a_scale_fill_its_bytes() -> None:
+    task = small_task()
+    X, Q = task.train.X, task.test["corpus"][0].X
+    own = Hasher(48, seed=0, epochs=1, progress=False).fit(X)
+    found = asymmetric_topk(own.queries(Q, metric="cosine"), own.encode(X), 5, metric="dot")
+    for settings, size in (({"scaled": False}, 6), ({}, 8)):
+        coder = graded_methods.ours(X, 8 * size, 0, {"epochs": 1, **settings})(X)
+        assert coder.bytes == size
+        same = np.allclose(-np.sort(-coder.asymmetric(Q), axis=1)[:, :5], -found.distances, rtol=1e-4, atol=1e-4)
+        assert same == ("scaled" in settings)
 
 
 @pytest.mark.filterwarnings("ignore")

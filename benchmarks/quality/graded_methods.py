@@ -152,23 +152,27 @@ def pq(X: Array, width: int, seed: int, settings: Settings) -> Placed:
 
 
 def ours(X: Array, width: int, seed: int, settings: Settings) -> Placed:
-    """Hasher without labels, with its scales for cosines; of the first components where `components` says so."""
+    """Hasher without labels, with its scales for cosines unless `scaled` is False; of the first `components`."""
     settings = dict(settings)
+    scaled = settings.pop("scaled", True)
     components = first_components(X, settings.pop("components", X.shape[1]))
 
     def cut(rows: Array, mean: Array) -> Array:
         return rows if components is None else (rows - mean) @ components
 
-    hasher = Hasher(width - SCALE, seed=seed, progress=False, **settings).fit(cut(X, X.mean(0)))
+    bits = width - SCALE if scaled else width
+    hasher = Hasher(bits, seed=seed, progress=False, **settings).fit(cut(X, X.mean(0)))
 
     def placed(corpus: Array) -> Coder:
         mean = corpus.mean(0)
         rows = cut(corpus, mean)
         own = hasher if corpus is X else copy.deepcopy(hasher).adapt(rows)
         packed = own.encode(rows)
-        items = signs(packed, own.bits) * _column(own.scales(rows, packed, metric="cosine"))
+        items = signs(packed, bits)
+        if scaled:
+            items *= _column(own.scales(rows, packed, metric="cosine"))
         return Coder(
-            own.bits // 8 + 2,
+            own.bits // 8 + 2 * scaled,
             _by_hamming(lambda Q: own.encode(cut(Q, mean)), packed),
             lambda Q: _product(own.queries(cut(Q, mean), metric="cosine"), items),
         )

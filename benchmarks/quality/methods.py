@@ -170,10 +170,15 @@ MULTILABEL_TRIED: tuple[Settings, ...] = ({}, {"similarity_weight": 2.0}, {"temp
 HASHGNN_TRIED: tuple[Settings, ...] = ({}, {"beta_rise": 0.02}, {"cross_entropy": 1.0})
 RMSH_TRIED: tuple[Settings, ...] = ({}, {"lr": 1e-3}, {"dropout": 0.5})
 CCA_TRIED: tuple[Settings, ...] = tuple({"regularization": part} for part in (0.1, 1.0, 10.0))
-GRADED_TRIED: tuple[Settings, ...] = (
-    {"epochs": 4},
-    {"epochs": 2, "lr": 1e-3},
-    {"epochs": 2, "lr": 1e-3, "components": 96},
+GRADED_TRIED: tuple[Settings, ...] = tuple(
+    {**trained, **scaled}
+    for scaled in ({}, {"scaled": False})
+    for trained in (
+        {"epochs": 4},
+        {"epochs": 2, "lr": 1e-3},
+        {"epochs": 2, "lr": 1e-3, "components": 96},
+        {"epochs": 1, "lr": 1e-4},  # hardly away from its start, ITQ
+    )
 )
 FACTORS_TRIED: tuple[Settings, ...] = ({"l2": 1e-3}, {"l2": 1e-2}, {"l2": 3e-2})
 
