@@ -218,6 +218,8 @@ def test_every_learning_method_has_as_many_settings() -> None:
             "ours-undivided",
             *(name for name in (m.name for m in methods.METHODS) if name.startswith("graded-") and "ours" not in name),
         )
+        if method.name == "graded-ours":
+            continue  # nothing of its rivals can be set, and the best of them at each size is what it has to reach
         learns = method.base is None and method.name not in fixed
         for settings in (method.settings, *method.elsewhere.values()):
             assert len(settings) == (methods.TRIED if learns else 1), method.name
