@@ -24,7 +24,7 @@ EXPLAINED = (
     "- Settings of fasthash are chosen on validation queries of each task, by float queries: at 16 bytes for items of "
     "16 and 24, at 32 for those of 32 and 48, at 64 for longer ones; where it learns from 1,000 abstracts, at each "
     "size to 64. *components*: it learns from so many principal components. *epochs 1, lr 0.0001*: it hardly leaves "
-    "its start, ITQ",
+    "its start, ITQ. The lists below tell what was tried; at 64 bytes this was less but for PubMedQA",
     "- Goals: the rival is the best of at most as many bytes, by the better of float queries and codes. The limit is "
     "less the sum of both standard deviations",
 )
