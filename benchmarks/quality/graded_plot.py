@@ -32,12 +32,13 @@ def graded_figure(folder: Path = FOLDER) -> Any:
     lines = {task: read(folder, task) for task in tasks(True) + tasks(False)}
     if not all(lines.values()):
         return None
-    figure = Figure(figsize=(6.4, 8.6), layout="constrained")
-    panels = figure.subplots(2, 1, sharex=True)
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    panels = figure.subplots(1, 2)
     titles = "Learned from the corpus itself", "Learned from another corpus"
     for axis, moved, title in zip(panels, (False, True), titles, strict=True):
         draw(axis, {task: lines[task] for task in tasks(moved)}, title)
-    panels[1].set_xlabel("bytes an item, at most (log scale)", fontsize=13)
+    for axis in panels:
+        axis.set_xlabel("bytes an item, at most (log scale)", fontsize=13)
     return figure
 
 
@@ -50,7 +51,7 @@ def draw(axis: Any, lines: dict[str, list[dict[str, Any]]], title: str) -> None:
         floor["metrics"]["floats corpus"][METRIC] for each in lines.values() if (floor := find(each, kind="floors"))
     )
     axis.axhline(floats, color="black", linestyle="--", linewidth=1)
-    axis.annotate("floats, 1,536 bytes", (7.5, floats), (0, 4), textcoords="offset points", fontsize=12)
+    axis.annotate("floats, 1,536 bytes", (5.4, floats), (0, 4), textcoords="offset points", fontsize=12)
     runs: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for line in (line for each in lines.values() for line in each if line["kind"] == "run"):
         runs.setdefault((line["task"], line["method"], line["bits"]), []).append(line)
@@ -63,7 +64,7 @@ def draw(axis: Any, lines: dict[str, list[dict[str, Any]]], title: str) -> None:
     label_starts(axis, ends)
     axis.set_title(title, fontsize=14, loc="left")
     axis.set_xscale("log", base=2)
-    axis.set_xlim(7.3, 240)
+    axis.set_xlim(5.2, 240)
     axis.set_xticks(BYTES, [str(count) for count in BYTES])
     axis.minorticks_off()
     axis.tick_params(labelsize=12)
