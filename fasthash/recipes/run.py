@@ -65,7 +65,7 @@ def run_recipe(
         name: "cifar100", "imagenet" or "conceptual-captions".
         data: the data as it is downloaded (see docs/recipes.md).
         out: a folder for a run folder of each setting (see `fasthash.train.train`), with its report.html, and for
-            results.json and table.md. The same call goes on where an earlier one was interrupted.
+            results.json and table.md. The same call continues an interrupted one.
         small: reduced data, network and epochs, for minutes on a CPU; captions get generated pictures.
         bits: of a code. epochs, batch_size, backbone: None for those of the recipe. seed: for weights and order; which
             classes are unseen does not depend on it.

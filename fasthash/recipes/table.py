@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fasthash.report.tables import markdown_lines, text_lines
+
 _CLASSES = "mAP: relevant = same class."
 _LEGEND = """\
 mAHP: hierarchical precision by similarity ("mean" variant). Exact over ties.
@@ -14,16 +16,7 @@ def text_table(results: dict[str, Any]) -> str:
     """The tables as aligned text."""
     lines = [*_about(results), ""]
     for table in results["tables"]:
-        headings, rows = _cells(table)
-        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-        lines += [_title(table), ""]
-        for cells in (headings, *rows):
-            aligned = [
-                cell.ljust(width) if number < 2 else cell.rjust(width)
-                for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-            ]
-            lines.append("  ".join(aligned).rstrip())
-        lines.append("")
+        lines += [_title(table), "", *text_lines(*_cells(table), 2), ""]
     return "\n".join([*lines, _legend(results)])
 
 
@@ -31,10 +24,7 @@ def markdown_table(results: dict[str, Any]) -> str:
     """The tables as Markdown."""
     lines = [*(f"- {line}" for line in _about(results)), ""]
     for table in results["tables"]:
-        headings, rows = _cells(table)
-        lines += [_title(table), "", f"| {' | '.join(headings)} |", f"|---|---|{'---:|' * (len(headings) - 2)}"]
-        lines += [f"| {' | '.join(cells)} |" for cells in rows]
-        lines.append("")
+        lines += [_title(table), "", *markdown_lines(*_cells(table), 2), ""]
     return "\n".join([*lines, _legend(results)])
 
 

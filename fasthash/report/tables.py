@@ -34,15 +34,7 @@ def text_tables(results: dict[str, Any]) -> str:
     headings, tables = columns(results)
     lines = []
     for database, rows in tables.items():
-        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-        lines += [about(results, database), ""]
-        for cells in (headings, *rows):
-            aligned = [
-                cell.ljust(width) if number < 3 else cell.rjust(width)
-                for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-            ]
-            lines.append("  ".join(aligned).rstrip())
-        lines.append("")
+        lines += [about(results, database), "", *text_lines(headings, rows, 3), ""]
     lines += [legend(results), "", textwrap.fill(kept(results), 118), ""]
     return "\n".join(lines)
 
@@ -52,7 +44,7 @@ def markdown_tables(results: dict[str, Any]) -> str:
     headings, tables = columns(results)
     lines = []
     for database, rows in tables.items():
-        lines += [about(results, database), "", *_markdown(headings, rows, 3), ""]
+        lines += [about(results, database), "", *markdown_lines(headings, rows, 3), ""]
     return "\n".join([*lines, legend(results), "", kept(results)])
 
 
@@ -62,7 +54,7 @@ def short_table(results: dict[str, Any]) -> str:
     database, rows = next(iter(tables.items()))
     names = ["method", *_SHORT]
     chosen = [dict(zip(headings, rows[number], strict=True)) for number in _short_rows(results["tables"][database])]
-    lines = _markdown(names, [[row[name] for name in names] for row in chosen], 1)
+    lines = markdown_lines(names, [[row[name] for name in names] for row in chosen], 1)
     return "\n".join([*lines, "", _SHORT_LEGEND.format(threads=results["threads"])])
 
 
@@ -71,8 +63,21 @@ def _short_rows(rows: list[dict[str, Any]]) -> list[int]:
     return [*(n for n, row in enumerate(rows) if row["learned_from"] is None and row["bytes"]), len(rows) - 1]
 
 
-def _markdown(headings: list[str], rows: list[list[str]], texts: int) -> list[str]:
-    """A table as lines of Markdown; the first columns are texts, the others numbers."""
+def text_lines(headings: list[str], rows: list[list[str]], texts: int) -> list[str]:
+    """A table as lines of aligned text; the first columns are texts, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = []
+    for cells in (headings, *rows):
+        aligned = [
+            cell.ljust(width) if number < texts else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        lines.append("  ".join(aligned).rstrip())
+    return lines
+
+
+def markdown_lines(headings: list[str], rows: list[list[str]], texts: int) -> list[str]:
+    """The same as lines of Markdown."""
     rule = "|".join(["---"] * texts + ["---:"] * (len(headings) - texts))
     return [f"| {' | '.join(headings)} |", f"|{rule}|", *(f"| {' | '.join(cells)} |" for cells in rows)]
 

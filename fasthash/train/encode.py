@@ -51,7 +51,7 @@ def encode(
         progress: show a bar on stderr; None: if stderr is a terminal.
 
     Memory is bounded by 65,536 codes and one batch, but for out=None. With `out` the work is durable every 20 seconds,
-    and the same call goes on where an earlier one was interrupted: rows whose keys are there are not encoded again;
+    and the same call continues an interrupted one: rows whose keys are there are not encoded again;
     without keys, as many rows are skipped as there are. A file is written when all is done; until then codes lie in the
     folder <out>.partial. Before it goes on, one batch is encoded again and compared.
 
