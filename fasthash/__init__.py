@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         cluster,
         codes,
         datasets,
+        decoder,
         distributed,
         embeddings,
         evaluate,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     )
     from fasthash.asymmetric import asymmetric_topk
     from fasthash.codes import pack_bits, unpack_bits
+    from fasthash.decoder import LinearDecoder
     from fasthash.embeddings import EmbeddingIndex
     from fasthash.hamming import (
         RangeResult,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
 _NAMES = {
     "asymmetric": ["asymmetric_topk"],
     "codes": ["pack_bits", "unpack_bits"],
+    "decoder": ["LinearDecoder"],
     "embeddings": ["EmbeddingIndex"],
     "hamming": [
         "RangeResult",
@@ -101,6 +104,7 @@ __all__ = [
     "Hierarchy",
     "IndexFolderError",
     "KnnGraph",
+    "LinearDecoder",
     "Neighbors",
     "Pairs",
     "RangeResult",
@@ -113,6 +117,7 @@ __all__ = [
     "cluster",
     "codes",
     "datasets",
+    "decoder",
     "distributed",
     "duplicate_groups",
     "embeddings",

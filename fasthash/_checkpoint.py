@@ -33,6 +33,7 @@ class Kind:
 MODEL = Kind(FORMAT, "model", "Hasher.save", "Hasher.load")
 GRID = Kind("fasthash-grid-codes", "GridCodes", "GridCodes.save", "GridCodes.load")
 IMAGES = Kind("fasthash-image-hasher", "model of pictures", "ImageHasher.save", "ImageHasher.load")
+DECODER = Kind("fasthash-linear-decoder", "linear decoder", "LinearDecoder.save", "LinearDecoder.load")
 LINEAR = Kind("fasthash-linear-codes", "LinearCodes", "LinearCodes.save", "LinearCodes.load")
 ASYMMETRIC = Kind("fasthash-asymmetric-hasher", "AsymmetricHasher", "AsymmetricHasher.save", "AsymmetricHasher.load")
 CIMON = Kind("fasthash-cimon", "CIMON model", "CIMON.save", "CIMON.load")

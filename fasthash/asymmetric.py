@@ -63,10 +63,6 @@ def asymmetric_topk(
             CPU sums of small integers exclude most codes. If they cannot, as in a database of equal codes or for
             queries of very mixed sizes, the search takes about ten times as long. On a GPU products of bytes do the
             same.
-        (positions in the database); ordered by (distance, id), the same on every instruction set and thread count.
-        Where fewer than k codes are eligible the missing places have id -1 and distance infinity. On the CPU small
-        integers rule most codes out. Where they cannot, as in a database of equal codes or for queries of very mixed
-        sizes, the search takes some ten times as long. On a GPU products of bytes do the same.
 
     Raises:
         ValueError, TypeError: an argument outside these limits.

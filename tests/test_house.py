@@ -41,7 +41,7 @@ LEVELS = [
     ["_affinity"],
     ["targets", "_bit_moments"],
     ["metrics", "baselines"],
-    ["evaluate"],
+    ["decoder", "evaluate"],
     ["train"],
     ["embeddings", "images"],
     ["cluster", "integration"],

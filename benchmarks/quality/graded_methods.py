@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.graded_task import Coder
 from benchmarks.quality.tasks import Items, Task
-from fasthash import Hasher, baselines, hamming_distances
+from fasthash import Hasher, LinearDecoder, baselines, hamming_distances
 from fasthash.baselines import GridCodes, LinearCodes
 from fasthash.baselines.quantisers import random_rotation
 
@@ -49,16 +49,27 @@ def itq(X: Array, width: int, seed: int, settings: Settings) -> Placed:
     return _placed(baselines.itq(X, width, seed=seed), None)
 
 
-def itq_with(scale: str) -> Learn:
-    """ITQ with scales: for "dot" those of `LinearCodes`, for "cosine" as those of `Hasher`, of centred rows."""
+def itq_with_scales(X: Array, width: int, seed: int, settings: Settings) -> Placed:
+    """ITQ with the scales of `LinearCodes`."""
+    return _placed(_itq_beside_scale(X, width, seed), "dot")
 
-    def learn(X: Array, width: int, seed: int, settings: Settings) -> Placed:
-        key = "itq", id(X), width - SCALE, seed
-        if key not in _codes:
-            _codes[key] = X, baselines.itq(X, width - SCALE, seed=seed)
-        return _placed(_codes[key][1], scale)
 
-    return learn
+def itq_decoded(X: Array, width: int, seed: int, settings: Settings) -> Placed:
+    """ITQ that is searched as the codes of fasthash are: by a `LinearDecoder` of the corpus."""
+    codes = _itq_beside_scale(X, width, seed)
+
+    def placed(corpus: Array) -> Coder:
+        own = replace(codes, mean=torch.from_numpy(corpus.mean(0)))
+        return _decoded(own.encode, own.bits, corpus, lambda Q: Q)
+
+    return placed
+
+
+def _itq_beside_scale(X: Array, width: int, seed: int) -> LinearCodes:
+    key = id(X), width, seed
+    if key not in _codes:
+        _codes[key] = X, baselines.itq(X, width - SCALE, seed=seed)
+    return _codes[key][1]
 
 
 def rotation(X: Array, width: int, seed: int, settings: Settings) -> Placed:
@@ -81,9 +92,6 @@ def _placed(codes: LinearCodes, scale: str | None) -> Placed:
         points = signs(packed, own.bits)
         if scale == "dot":
             points *= _column(own.scales(corpus, packed))
-        elif scale == "cosine":
-            u = own.transform(corpus)
-            points *= _column((np.linalg.norm(u, axis=1) / (u * points).sum(1)).astype(np.float16))
 
         def asymmetric(Q: Array) -> Array:
             return _product(own.queries(Q, metric="dot") if scale == "dot" else own.transform(Q), points)
@@ -91,6 +99,16 @@ def _placed(codes: LinearCodes, scale: str | None) -> Placed:
         return Coder(own.bits // 8 + (0 if scale is None else 2), _by_hamming(own.encode, packed), asymmetric)
 
     return placed
+
+
+def _decoded(encode: Callable[[Array], Array], bits: int, rows: Array, cut: Callable[[Array], Array]) -> Coder:
+    """Codes and scales of rows, real-valued queries by a decoder of them; queries are `cut` first."""
+    packed = encode(rows)
+    decoder = LinearDecoder.fit(rows, packed, bits)
+    items = signs(packed, bits) * _column(decoder.scales(rows, packed))
+    return Coder(
+        bits // 8 + 2, _by_hamming(lambda Q: encode(cut(Q)), packed), lambda Q: _product(decoder.queries(cut(Q)), items)
+    )
 
 
 def grid(function: Callable[..., GridCodes], planes: int, seeded: bool = True) -> Learn:
@@ -152,27 +170,27 @@ def pq(X: Array, width: int, seed: int, settings: Settings) -> Placed:
 
 
 def ours(X: Array, width: int, seed: int, settings: Settings) -> Placed:
-    """Hasher without labels, with its scales for cosines unless `scaled` is False; of the first `components`."""
+    """Hasher without labels; with a `LinearDecoder` of the corpus unless `decoded` is False; of first `components`."""
     settings = dict(settings)
-    scaled = settings.pop("scaled", True)
+    decoded = settings.pop("decoded", True)
     components = first_components(X, settings.pop("components", X.shape[1]))
 
     def cut(rows: Array, mean: Array) -> Array:
         return rows if components is None else (rows - mean) @ components
 
-    bits = width - SCALE if scaled else width
+    bits = width - SCALE if decoded else width
     hasher = Hasher(bits, seed=seed, progress=False, **settings).fit(cut(X, X.mean(0)))
 
     def placed(corpus: Array) -> Coder:
         mean = corpus.mean(0)
         rows = cut(corpus, mean)
         own = hasher if corpus is X else copy.deepcopy(hasher).adapt(rows)
+        if decoded:
+            return _decoded(own.encode, bits, rows, lambda Q: cut(Q, mean))
         packed = own.encode(rows)
         items = signs(packed, bits)
-        if scaled:
-            items *= _column(own.scales(rows, packed, metric="cosine"))
         return Coder(
-            own.bits // 8 + 2 * scaled,
+            bits // 8,
             _by_hamming(lambda Q: own.encode(cut(Q, mean)), packed),
             lambda Q: _product(own.queries(cut(Q, mean), metric="cosine"), items),
         )

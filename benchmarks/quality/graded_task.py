@@ -47,8 +47,8 @@ def task_l(data: Path, *, name: str, moved: bool = False) -> Task:
         rows = CORPORA[LEARNED_FROM[name]](data)
         notes = (
             *notes,
-            f"All that is learned is learned from the corpus of task l-{LEARNED_FROM[name]}. Then `Hasher.adapt` gets "
-            "the rows of this one; the other methods get their mean, which is what they could adapt",
+            f"Encoders and codebooks are learned from the corpus of task l-{LEARNED_FROM[name]}. Then `Hasher.adapt` "
+            "and `LinearDecoder.fit` get the rows of this one; the other methods get their mean",
         )
     title = f"{corpus.title}, {'learned from another corpus' if moved else 'graded retrieval'}"
     validation, test = ({"corpus": (queries, corpus.items)} for queries in (corpus.validation, corpus.test))

@@ -171,8 +171,8 @@ HASHGNN_TRIED: tuple[Settings, ...] = ({}, {"beta_rise": 0.02}, {"cross_entropy"
 RMSH_TRIED: tuple[Settings, ...] = ({}, {"lr": 1e-3}, {"dropout": 0.5})
 CCA_TRIED: tuple[Settings, ...] = tuple({"regularization": part} for part in (0.1, 1.0, 10.0))
 GRADED_TRIED: tuple[Settings, ...] = tuple(
-    {**trained, **scaled}
-    for scaled in ({}, {"scaled": False})
+    {**trained, **searched}
+    for searched in ({}, {"decoded": False})
     for trained in (
         {"epochs": 4},
         {"epochs": 2, "lr": 1e-3},
@@ -546,8 +546,8 @@ METHODS: tuple[Method, ...] = (
     replace(_graded("sign", "sign(x - mean)", graded_methods.sign, 48), widths=(384,)),
     _graded("rotation", "random rotation, sign", graded_methods.rotation, 48),
     _graded("itq", "ITQ", graded_methods.itq, 48),
-    _graded("itq-scales", "ITQ with scales", graded_methods.itq_with("dot"), 48),
-    _graded("itq-cosines", "ITQ with scales of cosines", graded_methods.itq_with("cosine"), 48),
+    _graded("itq-scales", "ITQ with scales", graded_methods.itq_with_scales, 48),
+    _graded("itq-decoded", "ITQ with a decoder", graded_methods.itq_decoded, 48),
     *_grids("rabitq", "RaBitQ", baselines.rabitq),
     *_grids("osq", "OSQ", baselines.osq, seeded=False),
     *_grids("turboquant", "TurboQuant", baselines.turboquant),

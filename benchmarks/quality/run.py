@@ -39,9 +39,7 @@ from benchmarks.quality.tasks import Pair, Task
 from fasthash.evaluate import code_statistics
 
 TUNING_BITS, TUNING_SEED = 64, 100
-GRADED_TUNING = 128, 256, 512  # of task l: each for items of at least so many bits
-GRADED_TUNING_OF_FEW = 128, 192, 256, 384, 512  # where it learns from at most FEW rows, quickly
-FEW = 1000
+GRADED_TUNING = 128, 192, 256, 384, 512  # of task l: each for items of at least so many bits
 
 
 def run(
@@ -96,15 +94,14 @@ def choose(task: Task, method: Method, bits: int, folder: Path) -> Settings:
     """The best of a method's settings on validation data (of its base's, for an ablation).
 
     They are chosen once for all widths, at TUNING_BITS; for captions, whose widths come near that of the inputs, at
-    each width; on task l at three or five.
+    each width; on task l at each up to 512 bits.
     """
     named = next(m for m in METHODS if m.name == (method.base or method.name))
     candidates = named.elsewhere.get(task.name, named.settings)
     if len(candidates) == 1:
         return dict(candidates[0])
     if task.kind == "graded":
-        tuned = GRADED_TUNING if len(task.train.X) > FEW else GRADED_TUNING_OF_FEW
-        bits = max(width for width in tuned if width <= bits)
+        bits = max(width for width in GRADED_TUNING if width <= bits)
     else:
         bits = TUNING_BITS if TUNING_BITS in task.widths else bits
     name = {"kind": "tuning", "task": task.name, "method": named.name, "bits": bits, "seed": TUNING_SEED}
