@@ -28,7 +28,7 @@ from benchmarks.quality import (  # noqa: E402
     tables,
     tasks,
 )
-from fasthash import Hasher, asymmetric_topk, baselines, metrics  # noqa: E402
+from fasthash import Hasher, LinearDecoder, asymmetric_topk, baselines, metrics  # noqa: E402
 
 WIDTHS = (128, 192)
 
@@ -100,7 +100,7 @@ def test_float_queries_are_asymmetric_topk(scale: str | None) -> None:
 def test_bytes_of_an_item_are_those_of_its_name() -> None:
     X = small_task().train.X
     for learn, width, size in (
-        (graded_methods.itq_with("cosine"), 48, 6),
+        (graded_methods.itq_decoded, 48, 6),
         (graded_methods.grid(baselines.rabitq, 1), 64, 8),  # 48 bits and a scale
         (graded_methods.grid(baselines.osq, 2, seeded=False), 64, 8),  # of the first 24 components
         (graded_methods.grid(baselines.turboquant, 4), 256, 26),  # all dimensions: not filled
@@ -109,16 +109,20 @@ def test_bytes_of_an_item_are_those_of_its_name() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_codes_without_a_scale_fill_its_bytes() -> None:
+def test_codes_of_fasthash_with_and_without_a_decoder() -> None:
     task = small_task()
     X, Q = task.train.X, task.test["corpus"][0].X
     own = Hasher(48, seed=0, epochs=1, progress=False).fit(X)
     found = asymmetric_topk(own.queries(Q, metric="cosine"), own.encode(X), 5, metric="dot")
-    for settings, size in (({"scaled": False}, 6), ({}, 8)):
+    codes = own.encode(X)
+    decoder = LinearDecoder.fit(X, codes, 48)
+    decoded = asymmetric_topk(decoder.queries(Q), codes, 5, code_scale=decoder.scales(X, codes), metric="dot")
+    for settings, size, wanted in (({"decoded": False}, 6, found), ({}, 8, decoded)):
         coder = graded_methods.ours(X, 8 * size, 0, {"epochs": 1, **settings})(X)
         assert coder.bytes == size
-        same = np.allclose(-np.sort(-coder.asymmetric(Q), axis=1)[:, :5], -found.distances, rtol=1e-4, atol=1e-4)
-        assert same == ("scaled" in settings)
+        np.testing.assert_allclose(
+            -np.sort(-coder.asymmetric(Q), axis=1)[:, :5], -wanted.distances, rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -154,7 +158,7 @@ def test_goals_take_the_best_rival_of_at_most_as_many_bytes(mine: float, reached
         ("graded-itq", 128, (0.47, 0.47)),  # fewer bytes
         ("graded-pq", 256, (0.4, 0.4)),
         ("graded-pq", 512, (0.9, 0.9)),  # more bytes
-        ("graded-itq-cosines", 256, (0.9, 0.9)),  # the same search, untrained: no rival
+        ("graded-itq-decoded", 256, (0.9, 0.9)),  # the same search, untrained: no rival
     ):
         sides = {f"{mode} corpus": {"nDCG@10": 0.0, "bytes": bits / 8} for mode in graded_task.MODES}
         runs["l-captions", name, bits] = [

@@ -15,7 +15,7 @@ OURS, UNTRAINED = "graded-ours", "graded-itq-decoded"
 MUST, GOAL = BYTES[:5], BYTES[5:7]  # 16 to 64 bytes; to 128
 EXPLAINED = (
     "- Columns are bytes of an item. Its own scale, float16, takes 2 of them: for ITQ with scales, the quantisers, and "
-    '*fasthash* (`Hasher.fit(X)`, searched by a `LinearDecoder`), but for settings with *decoded False*, whose code '
+    "*fasthash* (`Hasher.fit(X)`, searched by a `LinearDecoder`), but for settings with *decoded False*, whose code "
     "fills all bytes. What all items share (means, matrices, codebooks) is not counted",
     "- Quantisers of 1, 2 and 4 bits a dimension take as many principal components as fill the bytes, at most all "
     "384. TurboQuant of 1 bit is RaBitQ of 1 bit. PQ is that of faiss, a byte for each part of a row. "
