@@ -140,6 +140,20 @@ def test_small_sets_are_trained_for_more_epochs() -> None:
         assert len(Hasher(**{**quick, "batch_size": 30, "hidden": ()}).fit(X, y).history_.losses) == 30
 
 
+def test_few_rows_without_labels_stay_near_itq() -> None:
+    few, enough = np.random.default_rng(0).normal(size=(2, 60, 20)).astype(np.float32)
+    enough = np.concatenate([few, enough])[:100]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hasher_module, "LINEAR_STEPS", 20)
+        quick = {**QUICK, "epochs": None, "hidden": None}
+        assert len(Hasher(**quick).fit(few).history_.losses) == 1
+        assert len(Hasher(**quick).fit(enough).history_.losses) > 1  # five rows for each feature
+        assert len(Hasher(**{**quick, "epochs": 3}).fit(few).history_.losses) == 3
+        assert len(Hasher(**{**quick, "init": "random"}).fit(few).history_.losses) > 1
+    same = Hasher(16, progress=False).fit(few).encode(few) == baselines.itq(few, 16).encode(few)
+    assert same.mean() > 0.5
+
+
 def test_settings_left_open_depend_on_the_target() -> None:
     X, y = blobs(60)
     quick = {**QUICK, "hidden": None, "epochs": 1}

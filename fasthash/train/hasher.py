@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,9 @@ from fasthash.train.validation import output_blocks, own_score, read_held_out, r
 # With epochs=None a run has at least so many passes and so many steps: small sets need more passes, and so do two-part
 # codes, and an encoder without hidden layers, whose steps cost little.
 EPOCHS, STEPS, TWO_PART_STEPS, LINEAR_STEPS = 15, 900, 1500, 5400
+# But codes of ITQ are trained for one pass where there are fewer rows than this for each feature: more passes learn the
+# rows by heart, and find less than ITQ itself.
+ROWS_PER_FEATURE = 5
 
 
 class Hasher(Params):
@@ -97,7 +101,7 @@ class Hasher(Params):
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         head_scale: that of `HashHead` (1 with a loss of its own).
         epochs: passes over the rows; None: 15, or as many as make 900 steps (1,500 of two-part codes, 5,400 without
-            hidden layers).
+            hidden layers; 1 with y=None, if X has fewer than five rows for each feature).
         batch_size: rows of a step (all rows, if X has fewer).
         lr, weight_decay: of AdamW, precision, ema, compile: see `fasthash.train.train`.
         patience: stop after this number of epochs in a row without a better validation score (taken after each epoch
@@ -244,8 +248,8 @@ class Hasher(Params):
         settings.batch_size = min(settings.batch_size, len(rows))
         learned, pseudo = with_pseudo_classes(features, targets, settings.seed)
         batches = fit_batches(settings, features, learned, group)
-        steps = (TWO_PART_STEPS if settings.item_bits else STEPS) if settings.hidden else LINEAR_STEPS
-        epochs = settings.epochs or max(EPOCHS, math.ceil(steps / len(batches)))
+        few = len(rows) < ROWS_PER_FEATURE * rows.shape[1]
+        epochs = settings.epochs or _usual_epochs(settings, len(batches), few=y is None and few)
         device = torch.device(rows.device if settings.device is None else settings.device)
         warn_slow(settings.precision, device, "Hasher.fit")
         score = None
@@ -516,6 +520,14 @@ class Hasher(Params):
 
     def _names(self) -> Any:
         return getattr(self, "feature_names_in_", None)
+
+
+def _usual_epochs(settings: SimpleNamespace, batches: int, *, few: bool) -> int:
+    """With epochs=None, of so many batches; few: there are few rows, without targets."""
+    if few and settings.init == "itq":
+        return 1
+    steps = (TWO_PART_STEPS if settings.item_bits else STEPS) if settings.hidden else LINEAR_STEPS
+    return max(EPOCHS, math.ceil(steps / batches))
 
 
 def _device_of(module: nn.Module) -> torch.device:
