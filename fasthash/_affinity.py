@@ -58,7 +58,7 @@ def refine_by_affinity(
         P learns from -mean_i log p'_i[Y_i] + 0.1 mean_ij (w_ij - mean w of the cell)^2        [restated; weight: ours]
         J = 1/2 sum_ij |p_i - p_j|^2, an edge in both directions                               [restated; w = 1: ours]
 
-    p' is one step without w_ii: a row whose own label counts would teach P to trust nobody [ours]. Y are classes of
+    p' is one step without w_ii: if its own label counted, P would learn to trust no neighbour [ours]. Y are classes of
     mined rows: a cell is at most 20 rows that edges connect, nearest first; cells of which 80 in 100 rows have one
     class by f [restated] are kept where a softmax classifier of mean x, fitted on other cells, says the same class
     [restated; other cells: ours]. A round that would raise J is not taken, and rounds end there [ours].
@@ -70,7 +70,7 @@ def refine_by_affinity(
             in both directions; duplicates and self-loops count as nothing. None: the nearest rows of X by cosine.
         classes: C. None: the largest of y + 1.
         neighbors: of each row, where edges is None: 1 to 64, at most N - 1 are taken.
-        rounds: at most so many, >= 1.
+        rounds: the largest number of rounds, >= 1.
         steps: of the random walk, >= 1.
         mining: False learns P from all rows, with the likeliest class of each.
         affinity: "learned", or "uniform" for w_ij = 1.

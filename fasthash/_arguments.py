@@ -95,15 +95,15 @@ def choice(value: Any, function: str, name: str, allowed: Sequence[str]) -> str:
 
 
 def refuse_zeros_and_ones(filter: torch.Tensor, function: str) -> None:
-    """Refuses an integer filter of 0 and 1 that repeats one of them: nobody can tell a mask from positions or ids."""
+    """Refuses an integer filter of 0 and 1 that repeats one of them: a mask and positions or ids look the same."""
     if not filter.numel() or filter.dtype == torch.bool or filter.is_floating_point():
         return
     values = filter.to(torch.int64) if filter.dtype in (torch.uint16, torch.uint32, torch.uint64) else filter
     zeros, ones = int((values == 0).sum()), int((values == 1).sum())
     if zeros + ones == filter.numel() and max(zeros, ones) > 1:
         raise TypeError(
-            f"{function}: filter holds only 0 and 1, {zeros} and {ones} times; for a mask make it boolean "
-            "(filter.astype(bool)), for the ids 0 and 1 name each once (numpy.unique(filter))"
+            f"{function}: filter is ambiguous: it holds only 0 and 1, {zeros} and {ones} times. For a mask pass "
+            "filter.astype(bool); for the ids 0 and 1 pass numpy.unique(filter)"
         )
 
 

@@ -81,7 +81,9 @@ def load_checkpoint(path: str | PathLike[str], kind: Kind = MODEL) -> tuple[dict
                     f"{kind.load}: {path} is not {what}: its format is {found!r}, not {kind.format!r}{hint}"
                 )
             if version != str(VERSION):
-                raise ValueError(f"{kind.load}: {path} has version {version}, and only version {VERSION} is known here")
+                raise ValueError(
+                    f"{kind.load}: {path} has version {version}, this fasthash reads version {VERSION} only"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         content = json.loads(metadata["content"])
     except (safetensors.SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
@@ -92,7 +94,7 @@ def load_checkpoint(path: str | PathLike[str], kind: Kind = MODEL) -> tuple[dict
 
 
 def _own_module(metadata: dict[str, str]) -> str:
-    """What to do with the weights of a module that is not ours to make."""
+    """How to use a file of weights whose module is not part of fasthash."""
     named: Any = None
     with contextlib.suppress(KeyError, json.JSONDecodeError, AttributeError):
         named = json.loads(metadata["content"]).get("module")
@@ -115,7 +117,7 @@ def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> No
     """Raises ValueError, in one line, unless `tensors` have the names, types and shapes of `expected`."""
     if tensors.keys() != expected.keys():
         difference = ", ".join(sorted(tensors.keys() ^ expected.keys()))
-        raise ValueError(f"its tensors are not those of the model that it describes ({difference})")
+        raise ValueError(f"its tensors do not match the model that it describes ({difference})")
     for name, tensor in tensors.items():
         found, wanted = (f"{list(t.shape)} {dtype_name(t)}" for t in (tensor, expected[name]))
         if found != wanted:

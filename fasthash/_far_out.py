@@ -29,7 +29,7 @@ BLOCK = 1 << 20  # numbers that are read at once
 
 @dataclass(frozen=True)
 class Usual:
-    """What is usual in N rows of F features: values within `reach` [F] of `centre` [F], both float64.
+    """The usual range of N rows of F features: values within `reach` [F] of `centre` [F], both float64.
 
     unit: by what the spread of a column exceeds that of a typical column, float64 [F], 1 for all but columns with a
     unit of their own; None where there is no such column.
@@ -67,7 +67,7 @@ def sample_of(rows: int, features: int) -> Tensor:
 
 
 def usual_of(sample: Tensor, rows: int) -> Usual:
-    """What is usual in X [rows, F], from the sample [S, F] of its rows, S >= 1; nothing is far out where S < 8.
+    """The usual range of X [rows, F], from the sample [S, F] of its rows, S >= 1; nothing is far out where S < 8.
 
     >>> usual = usual_of(torch.arange(40.0)[:, None] % 7, 40)
     >>> usual.beyond(torch.tensor([[6.0], [1e6]])).tolist()
@@ -131,7 +131,8 @@ def find(
 ) -> tuple[Tensor, Tensor, FarOut | None]:
     """Mean and deviation of X [N, F] without what lies far out, both float64 [F], and what does; X is read once.
 
-    One deviation for all columns, 1 where it would be 0, times their `unit`. `advance` is told of rows that were read.
+    One deviation for all columns, 1 where it would be 0, times their `unit`. `advance` gets the number of rows
+    that were read.
     """
     size = max(1, BLOCK // rows.shape[1])
     sums, squares = torch.zeros_like(usual.centre), torch.zeros_like(usual.centre)
@@ -167,13 +168,13 @@ def find(
 
 
 def warn_far_out(found: FarOut | None, rows: int, function: str, name: str, what: str) -> None:
-    """Warns of what was found among so many rows of `name`. what: where it counts as the mean, in words."""
+    """Warns of what was found in `name`. rows: of `name`. what: where such values count as the mean, in words."""
     if found is None:
         return
     low, high = found.usual
-    several = "1 value that lies" if found.values == 1 else f"{found.values} values that lie"
+    several = "1 value" if found.values == 1 else f"{found.values} values"
     warn(
-        f"{function}: {name} holds {several} absurdly far out, in {found.rows} of {rows} rows, the first "
-        f"{found.value:g} in row {found.row}, column {found.column} (usual there: {low:.3g} to {high:.3g}); "
-        f"such a value counts as the mean of its column, {what}: correct it, or leave its row out"
+        f"{function}: {name} holds {several} far outside the usual range, in {found.rows} of {rows} rows. The first is "
+        f"{found.value:g} in row {found.row}, column {found.column} (usual there: {low:.3g} to {high:.3g}). "
+        f"Such a value counts as the mean of its column, {what}. Correct it, or remove its row"
     )

@@ -19,7 +19,7 @@ def free_memory() -> int:
 
 
 def _left_in_groups() -> list[int]:
-    """What the control group of this process, and each above it, leaves; empty where none has a limit."""
+    """The free memory of the control group of this process and of each group above it; empty if none has a limit."""
     try:
         own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):

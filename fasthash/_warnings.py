@@ -10,7 +10,7 @@ _OURS = ("fasthash", "contextlib", "torch")  # packages whose frames are not the
 
 
 class FasthashWarning(UserWarning):
-    """What a user should know of input that was taken; the command line shows it as one line."""
+    """Warns of input that is accepted but may be wrong; the command line shows it as one line."""
 
 
 def warn(message: str) -> None:

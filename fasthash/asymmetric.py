@@ -149,7 +149,8 @@ def weights_of(given: Any, bits: int, metric: str, function: str) -> tuple[int, 
     weights = flat_bit_weights(given, function, (bits + 7) // 8)
     if weights and metric != "l1":
         raise ValueError(
-            f"{function}: bit_weights are for metric 'l1' alone, got metric {metric!r}; multiply the queries by them"
+            f"{function}: bit_weights need metric 'l1', got metric {metric!r}; for this metric multiply the "
+            "queries by the weights"
         )
     if weights and sum(weights[::2]) != bits:
         raise ValueError(f"{function}: bit_weights must make up {bits} bits, got {sum(weights[::2])}")

@@ -74,8 +74,8 @@ def pack_bits(z: Any, threshold: Any = 0.5) -> Any:
         raise ValueError(f"pack_bits: z must not hold NaN, got {bad} of {values.numel()} values")
     if isinstance(threshold, float) and threshold == 0.5 and not packed.any() and bool((values < 0).any()):
         warn(
-            "pack_bits: no value of z is above the threshold 0.5 and some are below 0, so that all bits are 0; "
-            "pass threshold=0 for the signs of signed values"
+            "pack_bits: all bits are 0, because no value of z is above the threshold 0.5 and some are below 0; "
+            "for signed values pass threshold=0"
         )
     return like(packed, z)
 

@@ -313,7 +313,7 @@ def _examples(folder: Path, splits: dict[str, Clinc150], seed: int) -> list[dict
 
 
 def _plots(methods: list[Method], splits: dict[str, Clinc150]) -> Plots:
-    """What the plots of the report show, from the test split."""
+    """The data of the plots of the report, from the test split."""
     return Plots(
         outputs={
             (method.learned_from or "", bool(method.kl)): method.items["test"]

@@ -55,7 +55,7 @@ def evaluate(
      'bit_balance': 0.667, 'bit_entropy': 0.918, 'bit_correlation': 0.875}
     """
     if (query_input is None) != (database_input is None):
-        raise ValueError("evaluate: query_input and database_input go together, got one of them")
+        raise ValueError("evaluate: query_input and database_input must be given together, got one of them")
     ranking = Ranking(
         "evaluate",
         query,
@@ -117,9 +117,10 @@ def _refuse_flat(similarity: Tensor) -> None:
     between = similarity[~torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)]
     if len(similarity) > 2 and bool((between == between[0]).all()):
         raise ValueError(
-            f"evaluate: class_similarity must tell classes apart, got {float(between[0]):g} for all pairs of the "
-            f"{len(similarity)} classes: was a hierarchy read upside down? Read edges that are written as "
-            '(child, parent) with order="child parent"; leave class_similarity out where classes are equally far apart'
+            f"evaluate: class_similarity must differ between pairs of classes, got {float(between[0]):g} for all "
+            f"pairs of the {len(similarity)} classes. Perhaps a hierarchy was read upside down: read edges that "
+            'are written as (child, parent) with order="child parent". If all classes are equally far apart, '
+            "omit class_similarity"
         )
 
 

@@ -178,7 +178,7 @@ def hamming_histogram(
     codes, base = _code_pair("hamming_histogram", queries, database)
     bits = flat_bit_weights(bit_weights, "hamming_histogram", base.shape[1])
     if (database_labels is None) != (class_weights is None):
-        raise ValueError("hamming_histogram: database_labels and class_weights go together, got one of them")
+        raise ValueError("hamming_histogram: database_labels and class_weights must be given together, got one of them")
     labels, weights = None, None
     if database_labels is not None:
         labels = _on(base, _integer_labels(database_labels))

@@ -46,7 +46,7 @@ def maxsim_topk(
         bytes for each document (or 100 MB, if that is more), and 4 for each token of the longest one.
 
     Raises:
-        ValueError, TypeError: an argument outside what is said above; a query of so many tokens that its largest
+        ValueError, TypeError: an argument outside what is said above; a query with too many tokens: its largest
             distance, tokens x 8 W, is above 2^31 - 1.
 
     Source: Khattab & Zaharia, "ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction

@@ -79,7 +79,7 @@ def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | No
         radius: >= 0, in bits, inclusive.
         other: packed codes uint8 [M, W] on the same device: pairs of a row i of `codes` and a row j of `other`. None:
             pairs of rows i < j of `codes`.
-        limit: the largest number of pairs. None: as many as half of the free memory holds, 52 bytes each (64 on a GPU).
+        limit: the largest number of pairs. None: half of the free memory, at 52 bytes a pair (64 on a GPU).
 
     Returns:
         ids_a and ids_b int64 [T], the rows i and j, and distances int32 [T], ordered by (i, j): the same for every
@@ -112,7 +112,7 @@ def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | No
 
 
 class PairsFinder(Protocol):
-    """What finds pairs: `_ops.pairs.Join`, or a join by blocks."""
+    """An object that finds pairs: `_ops.pairs.Join`, or a join by blocks."""
 
     @property
     def rows(self) -> int: ...
@@ -144,8 +144,8 @@ def _refuse_pairs(function: str, radius: int, total: int, most: int, limit: int 
     if total > most:
         reason = f"limit is {most}" if limit is not None else f"half of the free memory holds {most}"
         raise ValueError(
-            f"{function}: radius {radius} gives {total} pairs, but {reason}; "
-            "take a smaller radius, or groups, which list no pairs"
+            f"{function}: radius {radius} gives {total} pairs, but {reason}; use a smaller radius, or find "
+            "groups, which need no list of pairs"
         )
 
 

@@ -86,7 +86,7 @@ def test_bits_that_do_not_fit_are_refused() -> None:
     queries, _ = example(2, 3, 65)
     with pytest.raises(ValueError, match="D between 1 and 8 W"):
         ops.asymmetric_distances(queries, torch.zeros(2, 3, 8, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="the groups must make up D bits"):
+    with pytest.raises(ValueError, match="the groups must have D bits in all"):
         ops.asymmetric_distances(queries, torch.zeros(2, 3, 9, dtype=torch.uint8), [66, 3])
     with pytest.raises(ValueError, match="at least 1 bit, weight 1 to 255"):
         ops.asymmetric_distances(queries, torch.zeros(2, 3, 9, dtype=torch.uint8), [-1, 3, 66, 1])

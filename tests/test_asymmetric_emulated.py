@@ -245,9 +245,9 @@ def test_a_short_workspace_and_a_launch_that_fails(gpu: Emulation) -> None:
     with pytest.raises(EmulationError, match=r"^asymmetric_prepare_kernel: no kernel image is available"):
         gpu.call("asymmetric_topk", fault=-209, **arguments)
     for metric, rest, words in (
-        ("l1", {"scales": np.ones(100, np.float16)}, "groups are for l1 alone, scales for the other metrics"),
-        ("dot", {"bit_weights": [(16, 2)]}, "groups are for l1 alone, scales for the other metrics"),
-        ("l1", {"bit_weights": [(15, 2)]}, "the groups must make up D bits"),
+        ("l1", {"scales": np.ones(100, np.float16)}, "groups need metric l1, scales need another metric"),
+        ("dot", {"bit_weights": [(16, 2)]}, "groups need metric l1, scales need another metric"),
+        ("l1", {"bit_weights": [(15, 2)]}, "the groups must have D bits in all"),
     ):
         with pytest.raises(EmulationError, match=f"^fh_asymmetric_topk_cuda: {words}"):
             gpu.call("asymmetric_topk", **arguments, metric=metric, **rest)

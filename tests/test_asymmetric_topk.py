@@ -328,7 +328,7 @@ def bad_calls() -> list[tuple[dict[str, Any], type[Exception], str]]:
         ({"code_scale": scale * np.nan, "metric": "l2"}, ValueError, "code_scale must be finite and >= 0, got nan"),
         ({"code_scale": scale * np.inf, "metric": "l2"}, ValueError, "code_scale must be finite and >= 0, got inf"),
         ({"filter": np.zeros(7, bool)}, ValueError, r"a boolean filter must have shape \[20\], got \[7\]"),
-        ({"bit_weights": [(24, 3)], "metric": "dot"}, ValueError, "bit_weights are for metric 'l1' alone, got met"),
+        ({"bit_weights": [(24, 3)], "metric": "dot"}, ValueError, "bit_weights need metric 'l1', got met"),
         ({"queries": real[:, :20], "bit_weights": [(24, 3)]}, ValueError, "bit_weights must make up 20 bits, got 24"),
         ({"queries": np.zeros((1, 65_544), np.float32), "database": np.zeros((20, 8193), np.uint8)}, ValueError,
          "queries must have at most 65536 bits, got 65544"),
@@ -352,11 +352,11 @@ def test_scales_that_are_minus_zero() -> None:
 
 def test_kernel_refuses_what_python_should_have() -> None:
     op, queries = torch.ops.fasthash.asymmetric_topk, torch.zeros(1, 24)
-    with pytest.raises(ValueError, match=r"W in 1..8192, D in 1..8 W"):
+    with pytest.raises(ValueError, match=r"W 1 to 8192, D 1 to 8 W"):
         op(queries, torch.zeros(2, 2, dtype=torch.uint8), None, None, 1, "l1")
-    with pytest.raises(ValueError, match="groups are for l1 alone, scales for the other metrics"):
+    with pytest.raises(ValueError, match="groups need metric l1, scales need another metric"):
         op(queries, torch.zeros(2, 3, dtype=torch.uint8), None, torch.ones(2).half(), 1, "l1")
-    with pytest.raises(ValueError, match="groups are for l1 alone, scales for the other metrics"):
+    with pytest.raises(ValueError, match="groups need metric l1, scales need another metric"):
         op(queries, torch.zeros(2, 3, dtype=torch.uint8), None, None, 1, "dot", [24, 2])
-    with pytest.raises(ValueError, match="the groups must make up D bits"):
+    with pytest.raises(ValueError, match="the groups must have D bits in all"):
         op(queries, torch.zeros(2, 3, dtype=torch.uint8), None, None, 1, "l1", [20, 2])

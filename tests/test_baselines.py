@@ -217,7 +217,7 @@ def test_what_load_refuses(X: np.ndarray, tmp_path: Path) -> None:
         (good, {"features": 3, "bits": 0}, "bits must be at least 1, got 0"),
         (good, {"features": 3, "bits": 4}, "its tensor weights is"),
         (good, {"features": 3, "bits": 2**62}, "overflowed"),
-        (good | {"more": torch.zeros(1)}, {"features": 3, "bits": 2}, "its tensors are not those"),
+        (good | {"more": torch.zeros(1)}, {"features": 3, "bits": 2}, "its tensors do not match"),
         (good | {"mean": torch.full((3,), torch.nan)}, {"features": 3, "bits": 2}, "hold NaN or infinity"),
         (good | {"mean": torch.zeros(3).double()}, {"features": 3, "bits": 2}, "its tensor mean is"),
     ):

@@ -321,7 +321,7 @@ CODES, ROWS = codes_of(0, 4), rows_of(0, 4)
         (
             lambda: ClassAnchorMarginLoss(8, 3)(torch.ones(2, 9), torch.zeros(2).long()),
             ValueError,
-            "ClassAnchorMarginLoss: u must have 8 columns, as many as bits, got 9",
+            "ClassAnchorMarginLoss: u must have 8 columns, one for each bit, got 9",
         ),
         (
             lambda: ClassAnchorMarginLoss(8, 3)(torch.ones(2, 8), torch.tensor([0, 3])),
@@ -333,7 +333,7 @@ CODES, ROWS = codes_of(0, 4), rows_of(0, 4)
         (
             lambda: AnchorIndex(CODES[:, :1], CODES),
             ValueError,
-            "AnchorIndex: anchors and items must have as many columns, got 1 and 2",
+            "AnchorIndex: anchors and items must have the same number of columns, got 1 and 2",
         ),
         (
             lambda: AnchorIndex(ROWS, CODES),
@@ -359,7 +359,7 @@ CODES, ROWS = codes_of(0, 4), rows_of(0, 4)
             (lambda kind=kind, ids=ids: AnchorIndex(kind, kind, ids), error, f"^AnchorIndex: {message}")
             for kind in (CODES, ROWS)
             for ids, error, message in (
-                ([1], ValueError, "4 items need as many ids, got 1"),
+                ([1], ValueError, "4 items need 4 ids, got 1"),
                 ([1, 2, 2, 3], ValueError, "ids must be distinct, got 2 more than once"),
                 ([1, 2, -2, 3], ValueError, r"ids must be between 0 and 2\*\*63 - 1, got -2"),
                 ([1.0, 2.0, 3.0, 4.0], TypeError, "ids must be integers, got float64"),

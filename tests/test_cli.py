@@ -302,22 +302,25 @@ def test_wrong_types_and_shapes(fails: Invoke, tmp_path: Path) -> None:
             "codes must be packed uint8 [N, bytes of a code], 64-bit integers [N] or booleans [N, bits], got int8 of "
             "shape (3, 3); fasthash.codes.from_signed reads packed bits minus 128",
         ),
-        (np.zeros((3, 20), np.uint8), "codes of 20 bits have 3 bytes, got 20 a row; pack bits (numpy.packbits)"),
+        (
+            np.zeros((3, 20), np.uint8),
+            "codes of 20 bits have 3 bytes, got 20 bytes in each row; pack bits (numpy.packbits)",
+        ),
         (np.zeros(3, np.uint8), "codes must be [N, bytes of a code], got shape (3,)"),
-        (np.zeros((3, 4), np.uint8), "codes of 20 bits have 3 bytes, got 4 a row"),
+        (np.zeros((3, 4), np.uint8), "codes of 20 bits have 3 bytes, got 4 bytes in each row"),
     ):
         path = save(tmp_path / "x.npy", array)
         assert fails("index", "build", path, "--bits", "20", "--out", "i") == f"{path}: {message}"
     for array, message in (
-        (np.zeros((3, 4), np.uint8), "codes of 20 bits have 3 bytes, got 4 a row"),
+        (np.zeros((3, 4), np.uint8), "codes of 20 bits have 3 bytes, got 4 bytes in each row"),
         (
             np.zeros((3, 8), np.float32),
-            "outputs for 20 bits have as many columns (embeddings need --model), got shape (3, 8)",
+            "outputs for 20 bits must have 20 columns (embeddings need --model), got shape (3, 8)",
         ),
         (
             np.zeros((3, 3), np.int64),
-            "codes of type int64 must be [N], a number a code, got shape (3, 3); packed codes are uint8 [N, bytes of a "
-            "code]: cast bytes (array.astype), pack bits (numpy.packbits)",
+            "codes of type int64 must be [N], one number for each code, got shape (3, 3); packed codes are "
+            "uint8 [N, bytes of a code]: convert bytes with array.astype, pack bits with numpy.packbits",
         ),
     ):
         path = save(tmp_path / "x.npy", array)
@@ -341,7 +344,7 @@ def test_queries_out_of_range(fails: Invoke, tmp_path: Path) -> None:
     assert "must be in [0, 1], got 1.5" in fails("search", "index", path)
     assert fails("search", "index", "codes.npy", "-k", "0") == "search: -k must be at least 1, got 0"
     assert "rescore needs real-valued queries" in fails("search", "index", "codes.npy", "--rescore", "2")
-    assert "does not go with --rescore" in fails("search", "index", "codes.npy", "--rescore", "2", "--radius", "1")
+    assert "cannot be used with --rescore" in fails("search", "index", "codes.npy", "--rescore", "2", "--radius", "1")
 
 
 def test_labels(fails: Invoke, tmp_path: Path) -> None:
@@ -351,7 +354,7 @@ def test_labels(fails: Invoke, tmp_path: Path) -> None:
     Path(path).write_text("".join(lines[:-1]) + "bird\n")
     assert fails(*train) == f"{path}: label 'bird' (row 119) is not in the hierarchy"
     Path(path).write_text("".join(lines[:-1]))
-    assert fails(*train) == f"{path}: features.npy has 120 rows, which need as many labels, got 119"
+    assert fails(*train) == f"{path}: features.npy has 120 rows and needs 120 labels, got 119"
     Path(path).write_text("".join(lines[:5]) + "\n" + "".join(lines[5:-1]))
     assert fails(*train) == f"{path}: line 6 is empty, must have a value; only the end may be empty"
     Path(path).write_bytes(b"\xff\xfe\x00")
@@ -384,7 +387,10 @@ def test_settings_out_of_range(fails: Invoke) -> None:
     assert "seed" in fails(*train, "--seed", "-1")
     for device in ("toaster", "meta"):
         assert "must be a torch device" in fails(*train, "--device", device)
-    assert fails(*train, "--val-features", "features.npy") == "train: --val-features and --val-labels go together"
+    assert (
+        fails(*train, "--val-features", "features.npy")
+        == "train: --val-features and --val-labels must be given together"
+    )
     assert not Path("m").exists()
 
 
@@ -433,7 +439,7 @@ def test_index_export_and_build_from_it(works: Invoke, fails: Invoke, tmp_path: 
     (tmp_path / "codes.raw").write_bytes(codes.tobytes())
     raw = ("index", "build", f"{tmp_path}/codes.raw", "--out", f"{tmp_path}/raw")
     for options in ((), ("--bits", "20")):
-        assert "is of no format that can be read" in fails(*raw, *options)
+        assert "has an unknown format" in fails(*raw, *options)
     assert fails(*raw, "--format", "raw") == f"{tmp_path}/codes.raw: --format 'raw' needs --bits"
     assert "120 codes of 20 bits" in works(*raw, "--format", "raw", "--bits", "20", "--ids", ids)
     assert "absent.u8bin: No such file" in fails("index", "build", "absent.u8bin", "--out", "i")
@@ -445,13 +451,13 @@ def test_index_mistakes(fails: Invoke, tmp_path: Path) -> None:
     assert "index" in fails("index", "build", "codes.npy", "--out", "index")  # it is there already
     ids = save(tmp_path / "ids.npy", np.arange(7))
     build = ("index", "build", "codes.npy", "--out", str(tmp_path / "i"), "--ids")
-    assert fails(*build, ids) == f"{ids}: 120 codes need as many ids, got 7"
+    assert fails(*build, ids) == f"{ids}: 120 codes need 120 ids, got 7"
     same = save(tmp_path / "same.npy", np.zeros(120, np.int64))
     assert "ids must be distinct" in fails(*build, same)
     floats = save(tmp_path / "floats.npy", np.zeros(120))
     assert fails(*build, floats) == f"{floats}: ids must be integers [N], got float64 of shape (120,)"
     other = save(tmp_path / "other.npy", np.zeros((2, 9), np.uint8))
-    assert fails("index", "add", "index", other) == f"{other}: codes of 20 bits have 3 bytes, got 9 a row"
+    assert fails("index", "add", "index", other) == f"{other}: codes of 20 bits have 3 bytes, got 9 bytes in each row"
     assert "index_of_nothing: no such folder" in fails("index", "info", "index_of_nothing")
 
 
@@ -468,7 +474,7 @@ def test_eval_mistakes(fails: Invoke, tmp_path: Path) -> None:
     assert message == "codes.npy and features.npy: must both be codes or embeddings, got uint8 and float32"
     wide = save(tmp_path / "wide.npy", np.zeros((120, 9), np.uint8))
     message = fails("eval", "codes.npy", wide, *labels)
-    assert message == f"codes.npy and {wide}: must have the same columns, got 3 and 9"
+    assert message == f"codes.npy and {wide}: must have the same number of columns, got 3 and 9"
     assert "k must be between 1 and 120, got 500" in fails("eval", "codes.npy", "codes.npy", *labels, "-k", "500")
     graded = ("--hierarchy", "edges.txt", "--at", "250")
     assert "at must be between 1 and 120, got 250" in fails("eval", "codes.npy", "codes.npy", *labels, *graded)
@@ -522,10 +528,10 @@ def test_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     monkeypatch.setattr(Hasher, "fit", interrupt)
     assert main(["train", "features.npy", "--out", "m"]) == 130
-    told = "nothing is kept; with --run-dir FOLDER the same command continues after the last whole epoch"
+    told = "nothing was saved; with --run-dir FOLDER the same command continues after the last complete epoch"
     assert capsys.readouterr() == ("", f"fasthash: interrupted: {told}\n")
     assert main(["train", "features.npy", "--run-dir", "runs/x"]) == 130
-    told = "the same command continues after the last whole epoch in runs/x"
+    told = "run the same command again: it continues after the last complete epoch in runs/x"
     assert capsys.readouterr() == ("", f"fasthash: interrupted: {told}\n")
 
 

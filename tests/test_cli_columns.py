@@ -198,8 +198,8 @@ def test_labels_that_are_refused(fails: Callable[..., str]) -> None:
     assert "has several columns that could be the labels: 'kind', 'split'; name" in refused(["id,kind,split", *rows])
     assert "name one with --label-column" in refused(["id,kind,split", *rows])
     assert "has no column 'kinds' (--label-column" in refused(["id,kind,split", *rows], "--label-column", "kinds")
-    assert "must have the names of the columns or one label a line" in refused(rows)
-    assert "must have the names of the columns or one label a line" in refused(rows, name="labels.txt")
+    assert "must have the names of the columns, or each line must have one label" in refused(rows)
+    assert "must have the names of the columns, or each line must have one label" in refused(rows, name="labels.txt")
     assert "got 59 below the header 'label' in line 1" in refused(["label", *NAMES[1:]])
     assert "if line 1 is a header, pass --label-column 'kind'" in refused(["kind", *NAMES])
     assert "labels must be integers or text" in refused(
@@ -212,7 +212,7 @@ def test_labels_that_are_refused(fails: Callable[..., str]) -> None:
     message = fails("train", "features.npy", "--labels", "objects.npy", *TRAIN, "m.safetensors")
     assert "of Python objects" in message
     assert "save it as numbers or text (array.astype(int), array.astype(str))" in message
-    assert "leave --label-column out, or write 'label' as the first line" in refused(NAMES, "--label-column", "label")
+    assert "omit --label-column, or write 'label' as the first line" in refused(NAMES, "--label-column", "label")
     assert "has no column of labels; its columns are 'id', 'size'; name one with --label-column" in refused(
         ["id,size", *(f"{id},0.5" for id in IDS)]
     )
@@ -224,7 +224,7 @@ def test_ids_of_encoded_tables(run: Callable[..., Any], fails: Callable[..., str
     file = write(lists().assign(id=NAMES, image_id=IDS), "parquet")
     encode = ("encode", "model.safetensors", file, "--out", "codes.parquet")
     message = fails(*encode)
-    assert "string, ids must be integers >= 0; name another with --id-column, which could be 'image_id'" in message
+    assert "string, ids must be integers >= 0; name another column with --id-column (possible: 'image_id')" in message
     assert "--ids" not in message
     run(*encode, "--id-column", "image_id")
     assert parquet.read_table("codes.parquet")["id"].to_pylist() == IDS.tolist()
@@ -305,7 +305,7 @@ def test_files_that_hold_no_features(fails: Callable[..., str], model: Hasher, t
     assert message == "index is a folder; an index is opened with HammingIndex.open\n"
     np.savez(tmp_path / "a.npz", codes=np.zeros(3), ids=np.zeros(3))
     message = fails("encode", "model.safetensors", f"{tmp_path}/a.npz", "--out", "o.npy")
-    assert message.endswith("a.npz holds 2 arrays (codes, ids), must hold one; save the one that is meant as .npy\n")
+    assert message.endswith("a.npz holds 2 arrays (codes, ids), must hold one; save the array that you need as .npy\n")
     message = fails("encode", "model.safetensors", "model.safetensors", "--out", "o.npy")
     assert message.startswith("model.safetensors is a fasthash model (safetensors), which cannot be read")
     pickled = str(tmp_path / "pickled.npy")
@@ -366,7 +366,7 @@ def test_index_commands_read_tables(run: Callable[..., Any], fails: Callable[...
     assert HammingIndex.open("j").get(IDS).tobytes() == b"".join(codes)
     run("index", "add", "j", "hashes.txt", "--format", "hex")
     message = fails("index", "build", "hashes.txt", "--out", "k", "--format", "npy")
-    assert message == "hashes.txt is a text file, which --format 'npy' contradicts; leave --format out\n"
+    assert message == "hashes.txt is a text file, but --format 'npy' was given; omit --format\n"
     assert "string, ids must be integers >= 0" in fails(
         "index", "build", write(lists().assign(id=NAMES), "parquet"), "--out", "k"
     )

@@ -138,12 +138,12 @@ def test_eval_exact(run: Run, tmp_path: Path) -> None:
         (["--exact", "X.npy"], "eval: --exact needs --queries"),
         (
             ["a.npy", "b.npy", "--exact", "X.npy", "--queries", "Q.npy"],
-            "eval: --exact needs --queries alone, no QUERIES",
+            "eval: --exact needs --queries, and takes no QUERIES",
         ),
         (["--exact", "X.npy", "--queries", "bad.npy"], "bad.npy: must be finite, got NaN or infinity in row 0"),
         (["--exact", "X.npy", "--queries", "narrow.npy"], "narrow.npy: must have the 16 columns of X.npy, got 5"),
         (["--exact", "none.npy", "--queries", "Q.npy"], "none.npy: no such file"),
-        (["--exact", "X.npy", "--queries", "Q.npy", "--encoder", "itqq"], "eval: --encoder must be of itq, lsh, "),
+        (["--exact", "X.npy", "--queries", "Q.npy", "--encoder", "itqq"], "eval: --encoder must be one of itq, lsh, "),
         (
             ["--exact", "X.npy", "--queries", "Q.npy", "--encoder", "Q.npy"],
             "Q.npy: its encoder is not a file of Hasher",
@@ -152,7 +152,7 @@ def test_eval_exact(run: Run, tmp_path: Path) -> None:
             ["--exact", "X.npy", "--queries", "Q.npy", "--widths", "a"],
             "eval: --widths must be whole numbers with commas",
         ),
-        (["--exact", "X.npy", "--queries", "Q.npy", "--refine", "int4"], "eval: --refine must be of none, int8, "),
+        (["--exact", "X.npy", "--queries", "Q.npy", "--refine", "int4"], "eval: --refine must be one of none, int8, "),
         (["--exact", "X.npy", "--queries", "Q.npy", "--metric", "l1"], "eval: metric must be 'cosine', 'dot' or 'l2'"),
         (["--exact", "X.npy", "--queries", "Q.npy", "--plot", "a.txt"], "a.txt: the suffix decides the format"),
         (
@@ -161,7 +161,7 @@ def test_eval_exact(run: Run, tmp_path: Path) -> None:
         ),
         (
             ["Q.npy", "X.npy", "--query-labels", "a", "--database-labels", "b", "--plot", "a.png"],
-            "eval: --queries and --plot go with --exact",
+            "eval: --queries and --plot need --exact",
         ),
     ],
 )

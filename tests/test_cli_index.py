@@ -134,7 +134,7 @@ def test_an_index_whose_files_are_links_into_a_download_cache(
         "search": ("search", str(links), "queries.npy", "-k", "1"),
     }
     for command in commands.values():
-        assert "(cp -rL), or say --links-within DIR, the folder that its links may" in refused(capsys, *command)
+        assert "or pass --links-within DIR, where DIR is the folder that holds" in refused(capsys, *command)
         assert f"a symbolic link that ends outside {links}" in refused(capsys, *command, "--links-within", str(links))
         assert printed(capsys, *command, "--links-within", "cache")
     np.testing.assert_array_equal(np.load("out.npy"), codes)

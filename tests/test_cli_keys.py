@@ -104,7 +104,7 @@ def test_add_and_remove_by_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert "y" in index
     assert "x" not in index
     message = refused(capsys, "index", "add", "index", "more.npy", "--keys", "names.txt")
-    assert message == "names.txt: more.npy has 2 codes, which need as many keys, got 20\n"
+    assert message == "names.txt: more.npy has 2 codes and needs 2 keys, got 20\n"
     assert "the index has keys, so 2 codes need keys=" in refused(capsys, "index", "add", "index", "more.npy")
     assert "either IDS or --keys must be given, got none" in refused(capsys, "index", "remove", "index")
     assert "got both" in refused(capsys, "index", "remove", "index", "more.txt", "--keys", "gone.txt")
@@ -113,9 +113,12 @@ def test_add_and_remove_by_key(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_refusals_of_build(capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "index", "build", "rows.csv", "--keys", "names", "--out", "index")
-    assert message == "names: no column of rows.csv (it has 'hash', 'name') and no file, --keys must be one of them\n"
+    assert (
+        message
+        == "names: no column of rows.csv (it has 'hash', 'name') and no file, --keys must name a column or a file\n"
+    )
     message = refused(capsys, "index", "build", "codes.npy", "--keys", "name", "--out", "index")
-    assert message == "name: no column of a table and no file, --keys must be one of them\n"
+    assert message == "name: no column of a table and no file, --keys must name a column or a file\n"
     Path("names.txt").write_text("a\na\n" * 10)
     message = refused(capsys, "index", "build", "codes.npy", "--keys", "names.txt", "--out", "index")
     assert message == "keys must be distinct, got 'a' more than once\n"

@@ -104,7 +104,9 @@ def test_work_that_is_done_is_a_success_where_its_report_finds_no_room(command: 
     arguments, done = CHANGES[command]
     status, err = run(arguments + flag, "> /dev/full")
     assert (status, err.count("\n")) == (0, 1)
-    assert err.startswith("fasthash: the work is done, but not reported: standard output: cannot be written (No space")
+    assert err.startswith(
+        "fasthash: the work is done, but its report could not be written: standard output: cannot be written (No space"
+    )
     assert done(own)
 
 

@@ -136,14 +136,14 @@ def test_options_that_would_be_ignored(here: Path, capsys: pytest.CaptureFixture
     np.save("real.npy", np.eye(6, dtype=np.float32))
     for command, message in (
         (("eval", "few.npy", "few.npy", *labels, "--at", "3"), "eval: --at needs --hierarchy"),
-        (("eval", "real.npy", "real.npy", *labels, "--bits", "3"), "eval: --bits is for codes, got embeddings in real"),
+        (("eval", "real.npy", "real.npy", *labels, "--bits", "3"), "eval: --bits needs codes, got embeddings in real"),
         (
             ("index", "add", "index", "few.npy", "--replace"),
-            "index add: --replace needs --ids or --keys, new ids replace nothing",
+            "index add: --replace needs --ids or --keys, because new ids replace nothing",
         ),
         (
             ("search", "index", "queries.npy", "--radius", "1", "--rescore", "2"),
-            "search: --radius does not go with --res",
+            "search: --radius cannot be used with --res",
         ),
     ):
         assert refused(capsys, *command).startswith(message)
@@ -185,19 +185,22 @@ def test_a_hierarchy_the_wrong_way_round(here: Path, capsys: pytest.CaptureFixtu
     for command in commands:
         message = refused(capsys, *command, "--hierarchy", "tree.tsv")
         assert message == (
-            "tree.tsv: the hierarchy must tell labels apart, got distance 1 for all pairs of the 3 labels: it seems to "
+            "tree.tsv: the hierarchy must give different distances between labels, got distance 1 for all "
+            "pairs of the 3 labels: it seems to "
             'be upside down; read edges that are written as (child, parent) with --hierarchy-order "child parent". '
-            "Leave the hierarchy out where all labels are equally far apart"
+            "If all labels are equally far apart, omit the hierarchy"
         )
         answer(capsys, *command, "--hierarchy", "tree.tsv", "--hierarchy-order", "child parent")
         answer(capsys, *command, "--hierarchy", "header.tsv")
         message = refused(capsys, *command, "--hierarchy", "header.tsv", "--hierarchy-order", "parent child")
-        assert 'which says --hierarchy-order "child parent", got --hierarchy-order "parent child"' in message
+        assert 'which means --hierarchy-order "child parent", got --hierarchy-order "parent child"' in message
         assert "a table of class names" in refused(capsys, *command, "--hierarchy", "names.txt")
-        assert "a header in unknown words, or an edge?" in refused(capsys, *command, "--hierarchy", "other.txt")
+        assert "it may be a header in unknown words, or an edge" in refused(
+            capsys, *command, "--hierarchy", "other.txt"
+        )
         message = refused(capsys, *command, "--hierarchy", "unclear.txt")
-        assert 'say --hierarchy-order "parent child" or --hierarchy-order "child parent"' in message
-        assert "it is flat, they meet in 'thing' only" in refused(capsys, *command, "--hierarchy", "flat.txt")
+        assert 'pass --hierarchy-order "parent child" or --hierarchy-order "child parent"' in message
+        assert "it is flat: 'thing' is the only class" in refused(capsys, *command, "--hierarchy", "flat.txt")
         message = refused(capsys, *command, "--hierarchy-order", "child parent")
         assert message == f"{command[0]}: --hierarchy-order needs --hierarchy"
         message = refused(capsys, *command, "--hierarchy", "tree.tsv", "--hierarchy-order", "up")

@@ -112,14 +112,15 @@ def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save("far.npy", np.full((2, 16), 1e30, np.float32))
     encode, search = ("encode", "itq", "X.npy", "--out", "c.npy"), ("search", "index", "Q.npy")
     calls = [
-        ((*encode, "--scales", "s.npy", "--real"), "encode: --scales is for codes, it does not go with --real"),
+        ((*encode, "--scales", "s.npy", "--real"),
+         "encode: --scales cannot be used with --real, because outputs have no scales"),
         ((*encode, "--scales", "s.arrow"), "s.arrow: the suffix decides the format and must be .npy, got '.arrow'"),
         ((*encode, "--metric", "dot"), "encode: --metric needs --scales"),
         ((*encode, "--scales", "s.npy", "--metric", "l2"), "encode: --metric must be dot for a LinearCodes, got l2"),
         (("encode", "rabitq", "X.npy", "--real", "--out", "c.npy"),
-         "encode: --real is for a Hasher or LinearCodes; codes of GridCodes are not rounded outputs"),
+         "encode: --real needs a Hasher or LinearCodes; codes of GridCodes are not rounded outputs"),
         (("encode", "rabitq", "far.npy", "--out", "c.npy", "--scales", "s.npy"),
-         "far.npy: GridCodes.scales: X must have rows at most 65504 times as far from the mean as those of the fit"),
+         "far.npy: GridCodes.scales: a row of X must be at most 65504 times as far from the mean as the rows of the f"),
         (("index", "build", "codes.npy", "--out", "new", "--code-scale", "short.npy"),
          "300 codes need a code_scale each, got 9"),
         (("index", "build", "codes.npy", "--out", "new", "--code-scale", "floats.npy"),
@@ -129,7 +130,7 @@ def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
          "HammingIndex.add: the codes of this index have no code_scale each, got some"),
         ((*search, "--metric", "dot"), "search: --metric needs --rescore all, got --rescore 0"),
         ((*search, "--rescore", "some"), "search: argument --rescore: must be a whole number or all, got 'some'"),
-        ((*search, "--rescore", "all", "--radius", "3"), "search: --radius does not go with --rescore"),
+        ((*search, "--rescore", "all", "--radius", "3"), "search: --radius cannot be used with --rescore"),
         ((*search, "--rescore", "all", "--model", "rabitq"),
          "rabitq: --metric must be dot or l2 for this model, got l1"),
     ]  # fmt: skip

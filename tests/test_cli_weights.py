@@ -128,7 +128,7 @@ def test_the_model_says_them(
     for command in (("index", "build", "codes.npy", "--out", "new"), ("search", "codes.npy", "queries.npy")):
         message = refused(capsys, *command, "--model", model, "--bit-weights", "24x1")
         assert message == (
-            "model.safetensors: its bits have the weights 10x30,14x2, --bit-weights must be the same or left out, "
+            "model.safetensors: its bits have the weights 10x30,14x2, --bit-weights must be equal or be omitted, "
             "got 24x1"
         )
     message = refused(capsys, "index", "build", "codes.npy", "--out", "new", "--model", model, "--bits", "23")
@@ -170,7 +170,7 @@ def test_eval_follows_them(codes: np.ndarray, model: str, capsys: pytest.Capture
     np.save("codes.npy", np.load("outputs.npy"))
     Path("labels.txt").write_text(Path("query-labels.txt").read_text())
     assert refused(capsys, *command, "--bit-weights", TYPED) == (
-        "eval: weights of bits are for codes, got embeddings in queries.npy"
+        "eval: weights of bits need codes, got embeddings in queries.npy"
     )
 
 
@@ -180,8 +180,8 @@ def test_eval_follows_them(codes: np.ndarray, model: str, capsys: pytest.Capture
 def test_weights_that_cannot_be_read(text: str, codes: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (("index", "build", "codes.npy", "--out", "index"), ("search", "codes.npy", "queries.npy")):
         assert refused(capsys, *command, f"--bit-weights={text}") == (
-            "--bit-weights must be groups BITSxWEIGHT with commas between, say 40x3,24x1 for 40 bits of weight 3 "
-            f"and then 24 of weight 1, got {text!r}"
+            "--bit-weights must be groups BITSxWEIGHT separated by commas, for example 40x3,24x1 for 40 bits of "
+            f"weight 3 and then 24 bits of weight 1, got {text!r}"
         )
     assert not Path("index").exists()
 
@@ -202,9 +202,9 @@ def test_weights_that_do_not_fit(codes: np.ndarray, capsys: pytest.CaptureFixtur
     line(capsys, *build, "--bit-weights", TYPED)
     for text in ("24x1", "14x2,10x30"):
         assert refused(capsys, "search", "index", "queries.npy", "--bit-weights", text) == (
-            f"index: its bits have the weights 10x30,14x2, --bit-weights must be the same or left out, got {text}"
+            f"index: its bits have the weights 10x30,14x2, --bit-weights must be equal or be omitted, got {text}"
         )
     line(capsys, "index", "build", "codes.npy", "--out", "plain")
     assert refused(capsys, "search", "plain", "queries.npy", "--bit-weights", TYPED) == (
-        f"plain: its bits have the weights none, --bit-weights must be the same or left out, got {TYPED}"
+        f"plain: its bits have the weights none, --bit-weights must be equal or be omitted, got {TYPED}"
     )

@@ -97,7 +97,7 @@ def test_a_change_waits_for_another_one_until_its_deadline(ray: OneProcessRay, t
     waiting.wait()
     ray.before = failing()
     for call in (lambda: many.add(np.ones((1, 3), np.uint8), timeout=0.01), lambda: many.remove([1], timeout=0.01)):
-        with pytest.raises(ShardTimeout, match=r"^ShardedIndex\..*: another change was under way for 0.01 s"):
+        with pytest.raises(ShardTimeout, match=r"^ShardedIndex\..*: another change was still running after 0.01 s"):
             call()
     end.set()
     first.join()
@@ -123,7 +123,7 @@ def test_keys_are_checked_over_all_shards(ray: OneProcessRay, tmp_path: Path) ->
             (["a", taken], f"key '{taken}' is in the index already; remove it first"),
             (None, "the index has keys, so 2 codes need keys=, got None"),
             (["a", "a"], "keys must be distinct, got 'a' more than once"),
-            (["a"], "2 codes need as many keys, got 1"),
+            (["a"], "2 codes need 2 keys, got 1"),
         ]:
             with pytest.raises(ValueError, match=f"^ShardedIndex.add: {message}"):
                 many.add(codes, keys=keys)

@@ -95,8 +95,8 @@ def test_one_array_holds_all_shards_too() -> None:
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"k": 0}, ValueError, "k must be at least 1|k must be between 1"),
     ({"k": 2.0}, TypeError, "k must be an integer, got 2.0"),
-    ({"distances": []}, ValueError, "must be of as many shards, got 0 and 1"),
-    ({"ids": []}, ValueError, "must be of as many shards, got 1 and 0"),
+    ({"distances": []}, ValueError, "must have the same number of shards, got 0 and 1"),
+    ({"ids": []}, ValueError, "must have the same number of shards, got 1 and 0"),
     ({"distances": 3}, TypeError, "distances must be a list of arrays, one a shard, got int"),
     (
         {"distances": [np.zeros((2, 2), np.int32)]},

@@ -66,7 +66,7 @@ def test_laptop_and_cluster_give_what_one_index_gives(nodes: Nodes, tmp_path: Pa
         assert copy.refresh()
         for _ in range(2):
             assert_same(copy.search(QUERIES, 40), one.search(QUERIES, 40))
-        with pytest.raises(ValueError, match="this is a copy of a ShardedIndex, for searching"):
+        with pytest.raises(ValueError, match="this is a copy of a ShardedIndex and only searches"):
             copy.add(QUERIES)
         copy.close()
         searched = nodes.ray.remote(lambda index: tuple(index.search(QUERIES, 40)))  # in another process

@@ -192,7 +192,7 @@ def test_image_folder(tmp_path: Path) -> None:
         "n03/x.jpg",
     ]
     assert found.labels.tolist() == [0, 1, 1, 2]
-    with pytest.raises(ValueError, match="must have folders of classes with images, got 0 classes"):
+    with pytest.raises(ValueError, match="must have a folder with images for each class, got 0 classes"):
         image_folder(tmp_path / "n03")
     with pytest.raises(FileNotFoundError, match=r"image_folder: .*nowhere does not exist"):
         image_folder(tmp_path / "nowhere")

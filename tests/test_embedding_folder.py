@@ -96,7 +96,7 @@ def test_the_codes_alone_are_a_hamming_index(tmp_path: Path) -> None:
         EmbeddingIndex.open(tmp_path / "codes")
     with HammingIndex.open(folder, writable=True) as writer:
         before = files(folder)
-        with pytest.raises(ValueError, match="rows are stored beside its codes; add to it by EmbeddingIndex"):
+        with pytest.raises(ValueError, match="the index stores rows beside its codes; add to it with EmbeddingIndex"):
             writer.add(codes.get([0]), keys=["new"])
         assert files(folder) == before
         writer.remove([0])
@@ -106,7 +106,7 @@ def test_the_codes_alone_are_a_hamming_index(tmp_path: Path) -> None:
     EmbeddingIndex(ENCODERS["itq"], refine="int8").save(tmp_path / "empty")
     with (
         HammingIndex.open(tmp_path / "empty", writable=True) as writer,
-        pytest.raises(ValueError, match="rows are stored beside its codes"),
+        pytest.raises(ValueError, match="the index stores rows beside its codes"),
     ):
         writer.add(codes.get([1]))
     with pytest.raises(ValueError, match=r"^EmbeddingIndex.add: the index was opened read-only"):
@@ -175,8 +175,8 @@ def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     for source, options, message in (
         (bad, {}, "EmbeddingIndex.build: X must be finite in float32, got NaN or infinity in row 150"),
         (X, {"keys": ["a"] * 200}, "keys must be distinct, got 'a' more than once"),
-        (X, {"keys": ["a"]}, "200 codes need as many keys, got 1"),
-        (X, {"ids": [1, 2]}, "EmbeddingIndex.build: 200 codes need as many ids, got 2"),
+        (X, {"keys": ["a"]}, "200 codes need 200 keys, got 1"),
+        (X, {"ids": [1, 2]}, "EmbeddingIndex.build: 200 codes need 200 ids, got 2"),
         (X[:, :4], {}, f"the encoder takes {F} features, the source has 4"),
         (iter([]), {}, "source must have at least one block, got none"),
     ):

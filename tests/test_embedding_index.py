@@ -269,7 +269,10 @@ def test_bits_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ValueError, match=message):
             index.add(X)
         assert len(index) == 0
-    with pytest.raises(ValueError, match="'itq' of 16 bits is fitted on the first rows, at least 16, got 3; add more"):
+    with pytest.raises(
+        ValueError,
+        match="'itq' of 16 bits is fitted on the first rows that are added and needs at least 16, got 3; add more",
+    ):
         EmbeddingIndex("itq").add(X[:3])
     monkeypatch.setattr("fasthash.embeddings.embedding_index.FIT_ROWS", 50)
     index, other = EmbeddingIndex("itq"), EmbeddingIndex("itq")
@@ -287,7 +290,7 @@ def test_bits_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: EmbeddingIndex("itqq"), ValueError, "EmbeddingIndex: encoder must be 'itq', 'lsh', .*, got 'itqq'"),
         (lambda: EmbeddingIndex(3), TypeError, "EmbeddingIndex: encoder must be a fitted Hasher, .*, got int"),
         (lambda: EmbeddingIndex(fasthash.Hasher()), ValueError, "encoder must be fitted, got a Hasher before fit"),
-        (lambda: EmbeddingIndex(HASHER, bits=64), ValueError, "bits is for an encoder that is given by name"),
+        (lambda: EmbeddingIndex(HASHER, bits=64), ValueError, "bits must be None for an encoder object"),
         (lambda: EmbeddingIndex("itq", bits=0), ValueError, "EmbeddingIndex: bits must be between 1 and 65536, got 0"),
         (lambda: EmbeddingIndex("itq", refine="int4"), ValueError, "refine must be 'int8', 'float16' or 'float32'"),
         (lambda: EmbeddingIndex("itq", metric="l1"), ValueError, "metric must be 'cosine', 'dot' or 'l2', got 'l1'"),

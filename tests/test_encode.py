@@ -175,7 +175,7 @@ def test_weights_of_a_run_go_into_a_module_of_the_callers(tmp_path: Path) -> Non
         np.testing.assert_array_equal(encode(other, [X]), encode(module, [X]))
     named = "fasthash.train.encoder:HashHead"
     with pytest.raises(
-        ValueError, match=rf"holds weights of a {named}, not of this torch.nn.*Linear: its tensors are not"
+        ValueError, match=rf"holds weights of a {named}, not of this torch.nn.*Linear: its tensors do not match"
     ):
         load_weights(nn.Linear(WIDTH, 8), tmp_path / "run")
     with pytest.raises(
@@ -183,7 +183,7 @@ def test_weights_of_a_run_go_into_a_module_of_the_callers(tmp_path: Path) -> Non
     ):
         Hasher.load(tmp_path / "run" / "model.safetensors")
     (tmp_path / "run" / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"load_weights: the run in .*run has not ended: train to the end first"):
+    with pytest.raises(ValueError, match=r"load_weights: the run in .*run is not finished: train to the end first"):
         load_weights(module, tmp_path / "run")
     with pytest.raises(FileNotFoundError):
         load_weights(module, tmp_path / "nothing")

@@ -132,7 +132,7 @@ def test_overlap_of_weighted_codes():
     arguments = codes[:1], codes[1:], x[:1], x[1:], [0], [0, 0, 0], 1
     assert overlap_at(*arguments) == 0.0
     assert overlap_at(*arguments, bit_weights=[(7, 1), (1, 3)]) == 1.0
-    with pytest.raises(TypeError, match="overlap_at: bit_weights are for packed uint8 codes, got float64 embeddings"):
+    with pytest.raises(TypeError, match="overlap_at: bit_weights need packed uint8 codes, got float64 embeddings"):
         overlap_at(x, x, x, x, [0] * 4, [0] * 4, 1, bit_weights=[(8, 1)])
 
 
@@ -193,7 +193,7 @@ Y = [0, 1, 1]
         (
             lambda: evaluate(CODES, CODES, Y, Y, k=1, query_input=X),
             ValueError,
-            "query_input and database_input go together, got one",
+            "query_input and database_input must be given together, got one",
         ),
         (
             lambda: overlap_at(CODES, CODES, X[:2], X, Y, Y, 1),

@@ -1,4 +1,4 @@
-"""Values absurdly far out: they are warned of, and they spoil neither what is learned nor the codes of other rows."""
+"""Values far outside the usual range: fit warns of them. They do not spoil what is learned or codes of other rows."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_other_rows_lose_nothing(spoil: Callable[[np.ndarray], list[int]]) -
     assert clean > 0.8
     Z = X.copy()
     spoil(Z)
-    with pytest.warns(UserWarning, match=r"Hasher\.fit: X holds .* absurdly far out"):
+    with pytest.warns(UserWarning, match=r"Hasher\.fit: X holds .* far outside the usual range"):
         assert abs(quality(Z, y, wrong, FIT) - clean) < 0.02
 
 
@@ -143,15 +143,17 @@ def test_the_warning_names_place_value_and_treatment() -> None:
     with pytest.warns(UserWarning, match="far out") as one_value:
         Hasher(**QUICK).fit(X, y)
     assert re.fullmatch(
-        r"Hasher\.fit: X holds 1 value that lies absurdly far out, in 1 of 240 rows, the first 1e\+06 in row 9, "
-        r"column 4 \(usual there: -[\d.]+ to [\d.]+\); such a value counts as the mean of its column, in training and "
-        r"in codes: correct it, or leave its row out",
+        r"Hasher\.fit: X holds 1 value far outside the usual range, in 1 of 240 rows. The first is 1e\+06 in row 9, "
+        r"column 4 \(usual there: -[\d.]+ to [\d.]+\). Such a value counts as the mean of its column, in training and "
+        r"in codes\. Correct it, or remove its row",
         str(one_value[0].message),
     )
     assert len(one_value) == 1
     assert one_value[0].filename == __file__
     X[9, 7], X[30, 1] = -1e7, 1e8
-    with pytest.warns(UserWarning, match=r"3 values that lie absurdly far out, in 2 of 240 rows, the first 1e\+06 in"):
+    with pytest.warns(
+        UserWarning, match=r"3 values far outside the usual range, in 2 of 240 rows. The first is 1e\+06 in"
+    ):
         Hasher(**QUICK).fit(X, y)
 
 
@@ -183,7 +185,7 @@ def test_the_command_says_it_in_one_line(
     assert main([*train, "--out", "m.safetensors"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line.lower()]
     assert len(lines) == 1
-    assert lines[0].startswith("fasthash: warning: Hasher.fit: X holds 1 value that lies absurdly far out")
+    assert lines[0].startswith("fasthash: warning: Hasher.fit: X holds 1 value far outside the usual range")
     assert "1e+06 in row 9, column 4" in lines[0]
 
 

@@ -101,7 +101,7 @@ def test_a_writer_that_a_child_inherits_raises(tmp_path: Path, use: Callable[[Ha
     with HammingIndex.open(tmp_path / "index", writable=True) as writer:
         found = in_a_child(lambda: use(writer))
         assert found.startswith("IndexFolderError: ")
-        assert "this is a fork of it" in found
+        assert "this process is a fork of it" in found
         assert in_a_child(lambda: len(writer.search(CODES[:3], 2).ids)) == "3"  # it can be searched
         assert "another writer has it open" in in_a_child(lambda: HammingIndex.open(tmp_path / "index", writable=True))
         assert in_a_child(writer.close) == "None"

@@ -400,7 +400,7 @@ BAD_CALLS = [
     (
         lambda: fasthash.hamming_histogram(CODES, CODES, database_labels=np.zeros(10, int)),
         ValueError,
-        "hamming_histogram: database_labels and class_weights go together, got one of them",
+        "hamming_histogram: database_labels and class_weights must be given together, got one of them",
     ),
     (
         lambda: fasthash.hamming_histogram(

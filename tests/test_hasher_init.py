@@ -57,7 +57,7 @@ def test_with_a_y_it_is_random(y: np.ndarray) -> None:
 
 def test_itq_that_cannot_be_is_refused() -> None:
     X, _ = blobs()
-    with pytest.raises(ValueError, match=r'Hasher\.fit: init "itq" is for hidden=\(\), got hidden \(16,\)'):
+    with pytest.raises(ValueError, match=r'Hasher\.fit: init "itq" needs hidden=\(\), got hidden \(16,\)'):
         Hasher(8, hidden=(16,), init="itq", progress=False).fit(X)
 
 

@@ -53,7 +53,7 @@ def test_wrong_input_to_transform() -> None:
         (
             {"init": "itq"},
             ValueError,
-            r'init "itq" is for hidden=\(\), got hidden',
+            r'init "itq" needs hidden=\(\), got hidden',
         ),
         ({"kl": "1"}, TypeError, "kl must be a number, got '1'"),
         ({"neighbors": 0}, ValueError, "neighbors must be at least 1, got 0"),
@@ -153,7 +153,7 @@ def test_labels_that_are_not_in_the_hierarchy() -> None:
     with pytest.raises(ValueError, match=r"every label of validation y .* got 1 that are not, the first 'cow'"):
         Hasher(**QUICK, hierarchy=hierarchy()).fit(X, NAMES[y], validation=(X, names))
     numbers = Hierarchy.from_edges([("all", str(i)) for i in range(6)])
-    with pytest.raises(ValueError, match=r"the first 0 \('0' is: names are str or int, and 3 is not '3'\)"):
+    with pytest.raises(ValueError, match=r"the first 0 \('0' is; names are str or int, and 3 is not '3'\)"):
         Hasher(**QUICK, hierarchy=numbers).fit(X, y)
     for other in (multi_hot(y), X):
         with pytest.raises(ValueError, match=r"Hasher\.fit: a hierarchy is for 1-D class labels, got y of shape"):
@@ -171,7 +171,7 @@ def test_wrong_validation() -> None:
         ((X[:, :3], y), ValueError, "validation X must have 12 features, got 3"),
         ((X[:0], y[:0]), ValueError, "validation X must have at least 1 row, got 0"),
         ((X, y[:5]), ValueError, "validation y must have one row for each of the 240 rows of X, got 5"),
-        ((X, None), ValueError, "validation needs yv where y is given, and None where it is not"),
+        ((X, None), ValueError, "validation must have labels yv if y is given, and None"),
         ((X, multi_hot(y)), ValueError, "validation y must be 1-D for target 'labels'"),
         ((X, y.astype(str)), TypeError, "validation y must hold labels of the type that y holds, int, got str"),
     ):
@@ -179,7 +179,7 @@ def test_wrong_validation() -> None:
             Hasher(**QUICK).fit(X, y, validation=validation)
     with pytest.raises(ValueError, match=r"Hasher\.fit: validation y must have 9 columns, as y has, got 6"):
         Hasher(**QUICK).fit(X, multi_hot(y), validation=(X, np.eye(6, dtype=int)[y]))
-    with pytest.raises(ValueError, match=r"Hasher\.fit: validation needs yv where y is given"):
+    with pytest.raises(ValueError, match=r"Hasher\.fit: validation must have labels yv if y is given"):
         Hasher(**QUICK).fit(X, validation=(X, y))
 
 

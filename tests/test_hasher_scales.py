@@ -80,7 +80,7 @@ def test_outputs_of_zeros_and_beyond_float16() -> None:
     codes, ones = torch.tensor([[0], [0b10000000]], dtype=torch.uint8), torch.ones(2, dtype=torch.float64)
     assert output_scales(u, codes, ones, "cosine", "f").tolist()[0] == 0
     with pytest.raises(
-        ValueError, match=r"^f: scales must be at most 65504, which float16 holds, got 1\.67e\+06 in row 1"
+        ValueError, match=r"^f: scales must be at most 65504, the limit of float16, got 1\.67e\+06 in row 1"
     ):
         output_scales(u, codes, ones, "dot", "f")
 
@@ -90,7 +90,9 @@ def test_refusals() -> None:
     codes = hasher.encode(X)
     with pytest.raises(ValueError, match=r"^Hasher\.scales: codes must be the codes of X, got a different code"):
         hasher.scales(X, ~codes)
-    with pytest.raises(ValueError, match=r"^Hasher\.scales: codes must be one for each of the 80 rows of X, got 79"):
+    with pytest.raises(
+        ValueError, match=r"^Hasher\.scales: codes must have one code for each of the 80 rows of X, got 79"
+    ):
         hasher.scales(X, codes[1:])
     with pytest.raises(ValueError, match=r"^Hasher\.scales: metric must be 'dot' or 'cosine', got 'l2'"):
         hasher.scales(X, codes, metric="l2")

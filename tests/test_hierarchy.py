@@ -267,12 +267,12 @@ def test_a_long_cycle_is_shortened():
         (
             lambda h: Hierarchy.from_edges([(1, 2)]).depth("2"),
             ValueError,
-            r"label '2' is not in the hierarchy \(2 is: names are",
+            r"label '2' is not in the hierarchy \(2 is; names are",
         ),
         (
             lambda h: Hierarchy.from_edges([("1", "2")]).depth(2),
             ValueError,
-            r"label 2 is not in the hierarchy \('2' is: names are",
+            r"label 2 is not in the hierarchy \('2' is; names are",
         ),
         (lambda h: Hierarchy.from_edges([]), ValueError, "at least one edge or name is needed, got none"),
         (

@@ -203,7 +203,7 @@ def test_backbones_that_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     cases: list[tuple[tuple[Any, ...], type[Exception], str]] = [
         (("resnet19", 16), ValueError, "there is no backbone 'resnet19' in torchvision or timm"),
         (("hub:resnet18", 16), ValueError, "backbone must be small, torchvision:NAME or timm:NAME, got 'hub:resnet18'"),
-        (("torchvision:odd", 16), ValueError, "cannot tell the classifier of torchvision's odd"),
+        (("torchvision:odd", 16), ValueError, "cannot find the classifier of torchvision's odd"),
         ((3, 16), TypeError, "backbone must be a name or a torch.nn.Module, got int"),
         ((nn.Conv2d(3, 2, 1), 16), ValueError, r"backbone must give features \[B, F\], got shape \(2, 2, 16, 16\)"),
         (("small", 16, "nothing.pt"), FileNotFoundError, "nothing.pt: no such file"),
@@ -293,7 +293,11 @@ def test_refusals(photos: Path, tmp_path: Path) -> None:
         ({"batch_size": 1}, photos, "ImageHasher: batch_size must be at least 2, got 1"),
         ({"backbone_lr": -1}, photos, "ImageHasher: backbone_lr must be >= 0 and finite, got -1"),
         ({"hierarchy": Hierarchy.from_edges([("a", "b")])}, photos, "ImageHasher.fit: "),
-        ({}, tmp_path / "loose", "must have a folder for each class, got 1 pictures outside of one, such as a.png"),
+        (
+            {},
+            tmp_path / "loose",
+            "must have a folder for each class, got 1 pictures outside such a folder, for example a.png",
+        ),
         ({}, tmp_path / "x.csv", "must have one column called path or file or .*, its columns are 'name', 'label'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -321,7 +325,7 @@ def test_the_commands(
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "save", interrupt)
         assert main(command) == 130
-    told = "fasthash: interrupted: the same command continues after the last whole epoch in run"
+    told = "fasthash: interrupted: run the same command again: it continues after the last complete epoch in run"
     assert capsys.readouterr().err.splitlines()[-1] == told
     assert main([*command, "--json"]) == 0
     told_json = json.loads(capsys.readouterr().out)
@@ -338,15 +342,15 @@ def test_the_commands(
     assert capsys.readouterr().err.startswith("train: step ")  # a line where stderr is no terminal
     for arguments, message in (
         ((*TRAIN,), "train: the following arguments are required: --out or --run-dir"),
-        ((*TRAIN, "--out", "m", "--labels", "x"), "train: --labels is for embeddings, not for pictures"),
+        ((*TRAIN, "--out", "m", "--labels", "x"), "train: --labels needs embeddings, got pictures"),
         (
             (*TRAIN, "--out", "m", "--backbone", "resnet18"),
             "ImageHasher: backbone 'resnet18' needs torchvision or timm",
         ),
-        (("train", "x.npy", "--out", "m", "--size", "3"), "train: --size is for pictures"),
+        (("train", "x.npy", "--out", "m", "--size", "3"), "train: --size needs pictures"),
         (
             ("encode", "run/model.safetensors", "photos", "--size", "3", "--out", "i"),
-            "encode: --size goes with --module",
+            "encode: --size needs --module",
         ),
         (("encode", "run/model.safetensors", "photos", "--out", "x.npy"), "x.npy: the suffix decides the format"),
     ):

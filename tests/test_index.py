@@ -332,7 +332,7 @@ def packed(rows=1, width=8):
         (packed(1, 7), None, ValueError, r"codes of 60 bits must be \[N, 8\], got shape \(1, 7\)"),
         (packed(1)[0], None, ValueError, r"got shape \(8,\)"),
         (packed(2) + 1, None, ValueError, "zeros in the 4 padding bits after bit 60, got others in 2 of 2 rows"),
-        (packed(2), [1], ValueError, "2 codes need as many ids, got 1"),
+        (packed(2), [1], ValueError, "2 codes need 2 ids, got 1"),
         (packed(2), [[1, 2]], ValueError, r"ids must be one-dimensional, got shape \(1, 2\)"),
         (packed(2), [1.0, 2.0], TypeError, "ids must be integers, got float64"),
         (packed(2), [True, False], TypeError, "ids must be integers, got bool"),

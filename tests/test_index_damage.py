@@ -301,7 +301,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path, kind):
     file = files(folder, kind)[0]
     file.rename(folder.parent / "elsewhere")
     file.symlink_to(folder.parent / "elsewhere")
-    with pytest.raises(IndexFolderError, match="a symbolic link, which an index may not hold"):
+    with pytest.raises(IndexFolderError, match="a symbolic link, which is not allowed in an index"):
         HammingIndex.open(folder)
 
 

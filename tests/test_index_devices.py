@@ -202,7 +202,7 @@ def test_bad_filters_are_refused_as_on_one_device():
         ValueError, match=f"HammingIndex.search: a boolean filter must have one value for each of the {size}"
     ):
         index.search(random_codes(1), 1, np.zeros(3, bool))
-    with pytest.raises(TypeError, match=r"HammingIndex.range_search: filter holds only 0 and 1"):
+    with pytest.raises(TypeError, match=r"HammingIndex.range_search: filter is ambiguous: it holds only 0 and 1"):
         index.range_search(random_codes(1), 1, np.zeros(size, np.uint8))
 
 

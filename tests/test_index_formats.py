@@ -57,8 +57,8 @@ def test_the_content_decides_and_not_the_name(tmp_path: Path, name: str, kind: s
         np.save(file, CODES) if kind == "npy" else np.savez(file, codes=CODES)
     check(tmp_path, tmp_path / name)
     check(tmp_path, tmp_path / name, bits=64, format=kind)
-    refused(tmp_path, tmp_path / name, "contradicts", format="raw", bits=64)
-    refused(tmp_path, tmp_path / name, "contradicts", format="faiss")
+    refused(tmp_path, tmp_path / name, "was given; omit format=", format="raw", bits=64)
+    refused(tmp_path, tmp_path / name, "was given; omit format=", format="faiss")
 
 
 @pytest.mark.parametrize("dtype", ["<u8", ">u8", "<i8", ">i8"])
@@ -137,11 +137,11 @@ def test_raw_only_where_asked_for(tmp_path: Path) -> None:
     check(tmp_path, tmp_path / "codes.bin", format="raw", bits=64)
     (tmp_path / "codes.u8bin").write_bytes(np.array([1000, 8], "<u4").tobytes() + CODES.tobytes())
     check(tmp_path, tmp_path / "codes.u8bin")
-    refused(tmp_path, tmp_path / "codes.u8bin", "is a .u8bin file, which format='npy' contradicts", format="npy")
+    refused(tmp_path, tmp_path / "codes.u8bin", "is a .u8bin file, but format='npy' was given", format="npy")
     (tmp_path / "codes.u8bin").rename(tmp_path / "other")
-    refused(tmp_path, tmp_path / "other", "of no format that can be read")
+    refused(tmp_path, tmp_path / "other", "has an unknown format")
     check(tmp_path, tmp_path / "other", format="u8bin")
-    refused(tmp_path, text(tmp_path / "t", HEX), "is a text file, which format='raw' contradicts", format="raw", bits=8)
+    refused(tmp_path, text(tmp_path / "t", HEX), "is a text file, but format='raw' was given", format="raw", bits=8)
     refused(tmp_path, tmp_path / "t", "format must be one of 'npy', ", "got 'zip'", format="zip")
 
 
@@ -182,15 +182,15 @@ def test_lines_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["ab12", "ab1"], ("line 2 has 'ab1', 3 hexadecimal digits, where codes of 16 bits have 4",)),
+        (["ab12", "ab1"], ("line 2 has 'ab1' of 3 hexadecimal digits, but codes of 16 bits have 4",)),
         (["ab12", "ab1234"], ("line 2", "one width")),
-        (["ab12", "xy12"], ("line 2 has 'xy12', which is no hexadecimal code",)),
+        (["ab12", "xy12"], ("line 2 has 'xy12', which is not a hexadecimal code",)),
         (["ab12", "", "ab34"], ("line 2 is empty",)),
-        (["# hashes", "ab34"], ("line 1 has '# hashes', which is no code",)),
+        (["# hashes", "ab34"], ("line 1 has '# hashes', which is not a code",)),
         (["z000000000000000", "ab34"], ("line 1 has 'z000000000000000'", "pass column=")),
-        (["ab1", "ab2"], ("the first value 'ab1' has 3 hexadecimal digits, an odd number", "bits=")),
+        (["ab1", "ab2"], ("the first value 'ab1' has 3 hexadecimal digits, must have an even number", "bits=")),
         (["12", str(2**64)], ("line 2", "must be below 2**64")),
-        (["12", "1234", "ab"], ("line 3 has 'ab', which is no decimal number",)),
+        (["12", "1234", "ab"], ("line 3 has 'ab', which is not a decimal number",)),
         (["1234567812345678", "8765432187654321"], ("format='hex'", "format='decimal'")),
         (["01" * 32] * 3, ("64 digits 0 and 1", "numpy.packbits")),
         (['{"code": 5}'], ("is a JSON file",)),
@@ -224,7 +224,7 @@ def test_utf_16_needs_its_mark(tmp_path: Path) -> None:
         file = text(tmp_path / "codes.txt", HEX, encoding=encoding)
         refused(tmp_path, file, f"text in {encoding.upper()} without a byte order mark", "UTF-8")
     (tmp_path / "latin").write_bytes("Größe\n".encode("latin-1"))
-    refused(tmp_path, tmp_path / "latin", "of no format that can be read")
+    refused(tmp_path, tmp_path / "latin", "has an unknown format")
     (tmp_path / "late").write_bytes(b"abcd\n" * 100_000 + b"\xff\xfe\n")
     refused(tmp_path, tmp_path / "late", "is not UTF-8 text after line ")
 
@@ -257,7 +257,7 @@ def test_csv_columns(tmp_path: Path) -> None:
     refused(tmp_path, text(file, ["id,code", "1,abcd", "2,abc"]), "column 'code': line 3 has 'abc'")
     refused(tmp_path, text(file, ["id,code", "1,abcd", "", "2,abcd"]), "line 3 is empty")
     refused(tmp_path, text(file, ["id,code,code", "1,abcd,ab"]), "code")
-    refused(tmp_path, text(file, ["id,name", "1,x", "2,y"]), "no column that is surely codes", "'name' (text)")
+    refused(tmp_path, text(file, ["id,name", "1,x", "2,y"]), "no column that certainly holds codes", "'name' (text)")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_text_that_looks_like_ids(tmp_path: Path) -> None:
     lines = [f"img_{id}.png,{code}" for id, code in zip(IDS, HEX, strict=True)]
     file = text(tmp_path / "codes.csv", ["image_id,code", *lines])
     with pytest.warns(
-        UserWarning, match="'image_id' looks like ids, but is of type text, which ids cannot be: pass ids="
+        UserWarning, match="'image_id' looks like ids, but is of type text and not of integers: pass your own"
     ):
         check(tmp_path, file)
     refused(tmp_path, file, "column 'image_id' is of type text, ids must be integers >= 0", id_column="image_id")
@@ -306,7 +306,9 @@ def test_bits_in_bytes_are_not_codes(tmp_path: Path) -> None:
     bits = unpack_bits(CODES, 64).astype(np.uint8)
     np.save(tmp_path / "bits.npy", bits)
     refused(tmp_path, tmp_path / "bits.npy", "hold only 0 and 1, which may be bits", "numpy.packbits", "bits=512")
-    refused(tmp_path, tmp_path / "bits.npy", "codes of 64 bits have 8 bytes, got 64 a row; pack bits", bits=64)
+    refused(
+        tmp_path, tmp_path / "bits.npy", "codes of 64 bits have 8 bytes, got 64 bytes in each row; pack bits", bits=64
+    )
     check(tmp_path, tmp_path / "bits.npy", codes=bits, bits=512)
     np.save(tmp_path / "bits.npy", bits.astype(np.int64))
     refused(tmp_path, tmp_path / "bits.npy", "codes of type int64 must be [N]", "numpy.packbits")
@@ -434,8 +436,8 @@ def test_arrow_codes_that_are_refused(tmp_path: Path) -> None:
     file = write(pa.table({"a": [1, 2], "b": [3, 4]}), tmp_path / "t", "arrow")
     refused(tmp_path, file, "2 columns that could be the codes: 'a', 'b'")
     assert built(tmp_path, file, column="b").bits == 64
-    refused(tmp_path, file, "contradicts", column="a", format="hex")
-    refused(tmp_path, file, "is an Arrow file, which format='parquet' contradicts", format="parquet")
+    refused(tmp_path, file, "needs text; omit format=", column="a", format="hex")
+    refused(tmp_path, file, "is an Arrow file, but format='parquet' was given", format="parquet")
     (tmp_path / "cut").write_bytes(write(pa.table({"a": [1, 2]}), tmp_path / "t", "parquet").read_bytes()[:-9])
     refused(tmp_path, tmp_path / "cut", "is not a whole Parquet file")
 

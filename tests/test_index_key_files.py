@@ -414,9 +414,9 @@ def refused(tmp_path: Path, source: Any, message: str, kind: type = ValueError, 
 def test_what_build_refuses(tmp_path: Path, rows: int) -> None:
     arrow = pytest.importorskip("pyarrow")
     start = "HammingIndex.build: "
-    refused(tmp_path, CODES, start + "100 codes need as many keys, got 99", keys=NAMES[:99])
-    refused(tmp_path, CODES, start + "100 codes need as many keys, got 10[1-9] or more", keys=[*NAMES, *"abc"])
-    refused(tmp_path, iter([CODES]), start + "more than 99 codes need as many keys, got 99", keys=NAMES[:99])
+    refused(tmp_path, CODES, start + "100 codes need 100 keys, got 99", keys=NAMES[:99])
+    refused(tmp_path, CODES, start + "100 codes need 100 keys, got 10[1-9] or more", keys=[*NAMES, *"abc"])
+    refused(tmp_path, iter([CODES]), start + "more than 99 codes need more than 99 keys, got 99", keys=NAMES[:99])
     refused(
         tmp_path, CODES, start + "keys must be distinct, got 'photo .*' more than once", keys=[*NAMES[:99], NAMES[3]]
     )
@@ -426,8 +426,8 @@ def test_what_build_refuses(tmp_path: Path, rows: int) -> None:
     refused(tmp_path, CODES, start + "key_column is for files, must be None for ndarray", key_column="name")
     blocks = [(CODES[:50], None, NAMES[:50]), CODES[50:]]
     refused(tmp_path, iter(blocks), start + "either all blocks have keys or none has, got both")
-    refused(tmp_path, iter(blocks[:1]), start + "the source gives keys itself; keys must be None", keys=NAMES)
-    refused(tmp_path, iter([(CODES, None, NAMES[:9])]), start + "a block of 100 codes needs as many keys, got 9")
+    refused(tmp_path, iter(blocks[:1]), start + "the source has keys already; keys must be None", keys=NAMES)
+    refused(tmp_path, iter([(CODES, None, NAMES[:9])]), start + "a block of 100 codes needs 100 keys, got 9")
     np.save(tmp_path / "codes.npy", CODES)
     refused(tmp_path, tmp_path / "codes.npy", "is a .npy file, which has no columns .*key_column=", key_column="name")
     source = table(tmp_path, "parquet", NAMES, number=np.arange(100), key=[*NAMES[:50], None, *NAMES[51:]])
@@ -435,7 +435,7 @@ def test_what_build_refuses(tmp_path: Path, rows: int) -> None:
     refused(tmp_path, source, "column 'number' is of type int64, keys must be text", key_column="number")
     refused(tmp_path, source, "column 'key' has a null in row 50", key_column="key")
     refused(tmp_path, source, "column 'code' is of type .*binary.*, keys must be text", key_column="code")
-    refused(tmp_path, source, "key_column is of a table, must be None where keys", keys=NAMES, key_column="name")
+    refused(tmp_path, source, "key_column must be None if keys", keys=NAMES, key_column="name")
     source = table(tmp_path, "parquet", [code.tobytes().hex() for code in CODES])
     check(built(tmp_path, source, key_column="name"), [code.tobytes().hex() for code in CODES])  # not taken for codes
     refused(tmp_path, source, "column 'name' cannot be both the keys and the codes", key_column="name", column="name")
@@ -453,15 +453,15 @@ def test_what_build_refuses(tmp_path: Path, rows: int) -> None:
     for data, message in (
         (b"a\n\nb\n", "keys.txt: a key must have 1 to .*, got 0 in line 2"),
         (b"a\n\xff\n", "keys.txt is not UTF-8 text after line 0"),
-        (b"a\nb\n", "100 codes need as many keys, got 2"),
-        (b"", "100 codes need as many keys, got 0"),
+        (b"a\nb\n", "100 codes need 100 keys, got 2"),
+        (b"", "100 codes need 100 keys, got 0"),
         (b"\x93NUMPY\x01\0v\0", "is a .npy file, keys are read from text, CSV, Parquet and Arrow files"),
     ):
         (tmp_path / "keys.txt").write_bytes(data)
         refused(tmp_path, CODES, message, keys=tmp_path / "keys.txt")
     refused(tmp_path, CODES, "no such file|No such file", FileNotFoundError, keys=tmp_path / "absent.txt")
     (tmp_path / "keys.txt").write_bytes(b"a\nb\n")
-    refused(tmp_path, CODES, "which has no columns; leave key_column= out", keys=tmp_path / "keys.txt", key_column="a")
+    refused(tmp_path, CODES, "and has no columns; omit key_column=", keys=tmp_path / "keys.txt", key_column="a")
     (tmp_path / "keys.csv").write_text("a,b\nc,d\n")
     refused(tmp_path, CODES, "has no column 'key'; its columns are 'a', 'b'; name one", keys=tmp_path / "keys.csv")
 

@@ -221,7 +221,7 @@ def test_keys_that_would_break_a_line(index: HammingIndex, folder: Path, capsys:
 
 def test_keys_are_for_files_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["duplicates", "index", "--radius", "1", "--keys", "names.txt"]) == 2
-    assert "duplicates: --keys is for a file of codes, index is an index" in capsys.readouterr().err
+    assert "duplicates: --keys needs a file of codes, index is an index" in capsys.readouterr().err
     Path("few.txt").write_text("a\nb\n")
     assert main(["duplicates", "codes.npy", "--radius", "1", "--keys", "few.txt"]) == 2
-    assert "few.txt: codes.npy has 90 codes, which need as many keys, got 2" in capsys.readouterr().err
+    assert "few.txt: codes.npy has 90 codes and needs 90 keys, got 2" in capsys.readouterr().err

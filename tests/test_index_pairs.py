@@ -233,7 +233,7 @@ def test_duplicates_as_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -
         (["index", "--radius", "1", "--pairs"], "duplicates: --pairs needs --out"),
         (
             ["index", "--radius", "1", "--pairs", "--out", "x.csv", "--link", "star"],
-            "duplicates: --link is for groups, it does not go with --pairs",
+            "duplicates: --link cannot be used with --pairs, because it is for groups",
         ),
         (
             ["index", "--radius", "1", "--out", "x.npy"],

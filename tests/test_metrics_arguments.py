@@ -106,7 +106,11 @@ Y = np.array([0, 1, 2])
             r"precision_at: query must have shape \[rows, columns\]",
         ),
         (lambda: precision_at(CODES, CODES[:0], Y, Y[:0], 1), ValueError, r"database must have .* got \[0, 2\]"),
-        (lambda: recall_at(CODES, CODES[:, :1], Y, Y, 1), ValueError, "must have the same columns, got 2 and 1"),
+        (
+            lambda: recall_at(CODES, CODES[:, :1], Y, Y, 1),
+            ValueError,
+            "must have the same number of columns, got 2 and 1",
+        ),
         (lambda: ndcg(CODES, CODES, Y[:2], Y, 1), ValueError, "ndcg: query_labels must have 3 rows like query, got 2"),
         (
             lambda: ndcg(CODES, CODES, Y, Y[:2], 1),
@@ -189,7 +193,7 @@ Y = np.array([0, 1, 2])
         (
             lambda: mean_average_precision(CODES[:1], CODES[:1], Y[:1], Y[:1], exclude_self=True),
             ValueError,
-            "exclude_self leaves nothing",
+            "exclude_self needs a database of at least 2 rows",
         ),
         (lambda: precision_at(CODES, CODES, Y, Y, 4), ValueError, "precision_at: k must be between 1 and 3, got 4"),
         (
@@ -252,14 +256,14 @@ Y = np.array([0, 1, 2])
         (
             lambda: ndcg(FLOATS, FLOATS, Y, Y, 1, bit_weights=[(16, 1)]),
             TypeError,
-            "ndcg: bit_weights are for packed uint8 codes, got float32 embeddings",
+            "ndcg: bit_weights need packed uint8 codes, got float32 embeddings",
         ),
         (
             lambda: recall_at(CODES, CODES, Y, Y, 1, bit_weights=[(8, 1)]),
             ValueError,
             "recall_at: the groups of bit_weights must hold 9 to 16 bits for codes of 2 bytes, got 8",
         ),
-        (lambda: precision_recall_curve(FLOATS, FLOATS, Y, Y, by="radius"), ValueError, 'by="radius" is for codes'),
+        (lambda: precision_recall_curve(FLOATS, FLOATS, Y, Y, by="radius"), ValueError, 'by="radius" needs codes'),
         (
             lambda: precision_recall_curve(CODES, CODES, Y, Y, ranks=[2, 1]),
             ValueError,

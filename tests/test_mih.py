@@ -132,21 +132,21 @@ def test_wrong_arguments_of_the_kernels_are_refused() -> None:
     starts, arrays = tables_of(codes, 64, [(0, 7), (7, 7)])
     with pytest.raises(ValueError, match="disjoint"):
         ops.mih_topk(codes[:1], codes, None, [0, 5], arrays, 64, 1, None, 1.0)
-    with pytest.raises(ValueError, match="bits do not fit W"):
+    with pytest.raises(ValueError, match="bits must be 8 W - 7 to 8 W"):
         ops.mih_topk(codes[:1], codes, None, starts, arrays, 65, 1, None, 1.0)
-    with pytest.raises(ValueError, match="not one of this database"):
+    with pytest.raises(ValueError, match="belongs to another database"):
         ops.mih_topk(codes[:1], codes[:99], None, starts, arrays, 64, 1, None, 1.0)
     for weights, message in (
-        ((60, 3), "the groups do not make up the bits"),
+        ((60, 3), "the groups must have the bits of a code"),
         ((64, 256), "weight 1 to 255"),
         ((64, 0), "weight 1 to 255"),
         ((-1, 1, 65, 1), "at least 1 bit"),
     ):
         with pytest.raises(ValueError, match=message):
             ops.mih_topk(codes[:1], codes, None, starts, arrays, 64, 1, None, 1.0, weights)
-    with pytest.raises(ValueError, match="not those of these codes"):
+    with pytest.raises(ValueError, match="do not belong to these codes"):
         ops.mih_fill(torch.full_like(codes, 255), arrays[0], 0, 64, 4, 0, 128)
-    with pytest.raises(ValueError, match="no such buckets"):
+    with pytest.raises(ValueError, match="the buckets are out of range"):
         ops.mih_fill(codes, arrays[0], 0, 64, 4, 5, 4)
     broken = [*arrays[:2], torch.full_like(arrays[2], 1000), *arrays[3:]]
     with pytest.raises(ValueError, match="a table is damaged"):

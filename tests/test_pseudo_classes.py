@@ -147,10 +147,10 @@ def test_minus_one_in_a_hierarchy_is_a_class() -> None:
         (
             [-1, 1, 1, -1],
             ValueError,
-            r"-1 in y marks rows without a label, and the others must have two classes.*\[1\]",
+            r"-1 in y marks a row without a label. The other rows must have at least two classes.*\[1\]",
         ),
-        ([-1, -2, 1, 2], ValueError, r"-1 in y marks .* none negative, got \[-2, 1, 2\]; number classes from 0"),
-        ([None, -2, -1, 2], ValueError, r"-1 in y .* none negative, got \[-2, 2\]"),
+        ([-1, -2, 1, 2], ValueError, r"-1 in y marks .* all >= 0, got \[-2, 1, 2\]. Number classes from 0"),
+        ([None, -2, -1, 2], ValueError, r"-1 in y .* all >= 0, got \[-2, 2\]"),
         ([-1] * 4, ValueError, "y has no label in any of its 4 rows; leave y out, or give some"),
         ([None] * 4, ValueError, "y has no label in any of its 4 rows"),
         (np.full(4, np.nan), ValueError, "y has no label in any of its 4 rows"),

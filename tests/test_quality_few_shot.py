@@ -165,7 +165,7 @@ def test_acceptance_passes_and_fails() -> None:
     assert [task for task, _ in failed] == ["| j-clinc150-5-shot"] * 5
     starts = ("ICNN: ICNN score", "ProtoNet + prototype triplet + ICNN: accuracy, ProtoNet - 0.003")
     assert [sum(what.startswith(start) for _, what in failed) for start in starts] == [1, 1]
-    assert passed["| all", "ProtoNet + prototype triplet + ICNN is above ProtoNet: in so many of 2 tasks"] == "pass |"
+    assert passed["| all", "ProtoNet + prototype triplet + ICNN is above ProtoNet: number of tasks, of 2"] == "pass |"
     ablations = {(row[0], row[1], row[2]): row[-1] for row in rows if len(row) == 8}
     whole = "ProtoNet + prototype triplet + ICNN"
     found = [ablations["| j-clinc150-1-shot", whole, term] for term in ("ProtoNet", "prototype triplet", "ICNN")]

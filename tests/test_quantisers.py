@@ -339,7 +339,7 @@ def test_rows_too_far_for_float16_are_refused_and_near_ones_are_not_lost(X: np.n
     far = X.copy()
     far[5] *= 1e6
     message = (
-        r"GridCodes\.scales: X must have rows at most 65504 times as far from the mean as those of the fit .*row 5"
+        r"GridCodes\.scales: a row of X must be at most 65504 times as far from the mean as the rows of the fit .*row 5"
     )
     with pytest.raises(ValueError, match=message):
         codes.scales(far, codes.encode(far))
@@ -352,7 +352,9 @@ def test_rows_too_far_for_float16_are_refused_and_near_ones_are_not_lost(X: np.n
 @every_method
 def test_queries_too_long_for_float32_are_refused(X: np.ndarray, name: str) -> None:
     codes = METHODS[name]((X * 1e30).astype(np.float32), 2)
-    with pytest.raises(ValueError, match=r"GridCodes\.queries: X must have values that fit float32 .* in 1 of 1 rows"):
+    with pytest.raises(
+        ValueError, match=r"GridCodes\.queries: X times the unit .* must fit float32, .* in 1 of 1 rows"
+    ):
         codes.queries(np.full(13, 1e37, np.float32))
 
 
@@ -407,7 +409,7 @@ def test_what_load_refuses(X: np.ndarray, tmp_path: Path) -> None:
     for changed, content, reason in (
         ({}, {"features": 3}, "method"),
         ({}, good | {"method": "pq"}, "method must be 'rabitq', 'osq' or 'turboquant', got 'pq'"),
-        ({}, good | {"method": "osq"}, "its tensors are not those"),
+        ({}, good | {"method": "osq"}, "its tensors do not match"),
         ({}, good | {"features": 4}, "its tensor mean is"),
         ({}, good | {"features": 2**62}, "its content|overflowed"),
         ({}, good | {"bits_per_dimension": 5}, "bits_per_dimension must be between 1 and 4, got 5"),
@@ -454,7 +456,7 @@ def test_errors(X: np.ndarray, name: str) -> None:
     with pytest.raises(ValueError, match=r"GridCodes\.scales: X must be finite"):
         codes.scales(broken, packed)
     with pytest.raises(
-        ValueError, match=r"GridCodes\.scales: codes must be one for each of the 300 rows of X, got 299"
+        ValueError, match=r"GridCodes\.scales: codes must have one code for each of the 300 rows of X, got 299"
     ):
         codes.scales(X, packed[1:])
     with pytest.raises(ValueError, match=r"GridCodes\.scales: codes of 26 bits must be \[N, 4\]"):
@@ -520,13 +522,13 @@ def test_what_scales_and_queries_of_linear_codes_refuse(X: np.ndarray) -> None:
     codes = itq(X, 8)
     packed = codes.encode(X)
     with pytest.raises(
-        ValueError, match=r"LinearCodes\.scales: codes must be one for each of the 300 rows of X, got 2"
+        ValueError, match=r"LinearCodes\.scales: codes must have one code for each of the 300 rows of X, got 2"
     ):
         codes.scales(X, packed[:2])
     with pytest.raises(ValueError, match=r"LinearCodes\.scales: codes must be the codes of X, got a different code"):
         codes.scales(X, codes.encode(2 * codes.mean.numpy() - X))
     with pytest.raises(
-        ValueError, match=r"LinearCodes\.scales: X must have rows at most 65504 times as far .* in row 0"
+        ValueError, match=r"LinearCodes\.scales: a row of X must be at most 65504 times as far .* in row 0"
     ):
         codes.scales(X * 1e7, codes.encode(X * 1e7))
     with pytest.raises(ValueError, match=r"LinearCodes\.queries: metric must be 'l1' or 'dot', got 'cosine'"):

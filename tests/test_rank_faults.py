@@ -70,7 +70,7 @@ def test_after_a_death_any_number_of_ranks_goes_on(tmp_path: Path) -> None:
     first, second = run_ranks(2, tmp_path / "2", partial(hasher, folder=run, fails=killed), dies=1)
     assert second is None
     assert first.startswith(f"RankLostError: train: rank 0 of 2 stops, because {LOST} (")
-    assert first.endswith(f"in epoch 3; start all ranks again, and they go on from the checkpoint in {run})")
+    assert first.endswith(f"in epoch 3; start all ranks again, and they continue from the checkpoint in {run})")
     results = {}
     for world in (1, 2, 3):
         shutil.copytree(run, tmp_path / f"run {world}")
@@ -96,7 +96,7 @@ def test_a_rank_that_is_stuck_counts_as_lost_after_the_timeout(tmp_path: Path) -
     said = run_ranks(3, tmp_path / "3", partial(hasher, folder=None, fails=stuck), timeout=4, dies=2)
     for rank in (0, 1):
         assert said[rank].startswith(f"RankLostError: train: rank {rank} of 3 stops, because {LOST} (Timed out waiting")
-        assert said[rank].endswith("(in epoch 3, and without a run_dir, so that training starts anew)")
+        assert said[rank].endswith("(in epoch 3; there is no run_dir, so training starts from the beginning)")
 
 
 def test_a_rank_that_fails_gives_its_own_error(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_results_are_those_of_the_search(weights: Any) -> None:
 def test_queries_of_the_database_do_not_find_themselves() -> None:
     made = Report(DATABASE, database_labels=LABELS, texts=[f"text {row}" for row in range(90)], limit=5, k=3)
     html = made.html()
-    assert "each left out for itself" in html
+    assert "No query finds itself" in html
     for card in html.split('<article class="card"')[1:]:
         texts = re.findall(r"text \d+", card)
         assert len(texts) == len(set(texts)) == 4
@@ -281,7 +281,7 @@ def test_codes_of_classes() -> None:
         ({"k": 0}, "k must be between 1 and 1000, got 0"),
         ({"limit": 0}, "limit must be between 1 and 10000, got 0"),
         ({"database": DATABASE[:0]}, "the database must have at least 1 codes, got 0"),
-        ({"database": HammingIndex(16), "bits": 16}, "bits and bit_weights are for an array of codes"),
+        ({"database": HammingIndex(16), "bits": 16}, "bits and bit_weights must be None for an index"),
     ],
 )
 def test_messages(arguments: dict[str, Any], message: str) -> None:

@@ -115,8 +115,11 @@ def test_a_run_of_embeddings(scores: Callable[..., dict[str, Any]], capsys: pyte
     assert "mAHP@59" in answer["scores"]
     patched = json.loads(Path("runs/environment.json").read_text())
     for words, message in (
-        (command, "names no validation data (--val-features of fasthash train): give data that its model encodes"),
-        ([*command, "--val-features", "no.npy"], "its validation data no.npy is not here: go to where it was trained"),
+        (command, "names no validation data (--val-features of fasthash train): pass data for its model"),
+        (
+            [*command, "--val-features", "no.npy"],
+            "its validation data no.npy was not found: go to the folder of the training",
+        ),
     ):
         patched[-1]["command"] = ["fasthash", *words, "--run-dir", "runs"]
         Path("runs/environment.json").write_text(json.dumps(patched))
@@ -162,7 +165,7 @@ def test_an_index_as_queries(scores: Callable[..., dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("index --queries more", "more: must go with a model of pictures (--model)"),
+        ("index --queries more", "more: must be used with a model of pictures (--model)"),
         ("index --queries features.npy --model run/model.safetensors", "features.npy: must be a folder of pictures"),
         ("index --queries features.npy --model hasher.safetensors", "hasher.safetensors: makes codes of 20 bits, the"),
         ("codes.npy --queries index", "index: has codes of 32 bits, codes.npy has 24"),
@@ -173,8 +176,8 @@ def test_an_index_as_queries(scores: Callable[..., dict[str, Any]]) -> None:
         ("codes.npy --texts edges.txt", "report: --texts must have 60 rows, one for each code, got 5"),
         ("codes.npy --out report.pdf", "report.pdf: the suffix decides the format"),
         ("codes.npy --texts hasher.safetensors", "hasher.safetensors: not a UTF-8 text file"),
-        ("photos", "photos: neither an index folder nor a run that has ended"),
-        ("run --model hasher.safetensors", "--model is for an index, run is a run with its own model"),
+        ("photos", "photos: must be an index folder or a finished run"),
+        ("run --model hasher.safetensors", "--model needs an index; run is a run and has its own model"),
         ("none", "none"),
     ],
 )

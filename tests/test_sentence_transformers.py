@@ -285,8 +285,12 @@ def test_search_by_candidates_and_of_an_opened_index(corpus: np.ndarray[Any, Any
     [
         ({"corpus_precision": "uint8"}, ValueError, "corpus_precision must be"),
         ({"top_k": 0}, ValueError, "top_k must be at least 1, got 0"),
-        ({"corpus_embeddings": None}, ValueError, "give one of corpus_embeddings and corpus_index, got none"),
-        ({"ranges": np.zeros((2, 64))}, ValueError, "ranges is for uint8"),
+        (
+            {"corpus_embeddings": None},
+            ValueError,
+            "exactly one of corpus_embeddings and corpus_index must be given, got none",
+        ),
+        ({"ranges": np.zeros((2, 64))}, ValueError, "ranges must be None, because it is for uint8"),
         ({"corpus_precision": "ubinary"}, TypeError, "corpus_embeddings must be codes"),
         ({"corpus_index": fasthash.HammingIndex(64), "corpus_embeddings": None}, TypeError, "must be a EmbeddingIndex"),
     ],

@@ -175,7 +175,9 @@ def test_what_score_refuses() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             hasher.score(*arguments)
-    with pytest.raises(ValueError, match=r"Hasher\.score: X must have at least 3 rows, so that one is nearer, got 2"):
+    with pytest.raises(
+        ValueError, match=r"Hasher\.score: X must have at least 3 rows, a query and two rows to rank, got 2"
+    ):
         Hasher(**QUICK).fit(X).score(X[:2])
 
 

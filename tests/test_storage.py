@@ -291,7 +291,7 @@ def test_a_relative_path_is_that_of_the_moment(folder, monkeypatch):
 def test_changes_behind_the_writer_are_noticed(folder):
     writer = HammingIndex.open(folder, writable=True)
     write_manifest(folder, {**read_manifest(folder), "generation": 99})
-    with pytest.raises(IndexFolderError, match="changed by something that does not hold its lock"):
+    with pytest.raises(IndexFolderError, match="changed by a process that does not hold its lock"):
         writer.add(random_codes(1))
 
 
@@ -299,7 +299,7 @@ def test_changes_behind_the_writer_are_noticed(folder):
 def test_a_fork_of_the_writer_cannot_write(folder):
     writer = HammingIndex.open(folder, writable=True)
     writer._folder._writer._process -= 1  # as a forked process sees it
-    with pytest.raises(IndexFolderError, match="this is a fork of it"):
+    with pytest.raises(IndexFolderError, match="this process is a fork of it"):
         writer.add(random_codes(1))
 
 

@@ -65,7 +65,7 @@ REFUSED = {
     "html": (b"<!DOCTYPE html><p>404", "an HTML or XML file", "codes"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS", "git lfs pull"),
     "utf-16": ("abcd\n".encode("utf-16-le") * 9, "text in UTF-16-LE without a byte order mark", "UTF-8"),
-    "unknown": (REST, "of no format that can be read", "format='raw'"),
+    "unknown": (REST, "has an unknown format", "format='raw'"),
     "empty": (b"", "is empty", ""),
 }
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, suffix: str) ->
 @pytest.mark.parametrize("name", ["torch", "model", "pdf", "png", "sqlite", "hdf5", "zip"])
 def test_raw_does_not_help_what_is_something_else(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_bytes(REFUSED[name][0])
-    with pytest.raises(ValueError, match="which format='raw' contradicts"):
+    with pytest.raises(ValueError, match="but format='raw' was given"):
         HammingIndex.build(tmp_path / "index", tmp_path / "file", 8, format="raw")
 
 
@@ -237,7 +237,7 @@ def test_fields(tmp_path: Path, data: str, delimiter: str | None, names: list[st
 
 
 def test_a_first_line_that_could_be_both(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"line 1 \(0, 1 \.\.\.\) could be names of columns or a row"):
+    with pytest.raises(ValueError, match=r"line 1 \(0, 1 \.\.\.\) may be a header or a row"):
         table(tmp_path / "t", "0,1\n1,1\n")
 
 

@@ -451,7 +451,7 @@ def test_every_truncation_is_one_clear_error(tmp_path: Path) -> None:
     [
         (None, "is not a fasthash model: its format is None, not 'fasthash-hasher'"),
         ({"format": "pt"}, "is not a fasthash model: its format is 'pt'"),
-        ({"format": FORMAT, "version": "2", "content": "{}"}, "has version 2, and only version 1 is known here"),
+        ({"format": FORMAT, "version": "2", "content": "{}"}, "has version 2, this fasthash reads version 1 only"),
         ({"format": FORMAT, "version": "1"}, "is damaged or not a fasthash model: 'content'"),
         ({"format": FORMAT, "version": "1", "content": "{"}, "is damaged or not a fasthash model: Expecting"),
         ({"format": FORMAT, "version": "1", "content": "[1]"}, "is damaged: its content is not a JSON object"),

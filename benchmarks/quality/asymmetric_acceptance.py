@@ -24,10 +24,11 @@ def asymmetric_acceptance(runs: Runs) -> list[str]:
     if not found:
         return []
     lines = [
-        "Acceptance of DSAH (`AsymmetricHasher`), by mAP, means over seeds. Three searches: codes of queries in codes "
-        "of the training rows, both by the network; in codes of rows that were not in training; and in the free codes "
-        "of the training rows. The last know the labels of the database, and do not say how good codes are. That no "
-        "update of a bit raises the loss is tested in exact arithmetic in tests/test_asymmetric_hasher.py.",
+        "Acceptance of DSAH (`AsymmetricHasher`), by mAP, means over seeds. The network encodes the queries. There are "
+        "three databases: training rows, encoded by the network; rows outside training, encoded by the network; and "
+        "the free codes of the training rows. The free codes know the labels of the database, so they do not show how "
+        "good codes are. tests/test_asymmetric_hasher.py tests in exact arithmetic that no update of a bit raises the "
+        "loss.",
         "",
         "| task, bits | training rows | rows not in training | free codes |",
         "|---|---|---|---|",
@@ -41,8 +42,9 @@ def asymmetric_acceptance(runs: Runs) -> list[str]:
         lines.append(f"| {text} | {value:+.4f} | {limit} | {'pass' if passed else '**fail**'} |")
     lines += [
         "",
-        "What is left out, by mAP of codes of training rows. Needed: without it the loss is larger than the deviation, "
-        "the larger standard deviation of a run.",
+        "Ablations, by mAP of codes of training rows. *deviation*: the larger of the two standard deviations of a run. "
+        "*needed*: without this part mAP falls by more than the deviation. *idle*: the difference is at most the "
+        "deviation.",
         "",
         "| task, bits | without | whole | changed | difference | deviation | |",
         "|---|---|---|---|---|---|---|",

@@ -24,8 +24,8 @@ SWEEP = {  # inside: between half of delta and the upper bound
 def cross_modal_acceptance(runs: Runs, task: str) -> list[str]:
     """Two markdown tables: the acceptance sentences of RMSH with pass or fail, and its ablations."""
     lines = [
-        f"Acceptance of RMSH, by {MAIN} of codes, the mean of both ways and of the seeds. Beyond the spread: by more "
-        "than the sum of both standard deviations. The first two are to hold on one of the two data sets. Delta is the "
+        f"Acceptance of RMSH, by {MAIN} of codes, mean over both directions and over seeds. The spread is the sum of "
+        "both standard deviations. The first two lines must pass on one of the two data sets. Delta is the "
         "Gilbert-Varshamov distance.",
         "",
         "| bits | what | here | to reach | |",
@@ -37,7 +37,7 @@ def cross_modal_acceptance(runs: Runs, task: str) -> list[str]:
             lines.append(f"| {bits} | {text} | {value:.4f} | {limit} | {'pass' if passed else '**fail**'} |")
     lines += [
         "",
-        f"Ablations, by {MAIN} of codes. Idle: the difference is not larger than the spread.",
+        f"Ablations, by {MAIN} of codes. *idle*: the difference is at most the spread.",
         "",
         "| bits | method | whole | changed | difference | spread | |",
         "|---|---|---|---|---|---|---|",

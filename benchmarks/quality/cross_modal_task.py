@@ -80,9 +80,10 @@ def task_pubmedqa(data: Path) -> Task:
         labels,
         train,
         ("questions", "abstracts"),
-        f"Labels: the {len(terms)} MeSH terms with {USES[0]} to {USES[1]} uses. Each side is TF-IDF over the words of "
-        f"its own training texts, brought to {FEATURES} dimensions by SVD. The split is the authors'. *One "
-        "vocabulary*: the cosine of real-valued TF-IDF over the words of both sides, which no method is given",
+        f"Labels: the {len(terms)} MeSH terms with {USES[0]} to {USES[1]} uses. Each side is TF-IDF over the "
+        f"words of its own training texts, reduced to {FEATURES} dimensions by SVD. The split is that of the "
+        "authors. *One vocabulary* is a reference: the cosine of real-valued TF-IDF over the words of both "
+        "sides. No method gets it",
     )
 
 
@@ -107,9 +108,10 @@ def task_movielens(data: Path) -> Task:
         labels,
         train,
         ("ratings", "tags"),
-        f"Labels: {len(genres)} genres. Films that have tags and at least {RATINGS} ratings, half of them to train on. "
-        f"First side: a rating by each of {len(found.user_ids)} users, less the user's mean, 0 where there is none. "
-        f"Second side: TF-IDF of title and tags, brought to {FEATURES} dimensions by SVD",
+        f"Labels: {len(genres)} genres. Films with tags and at least {RATINGS} ratings; half of them are "
+        f"training films. First side: the ratings of {len(found.user_ids)} users, minus the mean of each "
+        f"user, 0 for no rating. Second side: TF-IDF of title and tags, reduced to {FEATURES} dimensions by "
+        "SVD",
     )
 
 
@@ -133,16 +135,18 @@ def _task(name: str, title: str, X: Pairs, labels: Array, train: Array, sides: t
         (32, 64),
         validation_train=rows["train"].part(rest),
         notes=(
-            f"{note}. {int((~labelled).sum())} rows without a label are left out",
-            f"{len(rows['train'].y)} pairs to train on and {len(rows['test'].y)} to test with: each side's rows are "
-            f"queries, the other side's the database (which names the table). Settings are chosen on {len(held_out)} "
-            "pairs of the training part, after training on the others, by NDCG@50 of codes, the mean of both ways",
-            "All that are trained have the same two encoders and 400 steps of 128 pairs (the default of "
-            "CrossModalHasher is 900 of 256). What is in the list of settings came out of 8 trials on validation pairs "
+            f"{note}. {int((~labelled).sum())} rows without a label are omitted",
+            f"{len(rows['train'].y)} training pairs and {len(rows['test'].y)} test pairs. The rows of each side "
+            "are queries in the other side, which gives the table its name. Settings are chosen on "
+            f"{len(held_out)} pairs of the training part, after training on the others, by NDCG@50 of codes, mean "
+            "over both directions",
+            "All trained methods have the same two encoders and 400 steps of 128 pairs (the default of "
+            "CrossModalHasher is 900 steps of 256). The list of settings comes from 8 trials on validation pairs "
             "(benchmarks/results/quality-trials.jsonl)",
-            f"NDCG@{AT}: the gain is the number of labels in common. mAP: one label in common is relevant. R@{FIRST}: "
-            "of the query's own partner. All in expectation over ties. far: the 5 % quantile of the Hamming distances "
-            "between the two sides' test rows without a label in common; far, training: of training rows",
+            f"NDCG@{AT}: the gain is the number of common labels. mAP: one common label is relevant. R@{FIRST}: "
+            "recall of the partner of the query. Ties count by their expected value. far: the 5 % quantile of "
+            "the Hamming distances between test rows of the two sides without a common label; far, training: the "
+            "same for training rows",
         ),
     )
 

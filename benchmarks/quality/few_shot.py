@@ -50,14 +50,19 @@ def task_clinc150(data: Path, *, shot: int) -> Task:
     every = Items(*(np.concatenate([getattr(split, part) for split in splits.values()]) for part in ("X", "y")))
     fitted = without(splits["train"], np.concatenate([tested, validated]))
     way, train_way = WAY[shot]
-    note = f"Hasher's encoder and optimiser, {EMBEDDING_EPOCHS} passes over the rows; fasthash alone uses the domains"
+    note = (
+        f"The encoder and optimiser of Hasher, {EMBEDDING_EPOCHS} passes over the rows; only fasthash uses the domains"
+    )
     return _task(
         f"j-clinc150-{shot}-shot",
         f"few-shot, clinc150: {way} unseen intents",
         "classes",
         (fitted, only(every, validated), only(every, tested)),
         _episodes(way, shot, train_way, 1_000),
-        (*notes, f"90 intents to fit, 30 to validate, 30 to test, three of each domain and no other. {note}"),
+        (
+            *notes,
+            f"90 intents to fit, 30 to validate, 30 to test, three of each domain; no intent is in two parts. {note}",
+        ),
     )
 
 
@@ -69,9 +74,10 @@ def task_images(data: Path, *, shot: int) -> Task:
     parts = np.split(order, np.cumsum(IMAGE_CLASSES)[:-1])
     episodes = _episodes(5, shot, 20 if shot == 1 else 12, 3_000)
     note = (
-        f"100 classes to fit, 40 to validate, 40 to test, {ASKED} images of each of these. Reduced: ConvNet-4 of "
-        f"{IMAGE_WIDTH} channels, whose first convolution has stride 2, and a hash head, from scratch, "
-        f"{IMAGE_EPISODES} episodes; for fasthash as many images in random batches of 128. ITQ: means of 2 x 2 pixels"
+        f"100 classes to fit, 40 to validate, 40 to test, {ASKED} images of each validation and test class. "
+        f"Reduced: ConvNet-4 of {IMAGE_WIDTH} channels with stride 2 in its first convolution, and a hash "
+        f"head, from scratch, {IMAGE_EPISODES} episodes; fasthash gets the same number of images in random "
+        "batches of 128. ITQ: means of 2 x 2 pixels"
     )
     return _task(
         f"j-images-{shot}-shot-reduced",
@@ -105,10 +111,10 @@ def _task(
             *notes,
             f"Test episodes: {episodes.way} classes, {shot} + {episodes.queries} rows of each (support + queries, "
             f"disjoint). Training episodes: {episodes.train_way} classes, {shot} + {episodes.train_queries} rows",
-            f"Accuracy: mean over {episodes.tested:,} test episodes, the same for all methods. Settings are chosen by "
-            f"accuracy of outputs in {VALIDATED} episodes of the validation classes. Prototypes are means of outputs, "
-            "or of codes as +1 and -1; equal distances count in expectation. ICNN: the score of a test episode, mean "
-            f"of {SCORED}",
+            f"Accuracy: mean over {episodes.tested:,} test episodes, the same for all methods. Settings are "
+            f"chosen by accuracy of outputs in {VALIDATED} episodes of the validation classes. Prototypes are "
+            "means of outputs, or of codes as +1 and -1; ties count by their expected value. ICNN: the score of "
+            f"a test episode, mean of {SCORED}",
         ),
         episodes=episodes,
     )

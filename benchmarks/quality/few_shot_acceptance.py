@@ -20,12 +20,16 @@ ABLATIONS = {  # what is whole, and what is left of it without one term
 }
 HEAD = """## Few-shot: acceptance
 
-SuSana Distancia. Acceptance: prototype triplet alone, ICNN alone and the sums each train: the ICNN score of test
-episodes rises by at least 0.05 over the untrained encoder. ProtoNet + prototype triplet + ICNN is at least ProtoNet
-less 0.3 points of accuracy everywhere, and at least 0.5 points above it in one of the four tasks or more, beyond 2
-standard errors. Of this package: no published loss is better beyond the spread, the sum of both standard deviations.
-All are of real-valued outputs, as the losses see them, where codes are not named; means over seeds. The standard error
-of a difference is that of the seeds and of the test episodes together, as if the two methods had other episodes.
+Acceptance of SuSana Distancia, means over seeds:
+
+- Each loss trains: prototype triplet alone, ICNN alone, and the sums. The ICNN score of test episodes is at least 0.05
+  above that of the untrained encoder.
+- ProtoNet + prototype triplet + ICNN loses at most 0.3 points of accuracy against ProtoNet in every task.
+- In at least one of the four tasks it is at least 0.5 points above ProtoNet, and by more than 2 standard errors.
+- fasthash: no published loss is better by more than the spread, the sum of both standard deviations.
+
+Values are those of real-valued outputs, which the losses use, unless a line names codes. The standard error of a
+difference has two parts: the seeds and the test episodes. It treats the episodes of the two methods as different.
 
 | task | what | here | to reach | |
 |---|---|---|---|---|"""
@@ -41,11 +45,11 @@ def few_shot_acceptance(runs: Runs) -> list[str]:
         for text, value, limit in _sentences(runs, task):
             lines.append(f"| {task} | {text} | {value:.4f} | {limit:.4f} | {_passed(value, limit)} |")
     above = sum(_mean(runs, task, SUM) >= _above(runs, task) for task in tasks)
-    text = f"{TITLES[SUM]} is above ProtoNet: in so many of {len(tasks)} tasks"
+    text = f"{TITLES[SUM]} is above ProtoNet: number of tasks, of {len(tasks)}"
     lines.append(f"| all | {text} | {above} | 1 | {_passed(above, 1)} |")
     lines += [
         "",
-        "Ablations, by accuracy of outputs. Idle: the difference is within 2 standard errors.",
+        "Ablations, by accuracy of outputs. *idle*: the difference is within 2 standard errors.",
         "",
         "| task | method | without | whole | changed | difference | 2 standard errors | |",
         "|---|---|---|---|---|---|---|---|",

@@ -100,7 +100,7 @@ def _inside(runs: Runs) -> Iterator[tuple[str, float, float, str]]:
 
 
 def _images(runs: Runs) -> Iterator[tuple[str, float, float, str]]:
-    """Hasher as it comes on the features of a network, beside that network's own codes."""
+    """Hasher with its defaults on the features of a network, compared with that network's own codes."""
     for bits in (32, 64):
         what = f"task b-reduced, {bits} bits, defaults"
         for database in ("train", "held out"):

@@ -22,10 +22,11 @@ def graph_acceptance(runs: Runs, task: str) -> list[str]:
     if not widths:
         return []
     lines = [
-        "Acceptance of iterative affinity, means over seeds. Accuracy is of the nodes that are asked for; f is the "
-        "classifier after the last round. Mined rows do not count the seeds. The energy cannot rise in rounds that are "
-        "taken: a round that would raise it ends them. On clinc150 only the mAP of codes over the seeds was asked for; "
-        "the other sentences are those of Cora:",
+        "Acceptance of iterative affinity, means over seeds. Accuracy is that of the test nodes (Cora) or of the "
+        "rows without a label (clinc150). f is the classifier after the last round. Mined rows do not include the "
+        "seeds. The energy cannot rise from round to round: a round that would raise it is not taken and ends the "
+        "refinement. On clinc150 the only goal is the mAP of codes above that of the seeds. The other lines are "
+        "goals for Cora:",
         "",
         "| bits | what | here | to reach | |",
         "|---|---|---|---|---|",
@@ -35,8 +36,8 @@ def graph_acceptance(runs: Runs, task: str) -> list[str]:
             lines.append(f"| {bits} | {text} | {value:.4f} | {limit} | {'pass' if passed else '**fail**'} |")
     lines += [
         "",
-        "Ablations, by accuracy of labels and by mAP of codes. Idle: the difference is not larger than the spread, the "
-        "sum of both standard deviations.",
+        "Ablations, by accuracy of labels and by mAP of codes. *idle*: the difference is at most the spread, the sum "
+        "of both standard deviations.",
         "",
         "| bits | method | by | whole | changed | difference | spread | |",
         "|---|---|---|---|---|---|---|---|",

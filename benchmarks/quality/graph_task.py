@@ -49,12 +49,12 @@ def task_k(data: Path) -> Task:
         (32,),
         graph=Graph(edges, y, test),
         notes=(
-            f"Queries: {len(test):,} test nodes. Database: the {len(y) - len(train) - len(test):,} nodes that are "
-            "neither test nodes nor labelled",
-            f"Inputs: {DIRECTIONS} singular directions of the words of all nodes, for every method. The graph and the "
-            "rows without a label are seen in training, their labels are not",
-            "Settings are chosen by mAP of codes of the validation nodes. Those of the refinement itself are the "
-            "package's for every run",
+            f"Queries: {len(test):,} test nodes. Database: {len(y) - len(train) - len(test):,} nodes, all except "
+            "test nodes and labelled nodes",
+            f"Inputs of every method: {DIRECTIONS} singular directions of the words of all nodes. Training sees "
+            "the graph and the rows without a label, but not their labels",
+            "Settings are chosen by mAP of codes of the validation nodes. The settings of the refinement are the "
+            "defaults of fasthash in every run",
         ),
         score="mAP",
     )
@@ -81,8 +81,8 @@ def task_k_clinc150(data: Path) -> Task:
         (32,),
         graph=Graph(np.unique(edges, axis=0), rows.y, nodes),
         notes=(
-            f"Queries: {len(splits['test'].y):,} texts of the test split. Database: the {len(rest.y):,} rows without "
-            "a label. Accuracy is of those rows; no test text is in the graph",
+            f"Queries: {len(splits['test'].y):,} texts of the test split. Database: the {len(rest.y):,} rows "
+            "without a label. Accuracy is that of the database rows; no test text is in the graph",
             *notes,
         ),
         score="mAP",

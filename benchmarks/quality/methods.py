@@ -189,7 +189,7 @@ GRAPH_TRIED: tuple[Settings, ...] = (
     {"target": "soft", "neighbors": 1, "temperature_y": 0.15, "temperature_z": 0.1, "kl": 0.1},
 )
 
-DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried as it comes
+DEFAULTS = ("a", *OPEN)  # tasks where Hasher is tried with its defaults
 
 OURS = Method(
     "ours",
@@ -331,7 +331,7 @@ METHODS: tuple[Method, ...] = (
     _trained("bce", "BCE, sign", "cosine", {}, {"lr": 1e-3}, {"weight_decay": 0.1}, tasks=("f",)),
     Method(
         "ours-default",
-        "fasthash, as it comes",
+        "fasthash, defaults",
         "labels",
         on_features(fit_hasher("l1")),
         tasks=(*DEFAULTS, *TREE_IMAGES, *OPEN_IMAGES, "f"),

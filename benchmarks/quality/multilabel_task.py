@@ -44,11 +44,11 @@ def task_f(data: Path) -> Task:
         {"train": (test, train)},
         (32, 64),
         notes=(
-            f"Queries: {len(test.y):,} captions. Database: the {len(train.y):,} captions that are fitted on. "
-            f"{labels.sum(1).mean():.2f} labels an image, {len(np.unique(labels, axis=0))} different label sets. "
-            "The labels are known for 1,142 of 5,000 images",
-            "NDCG@100: gain 2^r - 1, r labels in common. ACG@100: mean r of the first 100. mAP: relevant are captions "
-            "with r >= 1. Settings are chosen by NDCG@100 of codes",
+            f"Queries: {len(test.y):,} captions. Database: the {len(train.y):,} training captions. "
+            f"{labels.sum(1).mean():.2f} labels for each image, {len(np.unique(labels, axis=0))} different label "
+            "sets. The labels are known for 1,142 of 5,000 images",
+            "NDCG@100: the gain is 2^r - 1, where r is the number of common labels. ACG@100: mean r of the first "
+            "100. mAP: captions with r >= 1 are relevant. Settings are chosen by NDCG@100 of codes",
         ),
     )
 

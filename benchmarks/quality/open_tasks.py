@@ -32,7 +32,9 @@ from fasthash.datasets import clinc150_hierarchy
 
 Array = NDArray[Any]
 HELD_OUT = 5  # one in so many of the labelled rows of a class is a query in validation
-NOTE = "'known': queries of the classes that have labels; 'unlabelled': of those that have none; the same database"
+NOTE = (
+    "'known': queries of classes with labels; 'unlabelled': queries of classes without labels; the database is the same"
+)
 
 
 def task_open(data: Path, *, half: bool = False) -> Task:

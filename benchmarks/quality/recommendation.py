@@ -43,18 +43,19 @@ def task_h(data: Path) -> Task:
         {"films": (rows["test"], rows[TRAIN])},
         (32,),
         notes=(
-            f"Of the {asked} users with at least {FEWEST} edges the last 20 % in time are the test, the 10 % before "
-            f"them the validation: {', '.join(f'{len(r.y):,} {name}' for name, r in rows.items())}. Other users are "
-            "in training alone",
-            f"R@{K} and nDCG@{K} of all films but those that the user has an edge with in training (in the test: and "
-            f"in validation), means over users, in expectation over ties. The ideal of nDCG@{K} has all test films "
-            "first",
-            f"Codes: Hamming distance alone. Re-ranked: of the {RERANKED} nearest by code, by real-valued outputs; "
-            "ties of code at the edge go to the lowest number. Outputs: all films by real-valued outputs. Numbers of "
-            "the paper: not known; its code reports re-ranked ones, with training films left in and another ideal",
-            f"Settings are chosen by R@{K} of codes, by outputs for methods without codes. Methods learn from the "
-            "training edges alone, also for the test. The defaults of HashGNN came out of 24 trials on validation "
-            "edges (benchmarks/results/quality-trials.jsonl); the factors had 3",
+            f"For each of the {asked} users with at least {FEWEST} edges, the last 20 % in time are the test, the "
+            f"10 % before them the validation: {', '.join((f'{len(r.y):,} {name}' for name, r in rows.items()))}. "
+            "Other users are only in training",
+            f"R@{K} and nDCG@{K} rank all films except the training films of the user (in the test also except "
+            "validation films); means over users, ties count by their expected value. The ideal order of "
+            f"nDCG@{K} has all test films first",
+            f"Codes: ranked by Hamming distance. Re-ranked: the {RERANKED} nearest by code, ranked by real-valued "
+            "outputs; of tied codes at the end of this list, the lowest number is taken. Outputs: all films, "
+            "ranked by real-valued outputs. The numbers of the paper are not known: its code reports re-ranked "
+            "values, keeps training films in the list and uses another ideal order",
+            f"Settings are chosen by R@{K} of codes, or of outputs for methods without codes. Methods learn only "
+            "from the training edges, also for the test. The defaults of HashGNN come from 24 trials on "
+            "validation edges (benchmarks/results/quality-trials.jsonl); the factors had 3 trials",
         ),
     )
 

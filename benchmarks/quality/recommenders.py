@@ -103,6 +103,6 @@ def linear(function: Callable[..., baselines.LinearCodes]) -> Callable[..., Any]
 
 
 def hasher(X: Array, bits: int, seed: int) -> Callable[[Array], Array]:
-    """This package's Hasher without targets, with a fifth of the passes that it makes as it comes."""
+    """Hasher of fasthash without targets, with a fifth of its default passes."""
     fitted = Hasher(bits, epochs=HASHER_EPOCHS, seed=seed, progress=False).fit(X)
     return lambda rows: 2 * fitted.queries(rows) - 1

@@ -49,7 +49,7 @@ CROSS_MODAL = ("NDCG@50", "mAP", "R@10", "far", "far, training", "codes")
 SIDES = {
     "codes": "codes",
     "asymmetric": "float query against codes",
-    "reranked": "the nearest codes re-ranked by outputs",
+    "reranked": "nearest codes, re-ranked by outputs",
     "outputs": "outputs",
 }
 TEXTS = ("P@100", "P@10", "mAP", "overlap@10", "codes")
@@ -66,51 +66,70 @@ Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
 
 HEAD = """# Results
 
-Written by `python -m benchmarks.quality --tables` from the JSON files in benchmarks/results/quality: nothing here is
-typed. docs/method.md tells what the terms of the loss do; the metrics are defined in the docstrings of
-`fasthash.metrics`.
+`python -m benchmarks.quality --tables` writes this page from the JSON files in benchmarks/results/quality. No number is
+typed by hand. [method.md](method.md) explains the terms of the loss. The docstrings of `fasthash.metrics` define the
+metrics.
 
-How to read it. Every value is a mean over the seeds, whose number is in the first column, and the standard deviation of
-one run; ties in Hamming distance count in expectation. Each method that learns had {tried} settings tried on validation
-queries at {bits} bits with seed {seed}, by mAHP@250 of codes, and was then trained with the best of them; ablations of
-fasthash keep the settings of the whole method. For captions, whose widths come near that of the inputs, settings were
-chosen at each width, by the mean of R@10 and overlap@10 (at 384 bits, the width of the inputs, by R@10 alone: goals
-there are set for nothing else). The encoder (two hidden layers of 512; for captions a linear one), the optimiser, the
-number of passes (more for captions) and the data are the same for all.
+## How to read the tables
 
-What settings of fasthash are in these lists, and its defaults, came out of more trials than the lists show, all on
-validation queries: the latest {trials} are in benchmarks/results/quality-trials.jsonl; earlier ones, and some of float
-queries against untrained codes, were not kept. Rivals had none beyond their lists, but for RCDH on task f. The lists
-of fasthash were replaced after tables with earlier ones had been seen, on tasks a, b-reduced and e-unseen, and one
-entry of them (`temperature_z` 0.15) came after test values of task a; what is chosen from them is chosen on validation
-queries alone. The weights of *preserve* are not chosen from a list. On task a 4.5 was the one with the best mAP of
-unseen classes, on validation of e-unseen at 32 and 64 bits, among those where seen classes lost at most 0.02. On
-e-unseen itself, where test values with it had been seen (32 bits: seen classes 0.9069), weights of 7 for preserve, 2
-for the similarity and 2 for KL took its place: of all that was tried on validation, 3 seeds at both widths, their least
-margin over the goals is the largest.
-On images the head of fasthash begins with a scale of its own.
+- Each value is a mean over seeds. The first column gives the number of seeds. After ± is the standard deviation of one
+  run.
+- Ties in Hamming distance count by their expected value.
+- Each method that learns had {tried} settings tried on validation queries, at {bits} bits with seed {seed}, by mAHP@250
+  of codes. The best setting was then trained. Ablations of fasthash keep the settings of the full method.
+- For captions, settings were chosen at each width, because these widths are near the width of the inputs. They were
+  chosen by the mean of R@10 and overlap@10. At 384 bits, the width of the inputs, they were chosen by R@10 alone,
+  because the goals there are set only for R@10.
+- All methods have the same encoder, optimiser, number of passes and data. The encoder has two hidden layers of 512. For
+  captions it is linear, and there are more passes.
 
-The *class byte* is a rival that learns no codes: a linear classifier's class, in one byte. The rows of the database are
-ranked by the query's probability of their class, for mAHP by its expected similarity; with a residual, the other bits
-are ITQ of what is left of x without the mean of its class (benchmarks/quality/class_byte.py defines both). Rows of one
-byte are tied. In tasks e-open and e-half training sees all rows of the database, some of them without a label. Methods
-that learn from labels are fitted on the labelled rows, the others on all. Settings are chosen there by the mean of the
-mAP of known and of unlabelled classes, among labelled rows alone: part of them are queries, and other classes have no
-label.
+## How settings of fasthash were found
 
-- *codes*: how many different codes the database has. *overlap@10*: of a query's 10 nearest by code, the part that is
-  among its 10 nearest by input cosine (on tasks with classes: inside its class, where chance is 10 / class size).
-- *mAP undivided*: of codes with weighted bits, by their plain Hamming distance.
-- *outputs*: the same model before rounding. *retention*: codes / the best outputs of any method of that width.
-- *float query against codes*: as `Hasher.queries` makes them, from outputs before the sigmoid; *R@10 saturated* is with
-  the outputs behind it.
+- The lists of settings below, and the defaults of fasthash, come from more trials than the lists show. All trials used
+  validation queries.
+- The latest {trials} trials are in benchmarks/results/quality-trials.jsonl. Earlier trials were not kept, nor some with
+  float queries against untrained codes.
+- Other methods had no trials beyond their lists, except RCDH on task f.
+- On tasks a, b-reduced and e-unseen, the lists of fasthash were replaced after tables with earlier lists had been seen.
+  One entry (`temperature_z` 0.15) was added after test values of task a had been seen. The choice from a list uses only
+  validation queries.
+- The weight of *preserve* is not chosen from a list. On task a it is 4.5. Among the weights that cost seen classes
+  at most 0.02, this one had the best mAP of unseen classes, on validation of e-unseen at 32 and 64 bits.
+- On e-unseen, test values with 4.5 had been seen (32 bits: seen classes 0.9069). So other weights replaced it there:
+  preserve 7, similarity 2 and KL 2. Of all weights tried on validation (3 seeds, both widths), these have the largest
+  minimum margin over the goals.
+- On images the head of fasthash starts with its own scale.
+
+## The class byte
+
+The *class byte* learns no codes. A linear classifier predicts a class, and one byte stores it. The rows of the database
+are ranked by the probability of their class for the query; for mAHP, by the expected similarity of their class. Rows
+with the same byte are tied. With a residual, the other bits are ITQ of x minus the mean of its class.
+benchmarks/quality/class_byte.py defines both.
+
+In tasks e-open and e-half, training sees all rows of the database, and some rows have no label. Methods that learn from
+labels are fitted on the labelled rows, other methods on all rows. Settings are chosen by the mean of two values: mAP of
+known classes and mAP of unlabelled classes. This choice uses labelled rows only: some of them are queries, and some of
+their classes are treated as classes without labels.
+
+## Columns
+
+- *codes*: number of different codes in the database.
+- *overlap@10*: how many of the 10 nearest by code are also among the 10 nearest by cosine of the inputs, as a part of
+  10. On tasks with classes both lists are inside the class of the query. Random codes then reach 10 / class size.
+- *mAP undivided*: mAP of codes with weighted bits, ranked by the plain Hamming distance.
+- *outputs*: the same model before rounding.
+- *retention*: the value of codes, divided by the best value of outputs of any method at that width.
+- *float query against codes*: the queries are made by `Hasher.queries`, from outputs before the sigmoid. For
+  *R@10 saturated* they are the outputs after the sigmoid.
 """
 
 PARETO = """## Classes, order inside a class, and classes without labels
 
 ![mAP and mAHP@250 against overlap@10; mAP of unlabelled against that of known classes](figures/pareto.png)
 
-Codes of 64 bits (the class byte: 8), means over seeds. A line joins the methods that no other one surpasses in both.
+Codes of 64 bits (the class byte has 8), means over seeds. A line joins the best methods: no other method is better in
+both values.
 """
 
 CHART = """## Graded retrieval: nDCG@10 against bytes an item
@@ -259,7 +278,7 @@ def _ablations(runs: Runs) -> list[str]:
 def _chosen(task: list[Line]) -> list[str]:
     """What was tried on validation data, and what won."""
     lines = [
-        "Validation (settings tried, their scores; the best is the one that was used):",
+        "Validation: the settings that were tried, with their scores. The best, in bold, was used.",
         "",
     ]
     for method in METHODS:

@@ -15,8 +15,8 @@ MAIN = "P@100"
 def text_acceptance(runs: Runs) -> list[str]:
     """Two markdown tables: the acceptance sentences of PSH with pass or fail, and what each ablation costs."""
     lines = [
-        "Acceptance of PSH, by P@100 of codes, means over seeds. That ARM and DisARM have the exact gradient as their "
-        "mean, and that DisARM varies less, is tested against enumeration in tests/test_gradients.py.",
+        "Acceptance of PSH, by P@100 of codes, means over seeds. tests/test_gradients.py compares ARM and DisARM with "
+        "enumeration: the mean of both is the exact gradient, and DisARM has the lower variance.",
         "",
         "| bits | what | here | to reach | |",
         "|---|---|---|---|---|",
@@ -27,7 +27,7 @@ def text_acceptance(runs: Runs) -> list[str]:
             lines.append(f"| {bits} | {text} | {value:.4f} | {limit} | {'pass' if passed else '**fail**'} |")
     lines += [
         "",
-        "Ablations, by P@100 of codes. Idle: the difference is not larger than the spread, the sum of both standard "
+        "Ablations, by P@100 of codes. *idle*: the difference is at most the spread, the sum of both standard "
         "deviations.",
         "",
         "| bits | method | whole | changed | difference | spread | |",

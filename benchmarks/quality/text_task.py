@@ -53,15 +53,15 @@ def task_g(data: Path) -> Task:
         {"train": (test, train)},
         (32,),
         notes=(
-            f"{len(counter.vocabulary_):,} words that two training texts or more have; no sentence embeddings. PSH "
-            f"takes the counts, the class byte TF-IDF; the other methods, the input cosine and overlap@10 take TF-IDF "
-            f"that SVD has brought to {FEATURES} dimensions, and length 1",
-            f"Database: the {len(train.y):,} training texts, 100 of each intent, so that P@100 of perfect codes is 1. "
-            f"Queries: {len(test.y):,} test texts. {left_out['val']} texts of val and {left_out['test']} of test are "
-            "in train too and left out",
-            "Settings are chosen by P@100 of codes at 32 bits. Reduced, so that the whole task takes a quarter of an "
-            f"hour of one core: one width, no outputs before rounding, {EPOCHS} passes of 256 texts a batch for PSH "
-            "(its default has 15; public code has 30 passes of 100)",
+            f"{len(counter.vocabulary_):,} words that occur in at least two training texts; no sentence "
+            "embeddings. PSH gets the counts, the class byte gets TF-IDF. The other methods, the input cosine "
+            f"and overlap@10 use TF-IDF, reduced to {FEATURES} dimensions by SVD and scaled to length 1",
+            f"Database: the {len(train.y):,} training texts, 100 of each intent, so that P@100 of perfect codes "
+            f"is 1. Queries: {len(test.y):,} test texts. {left_out['val']} texts of val and {left_out['test']} of "
+            "test are also in train and are omitted",
+            "Settings are chosen by P@100 of codes at 32 bits. Reduced, so that the whole task takes a quarter "
+            f"of an hour on one core: one width, no outputs before rounding, {EPOCHS} passes with batches of 256 "
+            "texts for PSH (its default has 15 passes; public code has 30 passes with batches of 100)",
         ),
         score="P@100",
         outputs=False,

@@ -53,9 +53,10 @@ def _task(name: str, title: str, folder: Path) -> Task:
         {"all": (queries, database)},
         (32, 64),
         notes=(
-            "validation queries are of the database, were not trained on, and are left out of its validation database",
-            "inputs are pixels; all methods but CIMON learn from 64 principal components of directions of gradients, "
-            "CIMON mines pairs from these",
+            "validation queries are in the database; they were not trained on and are omitted from the database "
+            "of the validation",
+            "inputs are pixels; all methods except CIMON learn from 64 principal components of directions of "
+            "gradients, and CIMON mines pairs from these",
         ),
         score="mAP",
     )

@@ -33,10 +33,10 @@ ROWS = (
         {"train": ""},
         ("mAP", "mAHP@250", "overlap@10"),
         "class-byte",
-        "the predicted class, in a byte",
+        "predicted class in one byte",
     ),
     Row(
-        "flat classes, and mAP is all that counts",
+        "classes without a hierarchy, and only mAP matters",
         '`Hasher(bits=64, loss="greedyhash").fit(X, y)`',
         "a",
         "greedyhash",
@@ -47,7 +47,7 @@ ROWS = (
         "the default",
     ),
     Row(
-        "class labels, and a search that compares with few items",
+        "class labels, and a search that compares only a few items",
         '`loss="class_anchor_margin"`, `AnchorIndex`',
         "a",
         "class_anchor_margin",
@@ -58,7 +58,7 @@ ROWS = (
         "the default",
     ),
     Row(
-        "class labels for some of the rows, and classes that no label names",
+        "class labels for some rows, and some classes without any label",
         "the default, with -1 in y",
         "e-half",
         "ours-default",
@@ -69,7 +69,7 @@ ROWS = (
         "ITQ",
     ),
     Row(
-        "a graph, and class labels for few of the rows",
+        "a graph, and class labels for a few rows",
         "`targets.refine_by_affinity`, then `Hasher`",
         "k",
         "graph-refined",
@@ -77,10 +77,10 @@ ROWS = (
         {"unlabelled": ""},
         ("mAP",),
         "graph-seeds",
-        "the labelled rows alone",
+        "only the labelled rows",
     ),
     Row(
-        "classes that are in no row of training",
+        "queries of classes that are not in the training data",
         "`preserve=7, similarity_weight=2, kl=2`",
         "e-unseen",
         "ours-preserve",
@@ -91,7 +91,7 @@ ROWS = (
         "ITQ",
     ),
     Row(
-        "distances between classes alone, with noise",
+        "only distances between classes, with noise",
         '`supervision="similarity"`',
         "e-noisy",
         "noisy-ours",
@@ -113,7 +113,7 @@ ROWS = (
         "BCE, sign",
     ),
     Row(
-        "several labels, and one in common is enough",
+        "several labels for each row, and one common label is enough",
         '`loss="rank_consistency"`',
         "f",
         "rank_consistency",
@@ -146,7 +146,7 @@ ROWS = (
         "ITQ",
     ),
     Row(
-        "class labels, and a database that is all there in training",
+        "class labels, and a database that is the training data",
         "`AsymmetricHasher(bits=64).fit(X, y)`",
         "a",
         "asymmetric",
@@ -168,7 +168,7 @@ ROWS = (
         "the network's own codes",
     ),
     Row(
-        "few rows of classes that come later",
+        "a few rows of each new class, after training",
         "`Hasher(bits=64, item_bits=0).fit(X, y)` on other classes; a class is the mean of its codes",
         "j-clinc150-5-shot",
         "few-ours",
@@ -187,7 +187,7 @@ ROWS = (
         {"train": ""},
         ("P@100",),
         "class-byte",
-        "the predicted class, in a byte",
+        "predicted class in one byte",
     ),
     Row(
         "edges between users and items",
@@ -216,7 +216,7 @@ ROWS = (
 
 def which_method(runs: Mapping[tuple[str, str, int], Sequence[Run]]) -> list[str]:
     """Lines of the table, without rows whose runs are missing."""
-    lines = ["", "| what you have | what to use | what it reaches | beside it | measured in |", "|---" * 5 + "|"]
+    lines = ["", "| what you have | what to use | result | another method | measured in |", "|---" * 5 + "|"]
     for row in ROWS:
         found, rival = (runs.get((row.task, name, row.bits), []) for name in (row.method, row.beside))
         if found and rival:

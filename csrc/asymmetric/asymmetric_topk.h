@@ -19,10 +19,11 @@
 // Results are ordered by (distance, position), on every instruction set and thread count. Places beyond the eligible
 // codes hold distance infinity and id -1.
 //
-// Cost: a code passes a filter first, whose bound below the distance is certain: integer sums of a byte for each nibble
-// of the code (cpu/nibble_bound.h). The few codes that pass are looked at in double. Where the filter cannot tell codes
-// apart, say where all of them are equal or the queries are of very mixed sizes, all pass, and the search takes some
-// ten times as long. Memory beyond outputs: 48 MiB, or what one query needs, 33 K + 300 W bytes.
+// Cost: each code first meets a filter. The filter computes a lower bound of the distance from integer sums, one byte
+// for each nibble of the code (cpu/nibble_bound.h). The few codes that pass are computed in double. Sometimes the
+// filter cannot separate codes, for example if all are equal or if the sizes of the queries differ much. Then all codes
+// pass, and the search takes about ten times as long. Memory beyond outputs: 48 MiB, or what one query needs, 33 K +
+// 300 W bytes.
 #pragma once
 
 #include <cstdint>

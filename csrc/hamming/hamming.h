@@ -3,7 +3,7 @@
 // Codes are W bytes each (W >= 1); the distance of two codes is the number of differing bits, 0..8 W. Where the bits
 // are in weighted groups (G >= 1) it is the sum over groups of weight x differing bits. `largest` below is the greatest
 // distance: 8 W, or the sum of bits x weight. Groups are contiguous, the first holds the first bits of a code: the
-// highest bits of its first byte. The groups hold 8 W - 7 to 8 W bits; what lies behind them counts nothing.
+// highest bits of its first byte. The groups hold 8 W - 7 to 8 W bits; bits after them do not count.
 // Queries are contiguous, [Q, W]. The database has N rows `stride` bytes apart (stride >= W; no alignment is assumed),
 // so that a column slice of a larger array needs no copy. `mask` is null (all codes are eligible) or a bitmap of
 // ceil(N / 64) words: code n is eligible when bit n % 64 of word n / 64 is set; bits from N on are 0.

@@ -4,22 +4,23 @@
 // A code is cut into m disjoint substrings, and for each there is a table from the value of the substring to the codes
 // that have it. A code within distance r of a query is within distance r_t of it in some substring t, whenever the
 // radii r_t >= -1 satisfy sum (r_t + 1) = r + 1: else it would differ in at least sum (r_t + 1) > r bits. So all codes
-// within r are in the buckets around the query's own, and r grows by one where the radius of one substring does: each
-// time of the one whose next buckets hold least. (So a substring that is the same in all codes is never looked at.)
-// Substrings need not cover the code.
+// within r are in the buckets around those of the query. To raise r by one, the search raises the radius of one
+// substring by one: the substring whose next buckets hold the fewest codes. (So the search never uses a substring that
+// is the same in all codes.) Substrings need not cover the code.
 //
 // A table holds for each code, in order of (substring, position), its position and a fingerprint: the 32 or 64 bits
 // that follow the substring, going round at the end of the code. Bucket and fingerprint bound the distance from below;
 // the few codes that pass are read from the database and compared in full, so every result is exact, and bit-identical
 // to that of the scan (hamming.h), ties included: the search stops when all codes at the K-th distance have been seen.
-// A code is counted in the first bucket that led to it, which its substrings tell: nothing is remembered.
+// A code is counted only in the first bucket that leads to it. Its substrings show which bucket that is, so the search
+// keeps no list of codes that it has seen.
 //
-// Where the radii r_t are known before the search (range search), a bucket leads to a code only if the bits behind the
+// Where the radii r_t are known before the search (range search), a bucket leads to a code only if the bits after the
 // substring are near too: cut the code, as a ring, into sections that begin where the substrings do, in which a code
 // within r differs by x_t. The sum of x_t - (r_t + 1) is below 0, so from some t on, all sums of 1, 2, 3 ... sections
 // are (Qin & Xiao, "Pigeonring: a principle for faster thresholded similarity search", 2018). So codes that differ from
-// the query by sum (r_t + 1) or more, over the sections that substring and fingerprint lie in, are passed over here:
-// another bucket leads to them if they are wanted. This spares wide codes nearly all comparisons in full.
+// the query by sum (r_t + 1) or more, over the sections that substring and fingerprint lie in, are skipped here:
+// another bucket leads to them if they are wanted. For wide codes this avoids nearly all comparisons in full.
 //
 // Where bits have weights (hamming.h), a code that differs in r_t + 1 bits of a substring is at least as far as the r_t
 // + 1 lowest weights of that substring together. The sums of these over the substrings take the place of sum (r_t + 1),

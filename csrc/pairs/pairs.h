@@ -6,12 +6,12 @@
 //
 // Which codes are compared: both sides are sorted by a key, and buckets of near keys are joined by the scan of
 // hamming.h.
-//   ones         the key is the number of ones, which differs by at most `radius` within a pair: a symmetric scan of
-//   the
-//                band where that holds.
+//   ones         the key is the number of ones. In a pair it differs by at most `radius`, so a symmetric scan
+//                compares only codes in that band.
 //   substrings   m passes, each with a substring of the code as key. The radii r_t of the passes are such that
 //                sum (r_t + 1) = radius + 1: a pair within `radius` is within r_t in some substring t (as in mih.h).
-//                It is taken at the first such t, which its codes tell: nothing is remembered.
+//                It is taken only at the first such t. The codes of the pair show which t that is, so the join keeps
+//                no list of pairs that it has seen.
 // The plan is the one whose estimated cost is least. Results are the same for every plan, instruction set and number of
 // threads. Memory beyond outputs: 2 padded copies of the codes, 16 bytes a code, and 12 bytes for each pair of
 // different codes that is kept; at most 64 MiB of buckets.

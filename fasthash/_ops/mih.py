@@ -147,7 +147,7 @@ def _mih_range_fake(
 
 
 def mih_scan_ns(N: int, W: int, Q: int, threads: int, weighted: bool, read: float, compare: float) -> float:
-    """What the scan of N codes of W bytes for Q queries should take, in nanoseconds, at these prices."""
+    """The estimated time of a scan of N codes of W bytes for Q queries, in nanoseconds, at these prices."""
     return float(_core.mih_scan_ns(N, W, Q, threads, weighted, read, compare))
 
 

@@ -68,7 +68,7 @@ class Join:
         self._join.unite(first_a, first_b, address(parents), torch.get_num_threads())
 
     def lowest(self) -> Tensor:
-        """Of two sets: the lowest row within the radius of each row of `other`, int64 [M]; -1 where there is none."""
+        """For two sets: for each row of `other` the lowest row within the radius, int64 [M]; -1 if there is none."""
         lowest = torch.empty(self._others, dtype=torch.int64)
         self._join.lowest(address(lowest), torch.get_num_threads())
         return lowest

@@ -77,15 +77,15 @@ def workspace_for(device: torch.device, owner: str, *sizes: Any) -> Tensor | Non
     except torch.OutOfMemoryError as error:
         free = torch.cuda.mem_get_info(device)[0]
         raise torch.OutOfMemoryError(
-            f"{owner}: no memory for a workspace of {count} bytes on {device}, where {free} bytes are free"
+            f"{owner}: no memory for a workspace of {count} bytes on {device}: only {free} bytes are free"
         ) from error
 
 
 def _require_cuda(name: str, device: torch.device) -> None:
     if not _core.cuda_architectures:
         raise RuntimeError(
-            f"{name}: this build of fasthash has no CUDA kernels, got a tensor on {device}; "
-            "reinstall where nvcc is on PATH (FASTHASH_CUDA=ON makes its absence an error)"
+            f"{name}: this build of fasthash has no CUDA kernels, got a tensor on {device}; move it to the CPU, "
+            "or reinstall fasthash with nvcc on PATH (with FASTHASH_CUDA=ON the build stops if it finds no nvcc)"
         )
 
 

@@ -24,8 +24,8 @@ def read_array(path: Path, kind: Kind, function: str) -> NDArray[Any]:
             if len(archive.files) != 1:
                 names = ", ".join(archive.files)
                 raise ValueError(
-                    f"{where} holds {len(archive.files)} arrays ({names}), must hold one; save the one that is meant "
-                    "as .npy"
+                    f"{where} holds {len(archive.files)} arrays ({names}), must hold one; save the array that you "
+                    "need as .npy"
                 )
             array: NDArray[Any] = archive[archive.files[0]]
             return array
@@ -34,7 +34,7 @@ def read_array(path: Path, kind: Kind, function: str) -> NDArray[Any]:
             raise
         if any(word in str(error) for word in ("allow_pickle", "Object arrays", "Python objects")):
             raise ValueError(
-                f"{where} is {kind.words} of Python objects, which would have to be unpickled; save it as numbers or "
+                f"{where} is {kind.words} of Python objects, which fasthash does not unpickle; save it as numbers or "
                 "text (array.astype(int), array.astype(str))"
             ) from None
         raise ValueError(f"{where} is not a whole .{kind.name} file of numbers ({error})") from error

@@ -56,19 +56,19 @@ def find_id_column(table: Table, id_column: str | None, function: str, *, beside
         name = found[0] if found[0] in ranges else check_column(table, found[0], "id_column", function)
     if name in ranges and isinstance(table, ArrowTable) and table.count_rows() != len(ranges[name]):
         raise ValueError(
-            f"{where}: the pandas index {name!r} is a range of {len(ranges[name])} values in the metadata, the file "
-            f"has {table.rows} rows; write it anew with frame.reset_index(), or pass ids="
+            f"{where}: the metadata say that the pandas index {name!r} is a range of {len(ranges[name])} values, "
+            f"the file has {table.rows} rows; call frame.reset_index() and write the file again, or pass ids="
         )
     if not _is_whole(table, name):
         others = look_alikes(table, (name,))
         if others:
-            way = f"name another with id_column=, which could be {listed(others)}"
+            way = f"name another column with id_column= (possible: {listed(others)})"
         else:
             way = "name a column of integers with id_column="
-            way = f"pass ids= numbers of your own, or {way}" if beside else way
+            way = f"pass your own numbers as ids=, or {way}" if beside else way
         raise ValueError(
-            f"{where}: column {name!r} is of type {table.type_of(name)}, ids must be integers >= 0; {way}, or rename "
-            "or drop the column to have the rows numbered"
+            f"{where}: column {name!r} is of type {table.type_of(name)}, ids must be integers >= 0; {way}, or "
+            "rename or drop the column (then the rows are numbered)"
         )
     return name
 

@@ -148,7 +148,7 @@ def recognise(path: Path, function: str, format: str | None = None) -> Kind:
         way = "an index is opened with HammingIndex.open" if (path / "manifest.json").exists() else "must be a file"
         raise ValueError(f"{where} is a folder; {way}")
     if path.exists() and not path.is_file():  # reading a pipe would take its bytes away
-        raise ValueError(f"{where} is not a regular file, must be one; save what it gives")
+        raise ValueError(f"{where} is not a regular file, must be one; save its content to a file")
     with open(path, "rb") as file:
         start = file.read(SAMPLE)
         size = os.fstat(file.fileno()).st_size
@@ -160,7 +160,7 @@ def recognise(path: Path, function: str, format: str | None = None) -> Kind:
     if kind is None:
         _refuse_unknown(path, start, size, format, where)
     if format is not None and kind.name not in FORMATS[format]:
-        raise ValueError(f"{where} is {kind.words}, which format={format!r} contradicts; leave format= out")
+        raise ValueError(f"{where} is {kind.words}, but format={format!r} was given; omit format=")
     return kind
 
 
@@ -169,7 +169,7 @@ def _unmarked(path: Path, start: bytes, size: int, format: str | None, where: st
     if format != "raw" and (path.suffix.lower() != ".u8bin" or not _u8bin_agrees(start, size)):
         kind = _marked_or_none(path, start, size)
         if kind is not None:
-            raise ValueError(f"{where} is {kind}, which format='u8bin' contradicts; leave format= out")
+            raise ValueError(f"{where} is {kind}, but format='u8bin' was given; omit format=")
         if not _u8bin_agrees(start, size):
             _refuse_u8bin(start, size, where)
     if format == "raw":
@@ -177,15 +177,15 @@ def _unmarked(path: Path, start: bytes, size: int, format: str | None, where: st
         if kind is None and size >= 64 and b"\n" in start and _decoded(start, size, "utf-8") is not None:
             kind = "a text file"
         if kind is not None:
-            raise ValueError(f"{where} is {kind}, which format='raw' contradicts; leave format= out")
+            raise ValueError(f"{where} is {kind}, but format='raw' was given; omit format=")
         return Kind("raw", "raw codes")
     if format not in (None, "u8bin"):
-        raise ValueError(f"{where} is a .u8bin file, which format={format!r} contradicts; leave format= out")
+        raise ValueError(f"{where} is a .u8bin file, but format={format!r} was given; omit format=")
     return Kind("u8bin", "a .u8bin file")
 
 
 def _marked_or_none(path: Path, start: bytes, size: int) -> str | None:
-    """What a file plainly is, in words: at least four bytes say so."""
+    """The kind of a file in words, if at least its first four bytes show it."""
     try:
         kind = _marked(path, start, size, "", least=4)
     except UnreadableError as refusal:
@@ -225,7 +225,7 @@ def _marked(path: Path, start: bytes, size: int, where: str, least: int = 2) -> 
     if start[257:262] == b"ustar":
         raise UnreadableError(where, "a tar archive", "unpack it first")
     if start[:4] == b"RIFF" and start[8:12] in (b"WEBP", b"WAVE", b"AVI "):
-        raise UnreadableError(where, "an image, sound or film (RIFF)", _CODES)
+        raise UnreadableError(where, "an image, audio or video file (RIFF)", _CODES)
     if start[8:12] == b"DUCK":
         raise UnreadableError(where, "a DuckDB database", _EXPORT)
     if least <= 2 and start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
@@ -267,7 +267,7 @@ def refuse_faiss(letters: str, where: str, inside: str = "") -> NoReturn:
 
 
 def _safetensors(start: bytes, size: int) -> tuple[str, str] | None:
-    """What a safetensors file is, and what to do with it; None for other files."""
+    """The kind of a safetensors file, and how to use it; None for other files."""
     length = int.from_bytes(start[:8], "little")
     if start[8:9] != b"{" or not 2 <= length <= size - 8:
         return None
@@ -350,7 +350,7 @@ def _u8bin_agrees(start: bytes, size: int) -> bool:
 
 def _refuse_u8bin(start: bytes, size: int, where: str) -> NoReturn:
     if size < U8BIN_HEADER.itemsize:
-        raise ValueError(f"{where} is truncated: {size} bytes are no header of .u8bin")
+        raise ValueError(f"{where} is truncated: {size} bytes are too few for a .u8bin header")
     rows, width = np.frombuffer(start[: U8BIN_HEADER.itemsize], "<u4").tolist()
     body = size - U8BIN_HEADER.itemsize
     raise ValueError(f"{where} has {body} bytes of codes, its header says {rows} x {width}")
@@ -368,6 +368,6 @@ def _refuse_unknown(path: Path, start: bytes, size: int, format: str | None, whe
     if promised in _NAMES:
         raise ValueError(f"{where} is not {_NAMES[promised]}: {_BEGINS[promised]}")
     raise ValueError(
-        f"{where} is of no format that can be read (docs/files.md lists them); packed codes without a header are read "
-        "with format='raw' and, for a new index, bits="
+        f"{where} has an unknown format (docs/files.md lists the formats); for packed codes without a header "
+        "pass format='raw' and, for a new index, bits="
     )

@@ -96,8 +96,8 @@ def _named(table: Table, column: str, kinds: dict[str, str], function: str) -> l
             len(names) > 1 or kinds[name] not in ("floats", "wholes")
         ):
             raise ValueError(
-                f"{table.where}: column {name!r} is of type {table.type_of(name)}, embeddings are one column of lists, "
-                f"or columns of numbers; name them with column= ({_PATTERN})"
+                f"{table.where}: column {name!r} is of type {table.type_of(name)}, embeddings must be one column of "
+                f"lists, or columns of numbers; name them with column= ({_PATTERN})"
             )
     return names
 

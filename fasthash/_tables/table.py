@@ -18,12 +18,12 @@ class Block(NamedTuple):
     lines: Sequence[int] | None  # of a text file: the number of each row's line, from 1
 
     def place(self, row: int) -> str:
-        """Where a row of the block is in the file: "line 12" of text, else "row 11"."""
+        """The place of a row of the block in the file: "line 12" of text, else "row 11"."""
         return f"row {self.start + row}" if self.lines is None else f"line {self.lines[row]}"
 
 
 class Table(Protocol):
-    """What ArrowTable and TextTable have in common."""
+    """Common parts of ArrowTable and TextTable."""
 
     path: Path
 

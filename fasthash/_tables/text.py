@@ -73,8 +73,8 @@ class TextTable:
         if len(numbers) < len(self.first) or any("." in field for row in self._begin()[1:] for field in row):
             return True
         raise ValueError(
-            f"{self.where}: line 1 ({', '.join(numbers[:3])} ...) could be names of columns or a row; give the columns "
-            "names that are no numbers"
+            f"{self.where}: line 1 ({', '.join(numbers[:3])} ...) may be a header or a row of data; use names of "
+            "columns that are not numbers"
         )
 
     def blocks(self, names: list[str], rows: int) -> Iterator[Block]:
@@ -143,7 +143,7 @@ def looks_like_header(fields: list[str]) -> bool:
 
 
 def _delimiter(sample: str, whole: bool, suffix: str, format: str | None) -> str | None:
-    """What separates the fields; None: one value a line."""
+    """The separator of the fields; None: one value a line."""
     lines = sample.splitlines(keepends=True)
     if not whole and len(lines) > 1:
         lines = lines[:-1]

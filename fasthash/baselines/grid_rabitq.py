@@ -54,7 +54,7 @@ def _sorted(values: Tensor) -> Tensor:
 
 
 def factors(products: Tensor, squares: Tensor) -> Tensor:
-    """What the length of a row is multiplied by, float64 [N]: 1 / <o, l>.
+    """The factor of the length of a row, float64 [N]: 1 / <o, l>.
 
     products: <o, l> of directions and grid points; squares: |l|^2. So a row's estimate of itself is exact. For other
     vectors it is unbiased over the random rotation.

@@ -30,7 +30,7 @@ def finite_rows(X: Any, function: str, *, one: bool = False) -> Tensor:
 
 
 def rows_of(X: Any, function: str, features: int, *, one: bool = False) -> Tensor:
-    """`finite_rows` of so many features."""
+    """`finite_rows` with this number of features."""
     rows = finite_rows(X, function, one=one)
     if rows.shape[1] != features:
         raise ValueError(f"{function}: X must have {features} features, got {rows.shape[1]}")
@@ -64,7 +64,9 @@ def codes_of(codes: Any, bits: int, rows: Tensor, function: str) -> Tensor:
         packed = packed[None]
     check_codes(packed, bits, function)
     if len(packed) != len(rows):
-        raise ValueError(f"{function}: codes must be one for each of the {len(rows)} rows of X, got {len(packed)}")
+        raise ValueError(
+            f"{function}: codes must have one code for each of the {len(rows)} rows of X, got {len(packed)}"
+        )
     return packed
 
 
@@ -94,8 +96,9 @@ def in_float16(scales: Tensor, unit: float, X: Any, function: str) -> Any:
     if len(large):
         row = int(large[0])
         raise ValueError(
-            f"{function}: X must have rows at most {FLOAT16_MOST:.0f} times as far from the mean as those of the fit "
-            f"({dtype_name(result)} holds no more), got {float(scales[row]) / unit:.3g} times in row {row}"
+            f"{function}: a row of X must be at most {FLOAT16_MOST:.0f} times as far from the mean as the rows of "
+            f"the fit are ({dtype_name(result)} holds no more), got {float(scales[row]) / unit:.3g} times in row "
+            f"{row}"
         )
     return like(result, X)
 
@@ -106,7 +109,7 @@ def finite_queries(values: Tensor, codes: Any) -> Tensor:
     bad = int((~torch.isfinite(result)).any(1).sum())
     if bad:
         raise ValueError(
-            f"{type(codes).__name__}.queries: X must have values that fit float32 when they are multiplied by the unit "
-            f"{codes.unit:.3g}, got larger ones in {bad} of {len(result)} rows"
+            f"{type(codes).__name__}.queries: X times the unit {codes.unit:.3g} must fit float32, got larger "
+            f"values in {bad} of {len(result)} rows"
         )
     return result

@@ -60,16 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _how_to_go_on(arguments: Any) -> str:
-    """What Ctrl-C leaves of work that takes long; nothing for other commands."""
+    """What to do after Ctrl-C in a command that can continue; "" for other commands."""
     run = getattr(arguments, "run", "")
     if run == "learn:train":
         if arguments.run_dir is None:
-            return "nothing is kept; with --run-dir FOLDER the same command continues after the last whole epoch"
-        return f"the same command continues after the last whole epoch in {arguments.run_dir}"
+            return "nothing was saved; with --run-dir FOLDER the same command continues after the last complete epoch"
+        return f"run the same command again: it continues after the last complete epoch in {arguments.run_dir}"
     if run == "recipe:recipe":
-        return f"the same command continues after the last whole epoch in {arguments.out}"
+        return f"run the same command again: it continues after the last complete epoch in {arguments.out}"
     if run == "learn:encode" and (arguments.module is not None or os.path.isdir(arguments.features)):
-        return f"the same command continues, {arguments.out} is not lost"
+        return f"run the same command again: it continues with {arguments.out}"
     return ""
 
 

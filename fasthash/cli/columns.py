@@ -158,8 +158,8 @@ def read_labels(path: str, rows: int, items: str, column: str | None = None) -> 
             else:
                 if isinstance(table, TextTable) and not table.headed:
                     raise ValueError(
-                        f"{path}: line 1 has {len(table.names)} values, must have the names of the columns or one "
-                        "label a line (in double quotes where labels have commas or tabs)"
+                        f"{path}: line 1 has {len(table.names)} values; it must have the names of the columns, or "
+                        "each line must have one label (in double quotes if a label has commas or tabs)"
                     )
                 labels = read_label_column(table, find_label_column(table, column, ""))
             labels = as_numbers(labels) if labels.dtype.kind == "U" else labels
@@ -174,12 +174,12 @@ def read_labels(path: str, rows: int, items: str, column: str | None = None) -> 
         else:
             raise UserError(f"{path} is {kind.words}, labels are read from .npy, text, CSV, Parquet and Arrow files")
     if len(labels) != rows:
-        raise UserError(f"{path}: {items} has {rows} rows, which need as many labels, got {len(labels)}{header}")
+        raise UserError(f"{path}: {items} has {rows} rows and needs {rows} labels, got {len(labels)}{header}")
     return labels
 
 
 def for_tables(paths: Sequence[str | None], column: str | None, flag: str) -> dict[str | None, str | None]:
-    """What `flag` names, for each file that has columns with names; raises UserError where none has."""
+    """The column that `flag` names, for each file that has named columns; raises UserError where none has."""
     if column is None:
         return dict.fromkeys(paths)
     has = {}
@@ -188,7 +188,7 @@ def for_tables(paths: Sequence[str | None], column: str | None, flag: str) -> di
             with given(path):
                 has[path] = recognise(Path(path), "").name in TABLES
     if not any(has.values()):
-        raise UserError(f"{flag} names a column, but {listed(list(has))} has no columns with names; leave it out")
+        raise UserError(f"{flag} names a column, but {listed(list(has))} has no columns with names; omit it")
     return {path: column if has.get(path or "") else None for path in paths}
 
 
@@ -251,8 +251,8 @@ def _lines(table: TextTable, rows: int, column: str | None) -> tuple[NDArray[Any
     first, rest = lines[0], lines[1:]
     if column is not None and column != first:
         raise ValueError(
-            f"{table.where} has one column, whose first line is {first[:40]!r}, not {column!r} (label_column=); "
-            f"leave label_column= out, or write {column!r} as the first line"
+            f"{table.where} has one column and its first line is {first[:40]!r}, not {column!r} (label_column=); "
+            f"omit label_column=, or write {column!r} as the first line"
         )
     whole = (
         bool(rest) and as_numbers(np.array(rest)).dtype.kind == "i" and as_numbers(np.array([first])).dtype.kind == "U"
@@ -265,4 +265,4 @@ def _lines(table: TextTable, rows: int, column: str | None) -> tuple[NDArray[Any
 
 def _no_column(path: str, words: str, column: str | None, option: str = "column") -> None:
     if column is not None:
-        raise ValueError(f"{path} is {words}, which has no columns with names; leave {option}= out")
+        raise ValueError(f"{path} is {words}, which has no columns with names; omit {option}=")

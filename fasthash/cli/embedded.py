@@ -41,10 +41,13 @@ def found_by_scores(arguments: argparse.Namespace, column: str | None) -> Embedd
     for name in _OTHERS:
         if getattr(arguments, name) is not None:
             option = "--" + name.replace("_", "-")
-            raise UserError(f"{arguments.index}: {option} is for codes, this index has an encoder and takes embeddings")
+            raise UserError(
+                f"{arguments.index}: {option} needs an index of codes; this index has an encoder and takes embeddings"
+            )
     if arguments.rescore == "all":
         raise UserError(
-            f"{arguments.index}: --rescore all is for codes, here --rescore is the oversample, a whole number"
+            f"{arguments.index}: --rescore all needs an index of codes; here --rescore is the oversample, a whole "
+            "number"
         )
     index = EmbeddingIndex.open(arguments.index, method=arguments.method)
     queries = read_features(arguments.queries, column)

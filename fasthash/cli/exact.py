@@ -23,7 +23,7 @@ def evaluate_exact(arguments: argparse.Namespace) -> None:
     """Measures every encoder, width and refinement that was asked for."""
     given = (arguments.queries, arguments.database, arguments.query_labels, arguments.database_labels)
     if any(value is not None for value in given):
-        raise UserError("eval: --exact needs --queries alone, no QUERIES, DATABASE or labels")
+        raise UserError("eval: --exact needs --queries, and takes no QUERIES, DATABASE or labels")
     if arguments.query_rows is None:
         raise UserError("eval: --exact needs --queries")
     plot = None if arguments.plot is None else output_file(arguments.plot, (".png", ".svg", ".pdf"))
@@ -62,7 +62,7 @@ def _encoder(name: str) -> Any:
         return name
     path = Path(name)
     if not path.is_file():
-        raise UserError(f"eval: --encoder must be of {', '.join(NAMES)} or a file of an encoder, got {name!r}")
+        raise UserError(f"eval: --encoder must be one of {', '.join(NAMES)} or a file of an encoder, got {name!r}")
     try:
         return encoder_from(path.read_bytes(), name)
     except IndexFolderError as error:
@@ -78,7 +78,7 @@ def _whole(text: str) -> int:
 
 def _refine(text: str) -> str | None:
     if text not in ("none", *KINDS):
-        raise UserError(f"eval: --refine must be of none, {', '.join(KINDS)}, got {text!r}")
+        raise UserError(f"eval: --refine must be one of none, {', '.join(KINDS)}, got {text!r}")
     return None if text == "none" else text
 
 

@@ -30,7 +30,7 @@ def key_options(codes: str, keys: str | None, format: str | None) -> dict[str, A
     if not Path(keys).is_file():
         columns = ", ".join(repr(name) for name in names[:12])
         what = f"no column of {codes} (it has {columns}) and" if len(names) > 1 else "no column of a table and"
-        raise UserError(f"{keys}: {what} no file, --keys must be one of them")
+        raise UserError(f"{keys}: {what} no file, --keys must name a column or a file")
     return {"keys": keys}
 
 
@@ -43,7 +43,7 @@ def read_keys(options: dict[str, Any], codes: str, rows: int, format: str | None
         blocks = list(open_keys(options.get("keys"), options.get("key_column"), codes, "", format))
     named = joined_rows(blocks) if blocks else key_rows([], "")
     if named.size != rows:
-        raise UserError(f"{path}: {codes} has {rows} codes, which need as many keys, got {named.size}")
+        raise UserError(f"{path}: {codes} has {rows} codes and needs {rows} keys, got {named.size}")
     return named
 
 

@@ -77,11 +77,11 @@ def _train(arguments: argparse.Namespace, group: Any) -> None:
         raise UserError("train: the following arguments are required: --out or --run-dir (see fasthash train --help)")
     for name in ("backbone_weights", "backbone_lr", "size", "start_from"):
         if getattr(arguments, name) is not None:
-            raise UserError(f"train: --{name.replace('_', '-')} is for pictures: a folder of them, or --backbone")
+            raise UserError(f"train: --{name.replace('_', '-')} needs pictures: a folder of pictures, or --backbone")
     model = arguments.out or str(Path(arguments.run_dir) / "model.safetensors")
     out = None if arguments.out is None else model_file(arguments.out)
     if (arguments.val_features is None) != (arguments.val_labels is None) and not _unsupervised(arguments):
-        raise UserError("train: --val-features and --val-labels go together")
+        raise UserError("train: --val-features and --val-labels must be given together")
     if arguments.hierarchy is not None and arguments.labels is None:
         raise UserError("train: --hierarchy needs --labels")
     if arguments.hierarchy_order is not None and arguments.hierarchy is None:
@@ -157,10 +157,10 @@ def encode(arguments: argparse.Namespace) -> None:
     out = output_file(arguments.out, row_suffixes(arguments.real))
     scale_file = None if arguments.scales is None else output_file(arguments.scales, (".npy",))
     if scale_file is not None and arguments.real:
-        raise UserError("encode: --scales is for codes, it does not go with --real")
+        raise UserError("encode: --scales cannot be used with --real, because outputs have no scales")
     model = load_model(arguments.model, arguments.device)
     if arguments.real and isinstance(model, GridCodes):
-        raise UserError("encode: --real is for a Hasher or LinearCodes; codes of GridCodes are not rounded outputs")
+        raise UserError("encode: --real needs a Hasher or LinearCodes; codes of GridCodes are not rounded outputs")
     metric = _metric_of_scales(arguments, model)
     features = read_features(arguments.features, arguments.column)
     ids = None
@@ -225,7 +225,7 @@ def outputs_of(model: Model) -> Callable[[NDArray[Any]], NDArray[Any]]:
 def row_blocks(
     model: Model, features: NDArray[Any], path: str, function: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> Iterator[NDArray[Any]]:
-    """What `function` makes of the features, a block of rows at a time, under a bar."""
+    """Applies `function` to the features, a block of rows at a time, with a progress bar."""
     if features.shape[1] != model.n_features_in_:
         raise UserError(f"{path}: the model takes {model.n_features_in_} columns, got {features.shape[1]}")
     with tqdm(total=len(features), desc="encode", unit="row", unit_scale=True, disable=None) as bar:
@@ -283,7 +283,7 @@ def _targets(
     column = for_tables((arguments.targets, arguments.val_labels), arguments.target_column, "--target-column")
     targets = read_targets(path, column[path])
     if len(targets) != len(X):
-        raise UserError(f"{path}: {items} has {len(X)} rows, which need as many targets, got {len(targets)}")
+        raise UserError(f"{path}: {items} has {len(X)} rows and needs {len(X)} targets, got {len(targets)}")
     return targets
 
 

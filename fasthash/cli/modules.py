@@ -30,7 +30,7 @@ from fasthash.train.export import SUFFIXES
 from fasthash.train.export import export as export_module
 
 _WITH_KEYS = FILES[3:]
-_NAMED = 10  # skipped pictures that are told by name
+_NAMED = 10  # skipped pictures whose names are printed
 
 
 # Options of `fasthash train` for embeddings, which pictures do not have.
@@ -44,15 +44,13 @@ def train_images(arguments: argparse.Namespace, group: Any) -> None:
     """`fasthash train` of pictures."""
     if group is not None:
         raise UserError(
-            "train: pictures are trained on by one process; torchrun is for embeddings and for fasthash.train"
+            "train: training on pictures runs in one process; use torchrun for embeddings, or with fasthash.train"
         )
     if arguments.out is None and arguments.run_dir is None:
         raise UserError("train: the following arguments are required: --out or --run-dir (see fasthash train --help)")
     given = [name for name in _EMBEDDINGS if getattr(arguments, name) is not None]
     if given or arguments.supervision != "full":
-        raise UserError(
-            f"train: --{(given or ['supervision'])[0].replace('_', '-')} is for embeddings, not for pictures"
-        )
+        raise UserError(f"train: --{(given or ['supervision'])[0].replace('_', '-')} needs embeddings, got pictures")
     if arguments.hierarchy_order is not None and arguments.hierarchy is None:
         raise UserError("train: --hierarchy-order needs --hierarchy")
     out = None if arguments.out is None else model_file(arguments.out)
@@ -109,7 +107,7 @@ def encode(arguments: argparse.Namespace) -> None:
     """`fasthash encode` of a module of one's own, or of pictures."""
     pictures = Path(arguments.features).is_dir()
     if arguments.real or arguments.id_column is not None:
-        raise UserError("encode: --real and --id-column are for embeddings and a Hasher")
+        raise UserError("encode: --real and --id-column need embeddings and a Hasher")
     out = _folder_or_file(arguments, _WITH_KEYS if pictures else FILES)
     size = 224 if arguments.size is None else arguments.size
     if arguments.module is not None:
@@ -117,11 +115,11 @@ def encode(arguments: argparse.Namespace) -> None:
     else:
         if not is_file_of(arguments.model, IMAGES):
             raise UserError(
-                f"{arguments.features}: a folder of pictures needs a model of pictures, or --module package:function, "
-                f"which makes the module whose weights {arguments.model} holds"
+                f"{arguments.features}: a folder of pictures needs a model of pictures, or --module package:function: "
+                f"the function makes the module, {arguments.model} holds its weights"
             )
         if arguments.size is not None:
-            raise UserError("encode: --size goes with --module; a model of pictures knows its size")
+            raise UserError("encode: --size needs --module; a model of pictures has a fixed size")
         hasher = ImageHasher.load(arguments.model, backbone=arguments.backbone)
         module, size = hasher.module_, hasher.size or size
     device = choose_device(arguments.device)
@@ -149,7 +147,7 @@ def export(arguments: argparse.Namespace) -> None:
     """`fasthash export`: a model as ONNX or as a graph of torch.export."""
     out = output_file(arguments.out, SUFFIXES)
     if (arguments.module is None) != (arguments.shape is None):
-        raise UserError("export: --module and --shape go together")
+        raise UserError("export: --module and --shape must be given together")
     if is_file_of(arguments.model, LINEAR):
         raise UserError(f"{arguments.model}: linear codes cannot be exported, only models of fasthash train")
     try:

@@ -43,7 +43,7 @@ def report(line: str) -> None:
     except ClosedOutput:
         pass
     except UserError as error:
-        complain(f"fasthash: the work is done, but not reported: {error}")
+        complain(f"fasthash: the work is done, but its report could not be written: {error}")
 
 
 def complain(line: str) -> None:

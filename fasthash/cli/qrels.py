@@ -31,11 +31,11 @@ def check_options(arguments: argparse.Namespace) -> None:
     labelled = arguments.qrels is None
     for name in _OF_QRELS if labelled else _OF_LABELS:
         if getattr(arguments, name):
-            raise UserError(f"eval: {_typed(name)} {'needs' if labelled else 'does not go with'} --qrels")
+            raise UserError(f"eval: {_typed(name)} {'needs' if labelled else 'cannot be used with'} --qrels")
     if arguments.run_file is not None:
         for name in (*_OF_ITEMS, "database_keys"):
             if getattr(arguments, name) is not None:
-                raise UserError(f"eval: {_typed(name)} does not go with --run, which is ranked already")
+                raise UserError(f"eval: {_typed(name)} cannot be used with --run, because a run is ranked already")
         return
     needed = ("queries", "database", *(("query_labels", "database_labels") if labelled else ()))
     missing = [_typed(name) for name in needed if getattr(arguments, name) is None]
@@ -66,7 +66,9 @@ def evaluate(arguments: argparse.Namespace, model: Any) -> None:
             names = _names(paths[1], arguments.database_keys, len(database), arguments.format)
         queries, query_bits = read_items(paths[0], arguments.bits or bits, arguments.format, column[paths[0]])
         if query_bits != bits and None not in (query_bits, bits):
-            raise UserError(f"{paths[0]} and {paths[1]}: must have codes of the same bits, got {query_bits} and {bits}")
+            raise UserError(
+                f"{paths[0]} and {paths[1]}: must have codes of the same number of bits, got {query_bits} and {bits}"
+            )
         query_names = _names(paths[0], arguments.query_keys, len(queries), arguments.format)
         result = metrics.exhaustive_retrieval(
             queries, database, query_names, names, qrels, metric=arguments.metric, bit_weights=weights, **options
@@ -92,10 +94,10 @@ def _of_index(arguments: argparse.Namespace, weights: Any) -> tuple[NDArray[np.u
     index = HammingIndex.open(path)
     for name in ("database_keys", "bits"):
         if getattr(arguments, name) is not None:
-            raise UserError(f"eval: {_typed(name)} does not go with an index folder, which has its own, got {path}")
+            raise UserError(f"eval: {_typed(name)} cannot be used with an index folder, which has its own, got {path}")
     if weights is not None and not same_weights(weights, index.bit_weights, index.bits):
         own = shown_groups(tuple(index.bit_weights or ()))
-        raise UserError(f"{path}: its bits have the weights {own}, those given must be the same or left out")
+        raise UserError(f"{path}: its bits have the weights {own}; the given weights must be equal, or be omitted")
     ids = index.ids
     return index.get(ids), index.keys_of(ids) if index.keyed else ids, index.bits, index.bit_weights
 

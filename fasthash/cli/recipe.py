@@ -11,7 +11,7 @@ from fasthash.cli.output import complain, report
 from fasthash.cli.parser import UserError
 from fasthash.recipes import run_recipe, text_table
 
-_NAMED = 10  # skipped pictures that are told by name
+_NAMED = 10  # skipped pictures whose names are printed
 
 
 def recipe(arguments: argparse.Namespace) -> None:

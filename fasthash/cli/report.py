@@ -23,7 +23,7 @@ from fasthash.report import Report
 from fasthash.report.sides import FOLDER
 
 _MODEL = "model.safetensors"
-_NAMED = 10  # broken pictures that are told by name
+_NAMED = 10  # broken pictures whose names are printed
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -90,10 +90,10 @@ def _of_run(arguments: argparse.Namespace) -> Report:
     """The report of a run: validation data, or --queries, by its model, searched among themselves."""
     run, path = arguments.index, Path(arguments.index) / _MODEL
     if not path.is_file():
-        raise UserError(f"{run}: neither an index folder nor a run that has ended (there is no {_MODEL} in it)")
+        raise UserError(f"{run}: must be an index folder or a finished run (there is no {_MODEL} in it)")
     for name in ("model", "database_labels", "bit_weights", "bits"):
         if getattr(arguments, name) is not None:
-            raise UserError(f"report: --{name.replace('_', '-')} is for an index, {run} is a run with its own model")
+            raise UserError(f"report: --{name.replace('_', '-')} needs an index; {run} is a run and has its own model")
     if arguments.queries is None:
         _take_validation(arguments)
     model = _model(arguments, str(path))
@@ -113,13 +113,15 @@ def _of_run(arguments: argparse.Namespace) -> Report:
 def _take_validation(arguments: argparse.Namespace) -> None:
     """Fills in the validation data, labels and hierarchy of the command line that the run notes."""
     run = arguments.index
-    way_out = f"give data that its model encodes, --queries, or an index (fasthash encode {run}/{_MODEL} ...)"
+    way_out = f"pass data for its model with --queries, or an index (fasthash encode {run}/{_MODEL} ...)"
     trained = _training_command(Path(run) / "environment.json")
     features = getattr(trained, "val_features", None)
     if features is None:
         raise UserError(f"{run}: names no validation data (--val-features of fasthash train): {way_out}")
     if not Path(features).exists():
-        raise UserError(f"{run}: its validation data {features} is not here: go to where it was trained, or {way_out}")
+        raise UserError(
+            f"{run}: its validation data {features} was not found: go to the folder of the training, or {way_out}"
+        )
     arguments.queries, arguments.column = features, arguments.column or trained.column
     if arguments.query_labels is None and trained.labels is not None:
         arguments.query_labels = trained.val_labels
@@ -167,7 +169,7 @@ def _index(arguments: argparse.Namespace, model: Any) -> HammingIndex:
         typed = parse_weights(arguments.bit_weights)
         if typed is not None and not same_weights(typed, index.bit_weights, index.bits):
             raise UserError(
-                f"{path}: --bit-weights must be those of the index, {index.bit_weights}, or left out, got "
+                f"{path}: --bit-weights must be equal to those of the index, {index.bit_weights}, or be omitted, got "
                 f"{arguments.bit_weights}"
             )
         return index
@@ -205,7 +207,11 @@ def _queries(arguments: argparse.Namespace, bits: int, model: Any) -> tuple[NDAr
             return np.asarray(index.get(ids)), index.keys_of(ids).tolist() if index.keyed else None, None
     pictures = model is not None and hasattr(model, "module_") and hasattr(model, "backbone")
     if Path(path).is_dir() != pictures:
-        needs = "be a folder of pictures, as its model is" if pictures else "go with a model of pictures (--model)"
+        needs = (
+            "be a folder of pictures, because the model is for pictures"
+            if pictures
+            else "be used with a model of pictures (--model)"
+        )
         raise UserError(f"{path}: must {needs}")
     if pictures:
         return *_outputs_of_pictures(arguments, model), path
@@ -220,7 +226,7 @@ def _queries(arguments: argparse.Namespace, bits: int, model: Any) -> tuple[NDAr
 
 
 def _outputs_of_pictures(arguments: argparse.Namespace, model: Any) -> tuple[NDArray[np.float32], list[str]]:
-    """Outputs of the pictures of --queries, and their names; those that cannot be read are told and left out."""
+    """Outputs of the pictures of --queries, and their names; a warning names those that cannot be read."""
     import torch
 
     from fasthash.images import ImageLoader

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -95,7 +96,7 @@ def index_add(arguments: argparse.Namespace) -> None:
                 raise UserError(f"{arguments.codes} holds ids, --ids must not be given")
             given_ids = _ids_for(arguments.ids, arguments.id_column, codes, arguments.codes)
         if arguments.replace and given_ids is None and not named:
-            raise UserError("index add: --replace needs --ids or --keys, new ids replace nothing")
+            raise UserError("index add: --replace needs --ids or --keys, because new ids replace nothing")
         keys = read_keys(named, arguments.codes, len(codes), arguments.format)
         with _as_typed():
             scale = read_scales(arguments.code_scale)
@@ -195,7 +196,7 @@ def search(arguments: argparse.Namespace) -> None:
     if arguments.radius is not None:
         whole(arguments.radius, "search", "--radius", 0)
         if arguments.rescore:
-            raise UserError("search: --radius does not go with --rescore")
+            raise UserError("search: --radius cannot be used with --rescore")
     if arguments.metric is not None and arguments.rescore != "all":
         raise UserError(f"search: --metric needs --rescore all, got --rescore {arguments.rescore}")
     out = None if arguments.out is None else output_file(arguments.out, (".npz", ".parquet", ".arrow", ".feather"))
@@ -244,7 +245,7 @@ def duplicates(arguments: argparse.Namespace) -> None:
     if arguments.pairs and arguments.out is None:
         raise UserError("duplicates: --pairs needs --out")
     if arguments.pairs and arguments.link != "single":
-        raise UserError("duplicates: --link is for groups, it does not go with --pairs")
+        raise UserError("duplicates: --link cannot be used with --pairs, because it is for groups")
     suffixes = TABLE_SUFFIXES if arguments.pairs else GROUP_SUFFIXES
     out = None if arguments.out is None else output_file(arguments.out, suffixes)
     index = _codes_to_join(arguments)
@@ -281,7 +282,7 @@ def _codes_to_join(arguments: argparse.Namespace) -> HammingIndex:
     """The index of a folder, or one in memory of a file's codes."""
     if Path(arguments.index).is_dir() or not Path(arguments.index).exists():
         if arguments.keys is not None:
-            raise UserError(f"duplicates: --keys is for a file of codes, {arguments.index} is an index")
+            raise UserError(f"duplicates: --keys needs a file of codes, {arguments.index} is an index")
         return _open_folder(arguments, "scan")
     named = key_options(arguments.index, arguments.keys, arguments.format)
     column = named.get("key_column")
@@ -303,7 +304,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         return
     qrels.check_options(arguments)
     if arguments.query_rows is not None or arguments.plot is not None:
-        raise UserError("eval: --queries and --plot go with --exact")
+        raise UserError("eval: --queries and --plot need --exact")
     if arguments.qrels is not None:
         with _as_typed():
             qrels.evaluate(arguments, _model(arguments))
@@ -322,14 +323,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.queries} and {arguments.database}: must both be codes or embeddings, got {kinds}")
     if queries.shape[1] != database.shape[1]:
         widths = f"{queries.shape[1]} and {database.shape[1]}"
-        raise UserError(f"{arguments.queries} and {arguments.database}: must have the same columns, got {widths}")
+        raise UserError(
+            f"{arguments.queries} and {arguments.database}: must have the same number of columns, got {widths}"
+        )
     if arguments.bits is not None and queries.dtype != np.uint8:
-        raise UserError(f"eval: --bits is for codes, got embeddings in {arguments.queries}")
+        raise UserError(f"eval: --bits needs codes, got embeddings in {arguments.queries}")
     weights = weights_of(arguments, _model(arguments))
     if weights is not None and queries.dtype != np.uint8:
-        raise UserError(f"eval: weights of bits are for codes, got embeddings in {arguments.queries}")
+        raise UserError(f"eval: weights of bits need codes, got embeddings in {arguments.queries}")
     if query_bits != bits and None not in (query_bits, bits):
-        raise UserError(f"{paths[0]} and {paths[1]}: must have codes of the same bits, got {query_bits} and {bits}")
+        raise UserError(
+            f"{paths[0]} and {paths[1]}: must have codes of the same number of bits, got {query_bits} and {bits}"
+        )
     label_paths = (arguments.query_labels, arguments.database_labels)
     label_column = for_tables(label_paths, arguments.label_column, "--label-column")
     labels = [
@@ -388,7 +393,7 @@ def _as_typed(ids: str | None = None) -> Iterator[None]:
         for argument in ("overwrite", "replace"):
             message = message.replace(f"{argument}=True", f"--{argument}")
         message = message.replace("bit_weights", "--bit-weights").removeprefix("HammingIndex.build: ")
-        raise UserError(f"{ids}: {message}" if ids and "need as many ids" in message else message) from None
+        raise UserError(f"{ids}: {message}" if ids and re.search(r"codes need \S+ ids", message) else message) from None
 
 
 def _progress(arguments: argparse.Namespace) -> bool | None:
@@ -414,7 +419,7 @@ def _disk_bytes(folder: str) -> int:
 def _ids_for(path: str, id_column: str | None, codes: NDArray[Any], codes_path: str) -> NDArray[Any]:
     ids = read_ids(path, id_column)
     if len(ids) != len(codes):
-        raise UserError(f"{path}: {codes_path} has {len(codes)} codes, which need as many ids, got {len(ids)}")
+        raise UserError(f"{path}: {codes_path} has {len(codes)} codes and needs {len(codes)} ids, got {len(ids)}")
     return ids
 
 
@@ -422,7 +427,9 @@ def _open_folder(arguments: argparse.Namespace, method: str = "auto") -> Hamming
     try:
         return HammingIndex.open(arguments.index, method=method, links_within=arguments.links_within)
     except IndexFolderError as error:
-        message = str(error).replace("open it with links_within= the folder", "say --links-within DIR, the folder")
+        message = str(error).replace(
+            "open it with links_within=DIR, where DIR is the folder", "pass --links-within DIR, where DIR is the folder"
+        )
         raise IndexFolderError(message) from None
 
 
@@ -450,7 +457,7 @@ def _open_index(arguments: argparse.Namespace, column: str | None, model: Any) -
             if typed is not None and not same_weights(typed, index.bit_weights, index.bits):
                 own = shown_groups(tuple(index.bit_weights or ()))
                 raise UserError(
-                    f"{path}: its bits have the weights {own}, --bit-weights must be the same or left out, got "
+                    f"{path}: its bits have the weights {own}, --bit-weights must be equal or be omitted, got "
                     f"{arguments.bit_weights}"
                 )
         return index
@@ -476,9 +483,12 @@ def _queries(arguments: argparse.Namespace, index: HammingIndex, column: str | N
         return np.concatenate(list(row_blocks(model, read_features(path, column), path, _encoded(arguments, model))))
     queries = read_items(path, index.bits, arguments.format, column, empty=True).items
     if queries.dtype == np.uint8:
-        expected, what = code_bytes(index.bits), f"codes of {index.bits} bits have {code_bytes(index.bits)} bytes"
+        expected, what = code_bytes(index.bits), f"codes of {index.bits} bits must have {code_bytes(index.bits)} bytes"
     else:
-        expected, what = index.bits, f"outputs for {index.bits} bits have as many columns (embeddings need --model)"
+        expected, what = (
+            index.bits,
+            f"outputs for {index.bits} bits must have {index.bits} columns (embeddings need --model)",
+        )
     if queries.ndim != 2 or queries.shape[1] != expected:
         raise UserError(f"{path}: {what}, got shape {queries.shape}")
     return queries

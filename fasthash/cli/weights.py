@@ -16,7 +16,7 @@ _GROUP = re.compile(r"([0-9]{1,6})x([0-9]{1,6})", re.ASCII)
 
 
 def parse_weights(text: str | None) -> Weights | None:
-    """What --bit-weights says; the number of bits and the weights are checked where they are used.
+    """The groups of --bit-weights; the number of bits and the weights are checked where they are used.
 
     >>> parse_weights("40x3,24x1")
     [(40, 3), (24, 1)]
@@ -26,8 +26,8 @@ def parse_weights(text: str | None) -> Weights | None:
     groups = [_GROUP.fullmatch(group.strip()) for group in text.split(",")]
     if None in groups:
         raise UserError(
-            "--bit-weights must be groups BITSxWEIGHT with commas between, say 40x3,24x1 for 40 bits of weight 3 and "
-            f"then 24 of weight 1, got {text!r}"
+            "--bit-weights must be groups BITSxWEIGHT separated by commas, for example 40x3,24x1 for 40 bits of "
+            f"weight 3 and then 24 bits of weight 1, got {text!r}"
         )
     return [(int(group[1]), int(group[2])) for group in groups if group]
 
@@ -40,12 +40,12 @@ def weights_of(arguments: argparse.Namespace, model: Any = None) -> Weights | No
     own = [(int(bits), int(weight)) for bits, weight in own]
     if typed is not None and not same_weights(typed, own, model.bits):
         raise UserError(
-            f"{arguments.model}: its bits have the weights {shown_groups(tuple(own))}, --bit-weights must be the same "
-            f"or left out, got {arguments.bit_weights}"
+            f"{arguments.model}: its bits have the weights {shown_groups(tuple(own))}, --bit-weights must be "
+            f"equal or be omitted, got {arguments.bit_weights}"
         )
     return own
 
 
 def same_weights(a: Any, b: Any, bits: int) -> bool:
-    """Whether two weights, of codes of so many bits, measure alike."""
+    """Whether two weights give the same distances for codes of these bits."""
     return bit_weights(a, "--bit-weights", code_bytes(bits)) == bit_weights(b, "--bit-weights", code_bytes(bits))

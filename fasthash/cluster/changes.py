@@ -15,7 +15,7 @@ from fasthash.cluster.shard import Facts
 from fasthash.codes import check_codes
 from fasthash.index.segments import Contents, id_tensor
 
-_UNSURE = "; whether the codes were added is not known: their ids are {first} to {last}, and no other code gets them"
+_UNSURE = "; it is not known if the codes were added: their ids are {first} to {last}, and no other code gets these ids"
 _PARTLY = "; other shards may have removed theirs: call it again"
 
 
@@ -40,7 +40,7 @@ class Changes(Handle):
         check_codes(packed, self._model.bits, function)
         with self._alone(call):
             self._check_writable(function)
-            facts = self._known(call, "what it holds is not known, so that no ids can be given")
+            facts = self._known(call, "its content is not known, so no ids can be assigned")
             scale = self._new_scale(facts, code_scale, len(packed), function)
             self._check_keys(facts, keys, len(packed), function)
             before = Contents.of((), max(fact.next_id for fact in facts))
@@ -70,7 +70,7 @@ class Changes(Handle):
         call = self._call(function, timeout)
         with self._alone(call):
             self._check_writable(function)
-            facts = self._known(call, "what it holds is not known")
+            facts = self._known(call, "its content is not known")
             held, _ = self._ask("held", (wanted, None if keys is None else list(keys)), call, writer=True)
             found = {shard: own for shard, own in held.items() if len(own)}
             for shard in found:

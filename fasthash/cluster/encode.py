@@ -114,7 +114,7 @@ def encode(
                     if work.add(number, codes.reshape(-1, work.codes.shape[1]), ids):
                         bar.update(rows[number])
         if len(work.done) < len(blocks):
-            raise RuntimeError(f"{_FUNCTION}: Ray gave {len(work.done)} of {len(blocks)} blocks; call it again")
+            raise RuntimeError(f"{_FUNCTION}: Ray returned {len(work.done)} of {len(blocks)} blocks; call it again")
         work.begin_index()
         coded = Source(bits, len(work.codes), _coded(work))
         named = coded if keys is None else with_keys(coded, keys, _FUNCTION)
@@ -143,7 +143,7 @@ def _kind_of(model: Hasher | LinearCodes) -> Kind:
 
 
 def _plan(model: Hasher | LinearCodes, files: Sequence[RowFile], blocks: Sequence[RowBlock]) -> dict[str, Any]:
-    """What a call must have in common with that whose work it goes on with."""
+    """The settings that must equal those of the interrupted call that this call continues."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
         file.write_bytes(encoder_bytes(model))

@@ -93,8 +93,8 @@ class EncodeWork:
             for name in plan:
                 if then.get(name) != plan[name]:
                     raise ValueError(
-                        f"{self._function}: {self.path} holds the work of a call with another {name}; repeat that call "
-                        "to end it, or remove the folder"
+                        f"{self._function}: {self.path} holds the work of a call with another {name}; repeat that "
+                        "call to finish it, or remove the folder"
                     )
             return
         with replaced_file(path) as file:

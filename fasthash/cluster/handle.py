@@ -31,7 +31,7 @@ from fasthash.index.store.manifest import MANIFEST
 _PUT_BYTES = 100_000  # of an argument that goes to the object store once, not into the message to each shard
 _START_SECONDS = 120.0  # that actors have at least to start and to open their folders
 _READ_ONLY = "the index is open for reading; open it with writable=True"
-_COPY = "this is a copy of a ShardedIndex, for searching; change the index where it was opened"
+_COPY = "this is a copy of a ShardedIndex and only searches; change the index in the process that opened it"
 
 
 class Source(NamedTuple):
@@ -91,7 +91,7 @@ class Handle:
     def _alone(self, call: Call) -> Iterator[None]:
         """One change or join at a time; raises ShardTimeout where another one takes until the deadline."""
         if not self._changing.acquire(timeout=-1 if call.left is None else call.left):
-            raise ShardTimeout(f"{call.function}: another change was under way for {call.timeout:g} s", {})
+            raise ShardTimeout(f"{call.function}: another change was still running after {call.timeout:g} s", {})
         try:
             yield
         finally:
@@ -176,7 +176,7 @@ class Handle:
                     raise IndexFolderError(f"{name}: its {what} are {here}, those of {known[0][1]} are {first}")
 
     def _known(self, call: Call, needed: str) -> list[Facts]:
-        """What all shards hold, asking again those that have not told; raises ShardError where one still does not."""
+        """The content of all shards. Asks shards again if it is unknown; raises ShardError if one does not answer."""
         unknown = [shard for shard, fact in enumerate(self._facts) if fact is None]
         if unknown:
             self._learn(call, unknown)
@@ -207,12 +207,15 @@ def parse_source(source: Any, shards: int | None, writable: bool, function: str)
         if (path / MANIFEST).exists() and not (path / shard_list.SHARDS).exists():
             if writable:
                 raise ValueError(
-                    f"{function}: {path} is one index; split it with HammingIndex.split, and open its shards to write"
+                    f"{function}: {path} is one index and cannot be opened for writing; split it with "
+                    "HammingIndex.split, and open its shards"
                 )
             return Source((path,), _parts(path, shards, function))
         folders = tuple(shard_list.read(path))
     if shards is not None:
-        raise ValueError(f"{function}: shards is for one index folder, got {len(folders)} folders, one a shard")
+        raise ValueError(
+            f"{function}: shards needs one index folder, got {len(folders)} folders, where each folder is one shard"
+        )
     return Source(folders, 0)
 
 

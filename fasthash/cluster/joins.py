@@ -71,8 +71,8 @@ class ShardedJoins(Handle):
                 total += len(part[0])
                 if most is not None and total > most:
                     raise ValueError(
-                        f"{function}: radius {radius} gives {total} pairs or more, but limit is {most}; "
-                        "take a smaller radius, or groups, which list no pairs"
+                        f"{function}: radius {radius} gives {total} pairs or more, but limit is {most}; use a "
+                        "smaller radius, or find groups, which need no list of pairs"
                     )
                 found.append(part)
         ids_a, ids_b, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -46,7 +46,9 @@ def merge_topk(distances: Any, ids: Any, k: int) -> SearchResult:
     k = whole(k, function, "k", 1, MOST)
     near, who = _shards(distances, "distances"), _shards(ids, "ids")
     if not near or len(near) != len(who):
-        raise ValueError(f"{function}: distances and ids must be of as many shards, got {len(near)} and {len(who)}")
+        raise ValueError(
+            f"{function}: distances and ids must have the same number of shards, got {len(near)} and {len(who)}"
+        )
     for shard, (own, numbers) in enumerate(zip(near, who, strict=True)):
         if own.ndim != 2 or own.shape != numbers.shape or len(own) != len(near[0]):
             raise ValueError(

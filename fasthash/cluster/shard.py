@@ -46,7 +46,7 @@ class State(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What a shard holds."""
+    """The content of a shard."""
 
     bits: int
     bit_weights: tuple[tuple[int, int], ...]

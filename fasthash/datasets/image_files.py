@@ -40,7 +40,9 @@ def image_folder(folder: str | PathLike[str]) -> ImageFiles:
         paths += found
         labels += [number] * len(found)
     if not paths:
-        raise ValueError(f"image_folder: {root} must have folders of classes with images, got {len(classes)} classes")
+        raise ValueError(
+            f"image_folder: {root} must have a folder with images for each class, got {len(classes)} classes"
+        )
     return ImageFiles(paths, np.array(labels, dtype=np.int64), classes)
 
 

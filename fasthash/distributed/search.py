@@ -21,7 +21,7 @@ from fasthash.hamming import SearchResult, _code_pair, hamming_topk
 _GATHERED_BYTES = 1 << 26  # distances and ids of all ranks that are held at once
 _RESULT_BYTES = 12  # a distance and an id
 _ERRORS: list[type[Exception]] = [RuntimeError, ValueError, TypeError, MemoryError]
-_TEXT_BYTES = 512  # of an error's message, as other ranks are told it
+_TEXT_BYTES = 512  # of an error message that is sent to other ranks
 _FAR = torch.iinfo(torch.int32).max  # distance of a place that a small shard cannot fill
 
 
@@ -78,7 +78,7 @@ def topk(queries: Any, shard: Any, k: int, *, group: Any = None, bit_weights: An
 
 
 class _Local(NamedTuple):
-    """What a rank found in its own shard, and what all ranks must have alike."""
+    """What a rank found in its own shard, and the values that must be equal on all ranks."""
 
     distances: Tensor  # int32 [Q, min(k, N_r)]
     ids: Tensor  # int64, positions in the shard
@@ -90,7 +90,7 @@ class _Local(NamedTuple):
 
 
 class _Note(NamedTuple):
-    """What each rank tells the others before results are exchanged: numbers of 64 bits, then an error's text."""
+    """The note of each rank to the others before results are exchanged: numbers of 64 bits, then an error's text."""
 
     failure: int  # 0: none, else the place of the error's type in _ERRORS, + 1
     width: int
@@ -105,7 +105,7 @@ class _Note(NamedTuple):
 
 
 _NUMBERS = len(_Note._fields) - 1
-_ALIKE = {  # fields that all ranks must have alike
+_ALIKE = {  # fields that must be equal on all ranks
     "width": "codes of one width, got {0} bytes on rank {ranks[0]} and {1} on rank {ranks[1]}",
     "number": "the same queries, got {0} on rank {ranks[0]} and {1} on rank {ranks[1]}",
     "queries": "the same queries, those of rank {ranks[0]} and rank {ranks[1]} differ",
@@ -134,7 +134,7 @@ def _kinds(group: Any) -> dict[str, str]:
 
 
 def _message_device(group: Any) -> torch.device:
-    """Where notes lie while they are exchanged. It depends on the group alone, so it is the same kind on all ranks."""
+    """The device of notes during the exchange. It depends only on the group, so all ranks use the same kind."""
     if group is None or "cpu" in _kinds(group):
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())

@@ -71,7 +71,9 @@ class EmbeddingIndex:
             choice(refine, function, "refine", KINDS)
         choice(metric, function, "metric", METRICS)
         if isinstance(encoder, Hasher) and refine is None and metric != "cosine":
-            raise ValueError(f"{function}: metric {metric!r} with a Hasher needs refine, its codes cannot be decoded")
+            raise ValueError(
+                f"{function}: metric {metric!r} with a Hasher needs refine, because its codes cannot be decoded"
+            )
         self._refine, self._metric, self._bits = refine, metric, bits
         self._name = encoder if isinstance(encoder, str) else None
         self._unit_rows = self._name is not None and metric == "cosine"
@@ -85,7 +87,7 @@ class EmbeddingIndex:
 
     @property
     def encoder(self) -> Encoder:
-        """What encodes its rows; raises ValueError while there were no rows to fit it on."""
+        """The encoder of its rows; raises ValueError while there were no rows to fit it on."""
         if self._encoder is None:
             raise ValueError(f"EmbeddingIndex: encoder {self._name!r} is not fitted, add rows first")
         return self._encoder
@@ -104,7 +106,7 @@ class EmbeddingIndex:
 
     @property
     def metric(self) -> str:
-        """What scores are: "cosine", "dot" or "l2"."""
+        """The metric of scores: "cosine", "dot" or "l2"."""
         return self._metric
 
     @property

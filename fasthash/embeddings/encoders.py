@@ -44,7 +44,7 @@ def check_encoder(encoder: Any, bits: Any, function: str) -> None:
             f"{', '.join(NAMES)}, got {type(encoder).__name__}"
         )
     if bits is not None:
-        raise ValueError(f"{function}: bits is for an encoder that is given by name, must be None, got {bits!r}")
+        raise ValueError(f"{function}: bits must be None for an encoder object (only a name takes bits), got {bits!r}")
     if isinstance(encoder, Hasher) and not hasattr(encoder, "module_"):
         raise ValueError(f"{function}: encoder must be fitted, got a Hasher before fit")
 
@@ -78,8 +78,8 @@ def fit_encoder(name: str, bits: int | None, rows: Tensor, function: str) -> Lin
         least = 2 if name == "lsh" else wanted
     if count < least:
         raise ValueError(
-            f"{function}: {name!r} of {wanted} bits is fitted on the first rows, at least {least}, got {count}; add "
-            "more at once, or pass a fitted encoder"
+            f"{function}: {name!r} of {wanted} bits is fitted on the first rows that are added and needs at least "
+            f"{least}, got {count}; add more rows at once, or pass a fitted encoder"
         )
     return _GRIDS[name](rows, planes) if name in _GRIDS else _SIGNS[name](rows, wanted)
 
@@ -96,7 +96,7 @@ def bits_of(encoder: Encoder) -> int:
 
 
 def weights_of(encoder: Encoder) -> list[tuple[int, int]] | None:
-    """What the bits of its codes count in Hamming distances (`bit_weights`)."""
+    """The weights of its bits in Hamming distances (`bit_weights`)."""
     return encoder.bit_weights_ if isinstance(encoder, Hasher) else None
 
 

@@ -34,7 +34,7 @@ def against_exact(
     fit_rows: int = encoders.FIT_ROWS,
     progress: bool | None = False,
 ) -> list[dict[str, Any]]:
-    """What an EmbeddingIndex of rows X [N, F] finds for queries Q [q, F], compared with an exact search of X.
+    """Compares an EmbeddingIndex of rows X [N, F] with an exact search of X, for queries Q [q, F].
 
     One row of the result for each encoder, each of `bits` (for names; None: their default) and each `refine`: a dict
     with "encoder", "bits", "refine", "bytes" (an item's, ids and keys not counted), and for each k of `at` "recall@k",
@@ -63,7 +63,7 @@ def against_exact(
     kinds = _listed(refine)
     for name, given in (("at", ranks), ("refine", kinds), ("encoder", _listed(encoder)), ("bits", _listed(bits))):
         if not given:
-            raise ValueError(f"{_FUNCTION}: {name} must name at least one, got none")
+            raise ValueError(f"{_FUNCTION}: {name} must have at least one entry, got none")
     for kind in kinds:
         if kind is not None:
             choice(kind, _FUNCTION, "refine", KINDS)
@@ -129,7 +129,7 @@ def _listed(given: Any) -> list[Any]:
 
 
 def _plans(encoder: Any, bits: Any, features: int) -> list[tuple[Any, int | None]]:
-    """What is measured: encoders with the bits that a name gets."""
+    """The encoders that are measured, with the bits of those that are given by name."""
     given, widths = _listed(encoder), _listed(bits)
     plans: list[tuple[Any, int | None]] = []
     for own in given:

@@ -156,7 +156,7 @@ class Estimate:
         return by_metric(encoded, self.rows(codes, scales), "dot")
 
     def rows(self, codes: Tensor, scales: Tensor | None = None, lengths: bool = False) -> Tensor:
-        """What packed codes uint8 [..., W] give back, float32 [..., F].
+        """The rows that packed codes uint8 [..., W] decode to, float32 [..., F].
 
         scales: float32 [...], for inner products; with `lengths`, those for Euclidean distances.
         """

@@ -137,7 +137,7 @@ def _of_blocks(source: Iterable[Any], function: str) -> Iterator[tuple[Tensor, A
         named: KeyRows | None = None if keys is None else key_rows(keys, function)
         for what, size in (("ids", None if numbers is None else len(numbers)), ("keys", named and named.size)):
             if size is not None and size != len(rows):
-                raise ValueError(f"{function}: a block of {len(rows)} rows needs as many {what}, got {size}")
+                raise ValueError(f"{function}: a block of {len(rows)} rows needs {len(rows)} {what}, got {size}")
         for start in range(0, len(rows), ROWS):
             part = slice(start, start + ROWS)
             yield (

@@ -44,15 +44,15 @@ def read_edges(path: Path, order: str | None) -> list[Edge]:
 
 
 def _header(path: Path, pairs: list[tuple[str, str]], order: str | None) -> tuple[int, str | None]:
-    """How many lines are a header, 0 or 1, and the order of the columns. Raises ValueError where nobody can tell."""
+    """How many lines are a header, 0 or 1, and the order of the columns. Raises ValueError if this is ambiguous."""
     (first, second), others = pairs[0], pairs[1:]
     words = (first.lstrip("#").strip(), second)
     told = header_order(words, others)
     if told is not None:
         if order not in (None, told):
             raise ValueError(
-                f'{_FUNCTION}: {path} has the header {" ".join(words)!r}, which says order="{told}", '
-                f'got order="{order}"; say the same, or correct the header'
+                f'{_FUNCTION}: {path} has the header {" ".join(words)!r}, which means order="{told}", got '
+                f'order="{order}"; pass the same order, or correct the header'
             )
         return 1, told
     doubt = header_doubt(words, others)
@@ -63,13 +63,13 @@ def _header(path: Path, pairs: list[tuple[str, str]], order: str | None) -> tupl
             return 1, order
         raise ValueError(
             f"{_FUNCTION}: {path} starts with {' '.join(words)!r}, a header that does not say which column is the "
-            f'parent; say order="parent child" or order="child parent", or write one of those as the header '
-            f"(known are {KNOWN}, in both orders)"
+            'parent; pass order="parent child" or order="child parent", or replace the header by one of these '
+            f"(known words: {KNOWN}, in both orders)"
         )
     raise ValueError(
-        f"{_FUNCTION}: {path} starts with {' '.join(words)!r}, which no other line has: a header in unknown words, or "
-        'an edge? For a header write "parent child" or "child parent" in its place '
-        f"(known are {KNOWN}, in both orders); for an edge put that line above it"
+        f"{_FUNCTION}: {path} starts with {' '.join(words)!r}, whose names are in no other line: it may be a "
+        'header in unknown words, or an edge. If it is a header, replace it by "parent child" or "child '
+        f'parent" (known words: {KNOWN}, in both orders). If it is an edge, put such a header above it'
     )
 
 
@@ -82,8 +82,8 @@ def refuse_header(pairs: list[tuple[object, object]]) -> None:
     told = header_order(first, others)
     if told is not None and not any(word in pair for pair in others for word in first):
         raise ValueError(
-            f"Hierarchy.from_edges: the first pair, {tuple(first)}, is a header, not an edge; leave it out "
-            f'and say order="{told}"'
+            f"Hierarchy.from_edges: the first pair, {tuple(first)}, is a header, not an edge; remove it and pass "
+            f'order="{told}"'
         )
 
 

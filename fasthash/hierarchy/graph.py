@@ -93,8 +93,9 @@ class Hierarchy:
         choice(order, "Hierarchy.from_edges", "order", ORDERS)
         if hasattr(edges, "columns"):
             raise ValueError(
-                f"Hierarchy.from_edges: edges must be pairs, got {type(edges).__name__}; its rows are pairs: "
-                'frame[["parent", "child"]].to_numpy().tolist(), by the names of its columns, the parent first'
+                f"Hierarchy.from_edges: edges must be pairs, got {type(edges).__name__}; for a table pass its rows as "
+                'pairs, the parent first: frame[["parent", "child"]].to_numpy().tolist(), with the names of its '
+                "columns"
             )
         pairs = list(edges)
         for edge in pairs:
@@ -167,7 +168,9 @@ class Hierarchy:
                 'Hierarchy.from_file: child_first is now order="child parent"', DeprecationWarning, stacklevel=2
             )
             if order is not None:
-                raise ValueError(f"Hierarchy.from_file: order and child_first say the same thing, got order={order!r}")
+                raise ValueError(
+                    f"Hierarchy.from_file: order and child_first must not both be given, got order={order!r}"
+                )
             order = ORDERS[bool(child_first)]
         if order is not None:
             choice(order, "Hierarchy.from_file", "order", ORDERS)
@@ -344,7 +347,7 @@ class Hierarchy:
         name = to_name(label)
         if name not in self._index:
             other: Name = str(name) if isinstance(name, int) else int(name) if re.fullmatch(r"-?\d+", name) else name
-            hint = f" ({other!r} is: names are str or int, and 3 is not '3')" if other in self._index else ""
+            hint = f" ({other!r} is; names are str or int, and 3 is not '3')" if other in self._index else ""
             raise ValueError(f"Hierarchy.{function}: label {name!r} is not in the hierarchy{hint}")
         return self._index[name]
 

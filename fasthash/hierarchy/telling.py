@@ -28,17 +28,18 @@ def telling_distances(hierarchy: Hierarchy, labels: Sequence[Name], function: st
     between = matrix[~np.eye(len(labels), dtype=bool)]
     if (between == between[0]).all():
         raise ValueError(
-            f"{function}: the hierarchy must tell labels apart, got distance {between[0]:g} for all pairs of the "
-            f"{len(labels)} labels: {_why(hierarchy, labels)}. "
-            "Leave the hierarchy out where all labels are equally far apart"
+            f"{function}: the hierarchy must give different distances between labels, got distance {between[0]:g} "
+            f"for all pairs of the {len(labels)} labels: {_why(hierarchy, labels)}. If all labels are equally far "
+            "apart, omit the hierarchy"
         )
     if len(hierarchy.roots) > 1:
         upside_down = _turned(hierarchy, labels)
         above, below = (_unrelated_pairs(side, labels) for side in (hierarchy, upside_down))
         if below > above:
             raise ValueError(
-                f"{function}: the hierarchy seems to be upside down: {below} pairs of labels have a class below "
-                f"both, {above} a class above both; {_TURN}. If it is right as it is, add one root above all classes"
+                f"{function}: the hierarchy seems to be upside down: {below} pairs of labels have a common class "
+                f"below them, {above} pairs have one above them; {_TURN}. If the hierarchy is right, add one root "
+                "above all classes"
             )
     return matrix
 
@@ -50,13 +51,13 @@ def _why(hierarchy: Hierarchy, labels: Sequence[Name]) -> str:
         return f"it seems to be upside down; {_TURN}"
     common = hierarchy.lcs(labels[0], labels[1])
     if common is not None:
-        return f"it is flat, they meet in {common!r} only"
+        return f"it is flat: {common!r} is the only class that two of them have in common"
     if set(labels) <= set(hierarchy.roots):
         return (
-            "nothing is above any of them, as where a table of class names is read as edges, or a hierarchy upside "
-            f"down; {_TURN}"
+            "none of them has a parent: perhaps a table of class names was read as edges, or the hierarchy is "
+            f"upside down; {_TURN}"
         )
-    return "nothing is above any two of them, as where a table of class names is read as edges"
+    return "no two of them have a common ancestor: perhaps a table of class names was read as edges"
 
 
 def _turned(hierarchy: Hierarchy, labels: Sequence[Name]) -> Hierarchy:

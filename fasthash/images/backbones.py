@@ -138,7 +138,9 @@ def _torchvision(models: Any, name: str) -> nn.Module:
         if isinstance(getattr(module, last, None), nn.Module):
             setattr(module, last, nn.Identity())
             return module
-    raise ValueError(f"ImageHasher: cannot tell the classifier of torchvision's {name}; pass the module without it")
+    raise ValueError(
+        f"ImageHasher: cannot find the classifier of torchvision's {name}; pass the module without its classifier"
+    )
 
 
 def _timm(models: Any, name: str) -> nn.Module:

@@ -217,7 +217,7 @@ class ImageHasher(Params):
         named = content.get("backbone")
         if backbone is None and not is_ours(named):
             raise ValueError(
-                f"ImageHasher.load: {path} has the backbone {named!r}: pass backbone= (--backbone), if you trust it"
+                f"ImageHasher.load: {path} has the backbone {named!r}: if you trust it, pass backbone= (--backbone)"
             )
         place = one_device("cpu" if device is None else device, "ImageHasher.load")
         try:

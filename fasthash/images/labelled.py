@@ -48,8 +48,8 @@ def labelled_images(source: str | PathLike[str]) -> LabelledImages:
         loose = [key for key in keys if "/" not in key]
         if loose:
             raise ValueError(
-                f"labelled_images: {path} must have a folder for each class, got {len(loose)} pictures outside of one, "
-                f"such as {loose[0]}"
+                f"labelled_images: {path} must have a folder for each class, got {len(loose)} pictures outside such a "
+                f"folder, for example {loose[0]}"
             )
         return LabelledImages(str(path), keys, np.array([key.partition("/")[0] for key in keys]), None)
     if not path.is_file():

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from fasthash.images.loader import LISTED, worker_context
 from fasthash.images.reading import ImageError, read_image
 
-MARGIN = 8  # a picture is read by so many-th larger than the crop of it: 36 pixels for 32
+MARGIN = 8  # a picture is read 1/8 larger than its crop: 36 pixels for 32
 
 
 class TrainingBatches(DataLoader[Any]):

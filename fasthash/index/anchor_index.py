@@ -60,7 +60,8 @@ class AnchorIndex:
         rows = kept.get(order)
         if centres.shape[1] != rows.shape[1]:
             raise ValueError(
-                f"{name}: anchors and items must have as many columns, got {centres.shape[1]} and {rows.shape[1]}"
+                f"{name}: anchors and items must have the same number of columns, got {centres.shape[1]} and "
+                f"{rows.shape[1]}"
             )
         self._width = centres.shape[1]
         if isinstance(kept, HammingIndex):
@@ -195,7 +196,7 @@ def _kept(items: Any, ids: Any) -> HammingIndex | _Rows:
     """The items with their ids: codes as a HammingIndex."""
     if isinstance(items, HammingIndex):
         if ids is not None:
-            raise ValueError("AnchorIndex: ids must be None for a HammingIndex, which has its own")
+            raise ValueError("AnchorIndex: ids must be None for a HammingIndex, which has its own ids")
         return items
     rows = to_tensor(items, "AnchorIndex", "items").detach()
     if rows.dim() != 2 or not rows.shape[1]:
@@ -215,7 +216,7 @@ def _numbers(ids: Any, count: int) -> Tensor:
     """Ids of `count` items, int64, on the CPU."""
     numbers = id_tensor(ids, "AnchorIndex").cpu()
     if len(numbers) != count:
-        raise ValueError(f"AnchorIndex: {count} items need as many ids, got {len(numbers)}")
+        raise ValueError(f"AnchorIndex: {count} items need {count} ids, got {len(numbers)}")
     ascending = numbers.sort().values
     if count and int(ascending[0]) < 0:
         raise ValueError(f"AnchorIndex: ids must be between 0 and 2**63 - 1, got {int(ascending[0])}")

@@ -118,7 +118,7 @@ def make_extras(path: Path, extra: ExtraFormat) -> None:
         folder = Folder(path, mmap=True, writable=True, extras=())
     except IndexFolderError as error:
         raise IndexFolderError(
-            f"{error}; it has no tables for method {extra.KIND!r}, and they cannot be made"
+            f"{error}; it has no tables for method {extra.KIND!r}, and they cannot be made now"
         ) from error
     try:
         manifest, contents = folder.load()

@@ -97,7 +97,7 @@ class HammingIndex(Split, Scales):
 
     @property
     def _contents(self) -> Contents:
-        """What it holds now, which the caller's stream may read from here on."""
+        """Its present content. The caller's stream may read it from here on."""
         contents, event = self._state
         order.before_use(contents, event, self._device)
         return contents
@@ -123,7 +123,7 @@ class HammingIndex(Split, Scales):
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
-        """Where searches run."""
+        """The device of searches."""
         return (self._device,) if self._devices is None else self._devices.devices
 
     @property

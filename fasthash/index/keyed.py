@@ -23,7 +23,7 @@ KeysOf = Callable[[Any], Any]  # ids of any shape -> their keys
 
 
 class Keyed:
-    """What a result with keys has: `keys`, objects in the places of its ids, are read when they are first asked for."""
+    """Adds `keys` to a result, objects in the places of its ids. They are read at the first access."""
 
     ids: Any
     _fields: Any
@@ -158,7 +158,7 @@ def parse_new_keys(contents: Contents, keys: Any, count: int, function: str) -> 
         raise ValueError(f"{function}: the {contents.size} codes of the index have no keys, so keys must be None")
     named = key_rows(keys, function)
     if named.size != count:
-        raise ValueError(f"{function}: {count} codes need as many keys, got {named.size}")
+        raise ValueError(f"{function}: {count} codes need {count} keys, got {named.size}")
     return named
 
 

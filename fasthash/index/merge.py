@@ -347,7 +347,7 @@ def joined(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def id_order(ids: Tensor) -> Tensor:
-    """What sorts distinct ids (numpy's sort of 64-bit integers is the faster one on the CPU)."""
+    """The permutation that sorts distinct ids (numpy's sort of 64-bit integers is the faster one on the CPU)."""
     return torch.from_numpy(np.argsort(ids.numpy())) if ids.device.type == "cpu" else ids.argsort()
 
 

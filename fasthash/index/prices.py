@@ -47,7 +47,7 @@ class Scan(NamedTuple):
     ranged: bool = False
 
     def ns(self, prices: Prices) -> float:
-        """What it should take."""
+        """The estimated time."""
         _, read, compare = self.terms(prices)
         return mih_scan_ns(self.N, self.W, self.Q, torch.get_num_threads(), self.weighted, read, compare)
 
@@ -72,12 +72,12 @@ class Corrected:
         self.now = measured
 
     def tell_tables(self, model_ns: float, clock_ns: float) -> None:
-        """What searches by tables should have taken, by the prices as they are now, and what they took."""
+        """The estimated time of searches by tables at the present prices, and the measured time."""
         if model_ns > 0:
             self._tell("tables", clock_ns > model_ns)
 
     def tell_scan(self, scan: Scan, clock_ns: float) -> None:
-        """What a scan took."""
+        """The measured time of a scan."""
         name = "ranged" if scan.ranged else "read" if scan.reads(self.now) else "compare"
         self._tell(name, clock_ns > scan.ns(self.now))
 
@@ -127,7 +127,7 @@ def measured_scans(codes: Tensor) -> Prices:
 
 
 def timed(call: Callable[[], _Result]) -> tuple[_Result, float]:
-    """What a call gives, and nanoseconds."""
+    """The result of a call, and its time in nanoseconds."""
     start = time.perf_counter_ns()
     result = call()
     return result, time.perf_counter_ns() - start

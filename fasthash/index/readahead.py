@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 _SAMPLES = 64  # pages of a span that are looked at, at most, to tell whether it is in memory
-_SAMPLE_BYTES = 1 << 22  # one for so many bytes: each takes half a microsecond
+_SAMPLE_BYTES = 1 << 22  # one sample for this number of bytes: a sample takes half a microsecond
 _MADV_COLD, _MADV_POPULATE_READ = 20, 22  # from Linux 5.4 and 5.14 on; refused before
 _T = TypeVar("_T")
 

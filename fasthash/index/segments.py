@@ -288,7 +288,7 @@ class Contents(NamedTuple):
             return self.next_id, self.next_id + count
         numbers = id_tensor(ids, function).to(device, copy=True)
         if len(numbers) != count:
-            raise ValueError(f"{function}: {count} codes need as many ids, got {len(numbers)}")
+            raise ValueError(f"{function}: {count} codes need {count} ids, got {len(numbers)}")
         if not count:
             return numbers, self.next_id
         ascending = numbers.sort().values

@@ -85,7 +85,7 @@ def _write_part(shard: Path, side: Side, number: int, n: int, bar: Any) -> None:
 
 
 def frozen(index: Any) -> Any:
-    """What a HammingIndex holds now, which later changes do not reach: for several searches of one state."""
+    """The present content of a HammingIndex, unaffected by later changes: for several searches of one state."""
     copy = object.__new__(type(index))
     copy.__dict__.update(index.__dict__)
     return copy

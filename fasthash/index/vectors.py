@@ -67,7 +67,7 @@ class Vectors:
         return Vectors(self.rows[start:stop], None if self.scales is None else self.scales[start:stop])
 
     def values(self) -> NDArray[np.float32]:
-        """What they stand for, float32 [n, F]."""
+        """The rows that they store, float32 [n, F]."""
         rows: NDArray[np.float32] = self.rows.astype(np.float32)
         return rows if self.scales is None else rows * self.scales[:, None]
 

@@ -84,7 +84,7 @@ def kl_loss(
     if not isinstance(z, Tensor):
         raise TypeError(f"kl_loss: z must be a tensor, got {type(z).__name__}")
     if generator is not None and (target is not None or torch.compiler.is_compiling()):
-        raise ValueError("kl_loss: generator is for target=None in eager mode only, got one otherwise")
+        raise ValueError("kl_loss: generator must be None, except for target=None in eager mode")
     if group is not None:
         check_member(group, "kl_loss")
     points = check_points("kl_loss", "z", z)

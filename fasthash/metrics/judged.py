@@ -242,7 +242,7 @@ def _check_known(function: str, where: str, relevant: dict[str, Any], known: set
 
 
 def _rows_of(function: str, what: str, names: Any, wanted: Any, rows: int) -> tuple[dict[str, int], str]:
-    """Row of each wanted name that is there, and the first name of all: names that nobody asks for are not kept."""
+    """Row of each wanted name that is there, and the first name of all: only wanted names are kept."""
     found: dict[str, int] = {}
     first, number = "", -1
     for number, name in enumerate(names_of(function, what, names)):

@@ -210,7 +210,7 @@ def precision_recall_curve(
     )
     choice(by, "precision_recall_curve", "by", ["rank", "radius"])
     if by == "radius" and (ranking.metric != "hamming" or ties != "expected" or ranks is not None):
-        raise ValueError('precision_recall_curve: by="radius" is for codes and ties="expected", and takes no ranks')
+        raise ValueError('precision_recall_curve: by="radius" needs codes, ties="expected" and no ranks')
     device = ranking.query.device
     if by == "radius":
         thresholds = torch.arange(ranking.largest + 1, device=device)

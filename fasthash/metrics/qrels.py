@@ -148,7 +148,9 @@ def scored_documents(function: str, run: Any, query_names: Any, database_names: 
         pairs = _of_arrays(function, run, query_names, database_names)
     else:
         if query_names is not None or database_names is not None:
-            raise ValueError(f"{function}: query_names and database_names go with a run of arrays (scores, ids)")
+            raise ValueError(
+                f"{function}: query_names and database_names must be None, except for a run of arrays (scores, ids)"
+            )
         pairs = _of_dicts(function, run)
     for query, documents, scores in pairs:
         if query in seen:
@@ -197,7 +199,7 @@ def _of_arrays(function: str, run: Any, query_names: Any, database_names: Any) -
         raise TypeError(f"{function}: scores must be numbers, got {dtype_name(scores)}")
     names = None if database_names is None else list(names_of(function, "database_names", database_names))
     if names is not None and ids.size and int(ids.max()) >= len(names):
-        raise ValueError(f"{function}: database_names must name id {int(ids.max())} too, got {len(names)} names")
+        raise ValueError(f"{function}: database_names must have a name for id {int(ids.max())}, got {len(names)} names")
     queries = [*map(str, range(len(ids)))]
     if query_names is not None:
         queries = list(names_of(function, "query_names", query_names))

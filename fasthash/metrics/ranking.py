@@ -74,7 +74,7 @@ class Ranking:
             )
         self.eligible = len(self.database) - bool(exclude_self)  # items that can be retrieved
         if self.eligible == 0:
-            raise ValueError(f"{function}: exclude_self leaves nothing of a database of 1 row")
+            raise ValueError(f"{function}: exclude_self needs a database of at least 2 rows, got 1")
         self.labels = Labels(function, query_labels, database_labels, self.query.device)
         for name, labels, items in (
             ("query", self.labels.query, self.query),
@@ -185,7 +185,7 @@ def check_items(function: str, query: Any, database: Any, metric: str | None) ->
         )
     if a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"{function}: query and database must have the same columns, got {a.shape[1]} and {b.shape[1]}"
+            f"{function}: query and database must have the same number of columns, got {a.shape[1]} and {b.shape[1]}"
         )
     allowed = ("hamming",) if codes else ("l1", "l2", "cosine")
     metric = allowed[0] if metric is None else metric
@@ -207,7 +207,7 @@ def check_bit_weights(function: str, given: Any, query: Tensor) -> BitWeights:
     if given is None:
         return None
     if query.dtype != torch.uint8:
-        raise TypeError(f"{function}: bit_weights are for packed uint8 codes, got {dtype_name(query)} embeddings")
+        raise TypeError(f"{function}: bit_weights need packed uint8 codes, got {dtype_name(query)} embeddings")
     flat = flat_bit_weights(given, function, query.shape[1])
     return tuple(zip(flat[::2], flat[1::2], strict=True)) or None
 

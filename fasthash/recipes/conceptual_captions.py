@@ -24,7 +24,7 @@ FULL = Sizes(epochs=20, batch_size=256, size=224, backbone="torchvision:resnet50
 SMALL = Sizes(epochs=8, batch_size=64, size=32, backbone=NARROW)
 SMALL_ROWS = 6000  # captions of a small run
 QUERIES, UNSEEN, STORED = 2000, 4000, 10_000  # pictures that are measured, at most: similarities of all pairs are held
-UNSEEN_PART = 5  # one picture in so many is not trained on; half of them are queries
+UNSEEN_PART = 5  # one of 5 pictures is not in the training data; half of these are queries
 WORDS = "words"
 TOPICS = 64  # dimensions of embeddings by words
 

@@ -15,8 +15,8 @@ from fasthash.recipes.pictures import Pictures
 from fasthash.targets import class_distances
 
 Rows = NDArray[np.int64]
-UNSEEN = 5  # one class in so many is never trained on
-HELD_OUT = 5  # of each class, where settings are chosen: one training picture in so many is a query
+UNSEEN = 5  # one of 5 classes is never in the training data
+HELD_OUT = 5  # to choose settings: one of 5 training pictures of each class is a query
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from fasthash.images import ImageLoader
 from fasthash.images.training import TrainingBatches
 from fasthash.train.checksum import fingerprint
 
-SHIFT = 4  # a picture of 32 pixels is shifted by up to so many in training; larger ones by as large a part
+SHIFT = 4  # pixels; training shifts a picture of 32 pixels by up to 4, larger pictures in proportion
 
 
 class Pictures(Protocol):

@@ -306,7 +306,7 @@ def _row(
 
 
 def _write(folder: Path, results: dict[str, Any]) -> None:
-    """What a run leaves for people and programs."""
+    """Writes results.json for programs and table.md for people."""
     _write_text(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     _write_text(folder / "table.md", markdown_table(results) + "\n")
 

@@ -28,7 +28,7 @@ _WORDS = {
     "codes": "different codes in the database",
     "bit_balance": "1: each bit is on for half of the codes",
     "bit_entropy": "bits of information in a bit, on average",
-    "bit_correlation": "mean over pairs of bits; 0: bits tell nothing of one another",
+    "bit_correlation": "mean over pairs of bits; 0: no bit predicts another",
 }
 
 
@@ -73,9 +73,9 @@ def document(content: Content) -> str:
     ]
     if content.worst:
         parts.append(
-            '<section id="worst"><h2>The worst queries</h2><p class="good">Those of the lowest average precision '
-            "among all that were measured. Good: even here most of the nearest are right, or a label is wrong.</p>"
-            f"{cards_html(content.worst, content.pictures)}</section>"
+            '<section id="worst"><h2>The worst queries</h2><p class="good">The queries with the lowest average '
+            "precision of all that were measured. Good: even here most of the nearest are right, or a label is "
+            f"wrong.</p>{cards_html(content.worst, content.pictures)}</section>"
         )
     parts += [
         "</main><footer>Made by fasthash report. This page is one file and loads nothing.</footer>",

@@ -37,7 +37,7 @@ class Figure(NamedTuple):
 
 
 def scores(measures: Measures) -> Iterator[Figure]:
-    """What needs labels: precision, recall and hierarchical precision."""
+    """The scores that need labels: precision, recall and hierarchical precision."""
     curve = measures.by_rank
     if curve is not None:
         plot = Plot("recall", "precision", (0, 1), (0, 1)).line(curve.recall, curve.precision, "measure")
@@ -45,7 +45,8 @@ def scores(measures: Measures) -> Iterator[Figure]:
             "Precision and recall along the ranking",
             plot.svg("Precision over recall, mean over the queries"),
             [("measure", "", "mean over the queries, from rank 1 to the last")],
-            "Good: flat at the top, falling only at the right edge: what is found first is right until all is found.",
+            "Good: the line is flat at the top and falls only at the right edge. Then the first results are "
+            "right until all are found.",
         )
     if measures.precision is not None and measures.recall is not None:
         plot = Plot("radius", "part", (0, int(measures.radii[-1])), (0, 1))
@@ -55,7 +56,7 @@ def scores(measures: Measures) -> Iterator[Figure]:
             "Precision and recall within a radius",
             plot.svg("Precision and recall over the radius, mean over the queries"),
             [("measure", "", "precision"), ("measure", "dashed", "recall"), ("marker", "", "the chosen radius")],
-            "Good: a radius at which both are high: a search within it finds most of a class and little else.",
+            "Good: both are high at one radius. A search within that radius finds most of a class and little else.",
         )
     if measures.hierarchical is not None:
         ranks = np.arange(1, len(measures.hierarchical) + 1)
@@ -64,7 +65,7 @@ def scores(measures: Measures) -> Iterator[Figure]:
             "Hierarchical precision by rank",
             plot.line(ranks, measures.hierarchical, "measure").svg("Hierarchical precision over the rank"),
             [("measure", "", "mean over the queries")],
-            "Good: near 1 at every rank: where a result is of another class, that class is close in the hierarchy.",
+            "Good: near 1 at every rank. Then results of other classes are of classes close in the hierarchy.",
         )
 
 
@@ -87,7 +88,7 @@ def distances(measures: Measures) -> Figure:
         "Distances of near and far pairs",
         plot.svg("Histograms of distances between items of one class and of different classes"),
         [("right", "", "same class"), ("wrong", "dashed", "other class"), marker],
-        "Good: two hills with little in common, that of the same class on the left.",
+        "Good: two hills that hardly overlap, with that of the same class on the left.",
     )
 
 
@@ -101,7 +102,8 @@ def outputs(values: Array) -> Figure:
         "Outputs before rounding",
         plot.steps(edges, parts, "query").svg("Histogram of the outputs of the queries"),
         [("query", "", f"queries; rounding moves an output by {moved:.3f} on average")],
-        "Good: nearly all at 0 and 1, as many at either end: rounding then changes little, and bits are balanced.",
+        "Good: nearly all are at 0 and 1, with about the same number at each. Then rounding changes little, "
+        "and bits are balanced.",
     )
 
 
@@ -113,7 +115,8 @@ def bits(measures: Measures) -> Iterator[Figure]:
         "Bit balance",
         plot.steps(np.arange(size + 1), np.sort(measures.ones), "database").svg("Part of ones of each bit, sorted"),
         [("database", "", "codes of the database"), ("level", "", "half of the codes")],
-        "Good: every bit is on for about half of the codes; one that is always on, or never, tells nothing.",
+        "Good: every bit is on for about half of the codes. A bit that is always on, or always off, carries "
+        "no information.",
     )
     chosen = np.unique(np.linspace(0, size - 1, min(size, MOST_BITS)).round().astype(np.int64))
     picture = heat_map(np.abs(measures.correlation[np.ix_(chosen, chosen)]))
@@ -121,8 +124,8 @@ def bits(measures: Measures) -> Iterator[Figure]:
     yield Figure(
         "Correlation of bits",
         f'<img class="heat" src="{picture}" alt="Correlation between each two bits, as a picture">',
-        [("white", "box", "0: bits do not tell of one another"), ("black", "box", f"1 or -1: one bit is enough{of}")],
-        "Good: light beside the dark diagonal; dark places are bits that say the same.",
+        [("white", "box", "0: the bits are not correlated"), ("black", "box", f"1 or -1: one bit is enough{of}")],
+        "Good: light colours beside the dark diagonal. A dark place means that two bits say nearly the same.",
     )
 
 
@@ -146,7 +149,7 @@ def classes(codes: Array, labels: Array, names: Sequence[str]) -> Figure:
         f"{plot.svg('Number of different codes of each class, sorted')}"
         f"<details><summary>The classes by name</summary><ul>{rows}</ul></details>",
         [("database", "", f"different codes of a class; {int(np.median(items)):,} items in the median class")],
-        "Good: many different codes in each class, where the order inside it matters; one code keeps the class alone.",
+        "Good: many different codes in each class, if the order inside a class matters. One code keeps only the class.",
     )
 
 
@@ -165,6 +168,6 @@ def map_of_codes(
         "Map of the codes",
         plot.svg("Codes of database and queries in two dimensions").replace("<svg", '<svg class="map"', 1),
         [("database", "dot-mark", f"{len(points):,} codes of the database"), ("query", "diamond", "the queries below")],
-        f"The two principal directions of the bits (PCA), {part:.0%} of their variance. Good: groups apart, with "
-        f"queries inside that of their class; equal codes are one dot.{light}",
+        f"The two principal directions of the bits (PCA), {part:.0%} of their variance. Good: separate "
+        f"groups, with the queries inside the group of their class. Equal codes share one dot.{light}",
     )

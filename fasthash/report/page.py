@@ -14,8 +14,8 @@ _SOURCE = (
     """Data: clinc150 (Larson et al., EMNLP-IJCNLP 2019, CC BY 3.0), embeddings of all-MiniLM-L6-v2 (Apache-2.0)."""
 )
 _LESS_BINARY = (
-    "Outputs can be less binary with the KL term than without: other terms already drive them to 0 and 1, and the KL "
-    "term pushes the items of a class apart, so that some of their outputs lie between."
+    "With the KL term, outputs can be less binary than without it. Other terms already drive them to 0 "
+    "and 1. The KL term pushes the items of a class apart, so that some of their outputs lie between."
 )
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>fasthash demo</title><style>

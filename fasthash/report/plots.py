@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Plots:
-    """What the plots are made of."""
+    """The data of the plots."""
 
     outputs: dict[tuple[str, bool], Array]  # (learned from, with KL term) -> outputs float32 [N, bits]
     codes: dict[str, Array]  # method -> codes uint8 [N, W]

@@ -153,7 +153,7 @@ class Report:
             shown = np.sort(rng.choice(shown, self._limit, replace=False))
         self._rows, self._measured, self._shown = rows, chosen, shown
         if self._own:
-            self.notes.append("The queries are codes of the database itself, each left out for itself.")
+            self.notes.append("The queries are codes of the database itself. No query finds itself.")
         if len(chosen) < asked:
             self.notes.append(f"Scores and plots are of {len(chosen):,} queries, drawn at random from {asked:,}.")
         if len(rows) < size:
@@ -189,8 +189,9 @@ class Report:
             if hierarchy is not None:
                 raise ValueError("Report: hierarchy needs query_labels and database_labels with labels in common")
             self.notes.append(
-                "Queries and database have no labels in common, so there is no right and wrong: precision, recall, "
-                "hierarchical precision, near and far pairs, codes of each class and worst queries are left out."
+                "Queries and database have no labels in common, so results are neither right nor wrong. This page "
+                "has no precision, recall, hierarchical precision, near and far pairs, codes of each class or worst "
+                "queries."
             )
         elif hierarchy is None:
             self.notes.append("Without a hierarchy over the classes, hierarchical precision is left out.")
@@ -282,7 +283,7 @@ def _index_of(database: Any, bits: int | None, bit_weights: Any) -> HammingIndex
     """The index that is given, or one of the codes that are."""
     if isinstance(database, HammingIndex):
         if bits is not None or bit_weights is not None:
-            raise ValueError("Report: bits and bit_weights are for an array of codes, an index has its own")
+            raise ValueError("Report: bits and bit_weights must be None for an index, which has its own")
         return database
     codes = np.asarray(database)
     if codes.ndim != 2 or codes.dtype != np.uint8:

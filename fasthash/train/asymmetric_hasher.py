@@ -34,7 +34,7 @@ from fasthash.train.supervision import Targets, read_targets
 from fasthash.train.threads import short_waits
 from fasthash.train.validation import output_blocks, outputs
 
-STEPS = 900  # with rounds=None: at least so many steps, and LEAST rounds
+STEPS = 900  # with rounds=None: the least number of steps; LEAST: of rounds
 LEAST = 5
 START_ROWS = 20_000  # that the first codes are learned from
 PRIORS = ("class", "row")
@@ -71,7 +71,7 @@ class AsymmetricHasher(Params):
         quantization: weight of the distance between outputs and codes. prior: "class": to all codes of the row's class;
             "row": to the row's own code.
         affinity: weight of the distance between the outputs of one class in a batch.
-        rounds: how often codes are fitted before training steps; None: 5, or as many as make 900 steps. epochs: passes
+        rounds: how often codes are fitted before training steps; None: at least 5 rounds and 900 steps. epochs: passes
             over the rows in a round.
         hidden: widths of hidden layers, () for a linear encoder. dropout: after each.
         batch_size: rows of a step (all rows, if X has fewer). lr, weight_decay: of AdamW.
@@ -282,7 +282,7 @@ class AsymmetricHasher(Params):
 
 
 def first_codes(features: Features, bits: int, seed: int) -> Tensor:
-    """What the codes of the rows begin with, bool [N, bits]: ITQ; with more bits than features, random hyperplanes."""
+    """The first codes of the rows, bool [N, bits]: ITQ; with more bits than features, random hyperplanes."""
     rows, standard = features.rows, features.standard
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:START_ROWS].sort().values
     learn = itq if bits <= rows.shape[1] else lsh
@@ -313,7 +313,7 @@ def _targets(y: Any, rows: int, function: str) -> Targets:
 
 
 def _config(settings: dict[str, Any], features: Features, targets: Targets) -> dict[str, Any]:
-    """What tells one run from another: settings, and checksums of the data."""
+    """What identifies a run: settings, and checksums of the data."""
     data = {
         "shape": list(features.rows.shape),
         "X": features.checksum,

@@ -45,8 +45,8 @@ class Rows(Dataset[tuple[Tensor, ...]]):
 class ShuffledBatches(Sampler[list[int]]):
     """Batches of row numbers in a new order each time, without an incomplete last one; of each, one rank's part.
 
-    The parts of all ranks, in rank order, are the batch, where their generators are alike. Takes 8 bytes a row (torch's
-    RandomSampler, which has the same order, 40).
+    The parts of all ranks, in rank order, are the batch, if their generators have the same state. Takes 8 bytes a row.
+    RandomSampler of torch has the same order and takes 40.
     """
 
     def __init__(self, rows: int, batch_size: int, generator: torch.Generator, rank: int = 0, world: int = 1) -> None:
@@ -79,7 +79,7 @@ def shuffled_batches(
     nearest: with it, and group > 1, batches hold near rows together (see `NeighborBatches`), and the rows of an epoch
     are drawn instead of being gone through. episodes: the batches themselves, in the place of those of batch_size.
     workers: processes that read ahead, for columns that are read from a disk; the batches are the same. Of `world`
-    ranks, whose generators are alike, each gets its part of every batch.
+    ranks, each gets its part of every batch; their generators must have the same state.
 
     >>> loader = shuffled_batches(torch.arange(5), batch_size=2, generator=torch.Generator().manual_seed(0))
     >>> len(loader), [len(batch[0]) for batch in loader]

@@ -113,7 +113,7 @@ class PairwiseHashingLoss(nn.Module):
             return cost
 
         def too_near(bits: Tensor) -> Tensor:
-            """Of row i all that its bits take part in: each pair twice, as (i, j) and (j, i)."""
+            """All terms of row i that depend on its bits: each pair twice, as (i, j) and (j, i)."""
             short: Tensor = relu(self.bits / 3 - _distances(bits, bits.detach()))
             return (2 / self.bits) * (different * short).sum(-1)
 
@@ -126,7 +126,7 @@ class PairwiseHashingLoss(nn.Module):
         return total
 
     def _words(self, bags: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each row: 1 (0 without words), and the means of the decoder's weights [B, K] and biases [B] of its words.
+        """For each row: 1 (0 without words), and the means of the decoder's weights [B, K] and biases [B] of its words.
 
         They are all that the sum over w needs: sum_v w_v (W b + c)_v = (sum_v w_v W_v) b + sum_v w_v c_v.
         """

@@ -34,7 +34,7 @@ from fasthash.train.validation import output_blocks
 
 OWNER = "CIMON"
 FEWEST = 20  # rows
-EPOCHS, STEPS = 20, 900  # with epochs=None: at least so many passes, and so many steps
+EPOCHS, STEPS = 20, 900  # with epochs=None: the least numbers of passes and of steps
 BLOCK = 1024  # rows that are encoded at once
 
 
@@ -85,7 +85,7 @@ NOT_SAVED = ("backbone", "views", "features", "device", "progress", "run_dir")
 class CIMON(Params):
     """Learns codes without labels, from two views of every row: random crops of an image, two captions of a picture.
 
-    Before training, pairs of rows are mined from features of both views: near rows are alike, others are not. The
+    Before training, pairs of rows are mined from features of both views: near rows are similar, others are not. The
     confidence of a pair follows from the distribution of distances; pairs that spectral clusters contradict do not
     count. Then codes of both views are trained to have these similarities, and to tell the other view of a row from all
     other rows.
@@ -99,11 +99,11 @@ class CIMON(Params):
             alone, noise of `noise` standard deviations. A backbone needs views or `second`.
         features: a function, batch of a view [B, ...] -> [B, F]: pairs are mined from these features by their cosine;
             None: the view itself, feature rows standardised. It gets each row and view once.
-        similar: part of all pairs that counts as alike.
+        similar: part of all pairs that counts as similar.
         clusters: number of clusters of the refinement, at most one for ten rows; 0: none. They need scikit-learn.
         confidence: whether pairs count by their confidence; False: all count the same.
         contrast, temperature: weight and temperature of the contrastive term.
-        epochs: passes over the rows; None: 20, or as many as make 900 steps.
+        epochs: passes over the rows; None: at least 20 passes and 900 steps.
         batch_size: rows of a step (all rows, if X has fewer). lr, weight_decay: of AdamW.
         run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
             `fit` with the same settings, functions of the same name and the same data goes on where that run was
@@ -350,7 +350,7 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 
 def _usual_features(scales: dict[str, Any], width: int) -> View:
-    """What standardises features, far out ones to 0; of other rows all numbers."""
+    """The scaler of feature rows, where values far out become 0; for other rows a function that flattens them."""
     return Standardize(width, **scales) if scales else partial(torch.flatten, start_dim=1)
 
 
@@ -366,7 +366,7 @@ def _with_head(backbone: nn.Module, width: int, bits: int) -> nn.Sequential:
 
 
 def _config(settings: dict[str, Any], sides: list[Tensor]) -> dict[str, Any]:
-    """What tells one run from another: settings, names of functions, and checksums of data and of the backbone."""
+    """What identifies a run: settings, names of functions, and checksums of data and of the backbone."""
     backbone = settings["backbone"]
     data = {"X": fingerprint(*sides)}
     if backbone is not None:

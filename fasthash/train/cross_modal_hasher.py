@@ -35,7 +35,7 @@ from fasthash.train.validation import output_blocks
 
 OWNER = "CrossModalHasher"
 SIDES = ("first", "second")
-EPOCHS, STEPS = 15, 900  # with epochs=None: at least so many passes, and so many steps
+EPOCHS, STEPS = 15, 900  # with epochs=None: the least numbers of passes and of steps
 TRIPLET = 3  # rows
 
 LIMITS: Limits = {
@@ -65,7 +65,7 @@ class CrossModalHasher(Params):
             sets; 0: none.
         pairing: weight of the distance between the two codes of a row. quantization: of outputs that are not -1 or 1.
         hidden: widths of hidden layers of each encoder; (): linear ones. dropout: after each.
-        epochs: passes over the rows; None: 15, or as many as make 900 steps.
+        epochs: passes over the rows; None: at least 15 passes and 900 steps.
         batch_size: rows of a step, at least 3 (all rows, if there are fewer). lr, weight_decay: of AdamW.
         run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
             `fit` with the same settings and data continues an interrupted run, to the same codes.
@@ -281,7 +281,7 @@ def _present(given: list[Tensor], function: str) -> Tensor:
 
 
 def _scanned(rows: Tensor, present: Tensor, name: str, checksum: bool) -> Features:
-    """What standardises the rows that there are."""
+    """Scans the rows that are not missing, and warns of values far out."""
     there = rows if bool(present.all()) else rows[present.to(rows.device)]
     features = scan(there, name, checksum=checksum, owner=OWNER)
     features.warn(f"{OWNER}.fit", name)
@@ -304,7 +304,7 @@ def _targets(y: Any, rows: int, function: str) -> tuple[Targets, int]:
 
 
 def _config(settings: dict[str, Any], sides: list[Features], present: Tensor, targets: Targets) -> dict[str, Any]:
-    """What tells one run from another: settings, and checksums of the data."""
+    """What identifies a run: settings, and checksums of the data."""
     data = {
         "shape": [len(present), *(side.rows.shape[1] for side in sides)],
         **{name: side.checksum for name, side in zip(SIDES, sides, strict=True)},

@@ -21,7 +21,7 @@ from fasthash.codes import pack_bits
 from fasthash.index import HammingIndex
 from fasthash.train.unpacking import TARGETS, unpacked
 
-ROWS, SECONDS = 1 << 16, 20.0  # codes are made durable when so many are there, or after so long
+ROWS, SECONDS = 1 << 16, 20.0  # codes are written to disk after this number of rows, or after this time
 FILES = (".npy", ".u8bin", ".faiss", ".parquet", ".arrow", ".feather")
 KEYS = ("key", "keys")  # names of the entry of a batch that holds the keys
 SAME = 0.98  # part of the bits in which codes of one module agree, whatever machine and batch size made them
@@ -287,7 +287,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _bar(loader: Iterable[Any], progress: bool | None) -> tqdm[Any]:
-    """Of rows, where the loader can say how many it has."""
+    """The number of rows, if the loader has a length."""
     try:
         total = len(loader.dataset)  # type: ignore[attr-defined]
     except (AttributeError, TypeError):

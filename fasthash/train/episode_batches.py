@@ -28,7 +28,7 @@ class EpisodeBatches(Sampler[list[int]]):
         batches: of an epoch; None: as many as N rows fill.
         seed: of the draws. The same seed gives the same epochs, in the same order. generator: a torch.Generator in its
             place. Checkpoints of `fasthash.train.train` hold its state.
-        rank, world: of `world` ranks, whose generators are alike, each gets its part of every batch.
+        rank, world: of `world` ranks, each gets its part of every batch; their generators must have the same state.
 
     Raises ValueError where a class has fewer than `shot` + `queries` rows: leave such classes out of the data first.
 

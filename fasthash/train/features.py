@@ -43,7 +43,7 @@ class Features:
 
     @property
     def standard(self) -> Standardize:
-        """What standardises rows of this kind."""
+        """The scaler of such rows."""
         return Standardize(self.rows.shape[1], self.mean, self.deviation, self.limit)
 
     def warn(self, function: str, name: str) -> None:

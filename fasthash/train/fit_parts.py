@@ -52,7 +52,7 @@ def fit_network(settings: SimpleNamespace, features: Features) -> nn.Module:
     module = encoder(rows.shape[1], bits, **more)
     if settings.init == "itq":
         if hidden:
-            raise ValueError(f'Hasher.fit: init "itq" is for hidden=(), got hidden {hidden}')
+            raise ValueError(f'Hasher.fit: init "itq" needs hidden=(), got hidden {hidden}')
         generator = torch.Generator().manual_seed(settings.seed)
         chosen = torch.randperm(len(rows), generator=generator)[:ITQ_ROWS].sort().values
         sample = rows[chosen.to(rows.device)].float()

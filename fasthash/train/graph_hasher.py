@@ -330,7 +330,7 @@ def _in_unit(z: Tensor) -> Tensor:
 
 
 def _config(settings: dict[str, Any], edges: Edges) -> dict[str, Any]:
-    """What tells one run from another."""
+    """What identifies a run."""
     kept = {name: value for name, value in settings.items() if name not in NOT_SAVED}
     return {"graph_hasher": kept, "data": {"shape": edges.shape, "edges": fingerprint(torch.from_numpy(edges.keys))}}
 

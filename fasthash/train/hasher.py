@@ -47,11 +47,11 @@ from fasthash.train.threads import short_waits
 from fasthash.train.two_parts import TwoPartEncoder, bit_weights
 from fasthash.train.validation import output_blocks, own_score, read_held_out, retrieval_score
 
-# With epochs=None a run has at least so many passes and so many steps: small sets need more passes, and so do two-part
-# codes, and an encoder without hidden layers, whose steps cost little.
+# With epochs=None: the least number of passes, and the least number of steps. Small sets need more passes, and so do
+# two-part codes. An encoder without hidden layers also gets more steps, because its steps cost little.
 EPOCHS, STEPS, TWO_PART_STEPS, LINEAR_STEPS = 15, 900, 1500, 5400
-# But codes of ITQ are trained for one pass where there are fewer rows than this for each feature: more passes learn the
-# rows by heart, and find less than ITQ itself.
+# Codes that start from ITQ get one pass if there are fewer rows than this for each feature: more passes overfit, and
+# find less than ITQ itself.
 ROWS_PER_FEATURE = 5
 
 
@@ -100,8 +100,8 @@ class Hasher(Params):
             y=None and at most a third as many bits as features 0.04).
         hidden: widths of hidden layers, () for a linear encoder; None: (512, 512), with y=None (). dropout: after each.
         head_scale: that of `HashHead` (1 with a loss of its own).
-        epochs: passes over the rows; None: 15, or as many as make 900 steps (1,500 of two-part codes, 5,400 without
-            hidden layers; 1 with y=None, if X has fewer than five rows for each feature).
+        epochs: passes over the rows; None: at least 15 passes and 900 steps (1,500 of two-part codes, 5,400 without
+            hidden layers). With y=None and fewer than five rows for each feature: 1.
         batch_size: rows of a step (all rows, if X has fewer).
         lr, weight_decay: of AdamW, precision, ema, compile: see `fasthash.train.train`.
         patience: stop after this number of epochs in a row without a better validation score (taken after each epoch
@@ -523,7 +523,7 @@ class Hasher(Params):
 
 
 def _usual_epochs(settings: SimpleNamespace, batches: int, *, few: bool) -> int:
-    """With epochs=None, of so many batches; few: there are few rows, without targets."""
+    """The epochs of a run with epochs=None. batches: of an epoch; few: there are few rows, without targets."""
     if few and settings.init == "itq":
         return 1
     steps = (TWO_PART_STEPS if settings.item_bits else STEPS) if settings.hidden else LINEAR_STEPS

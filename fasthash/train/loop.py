@@ -388,11 +388,11 @@ def _score(state: State, score: Callable[[nn.Module], float], group: Any, wait: 
 
 
 def _advice(state: State, run_dir: str | PathLike[str] | None) -> str:
-    """What to do where another rank was lost."""
+    """Advice for the case that another rank was lost."""
     epoch = len(state.history.losses) + 1
     if run_dir is None:
-        return f" (in epoch {epoch}, and without a run_dir, so that training starts anew)"
-    return f" (in epoch {epoch}; start all ranks again, and they go on from the checkpoint in {run_dir})"
+        return f" (in epoch {epoch}; there is no run_dir, so training starts from the beginning)"
+    return f" (in epoch {epoch}; start all ranks again, and they continue from the checkpoint in {run_dir})"
 
 
 def _length(loader: Iterable[Any]) -> int:

@@ -25,7 +25,7 @@ from fasthash.train.two_parts import two_part_encoder
 
 @dataclass(frozen=True)
 class Model:
-    """What a trained Hasher consists of. settings: those of its `fit`, as `checked` gave them."""
+    """The parts of a trained Hasher. settings: those of its `fit`, as `checked` gave them."""
 
     settings: dict[str, Any]
     module: nn.Module

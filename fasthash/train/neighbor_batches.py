@@ -14,14 +14,14 @@ from fasthash._directions import unit_rows
 # among as many random rows as that leaves, but no fewer than CANDIDATES.
 PAIRS = 1 << 32
 CANDIDATES = 1 << 12
-NEAREST = 64  # a row's companions are drawn among so many
+NEAREST = 64  # companions of a row are drawn from this number of nearest rows
 
 
 class NeighborBatches(Sampler[list[int]]):
     """Batches of `batch_size` different rows of N: random rows, each with `group` - 1 of its `nearest`, int64 [N, k].
 
     An epoch has N // batch_size batches. Where companions coincide, random rows take their places. With several ranks,
-    whose generators are alike, each gets its part of every batch.
+    each gets its part of every batch. Their generators must have the same state.
 
     >>> nearest = nearest_rows(torch.eye(6).repeat(2, 1), torch.Generator())
     >>> batches = NeighborBatches(nearest, 2, 4, torch.Generator().manual_seed(0))
@@ -68,7 +68,7 @@ def nearest_rows(
 ) -> Tensor:
     """The min(k, N - 1) nearest other rows by cosine of each row of targets [N, E]: int64, on the CPU.
 
-    centre: taken of the rows first, a block at a time. advance: is told of rows that are done.
+    centre: taken of the rows first, a block at a time. advance: gets the number of rows that are done.
 
     Among all rows, or among random ones where there are more than 2^16 (see PAIRS).
 

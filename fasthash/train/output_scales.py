@@ -14,7 +14,7 @@ METRICS = ("dot", "cosine")
 
 
 def bit_factors(bit_weights: Sequence[tuple[int, int]] | None, bits: int, device: torch.device) -> Tensor:
-    """What each bit counts, float64 [bits]: the weight of its group; None: 1.
+    """The weight of each bit, float64 [bits]: the weight of its group; None: 1.
 
     >>> bit_factors([(2, 4), (1, 1)], 3, torch.device("cpu"))
     tensor([4., 4., 1.], dtype=torch.float64)
@@ -43,7 +43,8 @@ def output_scales(u: Tensor, codes: Tensor, factors: Tensor, metric: str, functi
     if len(large):
         row = int(large[0])
         raise ValueError(
-            f"{function}: scales must be at most {FLOAT16_MOST:.0f}, which float16 holds, got {float(scales[row]):.3g} "
-            f"in row {row}; those of metric 'cosine' do not grow with the outputs"
+            f"{function}: scales must be at most {FLOAT16_MOST:.0f}, the limit of float16, got "
+            f"{float(scales[row]):.3g} in row {row}; use metric 'cosine', where scales do not grow with the "
+            "outputs"
         )
     return scales.half()

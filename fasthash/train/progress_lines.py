@@ -11,7 +11,7 @@ SECONDS = 10.0  # between two lines
 
 
 class ProgressLines:
-    """What tqdm's bar is to the training loop: a line on stderr every 10 seconds, and one at the end.
+    """Progress of the training loop without tqdm: a line on stderr every 10 seconds, and one at the end.
 
     total: steps of all epochs; initial: those that are done already.
     """
@@ -28,7 +28,7 @@ class ProgressLines:
             self._show()
 
     def set_postfix(self, values: dict[str, Any]) -> None:
-        """What is known of the last epoch."""
+        """Loss and score of the last epoch."""
         self.words = "".join(f", {name} {value}" for name, value in values.items())
 
     def _show(self) -> None:

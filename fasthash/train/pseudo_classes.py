@@ -28,12 +28,12 @@ from fasthash.train.supervision import Targets
 
 SAMPLE = 50_000  # rows from which the classes are found; all rows are then assigned, a block at a time
 BLOCK = 1 << 14
-COMPONENTS = 512  # of wider inputs so many principal components are used
+COMPONENTS = 512  # principal components that are used of wider inputs
 SHRINKAGE = 0.1  # at least, of the covariance inside classes towards a multiple of the identity
 FEW = 1.5  # so many times D / (D + rows), where that is more: few rows would be round, and no others
 USUAL = 0.9  # part of a class's own rows that are not far from it
 FAR = 0.7  # part of the rows of new classes that lie far, as a guess for how many new classes there are
-MORE = 1.3  # so many times the guessed number of new classes
+MORE = 1.3  # times the guessed number of new classes
 SPLIT = 4.0  # squared shift of a class's unlabelled mean, in units of its expectation, beyond which it is split
 RETURN = 3.0  # the same of a new component's mean and a known class's, up to which it is that class
 STEPS, SPLITS = 15, 2  # steps of the mixture between two splits; how often classes are split

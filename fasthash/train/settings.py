@@ -29,7 +29,7 @@ TWO_PART_KL = 0.01
 HIDDEN = (512, 512)
 NEIGHBORS = 16
 ITEM_PART = 5, 16  # five bits of sixteen order the items of a class
-DIVIDED = 64  # bits; shorter codes have none to spare for that
+DIVIDED = 64  # bits; shorter codes have no bits for the order inside a class
 
 # Settings that say where and how to run, not what is learned, and the hierarchy, which is saved in a form of its own.
 NOT_SAVED = ("hierarchy", "device", "progress", "compile", "workers", "run_dir")

@@ -21,7 +21,7 @@ FARTHEST = 2.0  # cosine distance
 
 @dataclass(frozen=True)
 class MinedPairs:
-    """What is known of all pairs of N rows, in memory of O(N F).
+    """Similarity and confidence of all pairs of N rows, in memory of O(N F).
 
     directions: features float32 [N, F] of length 1. Distances d are 1 - cosine. threshold: up to it a pair is alike.
     mode, below, above: the most frequent distance, and the deviations from it of the distances below and above; None:

@@ -17,7 +17,7 @@ from fasthash.train.randomness import read_generators, write_generators
 
 @dataclass
 class History:
-    """What a training run went through, by epoch: mean loss, and validation score (None where it was not taken)."""
+    """The history of a training run, by epoch: mean loss, and validation score (None where it was not taken)."""
 
     losses: list[float] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)

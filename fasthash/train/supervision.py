@@ -201,8 +201,8 @@ def without_missing(
         others = np.unique(array)
         if len(others) < 2 or (others < 0).any():
             raise ValueError(
-                f"{function}: -1 in {name} marks rows without a label, and the others must have two classes or more, "
-                f"none negative, got {others[:4].tolist()}; number classes from 0, or leave missing labels None"
+                f"{function}: -1 in {name} marks a row without a label. The other rows must have at least two "
+                f"classes, all >= 0, got {others[:4].tolist()}. Number classes from 0, or use None for missing labels"
             )
     filled = np.full(len(values), array[0], dtype=array.dtype)
     filled[~missing] = array
@@ -237,7 +237,7 @@ def _check_known(classes: list[Name], hierarchy: Hierarchy, name: str, function:
     hint = ""
     other: Any = str(unknown[0]) if isinstance(unknown[0], int) else unknown[0]
     if isinstance(other, str) and other != unknown[0] and other in hierarchy:
-        hint = f" ({other!r} is: names are str or int, and 3 is not '3')"
+        hint = f" ({other!r} is; names are str or int, and 3 is not '3')"
     raise ValueError(
         f"{function}: every label of {name} must be in the hierarchy, got {len(unknown)} that are not, the first "
         f"{unknown[0]!r}{hint}"

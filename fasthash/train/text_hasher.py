@@ -32,7 +32,7 @@ from fasthash.train.supervision import Targets, read_targets
 from fasthash.train.validation import output_blocks
 from fasthash.train.word_bags import WordBags, counted, read_bags, texts_of, vocabulary
 
-EPOCHS, STEPS = 15, 900  # with epochs=None: at least so many passes, and so many steps
+EPOCHS, STEPS = 15, 900  # with epochs=None: the least numbers of passes and of steps
 WEIGHT_DECAY = 1e-2  # as in `train`
 
 
@@ -78,7 +78,7 @@ class TextHasher(Params):
             (`fasthash.gradients`).
         hidden: widths of hidden layers, at least one. dropout: after each.
         max_words: for texts, the number of most common words that are used.
-        epochs: passes over the rows; None: 15, or as many as make 900 steps.
+        epochs: passes over the rows; None: at least 15 passes and 900 steps.
         batch_size: rows of a step (all rows, if X has fewer). lr: of AdamW.
         run_dir: folder of the run (see `fasthash.train.train`), at the end with model.safetensors as `save` writes it.
             `fit` with the same settings and data continues an interrupted run, to the same weights.
@@ -139,7 +139,7 @@ class TextHasher(Params):
     def fit(self, X: Any, y: Any = None) -> TextHasher:
         """Trains on texts or bags of words X, N rows.
 
-        y: class labels [N], integers or strings; multi-hot labels [N, L], where two texts are alike if they have one
+        y: class labels [N], integers or strings; multi-hot labels [N, L], where two texts are similar if they have one
         label in common; or None. None, NaN, -1 and a multi-hot row of zeros mark rows without a label: such a row
         teaches only its words.
 
@@ -289,7 +289,7 @@ def _targets(y: Any, rows: int, function: str) -> Targets:
 
 
 def _config(settings: dict[str, Any], bags: WordBags, words: list[str] | None, targets: Targets) -> dict[str, Any]:
-    """What tells one run from another: settings, and checksums of the data."""
+    """What identifies a run: settings, and checksums of the data."""
     data = {
         "shape": [len(bags), bags.vocabulary],
         "X": fingerprint(bags.starts, bags.words, bags.values, "\n".join(words or [])),

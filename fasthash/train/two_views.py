@@ -64,7 +64,7 @@ def seen(x: Tensor, views: Sequence[View], both: bool) -> list[Tensor]:
 def mine_views(
     rows: Tensor | BothRows, views: Sequence[View], features: View, device: torch.device, **settings: Any
 ) -> list[MinedPairs]:
-    """What features [B, F] of each view of all rows tell; settings: of `mine`.
+    """The pairs that features [B, F] of each view of all rows give; settings: of `mine`.
 
     Raises ValueError, in the name of `CIMON.fit`, for features of another shape, NaN and infinity.
     """

@@ -18,7 +18,7 @@ WAY_OUT = "give the loader a collate_fn that gives (x, y), or the module a forwa
 
 
 class Batch(NamedTuple):
-    """What the module is called with, by place and by name, and what the objective takes beside the outputs."""
+    """The arguments of the module, positional and named, and those of the objective besides the outputs."""
 
     places: tuple[Tensor, ...]
     names: dict[str, Tensor]

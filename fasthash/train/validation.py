@@ -55,7 +55,7 @@ def read_held_out(
         raise ValueError(f"Hasher.fit: validation X must have {rows.shape[1]} features, got {own.shape[1]}")
     features = scan(own, "validation X", checksum=checksum, usual=train.usual)
     if (validation[1] is None) != (targets.values is rows):
-        raise ValueError("Hasher.fit: validation needs yv where y is given, and None where it is not")
+        raise ValueError("Hasher.fit: validation must have labels yv if y is given, and None as yv if y is None")
     if validation[1] is None:
         return HeldOut(features, Targets("embedding", own))
     return HeldOut(features, read_validation(targets, validation[1], len(own), hierarchy))
@@ -149,7 +149,7 @@ def own_score(codes: Tensor, X: Tensor, y: Any, kind: str | None, bit_weights: B
             )
         X = to_tensor(array, "Hasher.score", "y")
     if len(codes) < 3:
-        raise ValueError(f"Hasher.score: X must have at least 3 rows, so that one is nearer, got {len(codes)}")
+        raise ValueError(f"Hasher.score: X must have at least 3 rows, a query and two rows to rank, got {len(codes)}")
     rows = X[order.to(X.device)].float()
     one_class = torch.zeros(len(query), dtype=torch.int64), torch.zeros(len(database), dtype=torch.int64)
     k = min(10, len(database) - 2)

@@ -39,7 +39,7 @@ def load_weights(module: nn.Module, path: str | PathLike[str]) -> nn.Module:
     if file.is_dir():
         file = file / "model.safetensors"
         if not file.exists() and (file.parent / "checkpoint.safetensors").exists():
-            raise ValueError(f"load_weights: the run in {path} has not ended: train to the end first")
+            raise ValueError(f"load_weights: the run in {path} is not finished: train to the end first")
     tensors, content = load_checkpoint(file, RUN)
     try:
         check_tensors(tensors, module.state_dict())

@@ -73,7 +73,7 @@ Parts = tuple[NDArray[Any], NDArray[Any], NDArray[Any], tuple[int, ...]]  # star
 
 
 def _of_sparse(X: Any, function: str, name: str) -> Parts:
-    """Of a scipy.sparse matrix, without importing scipy: who has one has it. It stays as it is."""
+    """A scipy.sparse matrix, unchanged. scipy is not imported here: whoever passes such a matrix has imported it."""
     _check_shape(X.shape, function, name)
     rows = X.tocsr()
     if np.dtype(rows.dtype).kind not in "biuf":

@@ -300,10 +300,12 @@ fh_status prepare(const AsymmetricSearch& s, const fh_asymmetric_topk_problem& p
 
 fh_status check(const fh_asymmetric_topk_problem& p, int64_t K, BitWeights& weights) {
     if (p.Q < 0 || p.N < 0 || K < 1 || p.D < 1 || p.W < 1 || p.W > 8192 || p.D > 8 * p.W || (p.N > 1 && p.stride < p.W))
-        return fail(FH_INVALID, "fh_asymmetric_topk_cuda: Q, N >= 0, K >= 1, W in 1..8192, D in 1..8 W, stride >= W");
-    if (p.metric < FH_L1 || p.metric > FH_L2) return fail(FH_INVALID, "fh_asymmetric_topk_cuda: no such metric");
+        return fail(FH_INVALID,
+                    "fh_asymmetric_topk_cuda: must have Q, N >= 0, K >= 1, W 1 to 8192, D 1 to 8 W, stride >= W");
+    if (p.metric < FH_L1 || p.metric > FH_L2)
+        return fail(FH_INVALID, "fh_asymmetric_topk_cuda: the metric must be l1, dot, cosine or l2");
     if (p.metric != FH_L1 ? p.G > 0 : p.scales != nullptr)
-        return fail(FH_INVALID, "fh_asymmetric_topk_cuda: groups are for l1 alone, scales for the other metrics");
+        return fail(FH_INVALID, "fh_asymmetric_topk_cuda: groups need metric l1, scales need another metric");
     const fh_hamming_problem groups{nullptr, nullptr, nullptr, 0, 0, p.W, p.W, p.group_bits, p.group_weights, p.G};
     int32_t largest;
     FH_RETURN_IF_ERROR(largest_distance(groups, largest));
@@ -314,7 +316,7 @@ fh_status check(const fh_asymmetric_topk_problem& p, int64_t K, BitWeights& weig
         weights.ends[g] = bits;
         weights.weights[g] = p.group_weights[g];
     }
-    if (p.G > 0 && bits != p.D) return fail(FH_INVALID, "fh_asymmetric_topk_cuda: the groups must make up D bits");
+    if (p.G > 0 && bits != p.D) return fail(FH_INVALID, "fh_asymmetric_topk_cuda: the groups must have D bits in all");
     return FH_OK;
 }
 

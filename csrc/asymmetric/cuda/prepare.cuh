@@ -19,7 +19,7 @@ constexpr int kColumnQueries = 8;  // queries of a product
 
 // Groups of weighted bits, in the arguments of a kernel.
 struct BitWeights {
-    int32_t ends[kMostGroups];  // the bit behind each group
+    int32_t ends[kMostGroups];  // the bit after each group
     int32_t weights[kMostGroups];
     int32_t G;
 

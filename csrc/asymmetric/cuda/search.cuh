@@ -1,7 +1,7 @@
 // One batch of queries of the asymmetric search on CUDA: where everything lies, and the candidates of a query.
 //
 // Candidates are pairs (key of the distance, position). As soon as K are known, the K-th of them is the query's last:
-// no pair behind it is wanted. So what the search finds does not depend on the order in which codes are visited.
+// no pair after it is wanted. So what the search finds does not depend on the order in which codes are visited.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -22,8 +22,8 @@ struct Selection {
     int64_t position;
 };
 
-// Keeps the K nearest candidates of a query, if it has so many, and lowers its limit. The whole block, of
-// kSelectThreads; what it wrote to the candidates before must be behind a barrier.
+// Keeps the K nearest candidates of a query, if it has at least K, and lowers its limit. The whole block of
+// kSelectThreads calls it, after a barrier that follows the block's last write to the candidates.
 //
 // The K-th pair is found digit by digit, of 8 bits, the highest first: the key's four, then the position's. A digit
 // costs one pass over the candidates. It ends as soon as one pair is left, with few ties after three or four digits.
@@ -91,7 +91,7 @@ __device__ inline void select_nearest(const AsymmetricSearch& s, int64_t q) {
     }
     __syncthreads();
 
-    // In place: what a turn writes lies before what later turns read, and behind a barrier from what it has read.
+    // In place: a turn writes before the places that later turns read, and after a barrier that follows its own reads.
     const uint32_t last = s.last_keys[q];
     const int64_t last_position = s.last_positions[q];
     int64_t written = 0;

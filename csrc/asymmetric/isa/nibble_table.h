@@ -25,7 +25,7 @@ struct NibbleScan {
     const uint8_t* panel;
     bool of_bytes;  // the panel
     int64_t bytes;  // W'
-    // So far behind the panel's bytes lies what is read next: it is fetched meanwhile. 0: nothing is.
+    // Distance in bytes from the panel to the bytes that are read next and are prefetched now. 0: no prefetch.
     int64_t ahead;
     int64_t n;  // codes in the panel
     // Where scales is null: the code passes if its sum is below `limit`, 0..most_sum + 1.

@@ -22,9 +22,8 @@ inline const char* advice(cudaError_t error) {
         case cudaErrorInsufficientDriver:
             return "; the driver is missing or too old: install a newer one, or build fasthash with an older toolkit";
         case cudaErrorUnsupportedPtxVersion:
-            return "; the driver is older than the CUDA toolkit of this build and cannot compile its code for this "
-                   "GPU: install "
-                   "a newer driver, or build fasthash again on this machine";
+            return "; the driver is older than the CUDA toolkit of this build and cannot compile the kernels for this "
+                   "GPU: install a newer driver, or build fasthash again on this machine";
         case cudaErrorInvalidDeviceFunction:
         case cudaErrorNoKernelImageForDevice:
             return "; fasthash was built for other GPUs (`fasthash info` names them): build it again on this machine";

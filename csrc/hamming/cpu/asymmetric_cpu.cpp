@@ -80,7 +80,8 @@ extern "C" fh_status fh_asymmetric_distances_cpu(const fh_asymmetric_problem* pr
     if (const fh_status status = largest_distance(groups, largest)) return status;
     int64_t bits = 0;
     for (int32_t g = 0; g < p.G; ++g) bits += p.group_bits[g];
-    if (p.G > 0 && bits != p.D) return fail(FH_INVALID, "fh_asymmetric_distances_cpu: the groups must make up D bits");
+    if (p.G > 0 && bits != p.D)
+        return fail(FH_INVALID, "fh_asymmetric_distances_cpu: the groups must have D bits in all");
     return without_exceptions("asymmetric_distances",
                               [&] { return distances_of(p, distances, std::max(threads, 1), cancel); });
 }

@@ -189,7 +189,7 @@ int64_t HammingTiles::bytes_to_line() const {
     return (64 - static_cast<int64_t>(reinterpret_cast<uintptr_t>(p.database + cursor_ * p.stride) % 64)) % 64;
 }
 
-// The bits of the next n codes from bit 0 on, 0 behind them.
+// The bits of the next n codes from bit 0 on, 0 after them.
 const uint64_t* HammingTiles::mask_of(int64_t n) {
     const uint64_t* from = plan_.problem->mask + cursor_ / 64;
     const int64_t shift = cursor_ % 64, words = divide_up(n, 64), present = divide_up(shift + n, 64);

@@ -1,7 +1,7 @@
 // Making the tables: a counting sort of the codes by each substring, in ranges of buckets so that memory is bounded.
 //
 // The database is cut into a few chunks, one for each worker. Each chunk counts its codes by bucket, so that the place
-// of every code is known: behind those of the earlier chunks in its bucket. Buckets are thus in order of position.
+// of every code is known: after the codes of earlier chunks in its bucket. Buckets are thus in order of position.
 #include <memory>
 
 #include "core/exceptions.h"
@@ -12,9 +12,11 @@ namespace fasthash {
 
 fh_status check_tables(const fh_hamming_problem* problem, const fh_mih_tables* tables, bool filled) {
     const fh_hamming_problem& p = *problem;
-    if (p.Q < 0 || p.N < 0 || p.W < 1 || p.stride < p.W) return fail(FH_INVALID, "mih: sizes out of range");
-    if (p.N > 0xffffffff) return fail(FH_INVALID, "mih: a table holds fewer than 2^32 codes");
-    if (tables->bits <= 8 * (p.W - 1) || tables->bits > 8 * p.W) return fail(FH_INVALID, "mih: bits do not fit W");
+    if (p.Q < 0 || p.N < 0 || p.W < 1 || p.stride < p.W)
+        return fail(FH_INVALID, "mih: must have Q, N >= 0, W >= 1, stride >= W");
+    if (p.N > 0xffffffff) return fail(FH_INVALID, "mih: N must be below 2^32");
+    if (tables->bits <= 8 * (p.W - 1) || tables->bits > 8 * p.W)
+        return fail(FH_INVALID, "mih: bits must be 8 W - 7 to 8 W");
     if (tables->m < 1 || tables->m > kMostTables) return fail(FH_INVALID, "mih: must have 1 to 64 tables");
     if (tables->fingerprint_bytes != 4 && tables->fingerprint_bytes != 8)
         return fail(FH_INVALID, "mih: fingerprints must have 4 or 8 bytes");
@@ -25,7 +27,7 @@ fh_status check_tables(const fh_hamming_problem* problem, const fh_mih_tables* t
             table.start > tables->bits - table.length)
             return fail(FH_INVALID, "mih: substrings must be disjoint, ascending and of 1 to 24 bits");
         if (filled && (table.offsets[0] != 0 || table.offsets[int64_t{1} << table.length] != p.N))
-            return fail(FH_INVALID, "mih: a table is damaged, or not one of this database");
+            return fail(FH_INVALID, "mih: a table is damaged, or belongs to another database");
     }
     return FH_OK;
 }
@@ -117,11 +119,12 @@ extern "C" fh_status fh_mih_fill_cpu(const fh_hamming_problem* problem, const fh
                                      int32_t threads, fh_cancel* cancel) {
     return without_exceptions("mih_fill", [&]() -> fh_status {
         if (const fh_status status = check_tables(problem, tables, false)) return status;
-        if (number < 0 || number >= tables->m) return fail(FH_INVALID, "fh_mih_fill_cpu: no such table");
+        if (number < 0 || number >= tables->m)
+            return fail(FH_INVALID, "fh_mih_fill_cpu: the number of the table is out of range");
         const fh_mih_table& table = tables->tables[number];
         const int64_t buckets = last - first;
         if (first < 0 || buckets < 0 || last > int64_t{1} << table.length)
-            return fail(FH_INVALID, "fh_mih_fill_cpu: no such buckets");
+            return fail(FH_INVALID, "fh_mih_fill_cpu: the buckets are out of range");
         const Chunks chunks(problem->N, buckets, threads);
         std::vector<uint32_t> places(static_cast<size_t>(chunks.count * buckets));
         if (const fh_status status = count(*problem, chunks, table, first, last, places.data(), threads, cancel))
@@ -134,7 +137,7 @@ extern "C" fh_status fh_mih_fill_cpu(const fh_hamming_problem* problem, const fh
                 place += here;
             }
             if (place != table.offsets[first + bucket + 1] - table.offsets[first])
-                return fail(FH_INVALID, "fh_mih_fill_cpu: the offsets are not those of these codes");
+                return fail(FH_INVALID, "fh_mih_fill_cpu: the offsets do not belong to these codes");
         }
         if (tables->fingerprint_bytes == 4)
             return scatter(*problem, chunks, *tables, table, first, last, places.data(),

@@ -19,7 +19,7 @@ namespace fasthash {
 // with tables of 21 and 22 bits (AMD EPYC, 4 kB pages, other work on the machine): at radius 11, 4,000 buckets took 395
 // microseconds with 48 entries each and 280 with 19. Nearly all of it is waiting for memory and address translation.
 // Codes of 128 bits (3e7, radius 17 to 29: 0.2 to 4.5 ms) agree within a third, with 20 to 30 ns a code that is
-// verified; twice that is reckoned, for mapped files, whose pages have to be faulted in.
+// verified. The constant is twice that, because pages of mapped files must first be faulted in.
 constexpr double kBucketNs = 50;   // finding a bucket and its first cache line
 constexpr double kEntryNs = 1;     // an entry of 4 bytes more: 16 ns a cache line
 constexpr double kVerifyNs = 60;   // fetching a position and a code
@@ -85,9 +85,9 @@ inline MihStop best_stop(const std::vector<int32_t>& found, const std::vector<do
     return best;
 }
 
-// Which queries of a call are better scanned: those whose price by tables is this or more. table_ns: of each query on
-// one thread; table_threads queries run at once. The first query that is scanned has the codes read from memory, the
-// next ones hardly cost more: so it is often all or none. Queries of one price stay together. Infinity: none.
+// The price by tables from which on a query of a call is better scanned; infinity: scan none. table_ns: price of each
+// query on one thread; table_threads queries run at once. The first scanned query reads the codes from memory, and more
+// queries add little. So often all queries are scanned, or none. Queries with the same price are treated the same.
 inline double scanned_from(std::vector<double> table_ns, int32_t table_threads, const ScanPrice& scan) {
     std::sort(table_ns.begin(), table_ns.end(), std::greater<double>());
     double least = INFINITY, from = INFINITY, rest = 0;

@@ -127,7 +127,7 @@ class Call {
         };
         if (const fh_status status = parallel_for((Q + step - 1) / step, at_once(), cancel_, block)) return status;
         if (failure_ == FH_NO_MEMORY) throw std::bad_alloc();
-        if (failure_ >= 0) return fail(FH_INVALID, "mih: a table is damaged, or not one of this database");
+        if (failure_ >= 0) return fail(FH_INVALID, "mih: a table is damaged, or belongs to another database");
         return FH_OK;
     }
 

@@ -98,7 +98,7 @@ fh_status check_weights(const fh_hamming_problem& problem, int32_t bits) {
     if (const fh_status status = largest_distance(problem, largest)) return status;
     int64_t sum = 0;
     for (int32_t g = 0; g < problem.G; ++g) sum += problem.group_bits[g];
-    if (problem.G > 0 && sum != bits) return fail(FH_INVALID, "mih: the groups do not make up the bits of a code");
+    if (problem.G > 0 && sum != bits) return fail(FH_INVALID, "mih: the groups must have the bits of a code in all");
     return FH_OK;
 }
 

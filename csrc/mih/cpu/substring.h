@@ -12,7 +12,7 @@ namespace fasthash {
 
 constexpr int32_t kLongestSubstring = 24;
 constexpr int32_t kMostTables = 64;
-constexpr int64_t kCodePadding = 16;  // bytes behind a code that read_bits may read
+constexpr int64_t kCodePadding = 16;  // bytes after a code that read_bits may read
 
 // The `length` bits of a code from bit `start` on, 0 <= length <= 64, the first the most significant.
 inline uint64_t read_bits(const uint8_t* code, int32_t start, int32_t length) {

@@ -5,7 +5,7 @@
 
 namespace fasthash {
 
-constexpr int64_t kNearSlack = 16;  // places behind the hits that may be written
+constexpr int64_t kNearSlack = 16;  // places after the hits that may be written
 
 // Writes first + i for each fingerprint i < count that differs from `query` in at most `limit` bits, ascending; gives
 // how many. fingerprints: count integers of 4 or 8 bytes, unaligned. hits: room for count + kNearSlack.

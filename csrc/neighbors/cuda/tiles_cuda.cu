@@ -161,8 +161,8 @@ __device__ __forceinline__ float euclidean(const float* __restrict__ a, const fl
     return sqrtf(warp_sum(sum));
 }
 
-// A key that no candidate exceeds whose computed distance is at most that of `last`: (distance + radii)^2, rounded up,
-// with D 2^-120 for what underflows.
+// An upper bound of the keys of all candidates with a computed distance of at most that of `last`:
+// (distance + radii)^2, rounded up, plus D 2^-120 for terms that underflow.
 __device__ __forceinline__ uint32_t most_key(Entry last, float radii, int64_t D) {
     const float columns = static_cast<float>(D);
     const float distance = from_key(static_cast<uint32_t>(last >> 32)) * (1.0f + (columns / 32 + 16) * 0x1p-24f);

@@ -47,7 +47,7 @@ struct WideOperand {
 #pragma unroll
         for (int h = 0; h < 2; ++h) from[h] = rows + min(static_cast<int64_t>(row(h)), count - 1) * D + column();
     }
-    // The piece of the chunk at column d0; 0 behind the last column.
+    // The piece of the chunk at column d0; 0 after the last column.
     __device__ __forceinline__ void load(int d0) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) piece[h] = load_four(from[h] + d0, left - d0);

@@ -197,7 +197,7 @@ extern "C" void fh_pairs_roots_cpu(int64_t* parents, int64_t N) {
 extern "C" fh_status fh_pairs_stars_cpu(fh_pairs* join, int64_t most, int64_t* representatives, int32_t threads,
                                         fh_cancel* cancel) {
     return without_exceptions("duplicate_groups", [&]() -> fh_status {
-        if (!join->self) return fail(FH_INVALID, "duplicate_groups: groups are of one set of codes");
+        if (!join->self) return fail(FH_INVALID, "duplicate_groups: must have one set of codes, got two");
         const DifferentCodes& different = join->a;
         const int64_t U = different.codes.N();
         std::vector<uint32_t> groups(static_cast<size_t>(U));
@@ -213,7 +213,7 @@ extern "C" fh_status fh_pairs_stars_cpu(fh_pairs* join, int64_t most, int64_t* r
 
 extern "C" fh_status fh_pairs_lowest_cpu(fh_pairs* join, int64_t* lowest, int32_t threads, fh_cancel* cancel) {
     return without_exceptions("duplicate_groups", [&]() -> fh_status {
-        if (join->self) return fail(FH_INVALID, "duplicate_groups: two sets of codes are needed");
+        if (join->self) return fail(FH_INVALID, "duplicate_groups: must have two sets of codes, got one");
         const DifferentCodes &a = join->a, &b = join->b;
         Lowest found(b.codes.N());
         join->taken = join->plan;

@@ -1,5 +1,5 @@
 // A task takes some rows of one bucket, or all rows of a run of small buckets. Rows pass, 256 at a time, over panels of
-// the codes that they are compared with: those behind them in their own bucket, then the near buckets. In one set each
+// the codes that they are compared with: those after them in their own bucket, then the near buckets. In one set each
 // pair of buckets is taken once, by the lower key.
 #include "pairs/cpu/join.h"
 

@@ -77,7 +77,7 @@ extern "C" fh_status fh_pairs_knn_cpu(fh_pairs* join, int64_t K, int32_t* distan
                                       fh_cancel* cancel) {
     return without_exceptions("knn_graph", [&]() -> fh_status {
         if (!join->self || K < 1 || K > 64)
-            return fail(FH_INVALID, "knn_graph: K must be 1 to 64, of one set of codes");
+            return fail(FH_INVALID, "knn_graph: must have K 1 to 64, and one set of codes");
         const DifferentCodes& codes = join->a;
         const int64_t U = codes.codes.N();
         NearestCodes nearest(U, K);

@@ -179,7 +179,8 @@ fh_status for_all_squares(const fh_pairs_problem& p, const Run& run) {
                 FH_RETURN_IF_ERROR(run(type, scan, squares, first, std::min(kMostBlocks, blocks - first)));
             return FH_OK;
         } else {
-            return fail(FH_INVALID, "pairs are of codes without weights");  // no kernels are made for them
+            return fail(FH_INVALID,
+                        "pairs need codes without weights");  // no kernels are made for them
         }
     });
 }
@@ -193,7 +194,8 @@ extern "C" {
 
 fh_status fh_hamming_pairs_cuda(const fh_pairs_problem* problem, int64_t room, int64_t* keys, int32_t* distances,
                                 int64_t* counts, void* stream) {
-    FH_RETURN_IF_ERROR(check(*problem, "fh_hamming_pairs_cuda: at most 2^31 - 1 rows, radius >= 0, rows side by side"));
+    FH_RETURN_IF_ERROR(check(
+        *problem, "fh_hamming_pairs_cuda: must have at most 2^31 - 1 rows, radius >= 0, stride_a = W, stride_b >= W"));
     const KeptPairs kept = {room, keys, distances, reinterpret_cast<Count*>(counts)};
     FH_RETURN_IF_ERROR(cuda_status(cudaMemsetAsync(counts, 0, 2 * sizeof(Count), static_cast<cudaStream_t>(stream)),
                                    "hamming_pairs_kernel"));
@@ -210,8 +212,9 @@ int64_t fh_duplicate_groups_cuda_workspace(int64_t N) { return ceil_div(N * int6
 fh_status fh_duplicate_groups_cuda(const fh_pairs_problem* problem, int64_t* representatives, void* workspace,
                                    int64_t workspace_bytes, void* stream) {
     const fh_pairs_problem& p = *problem;
-    FH_RETURN_IF_ERROR(check(p, "fh_duplicate_groups_cuda: at most 2^31 - 1 rows, radius >= 0, rows side by side"));
-    if (p.b != nullptr) return fail(FH_INVALID, "fh_duplicate_groups_cuda: groups are of one set");
+    FH_RETURN_IF_ERROR(check(
+        p, "fh_duplicate_groups_cuda: must have at most 2^31 - 1 rows, radius >= 0, stride_a = W, stride_b >= W"));
+    if (p.b != nullptr) return fail(FH_INVALID, "fh_duplicate_groups_cuda: must have one set of codes, got two");
     FH_RETURN_IF_ERROR(
         require_workspace("fh_duplicate_groups_cuda", fh_duplicate_groups_cuda_workspace(p.Na), workspace_bytes));
     unsigned* parents = static_cast<unsigned*>(workspace);

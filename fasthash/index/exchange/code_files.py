@@ -59,7 +59,7 @@ def open_codes(
         return _from_table(table, bits, function, block_rows, format, column, id_column, with_ids, key_column)
     for option, value in (("column", column), ("id_column", id_column)):
         if value is not None:
-            raise ValueError(f"{where} is {kind.words}, which has no columns with names; leave {option}= out")
+            raise ValueError(f"{where} is {kind.words}, which has no columns with names; omit {option}=")
     ids = None
     if kind.name == "faiss":
         codes, ids = open_faiss(path, function)
@@ -94,7 +94,7 @@ def codes_of_array(array: Any, bits: int | None, where: str, block_rows: Any) ->
             raise ValueError(f"{where}: boolean codes must be [N, bits], got shape {tuple(array.shape)}")
         if bits is not None and bits != array.shape[1]:
             raise ValueError(
-                f"{where}: boolean codes have a column a bit, bits is {bits}, got {array.shape[1]} columns"
+                f"{where}: boolean codes must have one column for each of the {bits} bits, got {array.shape[1]} columns"
             )
         bits = array.shape[1]
     elif kind in "iu" and size >= 16:
@@ -102,9 +102,9 @@ def codes_of_array(array: Any, bits: int | None, where: str, block_rows: Any) ->
             array = array[:, 0]
         if array.ndim != 1:
             raise ValueError(
-                f"{where}: codes of type {dtype_name(array)} must be [N], a number a code, got shape "
-                f"{tuple(array.shape)}; packed codes are uint8 [N, bytes of a code]: cast bytes "
-                "(array.astype), pack bits (numpy.packbits)"
+                f"{where}: codes of type {dtype_name(array)} must be [N], one number for each code, got shape "
+                f"{tuple(array.shape)}; packed codes are uint8 [N, bytes of a code]: convert bytes with array.astype, "
+                "pack bits with numpy.packbits"
             )
         if bits is not None and bits > size:
             raise ValueError(f"{where}: numbers of {size} bits cannot be codes of {bits} bits")
@@ -120,14 +120,15 @@ def codes_of_array(array: Any, bits: int | None, where: str, block_rows: Any) ->
     else:
         if bits is None and array.shape[1] >= 32 and len(array) and array[:1000].max() == 1:
             raise ValueError(
-                f"{where}: codes hold only 0 and 1, which may be bits; pack them (numpy.packbits), or pass "
-                f"bits={8 * array.shape[1]} if they are bytes"
+                f"{where}: codes hold only 0 and 1, which may be bits. If they are bits, pack them (numpy.packbits). "
+                f"If they are bytes, pass bits={8 * array.shape[1]}"
             )
         bits = 8 * array.shape[1] if bits is None else bits
         if code_bytes(bits) != array.shape[1]:
             hint = "; pack bits (numpy.packbits)" if array.shape[1] == bits else ""
             raise ValueError(
-                f"{where}: codes of {bits} bits have {code_bytes(bits)} bytes, got {array.shape[1]} a row{hint}"
+                f"{where}: codes of {bits} bits have {code_bytes(bits)} bytes, got {array.shape[1]} bytes in each "
+                f"row{hint}"
             )
     step, width = block_rows(bits), bits
 
@@ -180,10 +181,8 @@ def _from_table(
         if others or unfit:
             way = f"{listed(others)} looks like ids: pass id_column={others[0]!r} to use it, or" if others else ""
             if not others:
-                way = (
-                    f"{unfit[0]!r} looks like ids, but is of type {table.type_of(unfit[0])}, which ids cannot be: pass"
-                )
-            warn(f"{table.where} has no column 'id', so the rows are numbered; {way} ids= numbers of your own")
+                way = f"{unfit[0]!r} looks like ids, but is of type {table.type_of(unfit[0])} and not of integers: pass"
+            warn(f"{table.where} has no column 'id', so the rows are numbered; {way} your own numbers as ids=")
     rows = table.rows if isinstance(table, ArrowTable) else None
     step = (
         min(block_rows(found.bits), _TABLE_ROWS)
@@ -204,7 +203,7 @@ def read_ids(path: Path, function: str, id_column: str | None = None) -> NDArray
     where = label(path, function)
     if kind.name in ("npy", "npz"):
         if id_column is not None:
-            raise ValueError(f"{where} is {kind.words}, which has no columns with names; leave id_column= out")
+            raise ValueError(f"{where} is {kind.words}, which has no columns with names; omit id_column=")
         ids = read_array(path, kind, function)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise ValueError(f"{where}: ids must be integers [N], got {dtype_name(ids)} of shape {tuple(ids.shape)}")

@@ -97,11 +97,11 @@ def _name_columns(table: TextTable, column: str | None, function: str) -> None:
     if (column is not None and first == column) or (_CODE_WORD.fullmatch(first) and text_form([first]) is None):
         table.headed = True
     elif column is not None and column != "1":
-        raise ValueError(f"{table.where} has one column without a name, leave column= out, got {column!r}")
+        raise ValueError(f"{table.where} has one column without a name; omit column=, got {column!r}")
     elif text_form([first]) is None:
         raise ValueError(
-            f"{table.where}: line 1 has {first[:60]!r}, which is no code in hexadecimal or decimal digits; if it is "
-            "the name of the column, pass column= with that name"
+            f"{table.where}: line 1 has {first[:60]!r}, which is not a code in hexadecimal or decimal digits; if "
+            "it is the name of the column, pass column= with that name"
         )
 
 
@@ -165,7 +165,8 @@ def _only_candidate(table: Table, others: tuple[str | None, ...]) -> tuple[str, 
         return named[0], "text"  # the first value that is no code is told
     columns = ", ".join(f"{name!r} ({table.type_of(name)})" for name in table.names[:12]) or "none"
     raise ValueError(
-        f"{table.where} has no column that is surely codes; its columns are {columns}; {_READ}; name one with column="
+        f"{table.where} has no column that certainly holds codes; its columns are {columns}; {_READ}; name "
+        "one with column="
     )
 
 
@@ -174,8 +175,8 @@ def _with_bits(table: Table, name: str, form: str, bits: int | None, format: str
     if form != "text" and isinstance(table, ArrowTable):
         if format in ("hex", "decimal"):
             raise ValueError(
-                f"{table.where}: column {name!r} is of type {table.type_of(name)}, no text, which format={format!r} "
-                "contradicts; leave format= out"
+                f"{table.where}: column {name!r} is of type {table.type_of(name)}, but format={format!r} needs text; "
+                "omit format="
             )
         return CodeColumn(name, form, _bits_of(table, name, form, bits))
     try:
@@ -199,8 +200,8 @@ def _with_bits(table: Table, name: str, form: str, bits: int | None, format: str
                 table,
                 name,
                 NotCodes(
-                    f"the first value {first!r} has {digits} hexadecimal digits, an odd number, which is no whole "
-                    "number of bytes; pass bits= for codes of other widths"
+                    f"the first value {first!r} has {digits} hexadecimal digits, must have an even number (whole "
+                    "bytes); for codes of other widths pass bits="
                 ),
             )
         bits = 4 * digits
@@ -210,7 +211,7 @@ def _with_bits(table: Table, name: str, form: str, bits: int | None, format: str
 
 
 def _likely(sample: list[str]) -> str:
-    """What values mostly are, so that the message about the first wrong one fits."""
+    """The format of most values. The message about the first wrong value then fits."""
     lengths = [len(text) for text in sample if text.lstrip("-").isdecimal()]
     return "decimal" if len(set(lengths)) > 1 and 2 * len(lengths) > len(sample) else "hex"
 
@@ -264,7 +265,9 @@ def _codes(column: Any, of: CodeColumn, block: Block) -> Codes:
         return codes_of_bits(_of_one_width((items, lengths), of.bits, "bits", of, block))
     rows = _of_one_width((items, lengths), width, "bytes", of, block)
     if rows.size and rows.max() <= 1 and (rows.dtype != np.uint8 or width >= 32):
-        raise NotCodes("lists hold only 0 and 1, which may be bits; make them boolean, or pack them (numpy.packbits)")
+        raise NotCodes(
+            "lists hold only 0 and 1, which may be bits; if they are, make them boolean, or pack them (numpy.packbits)"
+        )
     if rows.dtype == np.uint8:
         return rows
     wrong = ((rows < 0) | (rows > 255)).any(axis=1)

@@ -48,7 +48,7 @@ def export(contents: Contents, bits: int, path: Path, ids_path: Path | None, pro
     if contents.scaled:
         raise ValueError(f"{_FUNCTION}: no format can hold the code_scale of this index; copy its folder instead")
     if contents.keyed and path.suffix.lower() not in _WITH_KEYS:
-        warn(f"{_FUNCTION}: {path.suffix} files cannot hold keys, {path} has none; {_KEYS_FIT} can")
+        warn(f"{_FUNCTION}: {path.suffix} files cannot hold keys, so {path} has none; {_KEYS_FIT} can hold them")
     merged, rows = Merged.of(contents.segments), contents.size
     step = merged.text_rows(block_rows(bits)) if merged.keyed else block_rows(bits)
     bounds = contents.bounds()

@@ -38,14 +38,16 @@ def open_keys(
         return _of_file(Path(keys), key_column, function)
     if keys is not None:
         if key_column is not None:
-            raise ValueError(f"{function}: key_column is of a table, must be None where keys are given")
+            raise ValueError(
+                f"{function}: key_column must be None if keys are given, because it names a column of a table"
+            )
         return _of_texts(keys, function)
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"{function}: key_column is for files, must be None for {type(source).__name__}")
     path = Path(source)
     kind, where = recognise(path, function, format), label(path, function)
     if kind.name not in ("parquet", "arrow", "arrow stream", "text"):
-        raise ValueError(f"{where} is {kind.words}, which has no columns with names; leave key_column= out")
+        raise ValueError(f"{where} is {kind.words}, which has no columns with names; omit key_column=")
     table = open_table(path, kind, function, format)
     return _of_table(table, check_column(table, key_column or "", "key_column", function))
 
@@ -76,7 +78,7 @@ def _of_file(path: Path, key_column: str | None, function: str) -> Iterator[KeyR
             words = recognise(path, function).words
             raise ValueError(f"{where} is {words}, keys are read from text, CSV, Parquet and Arrow files")
         if key_column is not None:
-            raise ValueError(f"{where} is text with a key a line, which has no columns; leave key_column= out")
+            raise ValueError(f"{where} is text with one key in each line and has no columns; omit key_column=")
         return _of_lines(path, start, function)
     table = open_table(path, recognise(path, function), function)
     if isinstance(table, TextTable) and not table.headed:

@@ -69,10 +69,10 @@ def codes_of_hex(texts: list[str], bits: int, place: Place) -> Codes:
     first = next((len(text) for text in plain if len(text) in digits), None)
     for row, (text, given) in enumerate(zip(plain, texts, strict=True)):
         if not _HEX.fullmatch(given):
-            raise NotCodes(f"{place(row)} has {_shown(given)}, which is no hexadecimal code")
+            raise NotCodes(f"{place(row)} has {_shown(given)}, which is not a hexadecimal code")
         if len(text) not in digits or len(text) != first:
             raise NotCodes(
-                f"{place(row)} has {_shown(given)}, {len(text)} hexadecimal digits, where codes of {bits} bits have "
+                f"{place(row)} has {_shown(given)} of {len(text)} hexadecimal digits, but codes of {bits} bits have "
                 f"{expected}; all codes must have one width, with leading zeros"
             )
     raise NotCodes("codes must have one width")
@@ -82,7 +82,7 @@ def codes_of_decimal(texts: list[str], bits: int, place: Place) -> Codes:
     """Decimal text as codes: 0 to 2**64 - 1, or -2**63 to -1 as the same 64 bits of an int64."""
     for row, text in enumerate(texts):
         if not _DECIMAL.fullmatch(text):
-            raise NotCodes(f"{place(row)} has {_shown(text)}, which is no decimal number")
+            raise NotCodes(f"{place(row)} has {_shown(text)}, which is not a decimal number")
     numbers = list(map(int, texts))
     if numbers and (min(numbers) < -(2**63) or max(numbers) >= 2**64):
         row = next(row for row, number in enumerate(numbers) if not -(2**63) <= number < 2**64)
@@ -101,7 +101,7 @@ def codes_of_literals(texts: list[str], width: int | None, place: Place) -> Code
     for row, text in enumerate(texts):
         code = _literal(text)
         if code is None:
-            raise NotCodes(f"{place(row)} has {_shown(text)}, which is no list of bytes 0 to 255 and no b'...'")
+            raise NotCodes(f"{place(row)} has {_shown(text)}, which is neither a list of bytes (0 to 255) nor b'...'")
         width = len(code) if width is None else width
         if len(code) != width:
             raise NotCodes(f"{place(row)} has {len(code)} bytes, the rows before have {width}; all must have one width")
@@ -127,7 +127,7 @@ def code_digits(bits: int) -> set[int]:
 
 
 def text_form(sample: list[str]) -> str | None:
-    """What text values can be: "literal", "hex", "digits" (hexadecimal or decimal), or None where they are no codes."""
+    """The format of text values: "literal", "hex", "digits" (hexadecimal or decimal), or None for no codes."""
     if not sample:
         return None
     if all(_literal(text) for text in sample[:20]):
@@ -168,7 +168,7 @@ def decide_base(blocks: Iterable[list[str]], bits: int | None) -> str:
         as_decimal = as_decimal and bits <= 64 and int(highest or 0) < 2**bits
     if as_hex and as_decimal and length <= 16:
         raise NotCodes(
-            f"all codes are {length} digits 0 to 9, which may be hexadecimal or decimal; say which: format='hex' or "
+            f"all codes are {length} digits 0 to 9, which may be hexadecimal or decimal; pass format='hex' or "
             "format='decimal'"
         )
     return "decimal" if as_decimal else "hex"

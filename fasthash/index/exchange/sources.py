@@ -111,7 +111,7 @@ def _open(
         options = {"format": format, "column": column, "id_column": id_column, "key_column": key_column}
         file = open_codes(Path(source), bits, function, block_rows, with_ids=ids is None, **options)
         if file.has_ids and ids is not None:
-            raise ValueError(f"{function}: {source} holds ids, so the source gives ids itself; ids must be None")
+            raise ValueError(f"{function}: {source} holds ids already; ids must be None")
         return with_ids(_of_file(file), ids, function)
     for name, value in (("format", format), ("column", column), ("id_column", id_column or ids_column)):
         if value is not None and not (name == "id_column" and ids_column is not None):
@@ -146,19 +146,21 @@ def with_ids(source: Source, ids: Tensor | None, function: str) -> Source:
     if ids is None:
         return source
     if source.rows is not None and source.rows != len(ids):
-        raise ValueError(f"{function}: {source.rows} codes need as many ids, got {len(ids)}")
+        raise ValueError(f"{function}: {source.rows} codes need {source.rows} ids, got {len(ids)}")
 
     def blocks() -> Iterator[Block]:
         at = 0
         for block in source.blocks:
             if block.ids is not None:
-                raise ValueError(f"{function}: the source gives ids itself; ids must be None")
+                raise ValueError(f"{function}: the source has ids already; ids must be None")
             if at + block.rows > len(ids):
-                raise ValueError(f"{function}: more than {len(ids)} codes, which need as many ids, got {len(ids)}")
+                raise ValueError(
+                    f"{function}: more than {len(ids)} codes need more than {len(ids)} ids, got {len(ids)}"
+                )
             yield block._replace(ids=ids[at : at + block.rows])
             at += block.rows
         if at != len(ids):
-            raise ValueError(f"{function}: {at} codes need as many ids, got {len(ids)}")
+            raise ValueError(f"{function}: {at} codes need {at} ids, got {len(ids)}")
 
     return Source(source.bits, len(ids), blocks())
 
@@ -205,18 +207,18 @@ def with_keys(source: Source, keys: Iterator[KeyRows], function: str) -> Source:
         at, ahead = 0, next(given, None)
         for block in source.blocks:
             if block.keys is not None:
-                raise ValueError(f"{function}: the source gives keys itself; keys must be None")
+                raise ValueError(f"{function}: the source has keys already; keys must be None")
             start = 0
             while start < block.rows:
                 if ahead is None:
                     codes = f"more than {at}" if source.rows is None else source.rows
-                    raise ValueError(f"{function}: {codes} codes need as many keys, got {at}")
+                    raise ValueError(f"{function}: {codes} codes need {codes} keys, got {at}")
                 count = min(block.rows - start, ahead.size)
                 yield block.part(start, start + count)._replace(keys=ahead.part(0, count))
                 start, at = start + count, at + count
                 ahead = ahead.part(count, ahead.size) if count < ahead.size else next(given, None)
         if ahead is not None:
-            raise ValueError(f"{function}: {at} codes need as many keys, got {at + ahead.size} or more")
+            raise ValueError(f"{function}: {at} codes need {at} keys, got {at + ahead.size} or more")
 
     return Source(source.bits, source.rows, blocks(), keyed=True)
 
@@ -232,16 +234,18 @@ def _open_blocks(source: Iterable[Any], bits: int | None, function: str) -> Sour
                 raise ValueError(f"{function}: a block must be [N, bytes of a code], got shape {tuple(codes.shape)}")
             numbers = None if ids is None else id_tensor(ids, function).cpu()
             if numbers is not None and len(numbers) != len(codes):
-                raise ValueError(f"{function}: a block of {len(codes)} codes needs as many ids, got {len(numbers)}")
+                raise ValueError(
+                    f"{function}: a block of {len(codes)} codes needs {len(codes)} ids, got {len(numbers)}"
+                )
             named = None if keys is None else key_rows(keys, function)
             if named is not None and named.size != len(codes):
-                raise ValueError(f"{function}: a block of {len(codes)} codes needs as many keys, got {named.size}")
+                raise ValueError(f"{function}: a block of {len(codes)} codes needs {len(codes)} keys, got {named.size}")
             yield Block(codes, numbers, named)
 
     rest = blocks()
     if bits is None:
         first = next(rest, None)
         if first is None:
-            raise ValueError(f"{function}: without any block, bits must be given")
+            raise ValueError(f"{function}: the source has no blocks, so bits must be given")
         bits, rest = 8 * first[0].shape[1], itertools.chain([first], rest)
     return Source(bits, None, rest)

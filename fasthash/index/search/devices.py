@@ -203,7 +203,7 @@ def _bytes_on(device: int, placed: Iterable[Placed]) -> int:
 
 
 def _bytes_of(segment: Segment) -> int:
-    """Of its codes, ids and scales: as many for each row."""
+    """Total bytes of its codes, ids and scales; each row has the same share."""
     return sum(part.nbytes for part in (segment.codes, segment.ids, segment.scales) if part is not None)
 
 

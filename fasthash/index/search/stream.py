@@ -144,7 +144,7 @@ def _beside(device: torch.device) -> Iterator[Any]:
 
 
 def _event(device: torch.device) -> Any:
-    """What the current stream has been asked to do so far."""
+    """An event of the current stream, after its present work."""
     return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
 

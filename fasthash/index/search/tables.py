@@ -39,7 +39,7 @@ Terms = tuple[float, tuple[float, float, float]]  # budget and prices, as the op
 
 
 class Tables(Protocol):
-    """What a search needs of the tables of a segment; store/table_file.py reads them."""
+    """The tables of a segment, for a search; store/table_file.py reads them."""
 
     @property
     def file(self) -> Path: ...
@@ -54,7 +54,7 @@ class Tables(Protocol):
 
 
 class Experience:
-    """What the searches of a segment with tables have shown: what they cost, and how far the k-th nearest codes are.
+    """Measurements of searches of a segment with tables: their cost, and the distance of the k-th nearest codes.
 
     Threads may count past one another: only the choice of a method hangs on it.
     """

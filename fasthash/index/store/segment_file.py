@@ -21,7 +21,7 @@ _TOMBSTONE_ROWS = 1 << 23  # tombstones that are unpacked at a time; a multiple 
 
 
 class ExtraFormat(Protocol):
-    """What a module has that makes and reads one kind of extra file of a segment, as table_file.py does."""
+    """The functions of a module for one kind of extra file of a segment, such as table_file.py."""
 
     @property
     def KIND(self) -> str:

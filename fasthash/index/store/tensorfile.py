@@ -143,7 +143,7 @@ def write_tensors(
 
 
 def _mapped(path: Path) -> Bytes:
-    """What was written behind the header."""
+    """The bytes that were written after the header."""
     return np.memmap(path, np.uint8, "r", offset=_DATA_START)
 
 

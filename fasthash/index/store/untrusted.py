@@ -51,8 +51,8 @@ def open_regular(path: Path) -> tuple[int, int]:
     except OSError as error:
         if path.is_symlink():
             raise IndexFolderError(
-                f"{path}: a symbolic link, which an index may not hold; copy the folder with its links followed "
-                "(cp -rL), or open it with links_within= the folder that its links may lead into"
+                f"{path}: a symbolic link, which is not allowed in an index; copy the folder with cp -rL, which "
+                "follows links, or open it with links_within=DIR, where DIR is the folder that holds the files"
             ) from error
         raise IndexFolderError(f"{path}: cannot be read ({error.strerror})") from error
     status = os.fstat(descriptor)

@@ -21,7 +21,7 @@ from fasthash.index.vectors import Vectors
 
 KIND = "vectors"
 FEATURE = "vectors"
-NEEDED = "rows are stored beside its codes; add to it by EmbeddingIndex, which stores them"
+NEEDED = "the index stores rows beside its codes; add to it with EmbeddingIndex, which stores both"
 _TYPES = {"int8": "I8", "float16": "F16", "float32": "F32"}
 
 

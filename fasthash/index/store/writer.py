@@ -109,8 +109,8 @@ class Writer:
         """Raises IndexFolderError in a forked child: the writer is the process that opened the folder."""
         if os.getpid() != self._process:
             raise IndexFolderError(
-                f"{self.path}: opened for writing by process {self._process}, this is a fork of it; "
-                "open the folder again, here or read-only"
+                f"{self.path}: opened for writing by process {self._process}, and this process is a fork of it; open "
+                "the folder again here, or open it read-only"
             )
 
     def commit(
@@ -129,7 +129,7 @@ class Writer:
         """
         self.check_process()
         if manifest_text(self.path) != self._text:
-            raise IndexFolderError(f"{self.path}: changed by something that does not hold its lock; open it again")
+            raise IndexFolderError(f"{self.path}: changed by a process that does not hold its lock; open it again")
         generation, features, embedding = self._generation + 1, self._features, self._embedding
         if vector_file.FEATURE in features and not all(_vectored(segment) for segment in segments):
             raise ValueError(f"{self.path}: {vector_file.NEEDED}")

@@ -67,10 +67,13 @@ def semantic_search_fasthash(
     multiplier = whole(rescore_multiplier, _FUNCTION, "rescore_multiplier", 1)
     for name, given in (("ranges", ranges), ("calibration_embeddings", calibration_embeddings)):
         if given is not None:
-            raise ValueError(f"{_FUNCTION}: {name} is for uint8 embeddings, which it does not search; leave it None")
+            raise ValueError(
+                f"{_FUNCTION}: {name} must be None, because it is for uint8 embeddings, which this function does not "
+                "search"
+            )
     if (corpus_embeddings is None) == (corpus_index is None):
         got = "none" if corpus_index is None else "both"
-        raise ValueError(f"{_FUNCTION}: give one of corpus_embeddings and corpus_index, got {got}")
+        raise ValueError(f"{_FUNCTION}: exactly one of corpus_embeddings and corpus_index must be given, got {got}")
     queries = _array(query_embeddings)
     if queries.ndim == 1:
         queries = queries[None]

@@ -68,7 +68,7 @@ class ClassAnchorMarginLoss(nn.Module):
         labels = check_classes("ClassAnchorMarginLoss", y, len(u))
         classes, bits = self.anchors.shape
         if u.shape[1] != bits:
-            raise ValueError(f"ClassAnchorMarginLoss: u must have {bits} columns, as many as bits, got {u.shape[1]}")
+            raise ValueError(f"ClassAnchorMarginLoss: u must have {bits} columns, one for each bit, got {u.shape[1]}")
         if labels.device.type == "cpu" and not torch.compiler.is_compiling():
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= classes:

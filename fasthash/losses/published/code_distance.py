@@ -1,4 +1,4 @@
-"""Bounds of coding theory: how far apart the codes of so many classes can be."""
+"""Bounds of coding theory: how far apart the codes of a number of classes can be."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class ICNNLoss(nn.Module):
     1.0
     """
 
-    rows_per_class = 16  # of Hasher's batches, where it is not told
+    rows_per_class = 16  # the default of Hasher with this loss
 
     def __init__(self, *, neighbors: int = 4, look_ahead: int | None = None) -> None:
         super().__init__()

@@ -117,7 +117,7 @@ class MultilevelTripletLoss(nn.Module):
     def _pools(
         self, sides: list[Tensor], labels: Tensor, listed: list[Tensor]
     ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-        """What can be p and n: codes of each modality [B + P, D], their label sets [B + P, L], which count [B + P]."""
+        """Candidates for p and n: codes of each modality [B + P, D], label sets [B + P, L], which count [B + P]."""
         rows = len(labels)
         count = round(self.pseudo * rows) if self.training else 0
         if not count:
@@ -144,7 +144,7 @@ class MultilevelTripletLoss(nn.Module):
 
 
 def _there(present: Tensor | None, outputs: list[Tensor]) -> list[Tensor]:
-    """Of each encoder's outputs which are there, boolean [B]."""
+    """Which outputs of each encoder exist, boolean [B]."""
     rows = len(outputs[0])
     if present is None:
         return [torch.ones(rows, dtype=torch.bool, device=outputs[0].device)] * len(outputs)

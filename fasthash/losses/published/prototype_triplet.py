@@ -33,7 +33,7 @@ class PrototypeTripletLoss(nn.Module):
     tensor(0.)
     """
 
-    rows_per_class = 16  # of Hasher's batches, where it is not told
+    rows_per_class = 16  # the default of Hasher with this loss
 
     def __init__(self, *, shot: int = 1, margin: float = 0.5) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ class PrototypicalLoss(nn.Module):
     tensor(True)
     """
 
-    rows_per_class = 16  # of Hasher's batches, where it is not told
+    rows_per_class = 16  # the default of Hasher with this loss
 
     def __init__(self, *, shot: int = 1, temperature: float = 1.0) -> None:
         super().__init__()
