@@ -4,7 +4,8 @@
 
 Lines may be run one at a time; results are added to the file. Data: "planted" is random with groups of 2 to 50, a
 tenth of all, that differ from their first in 0 to 3 bits; "skewed" is the same with a tenth of equal codes, a tenth of
-codes with few ones, and a half with one first quarter; "pHash" and "dHash" are hashes of 4,000 real pictures and four
+codes with few ones, and a half with one first quarter; "weighted" is "planted" with the bit weights that Hasher has at
+64 bits, 44x4,20x1, without rivals; "pHash" and "dHash" are hashes of 4,000 real pictures and four
 edited copies of each (picture_hashes.py; needs Pillow, scipy and --data; left out where these are missing). Pairs and
 groups take turns in one run; beyond 1e7 codes each is called once. Each line's pairs are checked first, for 500 rows,
 against hamming_range.
@@ -33,6 +34,7 @@ import numpy as np
 import torch
 
 from fasthash import _ops, duplicate_groups, hamming_pairs, hamming_range
+from fasthash._bit_weights import bit_weights as flat_bit_weights
 from fasthash._ops.hamming import hamming_problem
 from fasthash._ops.registry import address, call
 
@@ -56,10 +58,14 @@ LINES: dict[str, tuple[int, int, int, str, float | None]] = {
     "1e5 x 64, 4": (10**5, 64, 4, "planted", None),
     "1e6 x 64, 4": (10**6, 64, 4, "planted", 2),
     "1e6 x 64, 4, skewed": (10**6, 64, 4, "skewed", None),
+    "1e5 x 64, 4, weighted": (10**5, 64, 4, "weighted", None),
+    "1e6 x 64, 4, weighted": (10**6, 64, 4, "weighted", None),
+    "1e6 x 64, 16, weighted": (10**6, 64, 16, "weighted", None),
     "1e7 x 64, 3": (10**7, 64, 3, "planted", 60),
     "5e7 x 64, 2": (5 * 10**7, 64, 2, "planted", 360),
     "1e6 x 256, 31": (10**6, 256, 31, "planted", 90),
 }
+WEIGHTS = [(44, 4), (20, 1)]
 SYMMETRIC = "symmetric, 1e5 x 256, 31"
 QUERIES = {"hamming_range": 2000, "faiss": 2000, "usearch": 200, "pybktree": 200}
 MOST = {"hamming_range": 10**6, "faiss": 10**6, "usearch": 10**5, "pybktree": 10**5}  # codes that they are given
@@ -88,10 +94,10 @@ def skewed(n: int, bits: int, rng: np.random.Generator) -> Codes:
     return codes
 
 
-def check(codes: Codes, radius: int, found: Any) -> None:
+def check(codes: Codes, radius: int, found: Any, weights: Any) -> None:
     """The pairs of 500 rows, against a search for them."""
     rows = np.linspace(0, len(codes) - 1, 500).astype(np.int64)
-    near = hamming_range(codes[rows], codes, radius)
+    near = hamming_range(codes[rows], codes, radius, bit_weights=weights)
     wanted = set()
     for number, row in enumerate(rows.tolist()):
         own = slice(int(near.offsets[number]), int(near.offsets[number + 1]))
@@ -108,7 +114,7 @@ def codes_of(n: int, bits: int, kind: str, data: Path) -> Codes:
         from picture_hashes import COPIES, picture_hashes
 
         return picture_hashes(data, kind, n // COPIES)
-    return (planted if kind == "planted" else skewed)(n, bits, np.random.default_rng(0))
+    return (skewed if kind == "skewed" else planted)(n, bits, np.random.default_rng(0))
 
 
 def rivals(codes: Codes, radius: int, threads: int) -> dict[str, Callable[[], Any]]:
@@ -142,17 +148,17 @@ def tree_seconds(codes: Codes, radius: int) -> float:
 def measure(name: str, seconds: float, data: Path, threads: int) -> dict[str, Any]:
     n, bits, radius, kind, goal = LINES[name]
     codes = codes_of(n, bits, kind, data)
-    few_pairs = kind != "skewed"
+    few_pairs, weights = kind != "skewed", WEIGHTS if kind == "weighted" else None
     most = None if few_pairs else 0  # of skewed data pairs are counted, and not kept: there are billions
     result: dict[str, Any] = {"n": n, "bits": bits, "radius": radius, "data": kind, "goal_s": goal}
     given = torch.from_numpy(codes)
-    join = _ops.pairs.Join(given, None, radius)
+    join = _ops.pairs.Join(given, None, radius, bit_weights=flat_bit_weights(weights, "bench_pairs", bits // 8))
     result["pairs"] = join.find(0, n, 0)
     result["plan"] = join.plan
     del join
     if few_pairs:
-        found = hamming_pairs(codes, radius)
-        check(codes, radius, found)
+        found = hamming_pairs(codes, radius, bit_weights=weights)
+        check(codes, radius, found, weights)
         if kind.endswith("Hash"):
             from picture_hashes import COPIES
 
@@ -163,25 +169,25 @@ def measure(name: str, seconds: float, data: Path, threads: int) -> dict[str, An
 
     def pairs() -> None:
         if most is None:
-            hamming_pairs(codes, radius)
+            hamming_pairs(codes, radius, bit_weights=weights)
         else:
             _ops.pairs.Join(given, None, radius).find(0, n, most)
 
     calls: dict[str, Callable[[], Any]] = {
         "pairs": pairs,
-        "single": lambda: duplicate_groups(codes, radius),
-        "star": lambda: duplicate_groups(codes, radius, link="star"),
+        "single": lambda: duplicate_groups(codes, radius, bit_weights=weights),
+        "star": lambda: duplicate_groups(codes, radius, link="star", bit_weights=weights),
     }
-    if few_pairs and n <= max(MOST.values()):
+    if few_pairs and weights is None and n <= max(MOST.values()):
         calls |= rivals(codes, radius, threads)
     if n > 10**7:
         times = {call: seconds_of(run) for call, run in calls.items()}
     else:
         times = {call: kit.median(values) for call, values in kit.interleave(calls, 5, seconds).items()}
-    result["groups"] = len(duplicate_groups(codes, radius).sizes) if n <= 10**7 else None
+    result["groups"] = len(duplicate_groups(codes, radius, bit_weights=weights).sizes) if n <= 10**7 else None
     for rival in QUERIES.keys() & times.keys():
         result[f"{rival}_extrapolated_s"] = times.pop(rival) * n / QUERIES[rival]
-    if pybktree is not None and few_pairs and n <= MOST["pybktree"] and bits <= 64:
+    if pybktree is not None and few_pairs and weights is None and n <= MOST["pybktree"] and bits <= 64:
         result["pybktree_extrapolated_s"] = tree_seconds(codes, radius)
     result |= {f"{call}_s": value for call, value in times.items()}
     return result

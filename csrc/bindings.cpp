@@ -118,9 +118,11 @@ struct PairsJoin {
     fh_pairs* join = nullptr;
 
     PairsJoin(Address a, Address b, int64_t Na, int64_t Nb, int64_t W, int64_t stride_a, int64_t stride_b,
-              int32_t radius, int32_t plan, int32_t threads) {
+              int32_t radius, int32_t plan, const std::vector<int32_t>& bit_weights, int32_t threads) {
+        const Hamming groups({}, bit_weights);
         const fh_pairs_problem p{
-            at<const uint8_t>(a), at<const uint8_t>(b), Na, Nb, W, stride_a, stride_b, radius, plan};
+            at<const uint8_t>(a), at<const uint8_t>(b), Na,      Nb, W, stride_a, stride_b, radius, plan,
+            groups.group_bits,    groups.group_weights, groups.G};
         run([&](fh_cancel* c) { return fh_pairs_open_cpu(&p, &join, threads, c); });
     }
     PairsJoin(const PairsJoin&) = delete;
@@ -293,7 +295,8 @@ PYBIND11_MODULE(_core, m) {
 
     // Pairs within a radius. Addresses as pairs.h names them.
     py::class_<PairsJoin>(m, "PairsJoin")
-        .def(py::init<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int32_t, int32_t, int32_t>())
+        .def(py::init<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int32_t, int32_t,
+                      const std::vector<int32_t>&, int32_t>())
         .def("find", &PairsJoin::find)
         .def("write", &PairsJoin::write)
         .def("unite", &PairsJoin::unite)

@@ -86,14 +86,15 @@ void bind_cuda(pybind11::module_& m) {
     m.def("hamming_pairs_cuda",
           [](Address a, Address b, int64_t Na, int64_t Nb, int64_t W, int64_t stride_b, int32_t radius, int64_t room,
              Address keys, Address distances, Address counts, Address stream) {
-              const fh_pairs_problem p{at<uint8_t>(a), at<uint8_t>(b), Na, Nb, W, W, stride_b, radius, 0};
+              const fh_pairs_problem p{at<uint8_t>(a), at<uint8_t>(b), Na, Nb,      W,       W,
+                                       stride_b,       radius,         0,  nullptr, nullptr, 0};
               check(fh_hamming_pairs_cuda(&p, room, at<int64_t>(keys), at<int32_t>(distances), at<int64_t>(counts),
                                           at<void>(stream)));
           });
     m.def("duplicate_groups_cuda_workspace", &fh_duplicate_groups_cuda_workspace);
     m.def("duplicate_groups_cuda", [](Address codes, int64_t N, int64_t W, int32_t radius, Address representatives,
                                       Address workspace, int64_t bytes, Address stream) {
-        const fh_pairs_problem p{at<uint8_t>(codes), nullptr, N, 0, W, W, W, radius, 0};
+        const fh_pairs_problem p{at<uint8_t>(codes), nullptr, N, 0, W, W, W, radius, 0, nullptr, nullptr, 0};
         check(fh_duplicate_groups_cuda(&p, at<int64_t>(representatives), at<void>(workspace), bytes, at<void>(stream)));
     });
 

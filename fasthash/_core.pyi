@@ -73,6 +73,7 @@ class PairsJoin:
         stride_b: int,
         radius: int,
         plan: int,
+        bit_weights: Sequence[int],
         threads: int,
     ) -> None: ...
     def find(self, first: int, last: int, most: int, threads: int) -> int: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from fasthash import _ops
 from fasthash._arguments import MOST, choice, whole
 from fasthash._arrays import like
+from fasthash._bit_weights import bit_weights as flat_bit_weights
+from fasthash._bit_weights import largest
 from fasthash._code_arguments import packed_codes
 from fasthash._free_memory import free_memory
 from fasthash.hamming import _code_pair
@@ -22,6 +25,7 @@ MOST_CODES = 2**32 - 2  # of each side of a join
 _QUERIES = 1 << 14  # rows of a graph that are searched at once
 _SAMPLE, _LEAST_JOINED = 128, 1 << 14  # rows by which a graph's radius is chosen; of a graph that is made by a join
 _FOUND_WORDS = 200  # of 64 bits that are compared while one pair that was found is kept
+_MOST_COUNTED = 1 << 16  # the largest distance by which a sample's distances are counted
 
 
 class Pairs(NamedTuple):
@@ -67,7 +71,9 @@ class KnnGraph(NamedTuple):
         return csr_array((data.numpy().ravel(), columns.numpy().ravel(), starts.numpy()), shape=(rows, rows))
 
 
-def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | None = None) -> Pairs:
+def hamming_pairs(
+    codes: Any, radius: int, other: Any = None, *, limit: int | None = None, bit_weights: Any = None
+) -> Pairs:
     """Finds all pairs of codes that differ in at most `radius` bits, exactly, each pair once.
 
     Much faster than a range search of the codes in themselves: it compares each pair once, and with a small radius it
@@ -76,10 +82,12 @@ def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | No
     Args:
         codes: packed codes uint8 [N, W], tensor or numpy array; N < 2^32 - 1. On a GPU N < 2^31, and all pairs are
             compared, which is best for millions of codes and any radius.
-        radius: >= 0, in bits, inclusive.
+        radius: >= 0, in bits, inclusive; with bit_weights a weighted distance.
         other: packed codes uint8 [M, W] on the same device: pairs of a row i of `codes` and a row j of `other`. None:
             pairs of rows i < j of `codes`.
         limit: the largest number of pairs. None: half of the free memory, at 52 bytes a pair (64 on a GPU).
+        bit_weights: (bits, weight) of groups of bits, as in `hamming_topk`: distances are then weighted. Not for codes
+            on a GPU.
 
     Returns:
         ids_a and ids_b int64 [T], the rows i and j, and distances int32 [T], ordered by (i, j): the same for every
@@ -95,17 +103,21 @@ def hamming_pairs(codes: Any, radius: int, other: Any = None, *, limit: int | No
     >>> found = hamming_pairs(codes, radius=1)
     >>> found.ids_a.tolist(), found.ids_b.tolist(), found.distances.tolist()
     ([0, 1], [2, 3], [1, 1])
+    >>> weighted = hamming_pairs(codes, radius=4, bit_weights=[(5, 4), (3, 1)])  # the last three bits count 1
+    >>> weighted.ids_a.tolist(), weighted.ids_b.tolist(), weighted.distances.tolist()
+    ([0, 0, 1, 2], [2, 3, 3, 3], [1, 3, 4, 2])
     """
     function = "hamming_pairs"
     if other is None:
         a, b = packed_codes(function, "codes", codes)[0], None
     else:
         a, b = _code_pair(function, codes, other, names=("codes", "other"))
-    radius = min(whole(radius, function, "radius", 0), 8 * a.shape[1])
+    weights = _host_weights(bit_weights, a, function)
+    radius = min(whole(radius, function, "radius", 0), largest(weights, a.shape[1]))
     for side in (a, b):
         _refuse_many(function, side)
     if a.device.type == "cpu":
-        found = all_pairs(_ops.pairs.Join(a, b, radius), radius, limit, function)
+        found = all_pairs(_ops.pairs.Join(a, b, radius, bit_weights=weights), radius, limit, function)
     else:
         found = _pairs_on_device(a, b, radius, limit, function)
     return Pairs(*(like(part, codes) for part in found))
@@ -149,11 +161,11 @@ def _refuse_pairs(function: str, radius: int, total: int, most: int, limit: int 
         )
 
 
-def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> DuplicateGroups:
+def duplicate_groups(codes: Any, radius: int, *, link: str = "single", bit_weights: Any = None) -> DuplicateGroups:
     """Puts codes within `radius` of each other into groups, exactly and without a list of pairs.
 
     Args:
-        codes, radius: as in `hamming_pairs`.
+        codes, radius, bit_weights: as in `hamming_pairs`.
         link: "single": two rows are in one group if a chain of pairs within the radius connects them, so the ends of a
             long chain may be far apart. "star": rows are taken in ascending order; a row within the radius of earlier
             representatives joins the lowest of them, any other row becomes a representative. All rows of a star are
@@ -162,7 +174,6 @@ def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> Duplic
     Returns:
         labels, representatives, sizes and keep, see `DuplicateGroups`: the same for every instruction set and thread
             count. A million equal codes cost as much as one code, and a row each.
-        thread count. A million equal codes cost no more than one of them and a row each.
 
     Raises:
         ValueError, TypeError: an argument outside these limits.
@@ -173,14 +184,17 @@ def duplicate_groups(codes: Any, radius: int, *, link: str = "single") -> Duplic
     ([0, 0, 0, 1], [0, 0, 1, 2])
     >>> codes[duplicate_groups(codes, 1).keep].tolist()
     [[0], [240]]
+    >>> duplicate_groups(codes, 1, bit_weights=[(7, 2), (1, 1)]).labels.tolist()  # all bits but the last count 2
+    [0, 0, 1, 2]
     """
     function = "duplicate_groups"
     a, width = packed_codes(function, "codes", codes)
-    radius = min(whole(radius, function, "radius", 0), 8 * width)
+    weights = _host_weights(bit_weights, a, function)
+    radius = min(whole(radius, function, "radius", 0), largest(weights, width))
     star = choice(link, function, "link", LINKS) == "star"
     _refuse_many(function, a)
     if a.device.type == "cpu":
-        lowest = _ops.pairs.Join(a, None, radius).groups(star, STAR_PAIRS)
+        lowest = _ops.pairs.Join(a, None, radius, bit_weights=weights).groups(star, STAR_PAIRS)
     elif star:
         raise ValueError(f"{function}: link 'star' needs codes in the host's memory, got a tensor on {a.device}")
     else:
@@ -196,12 +210,13 @@ def groups_of_lowest(lowest: Tensor) -> DuplicateGroups:
     return DuplicateGroups(labels, representatives, torch.bincount(labels, minlength=len(representatives)), keep)
 
 
-def knn_graph(codes: Any, k: int) -> KnnGraph:
+def knn_graph(codes: Any, k: int, *, bit_weights: Any = None) -> KnnGraph:
     """Finds the k nearest other codes of every code, exactly: the k-nearest-neighbour graph.
 
     Args:
         codes: packed codes uint8 [N, W], tensor or numpy array; N >= 2.
         k: 1 to N - 1.
+        bit_weights: (bits, weight) of groups of bits, as in `hamming_topk`: distances are then weighted.
 
     Returns:
         distances int32 [N, k] and ids int64 [N, k], ordered by (distance, id): ties go to the lowest id. No row is its
@@ -214,36 +229,39 @@ def knn_graph(codes: Any, k: int) -> KnnGraph:
     >>> graph = knn_graph(np.array([[0b000], [0b111], [0b001]], dtype=np.uint8), k=1)
     >>> graph.ids.tolist(), graph.distances.tolist()
     ([[2], [2], [0]], [[1], [2], [1]])
+    >>> knn_graph(np.array([[0b000], [0b110], [0b001]], dtype=np.uint8), k=1, bit_weights=[(7, 1), (1, 3)]).ids.tolist()
+    [[1], [0], [0]]
     """
     function = "knn_graph"
-    rows, _ = packed_codes(function, "codes", codes)
+    rows, width = packed_codes(function, "codes", codes)
+    weights = flat_bit_weights(bit_weights, function, width)
     if len(rows) < 2:
         raise ValueError(f"{function}: codes must have at least 2 rows, got {len(rows)}")
     k = whole(k, function, "k", 1, len(rows) - 1)
-    radius = _knn_radius(rows, k)
+    radius = _knn_radius(rows, k, weights)
     if radius is None:
-        return KnnGraph(*(like(part, codes) for part in _searched(rows, slice(0, len(rows)), k)))
-    distances, ids = _ops.pairs.Join(rows, None, radius).knn(k)
+        return KnnGraph(*(like(part, codes) for part in _searched(rows, slice(0, len(rows)), k, weights)))
+    distances, ids = _ops.pairs.Join(rows, None, radius, bit_weights=weights).knn(k)
     left = (ids[:, 0] < 0).nonzero()[:, 0]  # rows with fewer than k others within the radius
-    distances[left], ids[left] = _searched(rows, left, k)
+    distances[left], ids[left] = _searched(rows, left, k, weights)
     return KnnGraph(like(distances, codes), like(ids, codes))
 
 
-def _searched(codes: Tensor, which: Tensor | slice, k: int) -> tuple[Tensor, Tensor]:
+def _searched(codes: Tensor, which: Tensor | slice, k: int, weights: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The k nearest others of some rows, by searches for them."""
     numbers = torch.arange(len(codes), device=codes.device)[which]
     distances = torch.empty(len(numbers), k, dtype=torch.int32, device=codes.device)
     ids = torch.empty(len(numbers), k, dtype=torch.int64, device=codes.device)
     for first in range(0, len(numbers), _QUERIES):
         block = slice(first, min(first + _QUERIES, len(numbers)))
-        near, who = torch.ops.fasthash.hamming_topk(codes[numbers[block]], codes, None, k + 1)
+        near, who = torch.ops.fasthash.hamming_topk(codes[numbers[block]], codes, None, k + 1, weights)
         itself = who == numbers[block, None]
         itself[:, k] |= ~itself.any(1)  # k + 1 equal codes have lower ids: the last makes room
         distances[block], ids[block] = near[~itself].view(-1, k), who[~itself].view(-1, k)
     return distances, ids
 
 
-def _knn_radius(codes: Tensor, k: int) -> int | None:
+def _knn_radius(codes: Tensor, k: int, weights: Sequence[int] = ()) -> int | None:
     """The radius whose pairs give a graph soonest, by a sample of rows; None: a search for every row is sooner.
 
     A search compares each pair twice. A join compares each pair of different codes once, but then takes each pair that
@@ -251,8 +269,10 @@ def _knn_radius(codes: Tensor, k: int) -> int | None:
     """
     if codes.device.type != "cpu" or not _LEAST_JOINED <= len(codes) <= MOST_CODES or k > _ops.pairs.MOST_NEIGHBOURS:
         return None
+    if largest(weights, codes.shape[1]) > _MOST_COUNTED:
+        return None
     sample = codes[torch.arange(_SAMPLE) * len(codes) // _SAMPLE]
-    counts, _ = torch.ops.fasthash.hamming_histogram(sample, codes, None, None)
+    counts, _ = torch.ops.fasthash.hamming_histogram(sample, codes, None, None, weights)
     within = counts.cumsum(1).double()
     share = 1 / within[:, :1]  # of a row in its code: equal rows are joined as one
     words = len(codes) * ((codes.shape[1] + 7) // 8)  # compared in a search for one row
@@ -260,6 +280,14 @@ def _knn_radius(codes: Tensor, k: int) -> int | None:
     price = 0.5 * (share.mean() ** 2 + found) + (within - 1 < k).double().mean(0)  # of a search for each row
     best = int(price.argmin())
     return best if float(price[best]) < 0.9 else None
+
+
+def _host_weights(given: Any, codes: Tensor, function: str) -> tuple[int, ...]:
+    """Flat bit_weights of a join, which runs on the CPU alone where bits are weighted."""
+    weights = flat_bit_weights(given, function, codes.shape[1])
+    if weights and codes.device.type != "cpu":
+        raise ValueError(f"{function}: bit_weights need codes in the host's memory, got a tensor on {codes.device}")
+    return weights
 
 
 def _refuse_many(function: str, codes: Tensor | None) -> None:

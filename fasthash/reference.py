@@ -178,9 +178,11 @@ def hamming_range(
     return offsets, values[inside], order[inside]
 
 
-def hamming_pairs(codes: Tensor, radius: int, other: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def hamming_pairs(
+    codes: Tensor, radius: int, other: Tensor | None = None, bit_weights: BitWeights | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rows i and j (int64) and distances (int32) of the pairs within `radius`, by (i, j); i < j in one set of codes."""
-    distances = hamming_distances(codes, codes if other is None else other)
+    distances = hamming_distances(codes, codes if other is None else other, bit_weights)
     near = distances <= radius
     if other is None:
         near = near.triu(1)
@@ -188,9 +190,9 @@ def hamming_pairs(codes: Tensor, radius: int, other: Tensor | None = None) -> tu
     return i, j, distances[i, j]
 
 
-def duplicate_groups(codes: Tensor, radius: int, link: str = "single") -> Tensor:
+def duplicate_groups(codes: Tensor, radius: int, link: str = "single", bit_weights: BitWeights | None = None) -> Tensor:
     """The lowest row of each row's group, int64 [N]."""
-    near = hamming_distances(codes, codes) <= radius
+    near = hamming_distances(codes, codes, bit_weights) <= radius
     lowest = torch.full((len(codes),), -1)
     for row in range(len(codes)):
         if lowest[row] >= 0:

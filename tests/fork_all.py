@@ -114,6 +114,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "maxsim_topk": lambda: fasthash.maxsim_topk(codes[:300], range(0, 301, 30), codes, range(0, 20_001, 20), 10),
     "hamming_topk, weighted": lambda: fasthash.hamming_topk(codes[:300], codes, 10, bit_weights=[(32, 3), (32, 1)]),
     "hamming_pairs": lambda: fasthash.hamming_pairs(codes, 12),
+    "hamming_pairs, weighted": lambda: fasthash.hamming_pairs(codes, 12, bit_weights=[(44, 4), (20, 1)]),
     "duplicate_groups": lambda: fasthash.duplicate_groups(codes, 12),
     "distributed.topk": lambda: distributed.topk(codes[:300], codes, 10),
     "knn_graph": lambda: fasthash.knn_graph(codes[:2000], 3),

@@ -343,12 +343,13 @@ void mih(const Codes& codes, bool weighted, int32_t threads, Bytes& all) {
     }
 }
 
-// Joins by every plan, of codes some of which are equal; in one set, and of two sets.
-void pairs(const Codes& codes, int32_t threads, bool compare, Bytes& all) {
+// Joins by every plan, of codes some of which are equal; in one set, and of two sets. weighted: all bits but the last
+// three count 3.
+void pairs(const Codes& codes, bool weighted, int32_t threads, bool compare, Bytes& all) {
     Codes some = codes;
     const int64_t W = some.shape.W, N = std::min<int64_t>(some.shape.N, 1500), stride = W + some.shape.gap;
     for (int64_t n = 0; n + 7 < N; n += 7) std::copy_n(&some.database[n * stride], W, &some.database[(n + 5) * stride]);
-    const int32_t radius = static_cast<int32_t>(W);
+    const int32_t radius = static_cast<int32_t>(W), weights[] = {3, 1}, bits[] = {static_cast<int32_t>(8 * W - 3), 3};
     for (const bool self : {true, false}) {
         std::vector<int64_t> wanted_a, wanted_b;
         for (int64_t i = 0; compare && i < (self ? N : some.shape.Q); ++i)
@@ -357,11 +358,14 @@ void pairs(const Codes& codes, int32_t threads, bool compare, Bytes& all) {
                               *y = &some.database[j * stride];
                 int32_t distance = 0;
                 for (int64_t byte = 0; byte < W; ++byte) distance += __builtin_popcount(x[byte] ^ y[byte]);
+                if (weighted) distance = 3 * distance - 2 * __builtin_popcount((x[W - 1] ^ y[W - 1]) & 7);
                 if (distance <= radius) wanted_a.push_back(i), wanted_b.push_back(j);
             }
         for (const int32_t plan : {0, -1, 1, 3, radius + 1}) {
-            fh_pairs_problem p{some.queries.data(), some.database.data(), some.shape.Q, N, W, W, stride, radius, plan};
-            if (self) p = {some.database.data(), nullptr, N, 0, W, stride, 0, radius, plan};
+            fh_pairs_problem p{
+                some.queries.data(), some.database.data(), some.shape.Q, N, W, W, stride, radius, plan, bits, weights,
+                weighted ? 2 : 0};
+            if (self) p = {some.database.data(), nullptr, N, 0, W, stride, 0, radius, plan, bits, weights, p.G};
             fh_pairs* join = nullptr;
             int64_t total = 0;
             run([&] { return fh_pairs_open_cpu(&p, &join, threads, nullptr); }, "hamming_pairs");
@@ -467,7 +471,8 @@ Bytes everything(const std::vector<Shape>& shapes, int64_t most_points, int32_t 
         asymmetric(codes, threads, all);
         for (const int64_t K : {int64_t{1}, int64_t{10}, (shape.N + 1) / 2})
             for (const bool dot : {false, true}) asymmetric_topk(codes, K, dot, threads, compare, all);
-        pairs(codes, threads, compare, all);
+        pairs(codes, false, threads, compare, all);
+        pairs(codes, true, threads, compare, all);
         for (const bool with_weights : {false, true}) mih(codes, with_weights, threads, all);
     }
     for (const int64_t N : {int64_t{5}, most_points / 3 + 1, most_points}) {

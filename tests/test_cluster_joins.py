@@ -62,6 +62,18 @@ def test_two_indexes(ray: OneProcessRay, tmp_path: Path) -> None:
         assert_same(many.pairs(5, there), one.pairs(5, other))
 
 
+def test_weighted_bits(ray: OneProcessRay, tmp_path: Path) -> None:
+    one, other = made_index(3, weighted=True), made_index(4, weighted=True)
+    one.split(tmp_path / "one", 3, progress=False)
+    other.split(tmp_path / "other", 2, progress=False)
+    with ShardedIndex(tmp_path / "one") as many, ShardedIndex(tmp_path / "other") as there:
+        assert_same(many.pairs(3), one.pairs(3))
+        assert_same(many.pairs(3, there), one.pairs(3, other))
+        assert len(one.pairs(3).ids_a) > len(one.pairs(2).ids_a)
+        for link in ("single", "star"):
+            assert_same(many.groups(1, link=link), one.groups(1, link=link))
+
+
 def test_segments_and_keys(ray: OneProcessRay, tmp_path: Path) -> None:
     one = made_index(3, rows=100, keyed=True)
     one.save(tmp_path)
@@ -125,9 +137,13 @@ def test_errors(ray: OneProcessRay, tmp_path: Path) -> None:
             many.pairs(1)
     with (
         ShardedIndex(tmp_path / "weighted") as many,
-        pytest.raises(ValueError, match=r"^ShardedIndex.groups: pairs need codes without bit_weights"),
+        ShardedIndex(tmp_path / "wide") as wide,
+        pytest.raises(
+            ValueError,
+            match=r"^ShardedIndex.pairs: other must have the same bit_weights, \[\(12, 3\), \(12, 1\)\], got None",
+        ),
     ):
-        many.groups(1)
+        many.pairs(1, wide)
 
 
 def test_a_folder_that_changes_during_a_join_is_an_error(ray: OneProcessRay, tmp_path: Path) -> None:

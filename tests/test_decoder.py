@@ -136,11 +136,11 @@ def test_errors() -> None:
     for message, call in (
         ("fit: bits must be .*4096, got 5000", lambda: LinearDecoder.fit(X, codes, 5000)),
         ("fit: X must have at least 1 row", lambda: LinearDecoder.fit(X[:0], codes[:0], 16)),
-        ("fit: codes must be one for each of the 5 rows", lambda: LinearDecoder.fit(X, codes[:4], 16)),
+        ("fit: codes must have one code for each of the 5 rows", lambda: LinearDecoder.fit(X, codes[:4], 16)),
         ("fit: codes", lambda: LinearDecoder.fit(X, codes, 24)),
         ("fit: X must be finite", lambda: LinearDecoder.fit(np.full_like(X, np.nan), codes, 16)),
         ("queries: X must have 3 features, got 2", lambda: decoder.queries(X[:, :2])),
-        ("scales: codes must be one for each", lambda: decoder.scales(X[:3], codes)),
+        ("scales: codes must have one code for each", lambda: decoder.scales(X[:3], codes)),
         ("decode: codes", lambda: decoder.decode(codes[:, :1])),
     ):
         with pytest.raises(ValueError, match=rf"LinearDecoder\.{message}"):

@@ -66,7 +66,8 @@ def test_the_examples_run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["[17] [5000] [2]", "[17]"]
     assert lines[2:4] == ["2.jpg copy.jpg", "[0] [2]"]
-    assert lines[4] == "['picture 1.jpg'] ['picture 7.jpg'] ['picture 0.jpg' 'picture 2.jpg']"
+    assert lines[4:6] == ["[1 1] [7 9] [2 4]", "[1 7 9]"]
+    assert lines[6] == "['picture 1.jpg'] ['picture 7.jpg'] ['picture 0.jpg' 'picture 2.jpg']"
 
 
 def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

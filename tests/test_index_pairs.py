@@ -159,8 +159,6 @@ def test_bad_arguments(index: HammingIndex, tmp_path: Path) -> None:
         index.pairs(1, HammingIndex(32))
     with pytest.raises(ValueError, match=r"^HammingIndex.pairs: other of 64 bits must be \[N, 8\]"):
         index.pairs(1, np.zeros((2, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"^HammingIndex.pairs: pairs need codes without bit_weights, got \[\(64, 2"):
-        HammingIndex(64, bit_weights=[(64, 2)]).pairs(1)
     with pytest.raises(ValueError, match=r"^HammingIndex.groups: link must be 'single' or 'star', got 'x'"):
         index.groups(1, link="x")
     with pytest.raises(

@@ -12,6 +12,9 @@
 //                sum (r_t + 1) = radius + 1: a pair within `radius` is within r_t in some substring t (as in mih.h).
 //                It is taken only at the first such t. The codes of the pair show which t that is, so the join keeps
 //                no list of pairs that it has seen.
+// If bits are weighted, the number of ones differs by at most radius / (least weight). No substring spans two groups, and
+// sum w_t (r_t + 1) > radius, where w_t is the weight of the bits of substring t. So a few substrings of heavy bits are
+// enough. The scan gives weighted distances.
 // The plan is the one whose estimated cost is least. Results are the same for every plan, instruction set and number of
 // threads. Memory beyond outputs: 2 padded copies of the codes, 16 bytes a code, and 12 bytes for each pair of
 // different codes that is kept; at most 64 MiB of buckets.
@@ -31,6 +34,10 @@ struct fh_pairs_problem {
     int64_t Na, Nb, W, stride_a, stride_b;
     int32_t radius;  // inclusive, >= 0
     int32_t plan;    // 0: the cheapest; -1: ones; m >= 1: m substrings (fewer where the radius or the bits need fewer)
+    // Weighted bits, as in hamming.h; G = 0: every bit counts 1. Bits behind the groups must be 0. Not on CUDA.
+    const int32_t* group_bits;     // [G]
+    const int32_t* group_weights;  // [G]
+    int32_t G;
 };
 
 struct fh_pairs;  // a join: its codes, and the pairs that were found last

@@ -5,6 +5,8 @@ They are no torch ops: how many pairs there are is known only when they are foun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,15 +23,19 @@ ONES = -1  # a plan: codes sorted by their number of ones
 class Join:
     """One set of codes with itself, or two sets. It has copies of the codes.
 
-    plan: 0 takes the cheapest; ONES; m >= 1: by m substrings. Results do not depend on it.
+    plan: 0 takes the cheapest; ONES; m >= 1: by m substrings. Results do not depend on it. bit_weights: flat, as
+    fasthash/_bit_weights.py gives them; empty: every bit counts 1.
     """
 
-    def __init__(self, codes: Tensor, other: Tensor | None, radius: int, plan: int = 0):
-        a, b = rows(codes), None if other is None else rows(other)
+    def __init__(
+        self, codes: Tensor, other: Tensor | None, radius: int, plan: int = 0, bit_weights: Sequence[int] = ()
+    ):
+        a = _counted(rows(codes), bit_weights)
+        b = None if other is None else _counted(rows(other), bit_weights)
         self.rows, self._others = len(a), 0 if b is None else len(b)
         self._join = _core.PairsJoin(
             address(a), 1 if b is not None and not len(b) else address(b), len(a), self._others,
-            a.shape[1], _stride(a), 0 if b is None else _stride(b), radius, plan, torch.get_num_threads(),
+            a.shape[1], _stride(a), 0 if b is None else _stride(b), radius, plan, bit_weights, torch.get_num_threads(),
         )  # fmt: skip
 
     @property
@@ -132,6 +138,15 @@ class DeviceJoin:
             address(self._keys), address(self._distances), address(counts),
         )  # fmt: skip
         return int(counts[0])
+
+
+def _counted(codes: Tensor, bit_weights: Sequence[int]) -> Tensor:
+    """The codes with 0 in the bits behind the groups, which count nothing: codes that differ there alone are equal."""
+    behind = 8 * codes.shape[1] - sum(bit_weights[::2]) if bit_weights else 0
+    if behind and bool((codes[:, -1] & (2**behind - 1)).any()):
+        codes = codes.clone()
+        codes[:, -1] &= 256 - 2**behind
+    return codes
 
 
 def _stride(codes: Tensor) -> int:

@@ -488,14 +488,15 @@ def _duplicates(commands: Any) -> None:
         "find the near-duplicates among codes, exactly",
         """INDEX is an index folder, or a file of codes as for index build, for example text with one hexadecimal hash
         in each line (ids are then the line numbers from 0). Codes within --radius of each other form a group. The
-        lowest id is the name of the group. Prints the groups with at least two codes, or writes them: .parquet,
-        .arrow, .feather or .csv have one row for each code (group, id, size), .txt has one group in each line.
-        --pairs writes pairs (id_a, id_b, distance). If codes have keys, tables also have columns of keys (key; key_a,
-        key_b), and lines of text have keys instead of ids, separated by tabs.""",
+        lowest id is the name of the group. Distances are weighted if the index has bit weights: with 44x4,20x1 radius
+        4 allows one different bit of the first 44, or four of the last 20; begin with 2. Prints the groups with at
+        least two codes, or writes them: .parquet, .arrow, .feather or .csv have one row for each code (group, id,
+        size), .txt has one group in each line. --pairs writes pairs (id_a, id_b, distance). If codes have keys, tables
+        also have columns of keys (key; key_a, key_b), and lines of text have keys instead of ids, separated by tabs.""",
         "fasthash duplicates index --radius 4 --out groups.parquet",
     )
     duplicates.add_argument("index", metavar="INDEX")
-    duplicates.add_argument("--radius", type=int, required=True, metavar="R", help="the greatest Hamming distance")
+    duplicates.add_argument("--radius", type=int, required=True, metavar="R", help="the greatest (weighted) distance")
     duplicates.add_argument(
         "--link",
         choices=("single", "star"),

@@ -25,6 +25,7 @@ from fasthash.pairs import LINKS, STAR_PAIRS, Pairs, duplicate_groups, groups_of
 _ROWS = 1 << 20  # of one side of a tile that are joined at once, where pairs become groups
 _TILE_PAIRS = 1 << 24  # pairs that are in memory at once, where pairs become groups: some 850 MB
 _Ids = np.ndarray[Any, np.dtype[np.int64]]
+_BitWeights = list[tuple[int, int]] | None  # of the index
 
 
 class Side(NamedTuple):
@@ -67,7 +68,8 @@ class ShardedJoins(Handle):
             else:
                 tiles = [(a, b) for a in own for b in there]
             found, total = [], 0
-            for _, part in self._tiles(tile_pairs, [(a, b, radius, most) for a, b in tiles], call):
+            weights = self._model.bit_weights
+            for _, part in self._tiles(tile_pairs, [(a, b, radius, most, weights) for a, b in tiles], call):
                 total += len(part[0])
                 if most is not None and total > most:
                     raise ValueError(
@@ -97,8 +99,11 @@ class ShardedJoins(Handle):
             equal = dict(self._tiles(equal_codes, [(side,) for side in own], call))
             lows = [self._shared(np.unique(equal[shard][1]), call) for shard in range(len(own))]
             distinct = [side._replace(filter=low) for side, low in zip(own, lows, strict=True)]
+            weights = self._model.bit_weights
             tiles = [
-                (a, None if a is b else b, radius, STAR_PAIRS) for n, a in enumerate(distinct) for b in distinct[n:]
+                (a, None if a is b else b, radius, STAR_PAIRS, weights)
+                for n, a in enumerate(distinct)
+                for b in distinct[n:]
             ]
             links = dict(self._tiles(tile_pairs if star else tile_links, tiles, call))
         ids, lowest = (np.concatenate(parts) for parts in zip(*equal.values(), strict=True))
@@ -111,8 +116,6 @@ class ShardedJoins(Handle):
         return IndexGroups(ids, labels, ids[representatives], sizes, keep)
 
     def _sides(self, filter: Any, call: Call) -> list[Side]:
-        if self._model.bit_weights:
-            raise ValueError(f"{call.function}: pairs need codes without bit_weights, got {self._model.bit_weights}")
         allowed = self._allowed(filter, call)
         places = [place._replace(writable=False, device="cpu", method="scan") for place in self._places]
         return [
@@ -128,6 +131,11 @@ class ShardedJoins(Handle):
             if other._model.bits != self._model.bits:
                 raise ValueError(
                     f"{call.function}: other must have codes of {self._model.bits} bits, got {other._model.bits}"
+                )
+            if other._model._weights != self._model._weights:
+                raise ValueError(
+                    f"{call.function}: other must have the same bit_weights, {self._model.bit_weights}, "
+                    f"got {other._model.bit_weights}"
                 )
             return list(other._sides(None, call))
         codes = to_tensor(other, call.function, "other")
@@ -176,15 +184,17 @@ class Unread(Exception):
     """A shard that a task cannot read: its name, and why."""
 
 
-def tile_pairs(threads: int, a: Side, b: Any, radius: int, limit: int | None) -> tuple[_Ids, _Ids, Any]:
+def tile_pairs(
+    threads: int, a: Side, b: Any, radius: int, limit: int | None, weights: _BitWeights
+) -> tuple[_Ids, _Ids, Any]:
     """The pairs of a tile: of side a (b is None), or of a and b, a Side or codes [M, W] whose rows are their ids."""
     torch.set_num_threads(threads)
     ids_a, codes_a = _rows(a)
     if b is None:
-        found = hamming_pairs(codes_a, radius, limit=limit)
+        found = hamming_pairs(codes_a, radius, limit=limit, bit_weights=weights)
         return ids_a[found.ids_a], ids_a[found.ids_b], found.distances
     ids_b, codes_b = _rows(b) if isinstance(b, Side) else (np.arange(len(b)), b)
-    found = hamming_pairs(codes_a, radius, codes_b, limit=limit)
+    found = hamming_pairs(codes_a, radius, codes_b, limit=limit, bit_weights=weights)
     return ids_a[found.ids_a], ids_b[found.ids_b], found.distances
 
 
@@ -196,21 +206,23 @@ def equal_codes(threads: int, side: Side) -> tuple[_Ids, _Ids]:
     return groups.ids, groups.representatives[groups.labels]
 
 
-def tile_links(threads: int, a: Side, b: Side | None, radius: int, limit: int | None) -> tuple[_Ids, _Ids]:
+def tile_links(
+    threads: int, a: Side, b: Side | None, radius: int, limit: int | None, weights: _BitWeights
+) -> tuple[_Ids, _Ids]:
     """Pairs of ids that connect what the pairs of a tile connect: at most one for each code. Pairs are not kept."""
     torch.set_num_threads(threads)
     ids, codes = _rows(a)
     if b is None:
-        groups = duplicate_groups(codes, radius)
+        groups = duplicate_groups(codes, radius, bit_weights=weights)
         lowest = groups.representatives[groups.labels]
     else:
         ids_b, codes_b = _rows(b)
         first, step, lowest = 0, _ROWS, np.arange(len(ids) + len(ids_b))
         while first < len(ids):
             try:
-                found = hamming_pairs(
-                    codes[first : first + step], radius, codes_b, limit=_TILE_PAIRS if step > 1 else None
-                )
+                most = _TILE_PAIRS if step > 1 else None
+                part = codes[first : first + step]
+                found = hamming_pairs(part, radius, codes_b, limit=most, bit_weights=weights)
             except ValueError:  # more pairs than that: fewer rows
                 step = max(step // 2, 1)
                 continue

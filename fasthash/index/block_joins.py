@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -43,8 +43,8 @@ class BlockJoin:
     Where there are blocks, the pairs that a search finds are kept with their ids, 20 bytes each.
     """
 
-    def __init__(self, a: Eligible, b: Eligible | None, radius: int):
-        self._a, self._b, self._radius = a, b, radius
+    def __init__(self, a: Eligible, b: Eligible | None, radius: int, weights: Sequence[int]):
+        self._a, self._b, self._radius, self._weights = a, b, radius, weights
         self._found: list[Pairs] = []
         self._only: tuple[_ops.pairs.Join, Block, Block] | None = None  # kept where neither side has a second block
 
@@ -97,7 +97,8 @@ class BlockJoin:
         block = self._a.block(number)
         for other in range(number if self._b is None else 0, others.blocks):
             near = block if self._b is None and other == number else others.block(other)
-            join = _ops.pairs.Join(block.codes, None if near is block else near.codes, self._radius)
+            codes = None if near is block else near.codes
+            join = _ops.pairs.Join(block.codes, codes, self._radius, bit_weights=self._weights)
             if self._a.blocks == others.blocks == 1:
                 nothing = torch.empty(0, dtype=torch.uint8)  # the join has copies of the codes
                 self._only = join, block._replace(codes=nothing), near._replace(codes=nothing)
@@ -129,18 +130,19 @@ def pair_blocks(join: BlockJoin, most: int) -> Iterator[tuple[int, Pairs]]:
         first = last
 
 
-def lowest_linked(codes: Eligible, radius: int) -> Tensor:
+def lowest_linked(codes: Eligible, radius: int, weights: Sequence[int]) -> Tensor:
     """The lowest row that a chain of pairs connects each row with, int64 [N]."""
     parents = torch.arange(len(codes))
     for number in range(codes.blocks):
         block = codes.block(number)
         for other in range(number, codes.blocks):
             near = None if other == number else codes.block(other).codes
-            _ops.pairs.Join(block.codes, near, radius).unite(parents, codes.starts[number], codes.starts[other])
+            join = _ops.pairs.Join(block.codes, near, radius, bit_weights=weights)
+            join.unite(parents, codes.starts[number], codes.starts[other])
     return _ops.pairs.roots(parents)
 
 
-def lowest_of_stars(codes: Eligible, radius: int) -> Tensor:
+def lowest_of_stars(codes: Eligible, radius: int, weights: Sequence[int]) -> Tensor:
     """The representative of each row, int64 [N], where rows are taken in ascending order."""
     lowest = torch.full((len(codes),), -1)
     for number in range(codes.blocks):
@@ -152,11 +154,12 @@ def lowest_of_stars(codes: Eligible, radius: int) -> Tensor:
             centres = (stars == torch.arange(first, first + len(stars))).nonzero()[:, 0]
             left = (own < 0).nonzero()[:, 0]
             if len(centres) and len(left):
-                join = _ops.pairs.Join(codes.block(earlier).codes[centres], block[left], radius)
+                join = _ops.pairs.Join(codes.block(earlier).codes[centres], block[left], radius, bit_weights=weights)
                 near = join.lowest()
                 own[left] = torch.where(near < 0, near, centres[near] + first)
         left = (own < 0).nonzero()[:, 0]
         if len(left):
             chosen = block if len(left) == len(own) else block[left]
-            own[left] = left[_ops.pairs.Join(chosen, None, radius).groups(True, STAR_PAIRS)] + start
+            join = _ops.pairs.Join(chosen, None, radius, bit_weights=weights)
+            own[left] = left[join.groups(True, STAR_PAIRS)] + start
     return lowest

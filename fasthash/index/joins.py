@@ -11,12 +11,14 @@ import torch
 
 from fasthash._arguments import choice, whole
 from fasthash._arrays import to_tensor
+from fasthash._bit_weights import bit_weights as flat_bit_weights
+from fasthash._bit_weights import largest
 from fasthash._free_memory import free_memory
 from fasthash.codes import check_codes, code_bytes
 from fasthash.index.block_joins import BlockJoin, cut, lowest_linked, lowest_of_stars, pair_blocks
 from fasthash.index.eligible import Eligible
 from fasthash.index.exchange.pair_files import TABLE_SUFFIXES, check_suffix, write_pairs
-from fasthash.index.groups import Groups
+from fasthash.index.groups import Groups, shown_groups
 from fasthash.index.keyed import Keyed, KeyedPairs, StoredKeys, filter_of_ids
 from fasthash.index.progress import progress_bar
 from fasthash.index.segments import Contents
@@ -49,8 +51,12 @@ class Side(NamedTuple):
 
     contents: Contents
     bits: int
-    groups: Groups  # of weighted bits, which joins do not know
+    groups: Groups  # of weighted bits
     device: torch.device
+
+    def weights(self, function: str) -> tuple[int, ...]:
+        """Flat, as joins take them; () where all bits count 1."""
+        return flat_bit_weights(self.groups or None, function, code_bytes(self.bits))
 
 
 class Joins:
@@ -62,13 +68,14 @@ class Joins:
     def pairs(self, radius: int, other: Any = None, *, filter: Any = None, limit: int | None = None) -> Pairs:
         """All pairs of codes within `radius` of each other, each once: ids_a, ids_b and distances, as numpy arrays.
 
+        radius: inclusive; a weighted distance, as the distances of the result, where the index has bit_weights.
         Ordered by (ids_a, ids_b); in one index ids_a < ids_b. Where codes have keys, the result has `keys_a` and
         `keys_b`, objects, which are read when they are first asked for (None: that side has none). other: a
         HammingIndex, whose ids are ids_b, or packed codes uint8 [M, ceil(bits / 8)], whose rows are: pairs of a code
         here and a code there. filter: the codes of this index that are eligible, as for `search`. limit and its error
         are those of `hamming_pairs`. The join runs on the CPU, wherever the index is, and takes two copies of the codes
         and 40 bytes a code. Where half of the free memory does not hold that, codes are joined block by block. Raises
-        ValueError or TypeError; ValueError for bit_weights.
+        ValueError or TypeError; ValueError where `other` has other bit_weights.
 
         >>> import numpy as np
         >>> from fasthash import HammingIndex
@@ -102,7 +109,7 @@ class Joins:
 
         ids are the eligible ones, ascending, and labels and keep belong to them; representatives are ids. Where codes
         have keys, `keys` has that of each of ids, read when it is first asked for. filter as for `search`. No list of
-        pairs is made; blocks as for `pairs`. Raises ValueError or TypeError; ValueError for bit_weights.
+        pairs is made; radius and blocks as for `pairs`. Raises ValueError or TypeError.
 
         >>> import numpy as np
         >>> from fasthash import HammingIndex
@@ -123,7 +130,8 @@ def pairs_within(own: Side, other: Any, radius: int, filter: Any, limit: int | N
     """All pairs at once, as numpy arrays. other: a Side, an array of codes or None, as of HammingIndex.pairs."""
     a, b = _both(own, other, filter, function)
     radius = _radius(radius, own, function)
-    found = Pairs(*(part.numpy() for part in all_pairs(BlockJoin(a, b, radius), radius, limit, function)))
+    join = BlockJoin(a, b, radius, own.weights(function))
+    found = Pairs(*(part.numpy() for part in all_pairs(join, radius, limit, function)))
     keys = _keys_of_both(own, other)
     return KeyedPairs.of(found, keys) if any(keys) else found
 
@@ -134,7 +142,7 @@ def write_pairs_within(
     """Writes the pairs to a file, by blocks, and gives their number."""
     check_suffix(path, TABLE_SUFFIXES, function)
     a, b = _both(own, other, filter, function)
-    join = BlockJoin(a, b, _radius(radius, own, function))
+    join = BlockJoin(a, b, _radius(radius, own, function), own.weights(function))
     total = 0
     with progress_bar("pairs", len(a), "code", progress) as bar:
 
@@ -159,7 +167,7 @@ def groups_within(own: Side, radius: int, link: str, filter: Any, function: str)
     star = choice(link, function, "link", LINKS) == "star"
     radius = _radius(radius, own, function)
     codes, _ = _both(own, None, filter, function)
-    lowest = lowest_of_stars(codes, radius) if star else lowest_linked(codes, radius)
+    lowest = (lowest_of_stars if star else lowest_linked)(codes, radius, own.weights(function))
     ids, groups = codes.ids(), groups_of_lowest(lowest)
     named = groups._replace(representatives=ids[groups.representatives])
     found = IndexGroups(*(part.numpy() for part in (ids, *named)))
@@ -179,17 +187,20 @@ def _keys_of_both(own: Side, other: Any) -> tuple[StoredKeys | None, StoredKeys 
 
 
 def _radius(radius: int, side: Side, function: str) -> int:
-    """No more than the bits of a code."""
-    return min(whole(radius, function, "radius", 0), 8 * code_bytes(side.bits))
+    """No more than the largest distance."""
+    return min(whole(radius, function, "radius", 0), largest(side.weights(function), code_bytes(side.bits)))
 
 
 def _both(own: Side, other: Any, filter: Any, function: str) -> tuple[Eligible, Eligible | None]:
     """The codes of both sides, in blocks."""
-    for side in (own, other) if isinstance(other, Side) else (own,):
-        if side.groups:
-            raise ValueError(f"{function}: pairs need codes without bit_weights, got {list(side.groups)}")
-        if side.bits != own.bits:
-            raise ValueError(f"{function}: other must have codes of {own.bits} bits, got {side.bits}")
+    if isinstance(other, Side):
+        if other.bits != own.bits:
+            raise ValueError(f"{function}: other must have codes of {own.bits} bits, got {other.bits}")
+        if other.weights(function) != own.weights(function):
+            raise ValueError(
+                f"{function}: other must have the same bit_weights, {shown_groups(own.groups)}, "
+                f"got {shown_groups(other.groups)}"
+            )
     a, b = _eligible(own, filter, function), None
     if isinstance(other, Side):
         b = _eligible(other, None, function)

@@ -52,21 +52,20 @@ void plan_weighted(HammingPlan& plan) {
     plan.width = kPanelAny;
     plan.is_panel = plan.words == 1 && p.W == 4 && p.stride == 4 && plan.weighted[0].mask == UINT32_MAX;
     plan.padded.resize(static_cast<size_t>(p.Q * plan.words * 4));
-    for (int64_t q = 0; q < p.Q; ++q) {
-        for (int64_t i = 0; i < plan.words; ++i) {
-            const WeightedWord& word = plan.weighted[i];
-            uint8_t bytes[4] = {};
-            for (int b = 0; b < 4; ++b) {
-                const int64_t byte = word.offset + word.bytes[b];
-                if (byte < p.W) bytes[b] = p.queries[q * p.W + byte] & static_cast<uint8_t>(word.mask >> (8 * b));
-            }
-            std::memcpy(&plan.padded[(q * plan.words + i) * 4], bytes, 4);
-        }
-    }
+    for (int64_t q = 0; q < p.Q; ++q) plan.pack_weighted_query(p.queries + q * p.W, &plan.padded[q * plan.words * 4]);
     plan.queries = plan.padded.data();
 }
 
 }  // namespace
+
+void HammingPlan::pack_weighted_query(const uint8_t* code, uint8_t* out) const {
+    for (const WeightedWord& word : weighted) {
+        for (int b = 0; b < 4; ++b) {
+            const int64_t byte = word.offset + word.bytes[b];
+            *out++ = byte < problem->W ? code[byte] & static_cast<uint8_t>(word.mask >> (8 * b)) : 0;
+        }
+    }
+}
 
 const ScanTable* chosen_scan() { return chosen_table(kScanTables); }
 

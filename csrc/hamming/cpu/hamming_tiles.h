@@ -35,6 +35,8 @@ struct HammingPlan {
         if (weighted.empty()) return table->pack(database, p.stride, positions, n, p.W, panel);
         table->pack_weighted(weighted.data(), words, database, p.stride, positions, n, p.W, panel);
     }
+    // One code of W bytes as a query, where bits are weighted. out [words * 4].
+    void pack_weighted_query(const uint8_t* code, uint8_t* out) const;
     bool scan(ScanRequest* request) const {
         return weighted.empty() ? table->scan[width](request) : table->scan_weighted(request);
     }

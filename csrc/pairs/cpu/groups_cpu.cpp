@@ -133,7 +133,7 @@ fh_status star_groups(fh_pairs& join, int64_t most, uint32_t* groups, int32_t th
         if (!representatives.empty()) {
             Lowest lowest(end - begin);
             const CodeRows a = picked(codes, representatives), b = picked(codes, block);
-            if (const fh_status status = join_codes(a, b, join.W, join.radius, plan, lowest, threads, cancel))
+            if (const fh_status status = join_codes(a, b, join.groups, join.radius, plan, lowest, threads, cancel))
                 return status;
             size_t left = 0;
             for (int64_t n = begin; n < end; ++n) {
@@ -146,7 +146,8 @@ fh_status star_groups(fh_pairs& join, int64_t most, uint32_t* groups, int32_t th
         const CodeRows rows = picked(codes, block);
         Bounded sink(most, std::max(threads, 1));
         join.taken = join.plan;
-        if (const fh_status status = join_codes(rows, rows, join.W, join.radius, join.taken, sink, threads, cancel))
+        if (const fh_status status =
+                join_codes(rows, rows, join.groups, join.radius, join.taken, sink, threads, cancel))
             return status;
         if (!sink.complete() && end - begin > kLeastBlock) {
             size = std::max(kLeastBlock, (end - begin) / 4);
@@ -186,7 +187,7 @@ extern "C" fh_status fh_pairs_unite_cpu(fh_pairs* join, int64_t first_a, int64_t
                 for (int64_t i = 1; i < a.size(u); ++i)
                     components.unite(first_a + a.member(u, 0), first_a + a.member(u, i));
         join->taken = join->plan;
-        return join_codes(a.codes, b.codes, join->W, join->radius, join->taken, components, threads, cancel);
+        return join_codes(a.codes, b.codes, join->groups, join->radius, join->taken, components, threads, cancel);
     });
 }
 
@@ -218,7 +219,7 @@ extern "C" fh_status fh_pairs_lowest_cpu(fh_pairs* join, int64_t* lowest, int32_
         Lowest found(b.codes.N());
         join->taken = join->plan;
         if (const fh_status status =
-                join_codes(a.codes, b.codes, join->W, join->radius, join->taken, found, threads, cancel))
+                join_codes(a.codes, b.codes, join->groups, join->radius, join->taken, found, threads, cancel))
             return status;
         for (int64_t u = 0; u < b.codes.N(); ++u)
             for (int64_t i = 0; i < b.size(u); ++i)

@@ -37,6 +37,7 @@ struct Worker {
     std::vector<uint32_t> rows;        // [panel_codes]: the row of b that each code of the panel is
     std::unique_ptr<uint64_t[]> hits;  // [kHitsRoom]
     std::vector<CodePair> found;
+    std::vector<uint8_t> queries;  // [kRows, panel_bytes]: rows as the scan takes them, where bits are weighted
     int64_t n = 0, own = 0, own_first = 0;  // codes in the panel; the first `own` are rows own_first + c of the bucket
 };
 
@@ -52,7 +53,8 @@ class Pass {
           pass_(passes[number]),
           self_(&a == &b),
           bytes_(a.rows.bytes()),
-          panel_codes_(std::max<int64_t>(64, kPanelBytes / bytes_ / 64 * 64)),
+          panel_bytes_(kernel.words * kernel.word_bytes),
+          panel_codes_(std::max<int64_t>(64, kPanelBytes / panel_bytes_ / 64 * 64)),
           limits_(static_cast<size_t>(kRows), radius + 1),
           sink_(sink),
           threads_(threads),
@@ -75,9 +77,10 @@ class Pass {
         std::vector<Worker> workers(
             static_cast<size_t>(std::min<int64_t>(std::max(threads_, 1), static_cast<int64_t>(tasks.size()))));
         for (Worker& w : workers) {
-            w.panel_memory.reset(new uint8_t[static_cast<size_t>(panel_codes_ * bytes_ + 64)]);
+            w.panel_memory.reset(new uint8_t[static_cast<size_t>(panel_codes_ * panel_bytes_ + 64)]);
             w.panel = w.panel_memory.get() + (64 - reinterpret_cast<uintptr_t>(w.panel_memory.get()) % 64) % 64;
             w.gathered = CodeRows(panel_codes_, bytes_);
+            if (!kernel_.weighted.empty()) w.queries.resize(static_cast<size_t>(kRows * panel_bytes_));
             w.rows.resize(static_cast<size_t>(panel_codes_));
             w.hits.reset(new uint64_t[kHitsRoom]);
             w.found.reserve(static_cast<size_t>(kBatch));
@@ -128,7 +131,7 @@ class Pass {
 
     std::vector<Task> make_tasks(const std::vector<uint32_t>& all_others) const {
         std::vector<Task> tasks;
-        const int64_t words = (bytes_ + 7) / 8, near = static_cast<int64_t>(masks_.size());
+        const int64_t words = kernel_.words, near = static_cast<int64_t>(masks_.size());
         int64_t open = -1, work = 0;  // a run of small buckets that is not yet a task
         const auto close = [&](int64_t end) {
             if (open >= 0) tasks.push_back({static_cast<uint32_t>(open), static_cast<uint32_t>(end), 0, UINT32_MAX});
@@ -197,17 +200,22 @@ class Pass {
             w.n = w.own = 0;
             return;
         }
-        const uint8_t* panel = w.gathered.row(0);
-        if (kernel_.words > 1) {
+        const uint8_t *panel = w.gathered.row(0), *queries = a_.rows.row(first);
+        if (kernel_.words > 1 || !kernel_.weighted.empty()) {
             kernel_.pack(panel, nullptr, w.n, w.panel);
             panel = w.panel;
+        }
+        if (!kernel_.weighted.empty()) {
+            for (int64_t row = first; row < last; ++row)
+                kernel_.pack_weighted_query(a_.rows.row(row), &w.queries[(row - first) * panel_bytes_]);
+            queries = w.queries.data();
         }
         const int64_t step = w.own > 0 && w.own_first < last ? kStep : kRows;
         for (int64_t row = first; row < last; row += step) {
             const int64_t behind = w.own > 0 ? std::clamp<int64_t>(row - w.own_first, 0, w.own) / kStep * kStep : 0;
-            ScanRequest request{a_.rows.row(row),
+            ScanRequest request{queries + (row - first) * panel_bytes_,
                                 limits_.data(),
-                                panel + behind * bytes_,
+                                panel + behind * panel_bytes_,
                                 nullptr,
                                 kernel_.words,
                                 kernel_.largest,
@@ -220,8 +228,8 @@ class Pass {
                                 0,
                                 0,
                                 0,
-                                nullptr,
-                                false};
+                                kernel_.weighted.data(),
+                                kernel_.shared};
             if (request.n <= 0) break;
             while (kernel_.scan(&request)) {
                 for (int64_t i = 0; i < request.hit_count; ++i) {
@@ -261,7 +269,8 @@ class Pass {
     const size_t number_;
     const JoinPass pass_;
     const bool self_;
-    const int64_t bytes_, panel_codes_;
+    const int64_t bytes_, panel_bytes_;  // of a code: in a row, and in a panel
+    const int64_t panel_codes_;
     const std::vector<int32_t> limits_;
     std::vector<uint32_t> masks_;
     PairSink& sink_;
@@ -271,15 +280,18 @@ class Pass {
 
 }  // namespace
 
-fh_status join_codes(const CodeRows& a, const CodeRows& b, int64_t W, int32_t radius, int32_t& plan, PairSink& sink,
-                     int32_t threads, fh_cancel* cancel) {
+fh_status join_codes(const CodeRows& a, const CodeRows& b, const BitGroups& groups, int32_t radius, int32_t& plan,
+                     PairSink& sink, int32_t threads, fh_cancel* cancel) {
     if (a.N() == 0 || b.N() == 0 || (&a == &b && a.N() == 1)) return FH_OK;
-    const fh_hamming_problem codes{nullptr, nullptr, nullptr, 0, 0, a.bytes(), a.bytes(), nullptr, nullptr, 0};
+    const int32_t G = static_cast<int32_t>(groups.bits.size());
+    const int64_t W = G > 0 ? groups.W : a.bytes();
+    const fh_hamming_problem codes{
+        nullptr, nullptr, nullptr, 0, 0, W, a.bytes(), groups.bits.data(), groups.weights.data(), G};
     HammingPlan kernel;
     if (const fh_status status = make_plan(&codes, kernel)) return status;
     radius = std::min(radius, kernel.largest);
-    const std::vector<JoinPass> passes =
-        plan == 0 ? cheapest_passes(a, b, W, radius) : passes_of_plan(plan, std::max(a.N(), b.N()), W, radius);
+    const std::vector<JoinPass> passes = plan == 0 ? cheapest_passes(a, b, groups, radius, kernel.words)
+                                                   : passes_of_plan(plan, std::max(a.N(), b.N()), groups, radius);
     plan = passes[0].by_ones() ? -1 : static_cast<int32_t>(passes.size());
     KeyedCodes sorted_a, sorted_b;
     for (size_t number = 0; number < passes.size(); ++number) {

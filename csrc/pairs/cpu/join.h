@@ -24,9 +24,9 @@ class PairSink {
     ~PairSink() = default;
 };
 
-// a with b, or with itself where b is a. plan: as in pairs.h; becomes the one that was taken. W: bytes of a code.
+// a with b, or with itself where b is a. plan: as in pairs.h; becomes the one that was taken.
 // May throw std::bad_alloc.
-fh_status join_codes(const CodeRows& a, const CodeRows& b, int64_t W, int32_t radius, int32_t& plan, PairSink& sink,
-                     int32_t threads, fh_cancel* cancel);
+fh_status join_codes(const CodeRows& a, const CodeRows& b, const BitGroups& groups, int32_t radius, int32_t& plan,
+                     PairSink& sink, int32_t threads, fh_cancel* cancel);
 
 }  // namespace fasthash

@@ -15,11 +15,19 @@ struct JoinPass {
     bool by_ones() const { return length == 0; }
 };
 
-// The passes of plan -1 or m >= 1 (pairs.h) for codes of W bytes; N: the codes of the larger side.
-std::vector<JoinPass> passes_of_plan(int32_t plan, int64_t N, int64_t W, int32_t radius);
+// What the bits of a code count: group g is the next bits[g] bits, which count weights[g] each. No groups: 8 W bits
+// that count 1.
+struct BitGroups {
+    int64_t W = 0;  // bytes of a code
+    std::vector<int32_t> bits, weights;
+};
 
-// The passes with the least estimated cost. b may be a.
-std::vector<JoinPass> cheapest_passes(const CodeRows& a, const CodeRows& b, int64_t W, int32_t radius);
+// The passes of plan -1 or m >= 1 (pairs.h); N: the codes of the larger side.
+std::vector<JoinPass> passes_of_plan(int32_t plan, int64_t N, const BitGroups& groups, int32_t radius);
+
+// The passes with the least estimated cost. b may be a. words: of a code, as the scan compares them.
+std::vector<JoinPass> cheapest_passes(const CodeRows& a, const CodeRows& b, const BitGroups& groups, int32_t radius,
+                                      int64_t words);
 
 // How many values of `length` bits differ from one in at most `radius`; kTooManyKeys where that is more.
 constexpr int64_t kTooManyKeys = 1 << 12;

@@ -83,7 +83,7 @@ extern "C" fh_status fh_pairs_knn_cpu(fh_pairs* join, int64_t K, int32_t* distan
         NearestCodes nearest(U, K);
         join->taken = join->plan;
         if (const fh_status status =
-                join_codes(codes.codes, codes.codes, join->W, join->radius, join->taken, nearest, threads, cancel))
+                join_codes(codes.codes, codes.codes, join->groups, join->radius, join->taken, nearest, threads, cancel))
             return status;
         std::vector<std::vector<uint64_t>> scratch(static_cast<size_t>(std::max(threads, 1)),
                                                    std::vector<uint64_t>(static_cast<size_t>(K * K)));

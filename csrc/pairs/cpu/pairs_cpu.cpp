@@ -5,6 +5,7 @@
 
 #include "core/exceptions.h"
 #include "core/thread_pool.h"
+#include "hamming/groups.h"
 #include "pairs/cpu/pairs_join.h"
 
 namespace fasthash {
@@ -108,13 +109,14 @@ extern "C" fh_status fh_pairs_open_cpu(const fh_pairs_problem* problem, fh_pairs
     return without_exceptions("hamming_pairs", [&]() -> fh_status {
         const fh_pairs_problem& p = *problem;
         if (p.Na < 0 || p.Nb < 0 || p.W < 1 || p.W > (int64_t{1} << 27) || p.radius < 0 || p.stride_a < p.W ||
-            (p.b != nullptr && p.stride_b < p.W))
-            return fail(FH_INVALID, "hamming_pairs: must have Na, Nb >= 0, W 1 to 2^27, radius >= 0, stride >= W");
+            p.G < 0 || p.G > kMostGroups || (p.b != nullptr && p.stride_b < p.W))
+            return fail(FH_INVALID,
+                        "hamming_pairs: must have Na, Nb >= 0, W 1 to 2^27, radius >= 0, stride >= W, few enough groups");
         if (p.Na > 0xfffffffe || p.Nb > 0xfffffffe)
             return fail(FH_INVALID, "hamming_pairs: each set must have fewer than 2^32 - 1 codes");
         auto made = std::make_unique<fh_pairs>();
         made->self = p.b == nullptr;
-        made->W = p.W;
+        made->groups = {p.W, {p.group_bits, p.group_bits + p.G}, {p.group_weights, p.group_weights + p.G}};
         made->radius = p.radius;
         made->plan = p.plan;
         if (const fh_status status = different_codes(p.a, p.Na, p.W, p.stride_a, made->a, threads, cancel))
@@ -144,8 +146,8 @@ extern "C" fh_status fh_pairs_find_cpu(fh_pairs* join, int64_t first, int64_t la
                     equal += equal_pairs_from(join->a, u, first) - equal_pairs_from(join->a, u, last);
         Collected sink(*join, most, equal, std::max(threads, 1));
         join->taken = join->plan;
-        if (const fh_status status = join_codes(join->a.codes, join->other().codes, join->W, join->radius, join->taken,
-                                                sink, threads, cancel))
+        if (const fh_status status = join_codes(join->a.codes, join->other().codes, join->groups, join->radius,
+                                                join->taken, sink, threads, cancel))
             return status;
         *total = join->total = sink.total();
         join->kept = join->total <= most;

@@ -11,7 +11,7 @@
 struct fh_pairs {
     fasthash::DifferentCodes a, b;  // b is empty where a is joined with itself
     bool self;
-    int64_t W;
+    fasthash::BitGroups groups;
     int32_t radius, plan;  // as the caller gave them
     int32_t taken = 0;     // the plan of the last search
     // The last search: its rows, and the pairs of different codes within them, those of each worker.
