@@ -28,7 +28,7 @@ from fasthash.evaluate import evaluate
 from fasthash.hamming import hamming_topk
 from fasthash.index import HammingIndex
 from fasthash.neighbors import nearest
-from fasthash.report import Plots, text_tables, write_report
+from fasthash.report import Plots, Ranked, distance_words, text_tables, write_report
 from fasthash.train import Hasher
 
 BITS = 64
@@ -64,16 +64,16 @@ def run_demo(
 ) -> dict[str, Any]:
     """Trains, compares, indexes and searches 64-bit codes of clinc150, writes all to a folder, and gives the results.
 
-    Codes are trained on the train split: undivided ones, and those of two parts, which Hasher learns by default. Every
-    other setting is the package's default, so nothing is chosen here. Queries are the test split; the database is the
-    train split, and once more the val split, which nothing was trained on. The folder gets model.safetensors,
-    features.npy and query_features.npy (embeddings), codes.npy, queries.npy, index, texts.txt, labels, hierarchy.txt,
-    results.json and report.html (with plots where matplotlib is installed).
+    Codes are trained on the train split. Every setting is the default of Hasher, so nothing is chosen here. Queries are
+    the test split; the database is the train split, and once more the val split, which nothing was trained on. The
+    folder gets model.safetensors, features.npy and query_features.npy (embeddings), codes.npy, queries.npy, index (with
+    the model's weights of bits), texts.txt, labels, hierarchy.txt, results.json and report.html (with plots where
+    matplotlib is installed).
 
     fraction: part of the texts of each intent, 0.1 to 1. epochs: of training, None for the default. ablations: also
-    undivided codes without the KL term, and from distances between classes alone: twice the time. What is under way
-    is told on stderr. Raises ValueError for a fraction, epochs or a seed out of range, OSError where the folder cannot
-    be written.
+    undivided codes and their outputs before rounding, each with the KL term and without, from labels and from distances
+    between classes alone: three times the time. What is under way is told on stderr. Raises ValueError for a fraction,
+    epochs or a seed out of range, OSError where the folder cannot be written.
     """
     fraction = number(fraction, "demo", "fraction", least=0.1, most=1)
     epochs = None if epochs is None else whole(epochs, "demo", "epochs", 1)
@@ -84,32 +84,35 @@ def run_demo(
     _write_text(folder / "results.json", "{}\n")  # fails now, not after the training, where nothing can be written
     splits = {name: _part(clinc150(name), fraction) for name in ("train", "val", "test")}
 
-    hashers = list(_train_undivided(splits["train"], seed, epochs, ablations))
-    _say("training codes of two parts")
-    divided = Hasher(BITS, clinc150_hierarchy(), epochs=epochs, seed=seed)
-    divided.fit(splits["train"].embeddings, splits["train"].intents)
+    settings = [_Setting("labels", True, None), *(_UNDIVIDED if ablations else ())]
+    trained = []
+    for run, setting in enumerate(settings, 1):
+        _say(f"training {run} of {len(settings)}: {setting}")
+        trained.append((setting, *_train(splits["train"], setting, seed, epochs)))
+    hasher = trained[0][1]
     _say("codes without training: random hyperplanes (LSH), ITQ")
-    methods = [*_baselines(splits, seed), *_learned(splits, hashers), _two_parts(splits, divided)]
+    default = _default(splits, hasher)
+    undivided = [(setting, hasher) for setting, hasher, _ in trained[1:]]
+    methods = [*_baselines(splits, seed), *_undivided(splits, undivided), default]
     tables = _measure_all(methods, splits)
-    saved = hashers[0][2]
     _say(f"writing model, codes, index and report to {folder}")
-    saved.save(folder / "model.safetensors")
-    codes = next(method.items for method in methods if method.metric == "hamming" and method.kl)
-    _write_items(folder, splits, codes)
+    hasher.save(folder / "model.safetensors")
+    _write_items(folder, splits, default)
     results: dict[str, Any] = {
         "data": "clinc150",
         "bits": BITS,
+        "bit_weights": [list(group) for group in default.bit_weights or [(BITS, 1)]],
         "fraction": fraction,
         "seed": seed,
         "sizes": {name: len(split.texts) for name, split in splits.items()},
         "threads": torch.get_num_threads(),
         "isa": _ops.isa_chosen(),
         "torch": torch.__version__,
-        "train_seconds": [round(seconds, 2) for _, _, _, seconds in hashers],
+        "train_seconds": [round(seconds, 2) for _, _, seconds in trained],
         "tables": tables,
         "examples": _examples(folder, splits, seed),
     }
-    results["plots"] = write_report(folder / "report.html", results, _plots(methods, splits))
+    results["plots"] = write_report(folder / "report.html", results, _plots(methods, hasher, splits))
     results["seconds"] = round(time.perf_counter() - start, 1)
     _write_text(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
@@ -121,8 +124,9 @@ def describe(results: dict[str, Any], folder: str) -> str:
     for example in results["examples"]:
         lines.append(f'query "{example["text"]}" [{example["intent"]}]')
         for found in example["results"]:
-            lines.append(f'  {found["distance"]:3} bits  "{found["text"]}" [{found["intent"]}]')
+            lines.append(f'  distance {found["distance"]:3}  "{found["text"]}" [{found["intent"]}]')
         lines.append("")
+    lines += [distance_words(results), ""]
     lines.append(
         f"{results['seconds']:.0f} s in all. In {folder}: model.safetensors, codes.npy, index, report.html ..."
     )
@@ -148,22 +152,32 @@ def _part(split: Clinc150, fraction: float) -> Clinc150:
     return Clinc150(texts, split.embeddings[chosen], split.intents[chosen], split.domains[chosen])
 
 
-def _train_undivided(
-    train: Clinc150, seed: int, epochs: int | None, ablations: bool
-) -> Iterator[tuple[str, bool, Hasher, float]]:
-    """(what it learned from, with the KL term, trained hasher, seconds) of each setting."""
-    hierarchy = clinc150_hierarchy()
-    settings = [(source, kl) for source in ("labels", "similarities") for kl in (True, False)]
-    settings = settings if ablations else settings[:1]
-    for run, (source, kl) in enumerate(settings, 1):
-        _say(f"training {run} of {len(settings)}: {BITS}-bit codes from {source}, KL term {'on' if kl else 'off'}")
-        supervision = "full" if source == "labels" else "similarity"
-        hasher = Hasher(BITS, hierarchy, item_bits=0, supervision=supervision, epochs=epochs, seed=seed)
-        if not kl:
-            hasher.set_params(kl=0.0)
-        start = time.perf_counter()
-        hasher.fit(train.embeddings, train.intents)
-        yield source, kl, hasher, time.perf_counter() - start
+@dataclass(frozen=True)
+class _Setting:
+    """What codes learn from, with the KL term or without; item_bits=0: undivided, None: as Hasher does by default."""
+
+    learned_from: str
+    kl: bool
+    item_bits: int | None
+
+    def __str__(self) -> str:
+        parts = "two parts" if self.item_bits is None else "one part"
+        return f"{BITS}-bit codes of {parts} from {self.learned_from}, KL term {'on' if self.kl else 'off'}"
+
+
+_UNDIVIDED = [_Setting(source, kl, 0) for source in ("labels", "similarities") for kl in (True, False)]
+
+
+def _train(train: Clinc150, setting: _Setting, seed: int, epochs: int | None) -> tuple[Hasher, float]:
+    """The trained hasher, and the seconds that it took."""
+    supervision = "full" if setting.learned_from == "labels" else "similarity"
+    options: dict[str, Any] = {"supervision": supervision, "item_bits": setting.item_bits, "epochs": epochs}
+    hasher = Hasher(BITS, clinc150_hierarchy(), seed=seed, **options)
+    if not setting.kl:
+        hasher.set_params(kl=0.0)
+    start = time.perf_counter()
+    hasher.fit(train.embeddings, train.intents)
+    return hasher, time.perf_counter() - start
 
 
 def _baselines(splits: dict[str, Clinc150], seed: int) -> Iterator[Method]:
@@ -185,19 +199,17 @@ def _baselines(splits: dict[str, Clinc150], seed: int) -> Iterator[Method]:
         yield Method(f"{name}, {BITS} bits", None, None, "hamming", BITS // 8, coded)
 
 
-def _learned(splits: dict[str, Clinc150], hashers: list[tuple[str, bool, Hasher, float]]) -> Iterator[Method]:
-    """Outputs before rounding, then codes, of every trained hasher."""
-    outputs = [
-        {name: hasher.transform(split.embeddings) for name, split in splits.items()} for _, _, hasher, _ in hashers
-    ]
-    for (source, kl, _, _), items in zip(hashers, outputs, strict=True):
-        yield Method(f"fasthash, {BITS} floats", source, kl, "l1", 4 * BITS, items)
-    for (source, kl, _, _), items in zip(hashers, outputs, strict=True):
+def _undivided(splits: dict[str, Clinc150], hashers: list[tuple[_Setting, Hasher]]) -> Iterator[Method]:
+    """Outputs before rounding, then codes, of every hasher."""
+    outputs = [{name: hasher.transform(split.embeddings) for name, split in splits.items()} for _, hasher in hashers]
+    for (setting, _), items in zip(hashers, outputs, strict=True):
+        yield Method(f"fasthash, {BITS} floats", setting.learned_from, setting.kl, "l1", 4 * BITS, items)
+    for (setting, _), items in zip(hashers, outputs, strict=True):
         codes = {name: pack_bits(rows) for name, rows in items.items()}
-        yield Method(f"fasthash, {BITS} bits", source, kl, "hamming", BITS // 8, codes)
+        yield Method(f"fasthash, {BITS} bits", setting.learned_from, setting.kl, "hamming", BITS // 8, codes)
 
 
-def _two_parts(splits: dict[str, Clinc150], hasher: Hasher) -> Method:
+def _default(splits: dict[str, Clinc150], hasher: Hasher) -> Method:
     """Codes of a class part and an item part, by their weighted distance."""
     coded = {name: hasher.encode(split.embeddings) for name, split in splits.items()}
     name = " + ".join(str(bits) for bits, _ in hasher.bit_weights_ or [])
@@ -273,16 +285,16 @@ def _queries_per_second(method: Method, database: str) -> float:
 # Writing
 
 
-def _write_items(folder: Path, splits: dict[str, Clinc150], codes: dict[str, Array]) -> None:
+def _write_items(folder: Path, splits: dict[str, Clinc150], method: Method) -> None:
     """Codes, index, and what the other commands can use with them: embeddings, queries, texts, labels, hierarchy."""
     names = clinc150_names()
     for prefix, split in (("", "train"), ("query_", "test")):
         with replaced_file(folder / f"{prefix}features.npy") as file:
             np.save(file, splits[split].embeddings)
         with replaced_file(folder / ("queries.npy" if prefix else "codes.npy")) as file:
-            np.save(file, codes[split])
-    index = HammingIndex(BITS)
-    index.add(codes["train"])
+            np.save(file, method.items[split])
+    index = HammingIndex(BITS, bit_weights=method.bit_weights)
+    index.add(method.items["train"])
     index.save(folder / "index", overwrite=True)
     _write_text(folder / "texts.txt", "".join(f"{text}\n" for text in splits["train"].texts))
     for name, split in (("database_labels.txt", "train"), ("query_labels.txt", "test")):
@@ -312,21 +324,22 @@ def _examples(folder: Path, splits: dict[str, Clinc150], seed: int) -> list[dict
     ]
 
 
-def _plots(methods: list[Method], splits: dict[str, Clinc150]) -> Plots:
-    """The data of the plots of the report, from the test split."""
+def _plots(methods: list[Method], hasher: Hasher, splits: dict[str, Clinc150]) -> Plots:
+    """The data of the report's plots, from the test split. Outputs are those of undivided codes, if there are any."""
+    outputs = {
+        (method.learned_from or "", bool(method.kl)): method.items["test"]
+        for method in methods
+        if method.metric == "l1"
+    }
     return Plots(
-        outputs={
-            (method.learned_from or "", bool(method.kl)): method.items["test"]
-            for method in methods
-            if method.metric == "l1"
-        },
+        outputs=outputs or {("labels", True): hasher.transform(splits["test"].embeddings)},
         codes={
             _short(method): method.items["test"]
             for method in methods
             if method.metric == "hamming" and method.item_bytes == BITS // 8 and method.kl is not False
         },
         ranked=[
-            (_short(method), method.items["test"][::4], method.items["train"], method.metric)
+            Ranked(_short(method), method.items["test"][::4], method.items["train"], method.metric, method.bit_weights)
             for method in methods
             if method.item_bytes is not None and method.metric != "l1" and method.kl is not False
         ],

@@ -213,7 +213,9 @@ def test_info(works: Invoke) -> None:
     assert result["version"] == fasthash.__version__
     assert result["isa"] in result["isa_found"]
     assert {"compiler", "cuda_architectures", "threads", "torch", "numpy", "python", "gpus"} <= set(result)
-    assert f"fasthash       {fasthash.__version__}" in works("info")
+    told = works("info")
+    assert f"fasthash       {fasthash.__version__}" in told
+    assert bool(result["cuda_architectures"]) is ("none (FASTHASH_CUDA=ON builds them)" not in told)
 
 
 def test_bench(works: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

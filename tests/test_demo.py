@@ -90,11 +90,14 @@ def test_folder_holds_what_the_commands_need(run: Run, capsys: pytest.CaptureFix
     assert len(HammingIndex.open(folder / "index")) == 1500
     assert len((folder / "texts.txt").read_text(encoding="utf-8").splitlines()) == 1500
 
+    assert HammingIndex.open(folder / "index").bit_weights == [(44, 4), (20, 1)]
+
     files = [str(folder / name) for name in ("queries.npy", "codes.npy")]
+    files += ["--model", str(folder / "model.safetensors")]
     labels = [f"--query-labels={folder}/query_labels.txt", f"--database-labels={folder}/database_labels.txt"]
     assert main(["eval", *files, *labels, "--hierarchy", str(folder / "hierarchy.txt"), "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
-    (row,) = rows(results, method="fasthash, 64 bits", learned_from="labels", kl=True)
+    (row,) = rows(results, method="fasthash, 44 + 20 bits")
     assert measured["mAP"] == pytest.approx(row["mAP"], abs=1e-4)
     assert measured["mAHP@250"] == pytest.approx(row["mAHP"], abs=1e-4)
     assert measured["codes"] == row["codes"]
@@ -107,6 +110,20 @@ def test_examples_come_from_the_index(run: Run) -> None:
         distances = [found["distance"] for found in example["results"]]
         assert distances == sorted(distances)
         assert all(found["text"] in texts for found in example["results"])
+
+
+def test_a_distance_is_said_to_be_weighted(run: Run) -> None:
+    folder, results = run
+    words = "Distance: 4 for each of the first 44 bits that differs, 1 for each of the next 20."
+    assert words in describe(results, "out")
+    assert words in (folder / "report.html").read_text(encoding="utf-8")
+    example = results["examples"][0]
+    row = clinc150("test").texts.index(example["text"])
+    nearest = clinc150("train").texts.index(example["results"][0]["text"])
+    model = Hasher.load(folder / "model.safetensors")
+    pair = [model.encode(clinc150(split).embeddings[i : i + 1]) for split, i in (("test", row), ("train", nearest))]
+    differ = np.unpackbits(pair[0] ^ pair[1])
+    assert example["results"][0]["distance"] == 4 * differ[:44].sum() + differ[44:].sum()
 
 
 def test_text_and_markdown_show_every_row(run: Run) -> None:
@@ -142,11 +159,12 @@ def test_report_without_matplotlib(run: Run, tmp_path: Path, monkeypatch: pytest
 def test_same_seed_same_scores_and_a_folder_can_be_used_again(run: Run) -> None:
     folder, first = run
     second = run_demo(folder, fraction=0.1, epochs=8)  # without the ablations
+    assert "fasthash, 64 " not in describe(second, "out")  # no undivided codes, no outputs
 
     def scores(results: dict[str, Any]) -> Any:
         return [{**row, "queries_per_second": None} for table in results["tables"].values() for row in table]
 
-    without = [row for row in scores(first) if row["kl"] is not False and row["learned_from"] != "similarities"]
+    without = [row for row in scores(first) if row["learned_from"] is None or "+" in row["method"]]
     assert without == scores(second)
     assert first["examples"] == second["examples"]
 

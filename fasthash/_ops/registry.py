@@ -84,8 +84,8 @@ def workspace_for(device: torch.device, owner: str, *sizes: Any) -> Tensor | Non
 def _require_cuda(name: str, device: torch.device) -> None:
     if not _core.cuda_architectures:
         raise RuntimeError(
-            f"{name}: this build of fasthash has no CUDA kernels, got a tensor on {device}; move it to the CPU, "
-            "or reinstall fasthash with nvcc on PATH (with FASTHASH_CUDA=ON the build stops if it finds no nvcc)"
+            f"{name}: this build of fasthash has no CUDA kernels, got a tensor on {device}; "
+            "install it again with FASTHASH_CUDA=ON in the environment, where nvcc is on PATH"
         )
 
 

@@ -247,7 +247,8 @@ def choose_device(name: str | None) -> str:
     if kind not in ("cpu", "cuda"):
         raise UserError(f"--device: must be a torch device such as cpu, cuda or cuda:1, got {name!r}")
     if kind == "cuda" and not usable:
-        why = "this build has no CUDA kernels" if torch.cuda.is_available() else "torch finds no GPU"
+        lacking = "this build has no CUDA kernels (FASTHASH_CUDA=ON builds them)"
+        why = lacking if torch.cuda.is_available() else "torch finds no GPU"
         raise UserError(f"--device: {name} cannot be used: {why}")
     return name
 

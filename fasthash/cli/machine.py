@@ -31,7 +31,7 @@ def info(arguments: argparse.Namespace) -> None:
     lines = {
         "fasthash": result["version"],
         "compiler": result["compiler"],
-        "CUDA kernels": ", ".join(result["cuda_architectures"]) or "none (a build for the CPU alone)",
+        "CUDA kernels": ", ".join(result["cuda_architectures"]) or "none (FASTHASH_CUDA=ON builds them)",
         "instructions": f"{result['isa']} (found: {', '.join(result['isa_found'])})",
         "threads": result["threads"],
         "Python": result["python"],

@@ -6,6 +6,7 @@ import argparse
 import textwrap
 from typing import Any, NoReturn
 
+from fasthash.cli.demo_options import add_demo
 from fasthash.cli.machine_options import add_bench, add_info
 from fasthash.cli.module_options import add_export, add_images, add_own_module, add_recipe
 from fasthash.cli.report_options import add_report
@@ -78,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _demo(commands)
+    add_demo(commands, _command)
     _train(commands)
     _encode(commands)
     add_export(commands, _command)
@@ -119,35 +120,6 @@ def _hierarchy(command: argparse.ArgumentParser) -> None:
         metavar="ORDER",
         help='order of the names if there is no header: "parent child" (the default) or "child parent"',
     )
-
-
-def _demo(commands: Any) -> None:
-    demo = _command(
-        commands,
-        "demo",
-        "demo:demo",
-        "train, index and search codes of the texts inside the package",
-        """Trains 64-bit codes of 15,000 short texts (clinc150, 150 intents in 10 domains) from class labels.
-        Compares these codes with the real-valued embeddings and with other codes. The database is once the
-        training texts, once texts outside the training set. Shows a few queries. Writes model, codes, index and
-        a one-page report (report.html) to a folder. Takes about 90 seconds on two cores. The plots of the
-        report need matplotlib: pip install 'fasthash[demo]'.""",
-        "fasthash demo --out fasthash-demo",
-    )
-    demo.add_argument("--out", default="fasthash-demo", metavar="FOLDER", help="where to write (default: %(default)s)")
-    demo.add_argument(
-        "--fraction",
-        type=float,
-        default=1.0,
-        metavar="F",
-        help="use this part of the texts of each intent, 0.1 to 1 (default: %(default)s): faster, but worse codes",
-    )
-    demo.add_argument(
-        "--epochs", type=int, metavar="N", help="passes over the training texts (default: that of fasthash train)"
-    )
-    demo.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
-    kept = "also train codes without the KL term, and codes from similarities alone; takes twice as long"
-    demo.add_argument("--ablations", action="store_true", help=kept)
 
 
 def _column(command: argparse.ArgumentParser, what: str) -> None:
@@ -492,7 +464,7 @@ def _duplicates(commands: Any) -> None:
         4 allows one different bit of the first 44, or four of the last 20; begin with 2. Prints the groups with at
         least two codes, or writes them: .parquet, .arrow, .feather or .csv have one row for each code (group, id,
         size), .txt has one group in each line. --pairs writes pairs (id_a, id_b, distance). If codes have keys, tables
-        also have columns of keys (key; key_a, key_b), and lines of text have keys instead of ids, separated by tabs.""",
+        also have columns of keys (key; key_a, key_b), and lines of text have keys for ids, separated by tabs.""",
         "fasthash duplicates index --radius 4 --out groups.parquet",
     )
     duplicates.add_argument("index", metavar="INDEX")

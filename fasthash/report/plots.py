@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,23 @@ from fasthash.report.colours import COLOURS, METHODS
 Array = NDArray[Any]
 
 
+class Ranked(NamedTuple):
+    """A method whose ranking is drawn: metric "hamming" for packed codes, else that of real-valued items."""
+
+    method: str
+    queries: Array
+    database: Array
+    metric: str
+    bit_weights: list[tuple[int, int]] | None
+
+
 @dataclass(frozen=True)
 class Plots:
     """The data of the plots."""
 
     outputs: dict[tuple[str, bool], Array]  # (learned from, with KL term) -> outputs float32 [N, bits]
     codes: dict[str, Array]  # method -> codes uint8 [N, W]
-    ranked: list[tuple[str, Array, Array, str]]  # method, queries, database, metric
+    ranked: list[Ranked]
     query_labels: Array
     database_labels: Array
 
@@ -78,10 +88,16 @@ def _draw_balance(axis: Any, plots: Plots) -> None:
 
 def _draw_curves(axis: Any, plots: Plots) -> None:
     """Precision against recall, along the ranking."""
-    for name, query, database, metric in plots.ranked:
-        distance = None if metric == "hamming" else metric
-        curve = precision_recall_curve(query, database, plots.query_labels, plots.database_labels, metric=distance)
-        axis.plot(curve.recall, curve.precision, label=name, color=_colours(plots)[name])
+    for own in plots.ranked:
+        curve = precision_recall_curve(
+            own.queries,
+            own.database,
+            plots.query_labels,
+            plots.database_labels,
+            metric=None if own.metric == "hamming" else own.metric,
+            bit_weights=own.bit_weights,
+        )
+        axis.plot(curve.recall, curve.precision, label=own.method, color=_colours(plots)[own.method])
     axis.set(title="precision and recall, same intent", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
     _legend(axis)
 
@@ -93,5 +109,5 @@ def _legend(axis: Any) -> None:
 
 def _colours(plots: Plots) -> dict[str, str]:
     """A colour for each method, the same in every plot."""
-    names = dict.fromkeys([name for name, *_ in plots.ranked] + list(plots.codes))
+    names = dict.fromkeys([own.method for own in plots.ranked] + list(plots.codes))
     return {name: METHODS[number % len(METHODS)] for number, name in enumerate(names)}

@@ -13,7 +13,10 @@ _LEGEND = """\
 mAP and P@10: relevant = same intent. mAHP@250: hierarchical precision, where an intent of the same domain counts half.
 All exact over ties. overlap@10: part of the 10 nearest of the same intent that are also the 10 nearest by the cosine
 of the inputs. codes: different codes in the database. bytes: of an item. queries/s: exact search of the 10 nearest,
-{threads} threads. KL: trained with the KL term. "64 floats": the outputs before rounding, ranked by L1 distance."""
+{threads} threads."""
+_LEGEND_OF_ABLATIONS = (
+    """ KL: trained with the KL term. "64 floats": the outputs before rounding, ranked by L1 distance."""
+)
 
 _SHORT = ("mAP", "mAHP@250", "overlap@10", "bytes", "queries/s")
 _SHORT_LEGEND = """\
@@ -23,10 +26,21 @@ exact over ties. queries/s: exact search of the 10 nearest, {threads} threads.""
 
 
 def columns(results: dict[str, Any]) -> tuple[list[str], dict[str, list[list[str]]]]:
-    """Headings, and the cells of each table by the name of its database."""
+    """Headings, and the cells of each table by the name of its database. The texts are the first `text_columns`."""
     ranks = min(250, results["sizes"]["val"])
-    headings = ["method", "from", "KL", "mAP", f"mAHP@{ranks}", "P@10", "overlap@10", "codes", "bytes", "queries/s"]
-    return headings, {database: [_cells(row) for row in rows] for database, rows in results["tables"].items()}
+    texts = ["method", "from", "KL"][: text_columns(results)]
+    headings = [*texts, "mAP", f"mAHP@{ranks}", "P@10", "overlap@10", "codes", "bytes", "queries/s"]
+    cells = {database: [_cells(row, len(texts)) for row in rows] for database, rows in results["tables"].items()}
+    return headings, cells
+
+
+def text_columns(results: dict[str, Any]) -> int:
+    """1, the method. With ablations also what it learned from and whether with the KL term, which differ only there."""
+    return 3 if _ablations(results) else 1
+
+
+def _ablations(results: dict[str, Any]) -> bool:
+    return any(row["kl"] is False for row in results["tables"]["train"])
 
 
 def text_tables(results: dict[str, Any]) -> str:
@@ -34,9 +48,8 @@ def text_tables(results: dict[str, Any]) -> str:
     headings, tables = columns(results)
     lines = []
     for database, rows in tables.items():
-        lines += [about(results, database), "", *text_lines(headings, rows, 3), ""]
-    lines += [legend(results), "", textwrap.fill(kept(results), 118), ""]
-    return "\n".join(lines)
+        lines += [about(results, database), "", *text_lines(headings, rows, text_columns(results)), ""]
+    return "\n".join([*lines, *(f"{textwrap.fill(words, 118)}\n" for words in notes(results))])
 
 
 def markdown_tables(results: dict[str, Any]) -> str:
@@ -44,8 +57,8 @@ def markdown_tables(results: dict[str, Any]) -> str:
     headings, tables = columns(results)
     lines = []
     for database, rows in tables.items():
-        lines += [about(results, database), "", *markdown_lines(headings, rows, 3), ""]
-    return "\n".join([*lines, legend(results), "", kept(results)])
+        lines += [about(results, database), "", *markdown_lines(headings, rows, text_columns(results)), ""]
+    return "\n".join([*lines, "\n\n".join(notes(results))])
 
 
 def short_table(results: dict[str, Any]) -> str:
@@ -87,8 +100,18 @@ def about(results: dict[str, Any], database: str) -> str:
     return _DATABASES[database].format(database=sizes[database], queries=sizes["test"])
 
 
-def legend(results: dict[str, Any]) -> str:
-    return _LEGEND.format(threads=results["threads"])
+def notes(results: dict[str, Any]) -> list[str]:
+    """The legend, and with ablations how much of the outputs before rounding the codes keep."""
+    legend = _LEGEND.format(threads=results["threads"])
+    return [legend + _LEGEND_OF_ABLATIONS, kept(results)] if _ablations(results) else [legend]
+
+
+def distance_words(results: dict[str, Any]) -> str:
+    """What a distance of the examples is: "Distance: 4 for each of the first 44 bits that differs, ..."."""
+    (first, weight), *others = results["bit_weights"]
+    parts = [f"{weight} for each of the first {first} bits that differs"]
+    parts += [f"{weight} for each of the next {bits}" for bits, weight in others]
+    return f"Distance: {', '.join(parts)}."
 
 
 def kept(results: dict[str, Any]) -> str:
@@ -106,11 +129,11 @@ def _trained(row: dict[str, Any]) -> str:
     return ", ".join([*parts, row["learned_from"], f"KL {'on' if row['kl'] else 'off'}"])
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], texts: int) -> list[str]:
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
     kl = {None: "", True: "on", False: "off"}[row["kl"]]
     scores = [number(row[name], ".3f") for name in ("mAP", "mAHP", "P@10", "overlap@10")]
     sizes = [number(row[name], ",.0f") for name in ("codes", "bytes", "queries_per_second")]
-    return [row["method"], row["learned_from"] or "", kl, *scores, *sizes]
+    return [*[row["method"], row["learned_from"] or "", kl][:texts], *scores, *sizes]
