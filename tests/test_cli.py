@@ -389,10 +389,8 @@ def test_settings_out_of_range(fails: Invoke) -> None:
     assert "seed" in fails(*train, "--seed", "-1")
     for device in ("toaster", "meta"):
         assert "must be a torch device" in fails(*train, "--device", device)
-    assert (
-        fails(*train, "--val-features", "features.npy")
-        == "train: --val-features and --val-labels must be given together"
-    )
+    message = fails(*train, "--val-features", "features.npy")
+    assert message == "train: --val-features and --val-labels must be given together"
     assert not Path("m").exists()
 
 

@@ -133,7 +133,7 @@ def test_export_tells_of_keys(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pyarrow")
     printed(capsys, "index", "build", "codes.npy", "--keys", "names.txt", "--out", "index")
     assert main(["index", "export", "index", "--out", "codes.faiss"]) == 0
-    assert "cannot hold keys, codes.faiss has none; .parquet, .arrow, .feather can" in capsys.readouterr().err
+    assert "cannot hold keys, so codes.faiss has none; .parquet, .arrow, .feather can" in capsys.readouterr().err
     assert main(["index", "export", "index", "--out", "codes.parquet"]) == 0
     assert "keys" not in capsys.readouterr().err
     printed(capsys, "index", "build", "codes.parquet", "--keys", "key", "--out", "again")
