@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fasthash import HammingIndex, Hasher, asymmetric_topk
+from fasthash import HammingIndex, Hasher, LinearDecoder, asymmetric_topk
 from fasthash.baselines import GridCodes, LinearCodes, itq, rabitq
 from fasthash.cli import main
 
@@ -147,3 +147,42 @@ def test_nothing_is_left_where_a_row_is_refused(here: Path) -> None:
     assert main(["encode", "rabitq", "last.npy", "--out", "c.npy", "--scales", "s.npy"]) == 2
     assert not Path("c.npy").exists()
     assert not Path("s.npy").exists()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_decoder_of_codes(model: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["--out", "codes.npy", "--scales", "scales.npy", "--decoder", "decoder.safetensors"]
+    assert main(["encode", model, "X.npy", *files, "--device", "cpu"]) == 0
+    assert "decoder.safetensors: their decoder" in capsys.readouterr().out
+    own, X, Q = loaded(model), np.load("X.npy"), np.load("Q.npy")
+    codes = own.encode(X)
+    decoder = LinearDecoder.fit(X, codes, own.bits)
+    scales = decoder.scales(X, codes)
+    assert np.array_equal(np.load("codes.npy"), codes)
+    assert np.array_equal(np.load("scales.npy"), scales)
+    build = ["index", "build", "codes.npy", "--code-scale", "scales.npy", "--out", "index", "--bits", str(own.bits)]
+    assert main(build) == 0
+    search = ["search", "index", "Q.npy", "--model", "decoder.safetensors", "-k", "4"]
+    capsys.readouterr()
+    assert main([*search, "--rescore", "all", "--metric", "dot", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = asymmetric_topk(decoder.queries(Q), codes, 4, code_scale=scales, metric="dot")
+    assert [row["ids"] for row in found] == expected.ids.tolist()
+    message = refused(capsys, *search)
+    assert message == "decoder.safetensors: a decoder needs --rescore all --metric dot"
+
+
+def test_decoders_that_do_not_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", "codes.npy", "--decoder", "decoder.safetensors"]
+    assert "--decoder needs --scales" in refused(capsys, "encode", "itq", "X.npy", *out)
+    out += ["--scales", "scales.npy"]
+    metric = ["--metric", "dot"]
+    assert "--metric cannot be used with --decoder" in refused(
+        capsys, "encode", "itq", "X.npy", *out, "--metric", "dot"
+    )
+    np.save("bad.npy", np.full((20, 16), np.nan, np.float32))
+    assert "bad.npy: " in refused(capsys, "encode", "itq", "bad.npy", *out)
+    assert not any(Path(name).exists() for name in ("codes.npy", "scales.npy", "decoder.safetensors"))
+    assert main(["encode", "itq", "X.npy", *out]) == 0
+    message = refused(capsys, "encode", "decoder.safetensors", "X.npy", "--out", "codes.npy")
+    assert message.startswith("decoder.safetensors: must be a model that encodes, got a LinearDecoder")

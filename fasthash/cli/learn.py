@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fasthash import _ops, distributed
-from fasthash._checkpoint import GRID, LINEAR, is_file_of
+from fasthash._checkpoint import DECODER, GRID, LINEAR, is_file_of
 from fasthash._durable import replaced_file
 from fasthash.baselines import GridCodes, LinearCodes
 from fasthash.cli.columns import for_tables, ids_beside, read_features, read_labels, read_targets
@@ -22,6 +22,7 @@ from fasthash.cli.files import ROWS, class_distances, fit_to_hierarchy, output_f
 from fasthash.cli.output import report
 from fasthash.cli.parser import UserError
 from fasthash.codes import code_bytes
+from fasthash.decoder import LinearDecoder
 from fasthash.hierarchy import Hierarchy
 from fasthash.index.exchange.exports import row_suffixes, write_rows
 from fasthash.index.store.manifest import MANIFEST
@@ -32,6 +33,7 @@ OPTIONAL = (
     "item_bits",
 )  # fmt: skip
 Model = Hasher | LinearCodes | GridCodes
+DECODED_ROWS = 100_000  # of the features, by which a decoder is fitted
 SCALE_METRICS: dict[type, tuple[str, ...]] = {
     Hasher: ("dot", "cosine"),
     LinearCodes: ("dot",),
@@ -158,6 +160,7 @@ def encode(arguments: argparse.Namespace) -> None:
     scale_file = None if arguments.scales is None else output_file(arguments.scales, (".npy",))
     if scale_file is not None and arguments.real:
         raise UserError("encode: --scales cannot be used with --real, because outputs have no scales")
+    decoder_file = None if arguments.decoder is None else model_file(arguments.decoder)
     model = load_model(arguments.model, arguments.device)
     if arguments.real and isinstance(model, GridCodes):
         raise UserError("encode: --real needs a Hasher or LinearCodes; codes of GridCodes are not rounded outputs")
@@ -168,12 +171,15 @@ def encode(arguments: argparse.Namespace) -> None:
         ids = ids_beside(arguments.features, arguments.id_column)
         if out.suffix.lower() in (".npy", ".u8bin"):
             raise UserError(f"{arguments.out}: {out.suffix} cannot hold ids (--id-column); write .parquet or .arrow")
+    decoder = None if decoder_file is None else _decoder(model, features, arguments.features)
     width, dtype = (model.bits, "<f4") if arguments.real else (code_bytes(model.bits), "|u1")
     scales: list[NDArray[np.float16]] = []
 
     def encoded(rows: NDArray[Any]) -> NDArray[Any]:
         codes = model.encode(rows)
-        if metric is not None:
+        if decoder is not None:
+            scales.append(decoder.scales(rows, codes))
+        elif metric is not None:
             scales.append(model.scales(rows, codes, **({} if metric == "" else {"metric": metric})))
         return np.asarray(codes)
 
@@ -191,12 +197,32 @@ def encode(arguments: argparse.Namespace) -> None:
             np.save(file, np.concatenate(scales))
         result["scales"] = arguments.scales
         line += f"; {arguments.scales}: their scales, float16"
+    if decoder is not None:
+        decoder.save(arguments.decoder)
+        result["decoder"] = arguments.decoder
+        line += f"; {arguments.decoder}: their decoder"
     report(to_json(result) if arguments.json else line)
+
+
+def _decoder(model: Model, features: NDArray[Any], path: str) -> LinearDecoder:
+    """A decoder of the model's codes, by rows that lie evenly over the features."""
+    rows = np.asarray(features[:: -(-len(features) // DECODED_ROWS) or 1])
+    codes = list(row_blocks(model, rows, path, model.encode, "fit decoder"))
+    try:
+        return LinearDecoder.fit(rows, np.concatenate(codes) if codes else model.encode(rows), model.bits)
+    except ValueError as error:
+        raise UserError(f"{path}: {str(error).replace('LinearDecoder.fit: ', '', 1)}") from None
 
 
 def _metric_of_scales(arguments: argparse.Namespace, model: Model) -> str | None:
     """What the scales are for; "" where the model knows one metric alone, None where no scales are asked for."""
     wanted: str | None = arguments.metric
+    if arguments.decoder is not None:
+        if arguments.scales is None:
+            raise UserError("encode: --decoder needs --scales, the file of the scales that belong to the decoder")
+        if wanted is not None:
+            raise UserError("encode: --metric cannot be used with --decoder, whose scales are for metric dot")
+        return None
     if arguments.scales is None:
         if wanted is not None:
             raise UserError("encode: --metric needs --scales")
@@ -210,6 +236,8 @@ def _metric_of_scales(arguments: argparse.Namespace, model: Model) -> str | None
 
 def load_model(path: str, device: str | None) -> Model:
     """The model in a file, linear codes or a quantiser, on `device` or the best there is."""
+    if is_file_of(path, DECODER):
+        raise UserError(f"{path}: must be a model that encodes, got a LinearDecoder, which is for search --model")
     kind: type[Model] = LinearCodes if is_file_of(path, LINEAR) else GridCodes if is_file_of(path, GRID) else Hasher
     try:
         return kind.load(path, device=choose_device(device))
@@ -223,12 +251,16 @@ def outputs_of(model: Model) -> Callable[[NDArray[Any]], NDArray[Any]]:
 
 
 def row_blocks(
-    model: Model, features: NDArray[Any], path: str, function: Callable[[NDArray[Any]], NDArray[Any]]
+    model: Model | LinearDecoder,
+    features: NDArray[Any],
+    path: str,
+    function: Callable[[NDArray[Any]], NDArray[Any]],
+    shown: str = "encode",
 ) -> Iterator[NDArray[Any]]:
     """Applies `function` to the features, a block of rows at a time, with a progress bar."""
     if features.shape[1] != model.n_features_in_:
         raise UserError(f"{path}: the model takes {model.n_features_in_} columns, got {features.shape[1]}")
-    with tqdm(total=len(features), desc="encode", unit="row", unit_scale=True, disable=None) as bar:
+    with tqdm(total=len(features), desc=shown, unit="row", unit_scale=True, disable=None) as bar:
         for start in range(0, len(features), ROWS):
             block = np.asarray(features[start : start + ROWS])
             yield function(block)

@@ -106,8 +106,10 @@ def train_images(arguments: argparse.Namespace, group: Any) -> None:
 def encode(arguments: argparse.Namespace) -> None:
     """`fasthash encode` of a module of one's own, or of pictures."""
     pictures = Path(arguments.features).is_dir()
-    if arguments.real or arguments.id_column is not None:
-        raise UserError("encode: --real and --id-column need embeddings and a Hasher")
+    given = [name for name in ("id_column", "scales", "metric", "decoder") if getattr(arguments, name) is not None]
+    if arguments.real or given:
+        name = "real" if arguments.real else given[0].replace("_", "-")
+        raise UserError(f"encode: --{name} needs embeddings and a model of them, got pictures or a module")
     out = _folder_or_file(arguments, _WITH_KEYS if pictures else FILES)
     size = 224 if arguments.size is None else arguments.size
     if arguments.module is not None:

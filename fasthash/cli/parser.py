@@ -257,6 +257,12 @@ def _encode(commands: Any) -> None:
         "--scales", metavar="FILE.npy", help="also write the scale of each code to this file, float16 [N]"
     )
     encode.add_argument(
+        "--decoder",
+        metavar="FILE.safetensors",
+        help="also fit a LinearDecoder on the features and their codes; --scales are then its scales. Search with "
+        "search --model FILE.safetensors --rescore all --metric dot",
+    )
+    encode.add_argument(
         "--metric",
         choices=("dot", "cosine", "l2"),
         help="metric of the scales: dot (default), cosine (Hasher) or l2 (GridCodes)",
@@ -435,7 +441,7 @@ def _search(commands: Any) -> None:
         help="changes only the speed: scan reads all codes, mih uses tables (and makes them if there are none), "
         "auto uses existing tables if they are likely to be faster (default: %(default)s)",
     )
-    search.add_argument("--model", metavar="MODEL", help="encode the queries with this model")
+    search.add_argument("--model", metavar="MODEL", help="encode the queries with this model, or a decoder of encode")
     _links_within(search)
     search.add_argument(
         "--out",

@@ -437,8 +437,13 @@ def _model(arguments: argparse.Namespace) -> Any:
     """The model of --model; None where none is given."""
     if arguments.model is None:
         return None
+    from fasthash._checkpoint import DECODER, is_file_of
     from fasthash.cli.learn import load_model
 
+    if is_file_of(arguments.model, DECODER):
+        from fasthash.decoder import LinearDecoder
+
+        return LinearDecoder.load(arguments.model)
     return load_model(arguments.model, None)
 
 
@@ -498,8 +503,13 @@ def _encoded(arguments: argparse.Namespace, model: Any) -> Any:
     """Rows of embeddings -> queries for the codes of a model, by the metric of the search."""
     from fasthash.baselines import GridCodes
     from fasthash.cli.learn import SCALE_METRICS, outputs_of
+    from fasthash.decoder import LinearDecoder
 
     metric = arguments.metric or "l1"
+    if isinstance(model, LinearDecoder):
+        if arguments.rescore != "all" or metric != "dot":
+            raise UserError(f"{arguments.model}: a decoder needs --rescore all --metric dot")
+        return model.queries
     if metric == "l1" and not isinstance(model, GridCodes):
         return outputs_of(model)
     if arguments.rescore != "all":
