@@ -176,10 +176,8 @@ def test_decoders_that_do_not_fit(here: Path, capsys: pytest.CaptureFixture[str]
     out = ["--out", "codes.npy", "--decoder", "decoder.safetensors"]
     assert "--decoder needs --scales" in refused(capsys, "encode", "itq", "X.npy", *out)
     out += ["--scales", "scales.npy"]
-    metric = ["--metric", "dot"]
-    assert "--metric cannot be used with --decoder" in refused(
-        capsys, "encode", "itq", "X.npy", *out, "--metric", "dot"
-    )
+    message = refused(capsys, "encode", "itq", "X.npy", *out, "--metric", "dot")
+    assert "--metric cannot be used with --decoder" in message
     np.save("bad.npy", np.full((20, 16), np.nan, np.float32))
     assert "bad.npy: " in refused(capsys, "encode", "itq", "bad.npy", *out)
     assert not any(Path(name).exists() for name in ("codes.npy", "scales.npy", "decoder.safetensors"))
