@@ -10,7 +10,7 @@ Run = Mapping[str, Any]
 
 
 class Row(NamedTuple):
-    """The runs of `task` by `method` and by `beside` with `bits`. sides: of the runs (of codes, if not said), and their titles."""
+    """The runs of `task` by `method` and `beside` with `bits`. sides: of the runs (of codes by default), and titles."""
 
     have: str
     use: str
