@@ -130,7 +130,7 @@ def test_embeddings_of_clinc150() -> None:
     X, y = data.embeddings[chosen].astype(np.float32), data.intents[chosen]
     clean = quality(X, y, [17], FIT)
     X[17, 3] = 1e6
-    with pytest.warns(UserWarning, match=r"the first 1e\+06 in row 17, column 3 "):
+    with pytest.warns(UserWarning, match=r"The first is 1e\+06 in row 17, column 3 "):
         assert abs(quality(X, y, [17], FIT) - clean) < 0.02
 
 

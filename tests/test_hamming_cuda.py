@@ -92,7 +92,7 @@ def test_a_workspace_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_core", core)
     monkeypatch.setattr(torch, "empty", refuse)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (12345, 2**34))
-    expected = f"hamming_topk: no memory for a workspace of {2**40} bytes on cuda:0, where 12345 bytes are free"
+    expected = f"hamming_topk: no memory for a workspace of {2**40} bytes on cuda:0: only 12345 bytes are free"
     with pytest.raises(torch.OutOfMemoryError, match=expected):
         registry.workspace_for(torch.device("cuda:0"), "hamming_topk", None, 3)
 

@@ -277,7 +277,7 @@ def test_published_tables_of_names(shared_data: Path) -> None:
 def test_a_data_frame_is_not_read_by_the_names_of_its_columns() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame([(child, parent) for parent, child in TREE], columns=["child", "parent"])
-    with pytest.raises(ValueError, match=r"Hierarchy\.from_edges: edges must be pairs, got DataFrame; its rows"):
+    with pytest.raises(ValueError, match=r"edges must be pairs, got DataFrame; for a table pass its rows"):
         Hierarchy.from_edges(frame)
     pairs = frame[["parent", "child"]].to_numpy().tolist()
     assert Hierarchy.from_edges(pairs).edges == Hierarchy(TREE).edges

@@ -162,7 +162,7 @@ def test_rates_of_the_backbone(photos: Path, tmp_path: Path, rate: float, moves:
     assert all(torch.equal(after[name], before[name]) for name in before) != moves
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())  # a copy was trained
     assert not torch.equal(head.norm.bias, torch.zeros(16))
-    with pytest.raises(ValueError, match=r"has the backbone 'Sequential': pass backbone="):
+    with pytest.raises(ValueError, match=r"has the backbone 'Sequential': if you trust it, pass backbone="):
         ImageHasher.load(tmp_path / "run" / "model.safetensors")
     loaded = ImageHasher.load(tmp_path / "run" / "model.safetensors", backbone=net)
     np.testing.assert_array_equal(loaded.encode(photos), hasher.encode(photos))

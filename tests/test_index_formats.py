@@ -111,7 +111,7 @@ def test_boolean_arrays(tmp_path: Path) -> None:
     index = built(tmp_path, tmp_path / "codes.npy")
     assert index.bits == 60
     np.testing.assert_array_equal(unpack_bits(index.get(index.ids), 60), unpack_bits(CODES, 64)[:, :60])
-    refused(tmp_path, tmp_path / "codes.npy", "bits is 64, got 60 columns", bits=64)
+    refused(tmp_path, tmp_path / "codes.npy", "one column for each of the 64 bits, got 60 columns", bits=64)
 
 
 def test_arrays_that_are_no_codes(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_arrays_that_are_no_codes(tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", array)
         refused(tmp_path, tmp_path / "x.npy", *words)
     np.save(tmp_path / "x.npy", np.array([{}]), allow_pickle=True)
-    refused(tmp_path, tmp_path / "x.npy", "a .npy file of Python objects", "unpickled")
+    refused(tmp_path, tmp_path / "x.npy", "a .npy file of Python objects", "does not unpickle")
     np.savez(tmp_path / "two.npz", codes=CODES, ids=IDS)
     refused(tmp_path, tmp_path / "two.npz", "holds 2 arrays (codes, ids), must hold one")
 
@@ -298,7 +298,11 @@ def test_columns_that_look_like_ids(tmp_path: Path) -> None:
             assert built(tmp_path, file, ids=np.arange(1000) + 5).ids[0] == 5
         both = [f"cat,{line}" for line in lines]
         refused(
-            tmp_path, text(file, [f"id,{name},code", *both]), "'id' is of type text", f"could be '{name}'", "id_column="
+            tmp_path,
+            text(file, [f"id,{name},code", *both]),
+            "'id' is of type text",
+            f"possible: '{name}'",
+            "id_column=",
         )
 
 
@@ -394,7 +398,7 @@ def test_ids_that_cannot_be_ids(tmp_path: Path, kind: str, unsure: str) -> None:
         given = built(tmp_path, file, ids=[7, 8])  # the way out that the message names
         assert given.ids.tolist() == [7, 8]
     file = write(pa.table({"id": ids, "image_id": [5, 6], "code": codes}), tmp_path / "file", kind)
-    refused(tmp_path, file, "could be 'image_id'")
+    refused(tmp_path, file, "(possible: 'image_id')")
     assert built(tmp_path, file, id_column="image_id").ids.tolist() == [5, 6]
     refused(tmp_path, file, "column 'id' is of type", id_column="id")
 

@@ -553,5 +553,5 @@ METHODS: tuple[Method, ...] = (
     *_grids("turboquant", "TurboQuant", baselines.turboquant),
     _graded("pq", "PQ", graded_methods.pq, 212),
     _graded("ours", "fasthash", graded_methods.ours, 212, *GRADED_TRIED),
-    _graded("default", "fasthash, as it comes", graded_methods.ours, 64),
+    _graded("default", "fasthash, defaults", graded_methods.ours, 64),
 )
