@@ -42,7 +42,9 @@ def test_ids_of_an_add_in_doubt_are_not_given_again(ray: OneProcessRay, tmp_path
     one, many = split_in_two(tmp_path, ray, writable=True)
     codes, first = np.full((3, 3), 2, np.uint8), one._contents.next_id
     ray.before = lambda actor, name: failing((actor, ActorDiedError()))(actor, name) if name == "add" else None
-    message = f"^ShardedIndex.add: no answer from 1 of 2 shards .*; it is not known .* their ids are {first} to {first + 2}, and"
+    message = (
+        f"^ShardedIndex.add: no answer from 1 of 2 shards .*; it is not known .* their ids are {first} to {first + 2}, "
+    )
     with pytest.raises(ShardError, match=message):
         many.add(codes)
     many.refresh()
