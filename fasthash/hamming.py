@@ -69,9 +69,6 @@ def hamming_topk(queries: Any, database: Any, k: int, *, filter: Any = None, bit
             device, instruction set and thread count. If fewer than k codes are eligible the missing places have id -1
             and distance largest + 1; largest is 8 W, or sum(bits x weight) with bit_weights. On a GPU nothing waits for
             the CPU (unless positions are given as a filter), so a CUDA graph can hold the search.
-        device, instruction set and thread count. Where fewer than k codes are eligible the missing places have id -1
-        and distance largest + 1; largest is 8 W, or sum(bits x weight) with bit_weights. On a GPU nothing waits for
-        the CPU (unless positions are given as a filter), so that a CUDA graph can hold the search.
 
     Raises:
         ValueError, TypeError: an argument outside these limits.

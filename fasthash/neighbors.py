@@ -39,10 +39,6 @@ def nearest(x: Any, y: Any = None, *, p: int = 2, k: int = 1) -> Neighbors:
             that the type cannot hold is infinite (p = 2 squares differences: from 1e19 on in float32). Coincident
             points have gradient zero; if a distance is not finite the point's own gradient is NaN, its neighbour's
             zero.
-        int64 [..., N, k]. Ties, judged on the computed distances, go to the lowest index; NaN distances come last.
-        Distances are sums of differences, never |x|^2 + |y|^2 - 2 x.y, so clustered points keep their neighbours.
-        One that the type cannot hold is infinite (p = 2 squares differences: from 1e19 on in float32). Coincident
-        points have gradient zero; where a distance is not finite the point's own gradient is NaN, its neighbour's zero.
 
     Raises:
         ValueError, TypeError: an argument outside these limits.

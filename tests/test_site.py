@@ -105,3 +105,11 @@ def test_reference_has_every_command() -> None:
     (commands,) = [action.choices for action in make_parser()._actions if action.dest == "COMMAND" or action.choices]
     page = text_of(DOCS / "reference" / "cli.md")
     assert re.findall(r"^\| `fasthash (\w+)` \|", page, flags=re.M) == list(commands)  # type: ignore[arg-type]
+
+
+def test_what_docstrings_say_of_results_is_one_entry() -> None:
+    """A line that is indented less than the line before it begins an entry of its own: often a leftover of an edit."""
+    for path in sorted((ROOT / "fasthash").rglob("*.py")):
+        for title, entry in re.findall(r"^( +)Returns:\n((?: .*\n)+)", text_of(path), flags=re.M):
+            inner = [line for line in entry.splitlines()[1:] if not line.startswith(f"{title}        ")]
+            assert not inner, f"{path.relative_to(ROOT)}: {inner[0].strip()}"

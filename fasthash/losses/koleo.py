@@ -34,8 +34,6 @@ def koleo_loss(
         float32 (float64 for float64 inputs), shape z.shape[:-2]. Coincident points have gradient zero; with `normalize`
             so have points that differ only by rounding (z_b and 3 z_b). A row with a NaN or an infinity makes the loss
             NaN or infinite and its own gradient NaN; other rows do not change.
-        so have those that rounding alone keeps apart (z_b and 3 z_b). A row with a NaN
-        or an infinity makes the loss NaN or infinite and its own gradient NaN; other rows get nothing from it.
 
     Raises:
         ValueError, TypeError: an argument outside these limits.

@@ -207,7 +207,6 @@ class GraphHasher(Params):
         Returns:
             distances and ids [Q, k], ordered by (distance, id); numpy, or tensors for a tensor of users. If fewer than
                 k items are left for a user the missing places have id -1 and distance bits + 1.
-            than k items are left to a user the missing places have id -1 and distance bits + 1.
 
         Raises NotFittedError before `fit`, ValueError and TypeError, naming the limit, for other arguments.
         """
