@@ -107,9 +107,9 @@ def test_reference_has_every_command() -> None:
     assert re.findall(r"^\| `fasthash (\w+)` \|", page, flags=re.M) == list(commands)  # type: ignore[arg-type]
 
 
-def test_what_docstrings_say_of_results_is_one_entry() -> None:
-    """A line that is indented less than the line before it begins an entry of its own: often a leftover of an edit."""
+def test_results_in_docstrings_are_one_entry() -> None:
+    """A line that is indented less than the line before it begins another entry: often a leftover of an edit."""
     for path in sorted((ROOT / "fasthash").rglob("*.py")):
         for title, entry in re.findall(r"^( +)Returns:\n((?: .*\n)+)", text_of(path), flags=re.M):
-            inner = [line for line in entry.splitlines()[1:] if not line.startswith(f"{title}        ")]
-            assert not inner, f"{path.relative_to(ROOT)}: {inner[0].strip()}"
+            inner = [line.startswith(f"{title}        ") for line in entry.splitlines()]
+            assert (True, False) not in zip(inner, inner[1:], strict=False), f"{path.relative_to(ROOT)}: {entry}"
