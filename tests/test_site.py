@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -112,4 +113,4 @@ def test_results_in_docstrings_are_one_entry() -> None:
     for path in sorted((ROOT / "fasthash").rglob("*.py")):
         for title, entry in re.findall(r"^( +)Returns:\n((?: .*\n)+)", text_of(path), flags=re.M):
             inner = [line.startswith(f"{title}        ") for line in entry.splitlines()]
-            assert (True, False) not in zip(inner, inner[1:], strict=False), f"{path.relative_to(ROOT)}: {entry}"
+            assert (True, False) not in pairwise(inner), f"{path.relative_to(ROOT)}: {entry}"
