@@ -12,12 +12,11 @@
 //                sum (r_t + 1) = radius + 1: a pair within `radius` is within r_t in some substring t (as in mih.h).
 //                It is taken only at the first such t. The codes of the pair show which t that is, so the join keeps
 //                no list of pairs that it has seen.
-// If bits are weighted, the number of ones differs by at most radius / (least weight). No substring spans two groups, and
-// sum w_t (r_t + 1) > radius, where w_t is the weight of the bits of substring t. So a few substrings of heavy bits are
-// enough. The scan gives weighted distances.
-// The plan is the one whose estimated cost is least. Results are the same for every plan, instruction set and number of
-// threads. Memory beyond outputs: 2 padded copies of the codes, 16 bytes a code, and 12 bytes for each pair of
-// different codes that is kept; at most 64 MiB of buckets.
+// If bits are weighted, the number of ones differs by at most radius / (least weight). No substring spans two groups,
+// and sum w_t (r_t + 1) > radius, where w_t is the weight of the bits of substring t. So a few substrings of heavy bits
+// are enough. The scan gives weighted distances. The plan is the one whose estimated cost is least. Results are the
+// same for every plan, instruction set and number of threads. Memory beyond outputs: 2 padded copies of the codes, 16
+// bytes a code, and 12 bytes for each pair of different codes that is kept; at most 64 MiB of buckets.
 //
 // On CUDA all pairs are compared, each once, and equal codes are not made one: the functions at the end.
 #pragma once

@@ -110,8 +110,9 @@ extern "C" fh_status fh_pairs_open_cpu(const fh_pairs_problem* problem, fh_pairs
         const fh_pairs_problem& p = *problem;
         if (p.Na < 0 || p.Nb < 0 || p.W < 1 || p.W > (int64_t{1} << 27) || p.radius < 0 || p.stride_a < p.W ||
             p.G < 0 || p.G > kMostGroups || (p.b != nullptr && p.stride_b < p.W))
-            return fail(FH_INVALID,
-                        "hamming_pairs: must have Na, Nb >= 0, W 1 to 2^27, radius >= 0, stride >= W, few enough groups");
+            return fail(
+                FH_INVALID,
+                "hamming_pairs: must have Na, Nb >= 0, W 1 to 2^27, radius >= 0, stride >= W, few enough groups");
         if (p.Na > 0xfffffffe || p.Nb > 0xfffffffe)
             return fail(FH_INVALID, "hamming_pairs: each set must have fewer than 2^32 - 1 codes");
         auto made = std::make_unique<fh_pairs>();
